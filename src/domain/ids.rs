@@ -1,0 +1,192 @@
+//! Identifiers, each a type of its own so that one cannot stand where another is meant.
+
+use super::text::{TextError, check_id};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest identifier we keep, in bytes. Providers' own ids stay far below (Stripe documents 255).
+const ID_BYTES_MAX: usize = 255;
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks and takes a text: not empty, within its bound in bytes, no control characters, no blanks at
+            /// either end.
+            pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
+                let text = text.into();
+                check_id(&text, $max)?;
+                Ok(Self(text))
+            }
+
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The text itself, owned.
+            pub fn into_string(self) -> String {
+                self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = TextError;
+            fn from_str(text: &str) -> Result<Self, TextError> {
+                Self::new(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:?})", stringify!($name), self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                Self::new(String::deserialize(d)?).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// What makes two messages the same message: the inbox admits each once. Formed by our receiver as
+    /// `<path>:<account>:<event>[:<type>][#n]`; a relay forms its own, beginning with `<provider>:`.
+    MessageId,
+    ID_BYTES_MAX
+);
+text_id!(
+    /// One of the ids by which a provider knows a payment (Stripe: `pi_…`, `cs_…`, `ch_…`).
+    PaymentId,
+    ID_BYTES_MAX
+);
+text_id!(
+    /// The site's id of whoever gets the credits. Opaque to us.
+    AccountId,
+    ID_BYTES_MAX
+);
+text_id!(
+    /// The provider's id of one capture, refund or dispute within a payment.
+    FactId,
+    ID_BYTES_MAX
+);
+text_id!(
+    /// The account at the provider that a payment belongs to, where it is not our own (Stripe Connect: `acct_…`).
+    ProviderAccount,
+    ID_BYTES_MAX
+);
+
+/// A payment provider's name as it stands in routing keys: `stripe`, `paypal`, `adyen`, `standard`, or a relay's own.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[serde(transparent)]
+pub struct Provider(String);
+
+impl Provider {
+    /// Longest name, in bytes.
+    pub const BYTES_MAX: usize = 32;
+
+    /// Takes `[a-z0-9][a-z0-9_-]*`, at most 32 bytes: it becomes one word of an AMQP routing key and a metric label.
+    pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
+        const FORM: &str = "1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit";
+        let text = text.into();
+        let bytes = text.as_bytes();
+        let ok = matches!(bytes.first(), Some(b'a'..=b'z' | b'0'..=b'9'))
+            && bytes.len() <= Self::BYTES_MAX
+            && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+        if ok { Ok(Self(text)) } else { Err(TextError::BadForm(FORM)) }
+    }
+
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Provider {
+    type Err = TextError;
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        Self::new(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Provider {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Our own id of an order: a UUID of version 7, so that the keys of new orders lie side by side in their index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OrderId(pub uuid::Uuid);
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for OrderId {
+    type Err = TextError;
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        // Only the hyphenated form, so that one order has one spelling everywhere.
+        if text.len() != 36 {
+            return Err(TextError::BadForm("a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057"));
+        }
+        uuid::Uuid::try_parse(text)
+            .map(Self)
+            .map_err(|_| TextError::BadForm("a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_refuse_what_postgres_or_a_log_line_would_choke_on() {
+        assert_eq!(MessageId::new(""), Err(TextError::Empty));
+        assert!(matches!(MessageId::new("a\0b"), Err(TextError::BadCharacter { at: 1, .. })));
+        assert!(matches!(MessageId::new("a\nb"), Err(TextError::BadCharacter { at: 1, .. })));
+        assert!(matches!(MessageId::new(" a"), Err(TextError::BadForm(_))));
+        assert!(matches!(MessageId::new("x".repeat(256)), Err(TextError::TooLong { bytes: 256, max_bytes: 255 })));
+        assert!(MessageId::new("x".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn a_provider_is_one_word_of_a_routing_key() {
+        for good in ["stripe", "acme-pay", "p2", "a_b"] {
+            assert!(Provider::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "Stripe", "a.b", "#", "*", "-a", "ä", &"x".repeat(33)] {
+            assert!(Provider::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_order_id_has_one_spelling() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        assert_eq!(id.parse::<OrderId>().map(|id| id.to_string()), Ok(id.to_owned()));
+        assert!("01890a5dac96774bbcceb302099a8057".parse::<OrderId>().is_err());
+        assert!("{01890a5d-ac96-774b-bcce-b302099a8057}".parse::<OrderId>().is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! What the system is about, as pure values: ids, money, what a provider can say of a payment, and what that
+//! means for an order's credits.
+//!
+//! Nothing in here waits, reads a clock, or talks to anything. Every other room may use this one; it uses none.
+
+mod decide;
+mod facts;
+mod ids;
+mod money;
+mod order;
+mod reason;
+mod status;
+mod text;
+
+pub use decide::{Posting, assess, settle};
+pub use facts::{FACTS_MAX, PaymentFacts};
+pub use ids::{AccountId, FactId, MessageId, OrderId, PaymentId, Provider, ProviderAccount};
+pub use money::{AMOUNT_MINOR_MAX, Currency, Money, MoneyError};
+pub use order::{CREDITS_MAX, Order, OrderStatus};
+pub use reason::{Reason, Refusal};
+pub use status::{
+    CaptureState, DisputePolicy, DisputeState, PaymentEvent, PaymentStatus, RELATED_IDS_MAX, RefundState,
+};
+pub use text::TextError;

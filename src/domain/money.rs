@@ -1,0 +1,199 @@
+//! Money: an integer of minor units and an ISO 4217 currency. No floating point anywhere.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Largest amount we take, in minor units: 10^15. Far above any payment, far below where sums of facts overflow.
+pub const AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;
+
+/// Why an amount or a currency was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Not three capital letters of ISO 4217's list of active codes.
+    #[error("{0:?} is not an ISO 4217 currency code such as USD")]
+    UnknownCurrency(String),
+    /// Below zero, or above [`AMOUNT_MINOR_MAX`].
+    #[error("amount_minor is {0}; it must lie between 0 and {AMOUNT_MINOR_MAX}")]
+    OutOfRange(i64),
+    /// An amount in a provider's own unit that is no whole number of ISO minor units.
+    #[error("{amount} with {given_decimals} decimals is no whole number of {currency} minor units")]
+    NotExact {
+        /// The amount as the provider gave it.
+        amount: i64,
+        /// How many decimals the provider counts for this currency.
+        given_decimals: u8,
+        /// The currency.
+        currency: Currency,
+    },
+}
+
+/// An ISO 4217 currency that is in use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Currency([u8; 3]);
+
+/// ISO 4217 list one, active codes without funds of commodities and tests; by number of decimals.
+const NO_DECIMALS: &str = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF";
+const THREE_DECIMALS: &str = "BHD IQD JOD KWD LYD OMR TND";
+const FOUR_DECIMALS: &str = "CLF UYW";
+const TWO_DECIMALS: &str = "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP BYN \
+BZD CAD CDF CHE CHF CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD \
+HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR \
+MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP \
+SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG";
+
+fn listed(list: &str, code: &str) -> bool {
+    list.split(' ').any(|listed| listed == code)
+}
+
+impl Currency {
+    /// Takes three capital letters that ISO 4217 lists.
+    pub fn new(code: &str) -> Result<Self, MoneyError> {
+        let unknown = || MoneyError::UnknownCurrency(code.chars().take(16).collect());
+        let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| unknown())?;
+        // By frequency: nearly every payment is in a currency of two decimals.
+        let known = [TWO_DECIMALS, NO_DECIMALS, THREE_DECIMALS, FOUR_DECIMALS].iter().any(|list| listed(list, code));
+        if known { Ok(Self(bytes)) } else { Err(unknown()) }
+    }
+
+    /// The three letters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("???")
+    }
+
+    /// How many decimals ISO 4217 gives the currency: the minor unit is 10^-decimals.
+    pub fn decimals(self) -> u8 {
+        let code = self.as_str();
+        if listed(NO_DECIMALS, code) {
+            0
+        } else if listed(THREE_DECIMALS, code) {
+            3
+        } else if listed(FOUR_DECIMALS, code) {
+            4
+        } else {
+            2
+        }
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Currency {
+    type Err = MoneyError;
+    fn from_str(code: &str) -> Result<Self, MoneyError> {
+        Self::new(code)
+    }
+}
+
+impl Serialize for Currency {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Currency {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let code = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        Self::new(&code).map_err(serde::de::Error::custom)
+    }
+}
+
+/// An amount of money: 0 to 10^15 ISO 4217 minor units.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash)]
+pub struct Money {
+    amount_minor: i64,
+    currency: Currency,
+}
+
+impl Money {
+    /// Checks the range.
+    pub fn new(amount_minor: i64, currency: Currency) -> Result<Self, MoneyError> {
+        if (0..=AMOUNT_MINOR_MAX).contains(&amount_minor) {
+            Ok(Self { amount_minor, currency })
+        } else {
+            Err(MoneyError::OutOfRange(amount_minor))
+        }
+    }
+
+    /// Converts an amount counted with `given_decimals` decimals into ISO 4217 minor units, exactly or not at all.
+    pub fn from_units(amount: i64, given_decimals: u8, currency: Currency) -> Result<Self, MoneyError> {
+        let iso_decimals = currency.decimals();
+        let scale = |by: u8| 10_i64.checked_pow(u32::from(by)).ok_or(MoneyError::OutOfRange(amount));
+        let amount_minor = if given_decimals <= iso_decimals {
+            amount.checked_mul(scale(iso_decimals - given_decimals)?).ok_or(MoneyError::OutOfRange(amount))?
+        } else {
+            let divisor = scale(given_decimals - iso_decimals)?;
+            if amount % divisor != 0 {
+                return Err(MoneyError::NotExact { amount, given_decimals, currency });
+            }
+            amount / divisor
+        };
+        Self::new(amount_minor, currency)
+    }
+
+    /// ISO 4217 minor units.
+    pub fn amount_minor(&self) -> i64 {
+        self.amount_minor
+    }
+
+    /// The currency.
+    pub fn currency(&self) -> Currency {
+        self.currency
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} (minor units)", self.amount_minor, self.currency)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn currency(code: &str) -> Currency {
+        Currency::new(code).unwrap()
+    }
+
+    #[test]
+    fn currencies_are_iso_4217_in_capitals() {
+        for (code, decimals) in [("USD", 2), ("JPY", 0), ("KWD", 3), ("CLF", 4), ("ISK", 0), ("MGA", 2)] {
+            assert_eq!(currency(code).decimals(), decimals, "{code}");
+        }
+        for bad in ["usd", "US", "USDT", "", "XXX", "XTS", "A B", "É1"] {
+            assert!(Currency::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn amounts_have_a_range() {
+        assert!(Money::new(-1, currency("USD")).is_err());
+        assert!(Money::new(0, currency("USD")).is_ok());
+        assert!(Money::new(AMOUNT_MINOR_MAX, currency("USD")).is_ok());
+        assert!(Money::new(AMOUNT_MINOR_MAX + 1, currency("USD")).is_err());
+        assert!(Money::new(i64::MIN, currency("USD")).is_err());
+    }
+
+    #[test]
+    fn conversion_is_exact_or_refused() {
+        let minor =
+            |amount, decimals, code| Money::from_units(amount, decimals, currency(code)).map(|m| m.amount_minor());
+        assert_eq!(minor(500, 2, "ISK"), Ok(5));
+        assert!(matches!(minor(550, 2, "ISK"), Err(MoneyError::NotExact { .. })));
+        assert_eq!(minor(5, 0, "MGA"), Ok(500));
+        assert_eq!(minor(1999, 2, "USD"), Ok(1999));
+        assert!(matches!(minor(i64::MAX, 0, "USD"), Err(MoneyError::OutOfRange(_))));
+        assert!(matches!(minor(1, 255, "USD"), Err(MoneyError::OutOfRange(_))));
+    }
+}

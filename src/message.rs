@@ -1,0 +1,349 @@
+//! The versioned wire contract `payment-status.v1`: what the receiver and relays publish and the worker reads.
+//!
+//! The contract for people who write a relay is `contract/payment-status.v1.schema.json` and `contract/asyncapi.yaml`.
+
+use crate::domain::{
+    CaptureState, Currency, DisputeState, FactId, MessageId, Money, MoneyError, OrderId, PaymentEvent, PaymentId,
+    PaymentStatus, Provider, ProviderAccount, RELATED_IDS_MAX, RefundState,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use time::{Duration, OffsetDateTime};
+
+/// The AMQP property `type` of a message of this contract.
+pub const TYPE: &str = "payment-status.v1";
+
+/// The AMQP property `content_type` of a message of this contract.
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// Largest body in bytes; the receiver's limit on a webhook's body is the same.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// How far a sender's clock may run ahead of ours.
+const CLOCK_AHEAD_MAX: Duration = Duration::days(1);
+
+/// Header with the number of times that a message was put off because its order was unknown.
+pub const ATTEMPT_HEADER: &str = "x-grantonce-attempt";
+/// Header with the routing key under which the message was first published.
+pub const ROUTING_KEY_HEADER: &str = "x-grantonce-routing-key";
+/// Header with a dead letter's reason.
+pub const REASON_HEADER: &str = "x-grantonce-reason";
+/// Header with a dead letter's cause in a sentence.
+pub const DETAIL_HEADER: &str = "x-grantonce-detail";
+/// Header with the role that made the letter: `receiver` or `worker`.
+pub const ORIGIN_HEADER: &str = "x-grantonce-origin";
+
+/// Why a body is not a message of this contract.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Above [`BODY_BYTES_MAX`].
+    #[error("the body is {bytes} bytes long; at most {BODY_BYTES_MAX} are allowed")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Not JSON, or not of the contract's form.
+    #[error("not a {TYPE} message: {0}")]
+    Form(#[source] serde_path_to_error::Error<serde_json::Error>),
+    /// An amount out of range.
+    #[error("status: {0}")]
+    Money(#[from] MoneyError),
+    /// More related ids than one message may carry.
+    #[error("related_ids has {count} entries; at most {RELATED_IDS_MAX} are allowed")]
+    TooManyRelatedIds {
+        /// How many there were.
+        count: usize,
+    },
+    /// The message id does not say which provider it belongs to, so that one relay could take another's ids.
+    #[error("message_id must begin with \"{provider}:\"")]
+    ForeignMessageId {
+        /// The body's provider.
+        provider: Provider,
+    },
+    /// From the future.
+    #[error("occurred_at is {occurred_at}, more than a day ahead of our clock")]
+    FromTheFuture {
+        /// What the body says.
+        occurred_at: OffsetDateTime,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    provider: Provider,
+    message_id: MessageId,
+    payment_id: PaymentId,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    related_ids: Vec<PaymentId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider_account: Option<ProviderAccount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    order_id: Option<OrderId>,
+    status: WireStatus,
+    #[serde(with = "time::serde::rfc3339")]
+    occurred_at: OffsetDateTime,
+    livemode: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum WireStatus {
+    Pending,
+    Captured {
+        #[serde(flatten)]
+        money: WireMoney,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        capture_id: Option<FactId>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        state: Option<CaptureState>,
+    },
+    Failed {
+        #[serde(default)]
+        reason: String,
+    },
+    Canceled,
+    Refund {
+        refund_id: FactId,
+        state: RefundState,
+        #[serde(flatten)]
+        money: WireMoney,
+    },
+    RefundedTotal {
+        #[serde(flatten)]
+        money: WireMoney,
+    },
+    Dispute {
+        dispute_id: FactId,
+        state: DisputeState,
+        #[serde(default = "first_round")]
+        round: u32,
+        #[serde(flatten)]
+        money: WireMoney,
+    },
+}
+
+fn first_round() -> u32 {
+    1
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireMoney {
+    amount_minor: i64,
+    currency: Currency,
+}
+
+impl TryFrom<WireMoney> for Money {
+    type Error = MoneyError;
+    fn try_from(wire: WireMoney) -> Result<Self, MoneyError> {
+        Self::new(wire.amount_minor, wire.currency)
+    }
+}
+
+impl From<Money> for WireMoney {
+    fn from(money: Money) -> Self {
+        Self { amount_minor: money.amount_minor(), currency: money.currency() }
+    }
+}
+
+impl TryFrom<WireStatus> for PaymentStatus {
+    type Error = MoneyError;
+    fn try_from(wire: WireStatus) -> Result<Self, MoneyError> {
+        Ok(match wire {
+            WireStatus::Pending => Self::Pending,
+            WireStatus::Captured { money, capture_id, state } => {
+                Self::Captured { money: money.try_into()?, capture_id, state: state.unwrap_or(CaptureState::Succeeded) }
+            }
+            WireStatus::Failed { reason } => Self::failed(&reason),
+            WireStatus::Canceled => Self::Canceled,
+            WireStatus::Refund { refund_id, state, money } => {
+                Self::Refund { refund_id, state, money: money.try_into()? }
+            }
+            WireStatus::RefundedTotal { money } => Self::RefundedTotal { money: money.try_into()? },
+            WireStatus::Dispute { dispute_id, state, round, money } => {
+                Self::Dispute { dispute_id, state, round, money: money.try_into()? }
+            }
+        })
+    }
+}
+
+impl From<&PaymentStatus> for WireStatus {
+    fn from(status: &PaymentStatus) -> Self {
+        match status {
+            PaymentStatus::Pending => Self::Pending,
+            PaymentStatus::Captured { money, capture_id, state } => Self::Captured {
+                money: (*money).into(),
+                capture_id: capture_id.clone(),
+                state: (*state != CaptureState::Succeeded).then_some(*state),
+            },
+            PaymentStatus::Failed { reason } => Self::Failed { reason: reason.clone() },
+            PaymentStatus::Canceled => Self::Canceled,
+            PaymentStatus::Refund { refund_id, state, money } => {
+                Self::Refund { refund_id: refund_id.clone(), state: *state, money: (*money).into() }
+            }
+            PaymentStatus::RefundedTotal { money } => Self::RefundedTotal { money: (*money).into() },
+            PaymentStatus::Dispute { dispute_id, state, round, money } => {
+                Self::Dispute { dispute_id: dispute_id.clone(), state: *state, round: *round, money: (*money).into() }
+            }
+        }
+    }
+}
+
+/// Writes an event as a body of the contract.
+pub fn encode(event: &PaymentEvent) -> Vec<u8> {
+    let wire = Wire {
+        provider: event.provider.clone(),
+        message_id: event.message_id.clone(),
+        payment_id: event.payment_id.clone(),
+        related_ids: event.related_ids.clone(),
+        provider_account: event.provider_account.clone(),
+        order_id: event.order_id,
+        status: (&event.status).into(),
+        occurred_at: event.occurred_at,
+        livemode: event.livemode,
+    };
+    // The only thing that could fail is a date of more than four digits a year, which no event can be made with.
+    serde_json::to_vec(&wire).unwrap_or_default()
+}
+
+/// Reads and checks a body of the contract. Unknown fields are passed over: a sender may be newer than we are.
+pub fn decode(body: &[u8], now: OffsetDateTime) -> Result<PaymentEvent, DecodeError> {
+    if body.len() > BODY_BYTES_MAX {
+        return Err(DecodeError::TooLong { bytes: body.len() });
+    }
+    let wire: Wire = match serde_json::from_slice(body) {
+        Ok(wire) => wire,
+        // Once more, slowly, to name the field.
+        Err(_) => {
+            let mut json = serde_json::Deserializer::from_slice(body);
+            let wire = serde_path_to_error::deserialize(&mut json).map_err(DecodeError::Form)?;
+            json.end().map_err(|trailing| DecodeError::Form(no_path(trailing)))?;
+            wire
+        }
+    };
+    if wire.related_ids.len() > RELATED_IDS_MAX {
+        return Err(DecodeError::TooManyRelatedIds { count: wire.related_ids.len() });
+    }
+    let own_id =
+        wire.message_id.as_str().strip_prefix(wire.provider.as_str()).is_some_and(|rest| rest.starts_with(':'));
+    if !own_id {
+        return Err(DecodeError::ForeignMessageId { provider: wire.provider });
+    }
+    if wire.occurred_at > now + CLOCK_AHEAD_MAX {
+        return Err(DecodeError::FromTheFuture { occurred_at: wire.occurred_at });
+    }
+    Ok(PaymentEvent {
+        provider: wire.provider,
+        message_id: wire.message_id,
+        payment_id: wire.payment_id,
+        related_ids: wire.related_ids,
+        provider_account: wire.provider_account,
+        order_id: wire.order_id,
+        status: wire.status.try_into()?,
+        occurred_at: wire.occurred_at,
+        livemode: wire.livemode,
+    })
+}
+
+/// An error about the body as a whole.
+fn no_path(error: serde_json::Error) -> serde_path_to_error::Error<serde_json::Error> {
+    let track = serde_path_to_error::Track::new();
+    let nowhere = track.path();
+    serde_path_to_error::Error::new(nowhere, error)
+}
+
+/// Digest of what a message says, apart from the id it says it under and the time. Two messages of one id and
+/// different digests are not copies of each other.
+pub fn fact_digest(event: &PaymentEvent) -> [u8; 16] {
+    let fact =
+        (&event.provider, &event.provider_account, &event.payment_id, &event.order_id, WireStatus::from(&event.status));
+    let json = serde_json::to_vec(&fact).unwrap_or_default();
+    let mut digest = [0; 16];
+    for (to, from) in digest.iter_mut().zip(Sha256::digest(&json)) {
+        *to = from;
+    }
+    digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00 UTC);
+
+    fn body(patch: serde_json::Value) -> Vec<u8> {
+        let mut body = serde_json::json!({
+            "provider": "stripe", "message_id": "stripe::evt_1", "payment_id": "pi_3", "related_ids": ["cs_1"],
+            "provider_account": null, "order_id": null,
+            "status": {"type": "captured", "amount_minor": 1999, "currency": "USD"},
+            "occurred_at": "2026-01-05T12:00:00Z", "livemode": true
+        });
+        for (key, value) in patch.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        serde_json::to_vec(&body).unwrap()
+    }
+
+    fn refusal(patch: serde_json::Value) -> String {
+        decode(&body(patch), NOW).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let money = |n| Money::new(n, Currency::new("USD").unwrap()).unwrap();
+        let id = |text: &str| FactId::new(text).unwrap();
+        let statuses = [
+            PaymentStatus::Pending,
+            PaymentStatus::Captured { money: money(5), capture_id: None, state: CaptureState::Succeeded },
+            PaymentStatus::Captured { money: money(5), capture_id: Some(id("c")), state: CaptureState::Failed },
+            PaymentStatus::failed("card declined"),
+            PaymentStatus::Canceled,
+            PaymentStatus::Refund { refund_id: id("r"), state: RefundState::Pending, money: money(1) },
+            PaymentStatus::RefundedTotal { money: money(2) },
+            PaymentStatus::Dispute { dispute_id: id("d"), state: DisputeState::Won, round: 2, money: money(3) },
+        ];
+        let event = decode(&body(serde_json::json!({})), NOW).unwrap();
+        for status in statuses {
+            let event = PaymentEvent { status, ..event.clone() };
+            assert_eq!(decode(&encode(&event), NOW).unwrap(), event);
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        use serde_json::json;
+        for (patch, part) in [
+            (json!({"payment_id": ""}), "payment_id: must not be empty"),
+            (json!({"payment_id": "a\u{0}"}), "payment_id: has a character that is not allowed"),
+            (json!({"message_id": "evt_1"}), "message_id must begin with \"stripe:\""),
+            (json!({"message_id": "stripe"}), "message_id must begin with \"stripe:\""),
+            (json!({"provider": "Stripe!"}), "provider: must be"),
+            (json!({"order_id": "12"}), "order_id"),
+            (json!({"occurred_at": "yesterday"}), "occurred_at"),
+            (json!({"occurred_at": "2026-01-07T12:00:00Z"}), "ahead of our clock"),
+            (json!({"livemode": "yes"}), "livemode"),
+            (json!({"status": {"type": "paid"}}), "unknown variant `paid`"),
+            (json!({"status": {"type": "captured", "amount_minor": -1, "currency": "USD"}}), "amount_minor is -1"),
+            (json!({"status": {"type": "captured", "amount_minor": 1.5, "currency": "USD"}}), "status"),
+            (json!({"status": {"type": "captured", "amount_minor": 1, "currency": "usd"}}), "ISO 4217"),
+            (json!({"related_ids": vec!["x"; 9]}), "related_ids has 9 entries"),
+        ] {
+            let said = refusal(patch.clone());
+            assert!(said.contains(part), "{patch}: {said}");
+        }
+        assert!(decode(b"{} trailing", NOW).is_err());
+        assert!(decode(&[b'['; 100_000], NOW).is_err(), "deep nesting is an error, not a stack overflow");
+        assert!(matches!(decode(&vec![b' '; BODY_BYTES_MAX + 1], NOW), Err(DecodeError::TooLong { .. })));
+    }
+
+    #[test]
+    fn the_digest_is_of_the_fact_alone() {
+        let event = decode(&body(serde_json::json!({})), NOW).unwrap();
+        let later = PaymentEvent { occurred_at: NOW - Duration::days(2), ..event.clone() };
+        assert_eq!(fact_digest(&event), fact_digest(&later));
+        let other = PaymentEvent { payment_id: PaymentId::new("pi_4").unwrap(), ..event.clone() };
+        assert_ne!(fact_digest(&event), fact_digest(&other));
+        let canceled = PaymentEvent { status: PaymentStatus::Canceled, ..event.clone() };
+        assert_ne!(fact_digest(&event), fact_digest(&canceled));
+    }
+}
