@@ -2,5 +2,13 @@
 //!
 //! The rooms, in the order that data flows, are told in `ARCHITECTURE.md`.
 
+pub mod broker;
+pub mod clock;
 pub mod domain;
+pub mod failpoint;
 pub mod message;
+pub mod retry;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod worker;

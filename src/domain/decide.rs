@@ -1,6 +1,6 @@
 //! What an event means for an order. The only place where an order's status and its credits come from.
 
-use super::facts::{FACTS_MAX, PaymentFacts};
+use super::facts::FACTS_MAX;
 use super::money::Money;
 use super::order::{Order, OrderStatus};
 use super::reason::{Reason, Refusal};
@@ -19,11 +19,11 @@ pub struct Posting {
     pub credits_net: i64,
 }
 
-/// Checks an event against the order it was found to belong to, and joins its fact to the order's.
+/// Checks an event against the order it was found to belong to.
 ///
 /// Whether an event is accepted depends on the order's own terms and on the event alone, never on what arrived before:
 /// else two arrivals of the same facts could end differently. (The one exception is the bound on their number.)
-pub fn assess(order: &Order, event: &PaymentEvent) -> Result<PaymentFacts, Refusal> {
+pub fn assess(order: &Order, event: &PaymentEvent) -> Result<(), Refusal> {
     if event.provider != order.provider {
         return Err(Refusal::new(
             Reason::PaymentConflict,
@@ -45,7 +45,6 @@ pub fn assess(order: &Order, event: &PaymentEvent) -> Result<PaymentFacts, Refus
         ));
     }
     let is_foreign = |money: &Money| money.currency() != order.price.currency();
-    let mut foreign = false;
     match &event.status {
         PaymentStatus::Pending | PaymentStatus::Failed { .. } | PaymentStatus::Canceled => {}
         PaymentStatus::Captured { money, capture_id, .. } => {
@@ -67,16 +66,16 @@ pub fn assess(order: &Order, event: &PaymentEvent) -> Result<PaymentFacts, Refus
                 return Err(Refusal::currency(order, *money));
             }
         }
-        PaymentStatus::Dispute { money, .. } => foreign = is_foreign(money),
+        // A dispute in another currency takes all: see `PaymentFacts::join`.
+        PaymentStatus::Dispute { .. } => {}
     }
-    let mut facts = order.facts.clone();
-    facts.join(event, order.price.amount_minor(), foreign).map_err(|_full| {
-        Refusal::new(
+    if !order.facts.has_room_for(event) {
+        return Err(Refusal::new(
             Reason::TooManyFacts,
             format!("order {} has {FACTS_MAX} facts of this kind already; look at the payment by hand", order.id),
-        )
-    })?;
-    Ok(facts)
+        ));
+    }
+    Ok(())
 }
 
 /// What the order's facts amount to, and the difference to what the ledger holds.

@@ -5,13 +5,14 @@
 //! needs to remember which messages were seen.
 
 use super::ids::FactId;
+use super::money::Money;
 use super::status::{CaptureState, DisputePolicy, DisputeState, PaymentEvent, PaymentStatus, RefundState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// How many captures, refunds and disputes of one payment are kept, each.
-pub const FACTS_MAX: usize = 1000;
+/// How many captures, refunds and disputes of one payment are kept, each (a batch in hand may go over it by its own length).
+pub const FACTS_MAX: usize = 1_000;
 
 /// What is known of one capture. The order of the fields is the order of the join: state first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,36 +76,45 @@ pub struct PaymentFacts {
     last_failure: Option<Failure>,
 }
 
-/// The map has no room for one more fact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Full;
-
-fn raise<F: Ord>(facts: &mut BTreeMap<String, F>, id: &FactId, fact: F) -> Result<(), Full> {
-    let is_full = facts.len() >= FACTS_MAX;
+fn raise<F: Ord>(facts: &mut BTreeMap<String, F>, id: &FactId, fact: F) {
     match facts.entry(id.as_str().to_owned()) {
         Entry::Occupied(mut known) => {
             if fact > *known.get() {
                 known.insert(fact);
             }
-            Ok(())
         }
-        Entry::Vacant(_) if is_full => Err(Full),
         Entry::Vacant(room) => {
             room.insert(fact);
-            Ok(())
         }
     }
 }
 
+fn has_room<F>(facts: &BTreeMap<String, F>, id: &FactId) -> bool {
+    facts.len() < FACTS_MAX || facts.contains_key(id.as_str())
+}
+
 impl PaymentFacts {
-    /// Joins what the event says. `price_minor` is the order's price, which a dispute in a foreign currency takes whole;
-    /// `is_foreign` says that the event's currency is not the order's.
-    pub(super) fn join(&mut self, event: &PaymentEvent, price_minor: i64, is_foreign: bool) -> Result<(), Full> {
+    /// Whether the event's fact is known already or there is room for one more.
+    pub(super) fn has_room_for(&self, event: &PaymentEvent) -> bool {
+        match &event.status {
+            PaymentStatus::Captured { capture_id: Some(id), .. } => has_room(&self.captures, id),
+            PaymentStatus::Refund { refund_id, .. } => has_room(&self.refunds, refund_id),
+            PaymentStatus::Dispute { dispute_id, .. } => has_room(&self.disputes, dispute_id),
+            PaymentStatus::Captured { capture_id: None, .. }
+            | PaymentStatus::Pending
+            | PaymentStatus::Failed { .. }
+            | PaymentStatus::Canceled
+            | PaymentStatus::RefundedTotal { .. } => true,
+        }
+    }
+
+    /// Joins what an accepted event says of an order of that price.
+    pub fn join(&mut self, event: &PaymentEvent, price: Money) {
         let at_unix_us = unix_us(event.occurred_at);
         match &event.status {
             PaymentStatus::Pending => self.pending_at_unix_us = self.pending_at_unix_us.max(Some(at_unix_us)),
             PaymentStatus::Captured { money, capture_id: Some(id), state } => {
-                raise(&mut self.captures, id, Capture { state: *state, amount_minor: money.amount_minor() })?;
+                raise(&mut self.captures, id, Capture { state: *state, amount_minor: money.amount_minor() });
             }
             PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded } => {
                 self.captured_total_minor = self.captured_total_minor.max(money.amount_minor());
@@ -116,17 +126,17 @@ impl PaymentFacts {
             PaymentStatus::Failed { reason } => self.fail(at_unix_us, event, reason),
             PaymentStatus::Canceled => self.canceled = true,
             PaymentStatus::Refund { refund_id, state, money } => {
-                raise(&mut self.refunds, refund_id, Refund { state: *state, amount_minor: money.amount_minor() })?;
+                raise(&mut self.refunds, refund_id, Refund { state: *state, amount_minor: money.amount_minor() });
             }
             PaymentStatus::RefundedTotal { money } => {
                 self.refunded_total_minor = self.refunded_total_minor.max(money.amount_minor());
             }
             PaymentStatus::Dispute { dispute_id, state, round, money } => {
-                let amount_minor = if is_foreign { price_minor } else { money.amount_minor() };
-                raise(&mut self.disputes, dispute_id, Dispute { round: *round, state: *state, amount_minor })?;
+                let is_foreign = money.currency() != price.currency();
+                let amount_minor = if is_foreign { price } else { *money }.amount_minor();
+                raise(&mut self.disputes, dispute_id, Dispute { round: *round, state: *state, amount_minor });
             }
         }
-        Ok(())
     }
 
     fn fail(&mut self, at_unix_us: i64, event: &PaymentEvent, reason: &str) {

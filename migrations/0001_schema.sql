@@ -1,0 +1,137 @@
+-- The truth. Rights: only the migrating role owns anything here; see deploy/postgres-roles.sql for the others.
+
+-- What was sold, and how its payment stands. `facts` is the payment's converging state: it lives in the order's own row,
+-- because the row lock then covers it, and what the locking statement returns is never stale.
+CREATE TABLE orders (
+    id               uuid PRIMARY KEY,                     -- version 7: new orders lie side by side
+    account_id       text NOT NULL,                        -- who gets the credits; the site's own id
+    credits          bigint NOT NULL CHECK (credits > 0),  -- sold
+    amount_minor     bigint NOT NULL CHECK (amount_minor > 0),
+    currency         text NOT NULL CHECK (length(currency) = 3),
+    provider         text NOT NULL,
+    provider_account text NOT NULL DEFAULT '',             -- '' is our own account at the provider
+    status           text NOT NULL DEFAULT 'awaiting_payment' CHECK (status IN (
+                         'awaiting_payment', 'processing', 'fulfilled', 'canceled',
+                         'partially_refunded', 'refunded', 'disputed')),
+    version          bigint NOT NULL DEFAULT 1,            -- rises whenever what a reader sees has changed
+    is_granted       boolean NOT NULL DEFAULT false,       -- credit_grants has its row
+    credits_granted  bigint NOT NULL DEFAULT 0,            -- net: the grant and all adjustments
+    revision         integer NOT NULL DEFAULT 0,           -- of the last adjustment
+    facts            jsonb NOT NULL DEFAULT '{}',
+    metadata         jsonb NOT NULL DEFAULT '{}',
+    created_at       timestamptz NOT NULL,
+    updated_at       timestamptz NOT NULL,
+    CHECK (credits_granted BETWEEN 0 AND credits)
+) WITH (fillfactor = 75);                                  -- room for the update that fulfils it, in the same page
+
+-- Which order a payment belongs to, for ever, by every id the provider knows it by.
+CREATE TABLE payments (
+    provider         text NOT NULL,
+    provider_account text NOT NULL DEFAULT '',
+    payment_id       text NOT NULL,
+    order_id         uuid NOT NULL REFERENCES orders (id),
+    registered_at    timestamptz NOT NULL,
+    PRIMARY KEY (provider, provider_account, payment_id)
+);
+CREATE INDEX payments_order_id ON payments (order_id);
+
+-- Answers to POST /v1/orders, by the caller's key; the name of the caller's token scopes it.
+CREATE TABLE idempotency_keys (
+    token_name     text NOT NULL,
+    key            text NOT NULL,
+    request_digest bytea NOT NULL,
+    order_id       uuid NOT NULL REFERENCES orders (id),
+    created_at     timestamptz NOT NULL,
+    PRIMARY KEY (token_name, key)
+);
+
+-- Which messages have been applied. Partitioned by the day the event happened, which every copy of a message agrees
+-- on: so the key is unique where it matters, the busy part of its index stays small, and old days are dropped whole.
+CREATE TABLE inbox (
+    event_day   date NOT NULL,
+    message_id  text NOT NULL,
+    fact_digest bytea NOT NULL,
+    order_id    uuid NOT NULL,
+    admitted_at timestamptz NOT NULL,
+    PRIMARY KEY (event_day, message_id)
+) PARTITION BY RANGE (event_day);
+-- Days that have no partition of their own: long before or after the present.
+CREATE TABLE inbox_other PARTITION OF inbox DEFAULT;
+
+-- The ledger. Append-only: a grant once an order, then signed adjustments, numbered by the order's revision.
+CREATE TABLE credit_grants (
+    order_id   uuid PRIMARY KEY,
+    account_id text NOT NULL,
+    credits    bigint NOT NULL CHECK (credits > 0),
+    message_id text NOT NULL,
+    granted_at timestamptz NOT NULL
+);
+CREATE INDEX credit_grants_account ON credit_grants (account_id, granted_at, order_id);
+
+CREATE TABLE credit_adjustments (
+    order_id   uuid NOT NULL,
+    revision   integer NOT NULL CHECK (revision > 0),
+    account_id text NOT NULL,
+    credits    bigint NOT NULL CHECK (credits <> 0),
+    reason     text NOT NULL,
+    message_id text NOT NULL,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (order_id, revision)
+);
+CREATE INDEX credit_adjustments_account ON credit_adjustments (account_id, created_at, order_id);
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only: write an adjustment instead', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON credit_grants
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON credit_adjustments
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+CREATE VIEW account_balances AS
+    SELECT account_id, sum(credits)::bigint AS credits
+    FROM (SELECT account_id, credits FROM credit_grants
+          UNION ALL
+          SELECT account_id, credits FROM credit_adjustments) AS entries
+    GROUP BY account_id;
+
+-- Makes the partitions of the days around `today` and drops those that `retention_days` have passed. Runs with its
+-- owner's rights, so that a worker may call it without being able to change the schema. One at a time; a second caller
+-- does nothing. Returns how many partitions it made and dropped.
+CREATE FUNCTION inbox_maintain(today date, retention_days integer, OUT made integer, OUT dropped integer)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    day date;
+    name text;
+    oldest CONSTANT date := today - retention_days;
+BEGIN
+    made := 0;
+    dropped := 0;
+    IF NOT pg_try_advisory_xact_lock(hashtext('grantonce.inbox_maintain')) THEN
+        RETURN;
+    END IF;
+    FOR day IN SELECT generate_series(today - 1, today + 7, interval '1 day')::date LOOP
+        name := 'inbox_' || to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass(name) IS NOT NULL;
+        -- Rows of that day may stand in the rest partition, if this was not called for a week: they move.
+        LOCK TABLE inbox_other IN ACCESS EXCLUSIVE MODE;
+        EXECUTE format('CREATE TABLE %I (LIKE inbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', name);
+        EXECUTE format('WITH moved AS (DELETE FROM inbox_other WHERE event_day = %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
+                       day, name);
+        EXECUTE format('ALTER TABLE inbox ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, day, day + 1);
+        made := made + 1;
+    END LOOP;
+    FOR name IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'inbox'::regclass AND c.relname ~ '^inbox_[0-9]{8}$'
+          AND to_date(right(c.relname, 8), 'YYYYMMDD') < oldest
+    LOOP
+        EXECUTE format('DROP TABLE %I', name);
+        dropped := dropped + 1;
+    END LOOP;
+    -- By the primary key's first column: no scan that grows with the inbox.
+    DELETE FROM inbox_other WHERE event_day < oldest;
+END $$;
+REVOKE EXECUTE ON FUNCTION inbox_maintain FROM PUBLIC;
+SELECT * FROM inbox_maintain((now() AT TIME ZONE 'UTC')::date, 36500);

@@ -1,0 +1,150 @@
+//! Deliveries of the work queue, in batches, and their acknowledgement.
+
+use super::connection::{ANSWER_DEADLINE, channel, close, connect};
+use super::error::BrokerError;
+use super::headers::Headers;
+use futures_util::{FutureExt, StreamExt};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection};
+use secrecy::SecretString;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// RabbitMQ's quorum queues take at most 32 commands of a channel at once and set further acknowledgements aside, where
+/// closing the channel loses them. The broker tells nobody when it has caught up; this is how long it is given.
+const LET_ACKS_SETTLE: Duration = Duration::from_millis(200);
+
+/// Proof that all a delivery asked for is durable: what it said is committed, or its copy is confirmed elsewhere.
+/// Without one nothing can be acknowledged.
+pub trait Durable {}
+
+impl Durable for super::publisher::Confirmed {}
+
+/// One delivery.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Its number on the channel; ascending by one.
+    pub tag: u64,
+    /// Where it was published; empty is the default exchange, through which only the broker's own retries come.
+    pub exchange: String,
+    /// Under which key.
+    pub routing_key: String,
+    /// The property `message_id`.
+    pub message_id: Option<String>,
+    /// The property `type`.
+    pub kind: Option<String>,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl From<lapin::message::Delivery> for Delivery {
+    fn from(delivery: lapin::message::Delivery) -> Self {
+        let text = |text: &Option<lapin::types::ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
+        let properties = &delivery.properties;
+        Self {
+            tag: delivery.delivery_tag,
+            message_id: text(properties.message_id()),
+            kind: text(properties.kind()),
+            headers: properties.headers().as_ref().map(Headers::read).unwrap_or_default(),
+            exchange: String::from(delivery.exchange),
+            routing_key: String::from(delivery.routing_key),
+            body: delivery.data,
+        }
+    }
+}
+
+/// Consumes one queue on a connection of its own: one that publishes would be held up by a memory alarm, and
+/// acknowledgements with it.
+#[derive(Debug)]
+pub struct Consumer {
+    connection: Connection,
+    channel: Channel,
+    stream: lapin::Consumer,
+}
+
+impl Consumer {
+    /// Connects and begins to take deliveries, at most `prefetch` unacknowledged ones.
+    pub async fn open(url: &SecretString, name: &str, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
+        let connection = connect(url, name).await?;
+        let channel = channel(&connection).await?;
+        let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
+        BrokerError::within("setting the prefetch", ANSWER_DEADLINE, qos).await?;
+        let stream =
+            channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
+        let stream = BrokerError::within("consuming", ANSWER_DEADLINE, stream).await?;
+        Ok(Self { connection, channel, stream })
+    }
+
+    /// The acknowledging end, which lives as long as the channel.
+    pub fn acknowledger(&self) -> Acknowledger {
+        Acknowledger { channel: self.channel.clone() }
+    }
+
+    /// Waits for a delivery, then takes what else is there, up to `count_max`, and waits for more until `linger` is
+    /// over. `Ok(None)`: the consumer was canceled and all its deliveries have been taken.
+    ///
+    /// Dropping the future loses nothing: deliveries that were taken stay in `batch`.
+    pub async fn fill(
+        &mut self,
+        batch: &mut Vec<Delivery>,
+        count_max: usize,
+        linger: Duration,
+    ) -> Result<Option<()>, BrokerError> {
+        if batch.is_empty() {
+            match self.stream.next().await {
+                Some(Ok(delivery)) => batch.push(delivery.into()),
+                Some(Err(source)) => return Err(BrokerError::Amqp { what: "receiving", source }),
+                None if self.channel.status().connected() => return Ok(None),
+                None => return Err(BrokerError::StreamEnded),
+            }
+        }
+        let until = Instant::now() + linger;
+        while batch.len() < count_max {
+            let next = match self.stream.next().now_or_never() {
+                Some(next) => next,
+                None if linger.is_zero() => break,
+                None => match tokio::time::timeout_at(until, self.stream.next()).await {
+                    Ok(next) => next,
+                    Err(_elapsed) => break,
+                },
+            };
+            match next {
+                Some(Ok(delivery)) => batch.push(delivery.into()),
+                // What was taken is worked on first; the next call meets the error again.
+                Some(Err(_)) | None => break,
+            }
+        }
+        Ok(Some(()))
+    }
+
+    /// Asks for no more deliveries. Those that are on their way still come.
+    pub async fn cancel(&self) -> Result<(), BrokerError> {
+        let canceled = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
+        BrokerError::within("canceling the consumer", ANSWER_DEADLINE, canceled).await
+    }
+
+    /// Closes the connection; everything unacknowledged goes back to the queue, once.
+    pub async fn close(self) {
+        if self.channel.status().connected() {
+            tokio::time::sleep(LET_ACKS_SETTLE).await;
+        }
+        close(&self.connection).await;
+    }
+}
+
+/// Acknowledges deliveries of one channel.
+#[derive(Debug, Clone)]
+pub struct Acknowledger {
+    channel: Channel,
+}
+
+impl Acknowledger {
+    /// Acknowledges all deliveries up to this tag at once. All of them must be durable: that is what the proof is of.
+    pub async fn acknowledge_through(&self, tag: u64, _proof: &impl Durable) -> Result<(), BrokerError> {
+        let acknowledged = self.channel.basic_ack(tag, BasicAckOptions { multiple: true });
+        BrokerError::within("acknowledging", ANSWER_DEADLINE, acknowledged).await
+    }
+}

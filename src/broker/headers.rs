@@ -1,0 +1,134 @@
+//! A message's headers, as far as we read and write them.
+
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use std::collections::BTreeMap;
+
+/// A header's value. Others (tables, lists) are RabbitMQ's own and are not passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderValue {
+    /// A text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+}
+
+/// Longest text that is put into a header, in bytes: all headers of a message must fit into one frame.
+const TEXT_BYTES_MAX: usize = 2_000;
+
+/// Headers by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers(BTreeMap<String, HeaderValue>);
+
+/// RabbitMQ's own, which must never be published again: before 4.0 a message that carries its old `x-death` is dropped
+/// as a cycle, and `CC`/`BCC` would route copies to wherever the first sender wished.
+fn is_brokers_own(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(name.as_str(), "x-death" | "x-delivery-count" | "x-acquired-count" | "cc" | "bcc")
+        || name.starts_with("x-first-death-")
+        || name.starts_with("x-last-death-")
+        || name.starts_with("x-opt-rabbitmq-")
+}
+
+impl Headers {
+    /// A text header's value.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.0.get(name)? {
+            HeaderValue::Text(text) => Some(text),
+            HeaderValue::Integer(_) => None,
+        }
+    }
+
+    /// A whole number's value.
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        match self.0.get(name)? {
+            HeaderValue::Integer(number) => Some(*number),
+            HeaderValue::Text(_) => None,
+        }
+    }
+
+    /// Sets a text, cut to 2,000 bytes at a character's boundary.
+    pub fn set_text(&mut self, name: &str, text: &str) {
+        let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let text = text.get(..end).unwrap_or_default().to_owned();
+        self.0.insert(name.to_owned(), HeaderValue::Text(text));
+    }
+
+    /// Sets a whole number.
+    pub fn set_integer(&mut self, name: &str, number: i64) {
+        self.0.insert(name.to_owned(), HeaderValue::Integer(number));
+    }
+
+    /// What may be published again.
+    #[must_use]
+    pub fn without_brokers_own(&self) -> Self {
+        Self(self.0.iter().filter(|(name, _)| !is_brokers_own(name)).map(|(n, v)| (n.clone(), v.clone())).collect())
+    }
+
+    pub(super) fn read(table: &FieldTable) -> Self {
+        let value = |value: &AMQPValue| {
+            if let Some(text) = value.as_long_string() {
+                return Some(HeaderValue::Text(String::from_utf8_lossy(text.as_bytes()).into_owned()));
+            }
+            let number = None
+                .or_else(|| value.as_long_long_int())
+                .or_else(|| value.as_long_int().map(i64::from))
+                .or_else(|| value.as_long_uint().map(i64::from))
+                .or_else(|| value.as_short_int().map(i64::from))
+                .or_else(|| value.as_short_uint().map(i64::from))
+                .or_else(|| value.as_short_short_int().map(i64::from))
+                .or_else(|| value.as_short_short_uint().map(i64::from));
+            number.map(HeaderValue::Integer)
+        };
+        Self(table.inner().iter().filter_map(|(name, v)| Some((name.as_str().to_owned(), value(v)?))).collect())
+    }
+
+    pub(super) fn write(&self) -> FieldTable {
+        let mut table = FieldTable::default();
+        for (name, value) in &self.0 {
+            // A foreign header's name of more than 255 bytes cannot have come over AMQP; ours are short.
+            let Ok(name) = ShortString::try_new(name.as_str()) else { continue };
+            table.insert(
+                name,
+                match value {
+                    HeaderValue::Text(text) => AMQPValue::LongString(text.as_str().into()),
+                    HeaderValue::Integer(number) => AMQPValue::LongLongInt(*number),
+                },
+            );
+        }
+        table
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_own_headers_are_not_passed_on() {
+        let mut headers = Headers::default();
+        for name in ["x-death", "x-first-death-reason", "x-last-death-queue", "x-delivery-count", "CC", "bcc"] {
+            headers.set_text(name, "x");
+        }
+        headers.set_text("traceparent", "00-1");
+        headers.set_integer("x-grantonce-attempt", 2);
+        let kept = headers.without_brokers_own();
+        assert_eq!(kept.0.keys().collect::<Vec<_>>(), ["traceparent", "x-grantonce-attempt"]);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let mut headers = Headers::default();
+        headers.set_text("d", &"ä".repeat(3_000));
+        assert_eq!(headers.text("d").map(str::len), Some(2_000));
+        headers.set_text("d", &format!("x{}", "ä".repeat(3_000)));
+        assert_eq!(headers.text("d").map(str::len), Some(1_999));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut headers = Headers::default();
+        headers.set_text("a", "b");
+        headers.set_integer("n", -7);
+        assert_eq!(Headers::read(&headers.write()), headers);
+    }
+}

@@ -1,0 +1,23 @@
+//! The only user of RabbitMQ: connections, topology, a publisher that waits for confirms, and a consumer of batches.
+//!
+//! No automatic recovery of the client library's: after a channel error its consumers can hang for ever. A connection
+//! here lives until its first error and is then made anew by whoever needs it.
+
+mod connection;
+mod consumer;
+mod error;
+mod headers;
+mod management;
+mod publisher;
+mod topology;
+
+pub use connection::reach;
+pub use consumer::{Acknowledger, Consumer, Delivery, Durable};
+pub use error::BrokerError;
+pub use headers::{HeaderValue, Headers};
+pub use management::{Management, QueueFacts};
+pub use publisher::{Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
+pub use topology::{
+    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, RetryDelay, TopologyFault,
+    WORK_QUEUE, declare, inspect, retry_queue, routing_key,
+};

@@ -1,0 +1,320 @@
+//! A publisher whose every success is a confirmed, routed message.
+//!
+//! Messages go out in groups: all that wait are published with `mandatory`, then all their confirms are awaited, and
+//! only then is any of them answered. The client library hands a returned message to *some* confirm of the channel,
+//! not to its own; once the whole group is confirmed every return is there, and each is matched by what it carries.
+//! Many callers thereby share one wait for the broker's disks.
+
+use super::connection::{channel, close, connect};
+use super::error::BrokerError;
+use super::headers::Headers;
+use crate::retry::{Backoff, Limits};
+use bytes::Bytes;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use secrecy::SecretString;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// Most messages in a group.
+const GROUP_MAX: usize = 512;
+
+/// AMQP's delivery mode for messages that outlive a restart.
+const PERSISTENT: u8 = 2;
+
+/// Between two attempts to connect.
+const RECONNECT: Limits =
+    Limits { initial: Duration::from_millis(50), max: Duration::from_secs(2), give_up_after: None };
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where.
+    pub exchange: &'static str,
+    /// Under which key.
+    pub routing_key: String,
+    /// The message's id, also what a return is matched by.
+    pub message_id: String,
+    /// The property `type`.
+    pub kind: String,
+    /// The property `content_type`.
+    pub content_type: &'static str,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Proof that a message is on the broker's disks and in a queue.
+#[derive(Debug)]
+pub struct Confirmed(());
+
+/// Why a message is not known to be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// No connection now; it is being made anew.
+    #[error("RabbitMQ is out of reach: {0}")]
+    Unavailable(String),
+    /// As many messages as allowed are waiting already.
+    #[error("too many messages are waiting to be published")]
+    Overloaded,
+    /// No confirm in time. The message may be there or not: publish it again, under the same id.
+    #[error("RabbitMQ did not confirm within {} s", .0.as_secs_f32())]
+    NotConfirmed(Duration),
+    /// The queue refused it: it is full.
+    #[error("RabbitMQ refused the message: the queue is full or failing")]
+    Refused,
+    /// No queue is bound for it: the topology is not there.
+    #[error("no queue takes messages for {exchange} under {routing_key}: run `grantonce migrate`")]
+    Unroutable {
+        /// The exchange.
+        exchange: &'static str,
+        /// The routing key.
+        routing_key: String,
+    },
+    /// A name or key that AMQP cannot carry.
+    #[error("{0} is longer than 255 bytes")]
+    TooLong(&'static str),
+}
+
+/// How to publish.
+#[derive(Debug, Clone)]
+pub struct PublisherSettings {
+    /// The broker.
+    pub url: SecretString,
+    /// What the connections are called.
+    pub name: &'static str,
+    /// Independent connections, each with one group under way.
+    pub lanes: usize,
+    /// Messages that may wait in each lane.
+    pub waiting_max: usize,
+    /// How long a confirm is awaited.
+    pub confirm_deadline: Duration,
+}
+
+struct Request {
+    message: Outgoing,
+    answer: oneshot::Sender<Result<Confirmed, PublishError>>,
+}
+
+/// Publishes with confirms. Cheap to clone; the connections close when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    lanes: Arc<[Lane]>,
+    next: Arc<AtomicUsize>,
+    confirm_deadline: Duration,
+}
+
+#[derive(Debug)]
+struct Lane {
+    queue: mpsc::Sender<Request>,
+    is_connected: Arc<AtomicBool>,
+}
+
+impl Publisher {
+    /// Starts the lanes. They connect by themselves, now and whenever the connection is lost.
+    pub fn start(settings: &PublisherSettings) -> Self {
+        let lanes = (0..settings.lanes.max(1))
+            .map(|_| {
+                let (queue, waiting) = mpsc::channel(settings.waiting_max.max(1));
+                let is_connected = Arc::new(AtomicBool::new(false));
+                tokio::spawn(run_lane(settings.clone(), waiting, Arc::clone(&is_connected)));
+                Lane { queue, is_connected }
+            })
+            .collect();
+        Self { lanes, next: Arc::default(), confirm_deadline: settings.confirm_deadline }
+    }
+
+    /// Whether any lane has its connection.
+    pub fn is_connected(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.is_connected.load(Ordering::Relaxed))
+    }
+
+    /// Publishes a message and waits until it is confirmed.
+    pub async fn publish(&self, message: Outgoing) -> Result<Confirmed, PublishError> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        // A lane that has its connection, where there is one.
+        let lane = (0..self.lanes.len())
+            .filter_map(|step| self.lanes.get((start.wrapping_add(step)) % self.lanes.len()))
+            .find(|lane| lane.is_connected.load(Ordering::Relaxed))
+            .or_else(|| self.lanes.first())
+            .ok_or_else(|| PublishError::Unavailable("no lane".to_owned()))?;
+        let (answer, answered) = oneshot::channel();
+        lane.queue.try_send(Request { message, answer }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => PublishError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => PublishError::Unavailable("the publisher has stopped".to_owned()),
+        })?;
+        // The lane has its own deadline for the confirms; this one also covers the wait for the group before.
+        let deadline = self.confirm_deadline * 2;
+        match tokio::time::timeout(deadline, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_lane_ended)) => Err(PublishError::Unavailable("the connection was lost".to_owned())),
+            Err(_elapsed) => Err(PublishError::NotConfirmed(deadline)),
+        }
+    }
+}
+
+async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Request>, is_connected: Arc<AtomicBool>) {
+    let mut backoff = Backoff::new(RECONNECT);
+    loop {
+        let cause = match open(&settings).await {
+            Ok((connection, channel)) => {
+                backoff.reset();
+                is_connected.store(true, Ordering::Relaxed);
+                let ended = serve(&channel, &mut waiting, &settings).await;
+                is_connected.store(false, Ordering::Relaxed);
+                close(&connection).await;
+                match ended {
+                    Ended::NoMoreCallers => return,
+                    Ended::Broken(cause) => cause,
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        let pause = backoff.next_delay().unwrap_or(RECONNECT.max);
+        tracing::warn!(event = "publisher_disconnected", name = settings.name, cause = %cause, retry_in_ms = pause.as_millis());
+        if !refuse_until(Instant::now() + pause, &mut waiting, &cause).await {
+            return;
+        }
+    }
+}
+
+async fn open(settings: &PublisherSettings) -> Result<(Connection, Channel), BrokerError> {
+    let connection = connect(&settings.url, settings.name).await?;
+    let channel = channel(&connection).await?;
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+    BrokerError::within("asking for confirms", settings.confirm_deadline, confirms).await?;
+    Ok((connection, channel))
+}
+
+/// Answers callers at once while there is no connection, instead of letting them wait for a timeout. `false`: none left.
+async fn refuse_until(until: Instant, waiting: &mut mpsc::Receiver<Request>, cause: &str) -> bool {
+    loop {
+        match tokio::time::timeout_at(until, waiting.recv()).await {
+            Ok(Some(request)) => drop(request.answer.send(Err(PublishError::Unavailable(cause.to_owned())))),
+            Ok(None) => return false,
+            Err(_elapsed) => return true,
+        }
+    }
+}
+
+enum Ended {
+    NoMoreCallers,
+    Broken(String),
+}
+
+/// How often an idle lane looks whether its channel is still there.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
+
+async fn serve(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, settings: &PublisherSettings) -> Ended {
+    let mut group = Vec::with_capacity(GROUP_MAX);
+    loop {
+        match tokio::time::timeout(IDLE_LOOK, waiting.recv_many(&mut group, GROUP_MAX)).await {
+            Err(_idle) if channel.status().connected() => continue,
+            Err(_idle) => return Ended::Broken("the connection was lost".to_owned()),
+            Ok(0) => return Ended::NoMoreCallers,
+            Ok(_) => {}
+        }
+        if let Err(cause) = publish_group(channel, std::mem::take(&mut group), settings.confirm_deadline).await {
+            return Ended::Broken(cause);
+        }
+    }
+}
+
+/// Publishes a group and answers each of its callers. An error ends the channel.
+async fn publish_group(channel: &Channel, group: Vec<Request>, deadline: Duration) -> Result<(), String> {
+    let until = Instant::now() + deadline;
+    let mut broken: Option<(String, PublishError)> = None;
+    let mut sent = Vec::with_capacity(group.len());
+    for request in group {
+        let confirm = match &broken {
+            Some((_, error)) => Err(error.clone()),
+            None => send(channel, &request.message, until, deadline).await,
+        };
+        if let Err(error @ (PublishError::Unavailable(_) | PublishError::NotConfirmed(_))) = &confirm {
+            broken.get_or_insert_with(|| (error.to_string(), error.clone()));
+        }
+        sent.push((request, confirm));
+    }
+
+    let mut returned: HashSet<(String, String, String)> = HashSet::new();
+    let mut results = Vec::with_capacity(sent.len());
+    for (request, confirm) in sent {
+        let result = match confirm {
+            Err(error) => Err(error),
+            Ok(confirm) => match tokio::time::timeout_at(until, confirm).await {
+                Ok(Ok(Confirmation::Ack(None))) => Ok(()),
+                Ok(Ok(Confirmation::Ack(Some(message)))) => {
+                    let id = message.properties.message_id().as_ref().map_or("", |id| id.as_str()).to_owned();
+                    let delivery = message.delivery;
+                    returned.insert((id, String::from(delivery.exchange), String::from(delivery.routing_key)));
+                    Ok(())
+                }
+                Ok(Ok(Confirmation::Nack(_))) => Err(PublishError::Refused),
+                Ok(Ok(Confirmation::NotRequested)) => {
+                    Err(PublishError::Unavailable("the channel is not in confirm mode".to_owned()))
+                }
+                Ok(Err(error)) => Err(PublishError::Unavailable(error.to_string())),
+                Err(_elapsed) => Err(PublishError::NotConfirmed(deadline)),
+            },
+        };
+        if let Err(error @ (PublishError::Unavailable(_) | PublishError::NotConfirmed(_))) = &result {
+            broken.get_or_insert_with(|| (error.to_string(), error.clone()));
+        }
+        results.push((request, result));
+    }
+    // A return may still be on its way to a confirm that did not come: then nothing of the group is believed.
+    for (Request { message, answer }, result) in results {
+        let result = match (result, &broken) {
+            (Ok(()), Some((_, error))) => Err(error.clone()),
+            (Ok(()), None) => {
+                let key = (message.message_id, message.exchange.to_owned(), message.routing_key);
+                if returned.contains(&key) {
+                    Err(PublishError::Unroutable { exchange: message.exchange, routing_key: key.2 })
+                } else {
+                    Ok(Confirmed(()))
+                }
+            }
+            (Err(error), _) => Err(error),
+        };
+        // A caller that has gone does not read its answer.
+        drop(answer.send(result));
+    }
+    match broken {
+        Some((cause, _)) => Err(cause),
+        None => Ok(()),
+    }
+}
+
+async fn send(
+    channel: &Channel,
+    message: &Outgoing,
+    until: Instant,
+    deadline: Duration,
+) -> Result<lapin::PublisherConfirm, PublishError> {
+    let short = |what: &'static str, text: &str| ShortString::try_new(text).map_err(|_| PublishError::TooLong(what));
+    let properties = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(short("message_id", &message.message_id)?)
+        .with_type(short("type", &message.kind)?)
+        .with_content_type(short("content_type", message.content_type)?)
+        .with_headers(message.headers.write());
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+    let sent = channel.basic_publish(
+        short("exchange", message.exchange)?,
+        short("routing_key", &message.routing_key)?,
+        options,
+        &message.body,
+        properties,
+    );
+    match tokio::time::timeout_at(until, sent).await {
+        Ok(Ok(confirm)) => Ok(confirm),
+        Ok(Err(error)) => Err(PublishError::Unavailable(error.to_string())),
+        Err(_elapsed) => Err(PublishError::NotConfirmed(deadline)),
+    }
+}

@@ -1,0 +1,211 @@
+//! The worker's transaction: a batch of events is assessed, admitted, joined to its orders and posted to the ledger,
+//! all together or not at all.
+//!
+//! The order of the statements is the same in every transaction of every worker, and every statement takes its keys in
+//! ascending order, so that overlapping batches wait for each other and never deadlock:
+//!
+//! 1. which order does each payment belong to (no locks: what is registered stays so for ever);
+//! 2. lock the orders, and read them whole: facts, posted credits and revision live in the locked row itself, which
+//!    Postgres reads anew after the wait;
+//! 3. admit the message ids of what each order accepts;
+//! 4. decide, in memory ([`crate::domain`]);
+//! 5. write payments, grants, adjustments, orders: one array statement each; commit.
+
+mod plan;
+mod sql;
+
+use super::error::StoreError;
+use super::pool::Store;
+use super::tx::{Committed, Tx};
+use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
+use crate::failpoint::{self, Failpoint};
+use plan::Plan;
+use sqlx::PgPool;
+use std::collections::HashMap;
+use std::sync::Arc;
+use time::OffsetDateTime;
+
+/// How often one batch is begun anew because another transaction registered one of its payments meanwhile.
+const TRIES_MAX: u32 = 5;
+
+/// What a batch is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchTerms {
+    /// Whether open disputes take credits.
+    pub dispute_policy: DisputePolicy,
+    /// The time that is written to rows.
+    pub now: OffsetDateTime,
+}
+
+/// What became of one event of a committed batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Admitted, and its fact is part of the order now.
+    Applied {
+        /// Whether this event brought the order's grant.
+        granted: bool,
+    },
+    /// Admitted before; nothing to do.
+    Duplicate,
+    /// No order has this payment (yet).
+    OrderUnknown,
+    /// Never, as things stand.
+    Refused(Refusal),
+}
+
+/// A committed batch.
+#[derive(Debug)]
+pub struct Applied {
+    /// The proof that deliveries may be acknowledged.
+    pub committed: Committed,
+    /// One for each event, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// Orders whose readers see something new.
+    pub changed: Vec<OrderId>,
+}
+
+impl Store {
+    /// Applies a batch of events in one transaction and commits it.
+    ///
+    /// An error means that nothing of it is known to be written; [`StoreError::class`] says what to do.
+    pub async fn apply(&self, events: Arc<[PaymentEvent]>, terms: BatchTerms) -> Result<Applied, StoreError> {
+        self.run("applying a batch", move |pool| async move { apply(&pool, &events, terms).await }).await
+    }
+}
+
+async fn apply(pool: &PgPool, events: &[PaymentEvent], terms: BatchTerms) -> Result<Applied, StoreError> {
+    let messages = Messages::sort_out(events);
+    let first = commit_one(pool, &messages.first_of_each_id, terms).await?;
+    let mut applied = Applied { committed: first.committed, outcomes: Vec::new(), changed: first.changed };
+    let mut outcome_of: HashMap<usize, Outcome> =
+        messages.first_of_each_id.iter().map(|m| m.at).zip(first.outcomes).collect();
+
+    // One id with two contents in one batch: the second is judged when the first is in the inbox, or is not.
+    for rival in &messages.rivals {
+        let next = commit_one(pool, std::slice::from_ref(rival), terms).await?;
+        applied.committed = applied.committed.and(next.committed);
+        applied.changed.extend(next.changed);
+        outcome_of.extend(std::iter::once(rival.at).zip(next.outcomes));
+    }
+    applied.outcomes = messages
+        .leader_of
+        .iter()
+        .enumerate()
+        .map(|(at, leader)| match outcome_of.get(leader) {
+            // A copy of a message that was applied just now.
+            Some(Outcome::Applied { .. }) if at != *leader => Outcome::Duplicate,
+            Some(outcome) => outcome.clone(),
+            None => Outcome::OrderUnknown,
+        })
+        .collect();
+    Ok(applied)
+}
+
+/// One event and where it stands in the batch.
+#[derive(Debug, Clone, Copy)]
+struct Message<'a> {
+    at: usize,
+    event: &'a PaymentEvent,
+    digest: [u8; 16],
+}
+
+/// The events of a batch, copies set aside.
+struct Messages<'a> {
+    first_of_each_id: Vec<Message<'a>>,
+    /// Same id as an earlier one, other content.
+    rivals: Vec<Message<'a>>,
+    /// For each event the one whose outcome it shares: itself, or the first of its copies.
+    leader_of: Vec<usize>,
+}
+
+impl<'a> Messages<'a> {
+    fn sort_out(events: &'a [PaymentEvent]) -> Self {
+        let mut known: HashMap<(&str, [u8; 16]), usize> = HashMap::with_capacity(events.len());
+        let mut ids: HashMap<&str, ()> = HashMap::with_capacity(events.len());
+        let mut messages =
+            Self { first_of_each_id: Vec::with_capacity(events.len()), rivals: Vec::new(), leader_of: Vec::new() };
+        for (at, event) in events.iter().enumerate() {
+            let digest = crate::message::fact_digest(event);
+            let id = event.message_id.as_str();
+            let leader = *known.entry((id, digest)).or_insert(at);
+            messages.leader_of.push(leader);
+            if leader == at {
+                let message = Message { at, event, digest };
+                let of =
+                    if ids.insert(id, ()).is_none() { &mut messages.first_of_each_id } else { &mut messages.rivals };
+                of.push(message);
+            }
+        }
+        messages
+    }
+}
+
+/// Tries until the batch is committed, or an error says otherwise.
+async fn commit_one(pool: &PgPool, messages: &[Message<'_>], terms: BatchTerms) -> Result<Applied, StoreError> {
+    // Found out inside the transaction, and then the batch is begun anew without them.
+    let mut refused: HashMap<usize, Refusal> = HashMap::new();
+    for _ in 0..TRIES_MAX {
+        let mut tx = Tx::begin(pool).await?;
+        match attempt(&mut tx, messages, &refused, terms).await? {
+            Attempt::Written { outcomes, changed } => {
+                failpoint::hit(Failpoint::BeforeCommit);
+                let committed = tx.commit().await?;
+                failpoint::hit(Failpoint::AfterCommit);
+                return Ok(Applied { committed, outcomes, changed });
+            }
+            Attempt::Reused(reused) => {
+                tx.roll_back().await?;
+                refused.extend(reused);
+            }
+            Attempt::Overtaken => tx.roll_back().await?,
+        }
+    }
+    Err(StoreError::Disturbed { tries: TRIES_MAX })
+}
+
+enum Attempt {
+    Written {
+        outcomes: Vec<Outcome>,
+        changed: Vec<OrderId>,
+    },
+    /// Message ids that were admitted before with another content.
+    Reused(Vec<(usize, Refusal)>),
+    /// Another transaction registered one of the payments while this one was under way.
+    Overtaken,
+}
+
+async fn attempt(
+    tx: &mut Tx,
+    messages: &[Message<'_>],
+    refused: &HashMap<usize, Refusal>,
+    terms: BatchTerms,
+) -> Result<Attempt, StoreError> {
+    let owners = tx.owners_of_payments(messages).await?;
+    let wanted = plan::orders_wanted(messages, &owners);
+    let orders = tx.lock_orders(&wanted).await?;
+    failpoint::hit(Failpoint::AfterBegin);
+
+    let mut plan = Plan::assess(messages, refused, owners, orders);
+    let candidates = plan.candidates();
+    let admission = tx.admit(&candidates, terms.now).await?;
+    let reused: Vec<_> = admission
+        .known
+        .iter()
+        .filter(|(message, digest)| message.digest != *digest)
+        .map(|(message, _)| {
+            let detail = format!("{} was admitted before with another content", message.event.message_id);
+            (message.at, Refusal::new(Reason::IdReused, detail))
+        })
+        .collect();
+    if !reused.is_empty() {
+        return Ok(Attempt::Reused(reused));
+    }
+    let writes = plan.decide(&admission.admitted, terms);
+    if !tx.register_payments(&writes.payments, terms.now).await? {
+        return Ok(Attempt::Overtaken);
+    }
+    tx.write_grants(&writes.grants, terms.now).await?;
+    tx.write_adjustments(&writes.adjustments, terms.now).await?;
+    tx.update_orders(&writes.orders, terms.now).await?;
+    Ok(Attempt::Written { outcomes: plan.into_outcomes(), changed: writes.changed })
+}

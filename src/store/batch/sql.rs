@@ -1,0 +1,323 @@
+//! The statements of a batch: arrays in, one statement a table.
+
+use super::Message;
+use super::plan::{Adjustment, Grant, NewPayment, payment_keys};
+use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider, ProviderAccount};
+use crate::store::error::StoreError;
+use crate::store::tx::Tx;
+use sqlx::types::Json;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use time::{Date, OffsetDateTime, UtcOffset};
+use uuid::Uuid;
+
+/// Provider, account there (`""` is our own), payment id.
+pub(super) type PaymentKey<'a> = (&'a str, &'a str, &'a str);
+
+/// Which order each registered payment id belongs to.
+pub(super) type Owners<'a> = HashMap<PaymentKey<'a>, OrderId>;
+
+/// Proof that a message id was admitted in this transaction. Grants and adjustments carry one.
+#[derive(Debug, Clone)]
+pub(super) struct Admitted<'a> {
+    message_id: &'a str,
+}
+
+/// What the inbox said to a batch of candidates.
+pub(super) struct Admission<'m, 'a> {
+    /// By the message's place in the batch.
+    pub(super) admitted: HashMap<usize, Admitted<'a>>,
+    /// Those that were there before, with the digest of what they said then.
+    pub(super) known: Vec<(&'m Message<'a>, [u8; 16])>,
+}
+
+fn event_day(message: &Message<'_>) -> Date {
+    message.event.occurred_at.to_offset(UtcOffset::UTC).date()
+}
+
+fn corrupt(id: Uuid, detail: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt { what: format!("order {id}"), detail: detail.to_string() }
+}
+
+impl Tx {
+    /// Looks the payments' ids up.
+    pub(super) async fn owners_of_payments<'a>(&mut self, messages: &[Message<'a>]) -> Result<Owners<'a>, StoreError> {
+        let keys: Vec<PaymentKey<'a>> =
+            messages.iter().flat_map(|m| payment_keys(m.event)).collect::<BTreeSet<_>>().into_iter().collect();
+        let (mut providers, mut accounts, mut ids) = (vec![], vec![], vec![]);
+        for (provider, account, id) in &keys {
+            providers.push((*provider).to_owned());
+            accounts.push((*account).to_owned());
+            ids.push((*id).to_owned());
+        }
+        let rows = sqlx::query!(
+            r#"SELECT k.at AS "at!", p.order_id
+               FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (provider, account, id, at)
+               JOIN payments p ON p.provider = k.provider AND p.provider_account = k.account AND p.payment_id = k.id"#,
+            &providers,
+            &accounts,
+            &ids
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("looking payments up"))?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                let key = keys.get(usize::try_from(row.at).ok()?.checked_sub(1)?)?;
+                Some((*key, OrderId(row.order_id)))
+            })
+            .collect())
+    }
+
+    /// Locks the orders, in ascending order of their ids, and reads them. A row that another transaction held is read
+    /// anew after the wait, whole: everything the decision needs stands in it.
+    pub(super) async fn lock_orders(
+        &mut self,
+        ids: &BTreeSet<OrderId>,
+    ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows = sqlx::query!(
+            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
+                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+               FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"#,
+            &ids
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("locking orders"))?;
+        rows.into_iter()
+            .map(|row| {
+                let id = row.id;
+                let currency = Currency::new(&row.currency).map_err(|e| corrupt(id, e))?;
+                let provider_account = match row.provider_account {
+                    own if own.is_empty() => None,
+                    account => Some(ProviderAccount::new(account).map_err(|e| corrupt(id, e))?),
+                };
+                let order = Order {
+                    id: OrderId(id),
+                    account_id: AccountId::new(row.account_id).map_err(|e| corrupt(id, e))?,
+                    credits: row.credits,
+                    price: Money::new(row.amount_minor, currency).map_err(|e| corrupt(id, e))?,
+                    provider: Provider::new(row.provider).map_err(|e| corrupt(id, e))?,
+                    provider_account,
+                    status: OrderStatus::from_name(&row.status).ok_or_else(|| corrupt(id, &row.status))?,
+                    is_granted: row.is_granted,
+                    credits_posted: row.credits_granted,
+                    revision: row.revision,
+                    facts: row.facts.0,
+                };
+                Ok((order.id, order))
+            })
+            .collect()
+    }
+
+    /// Admits message ids. A rival transaction that holds the same id is waited for: when no row comes back, the id is
+    /// durably there.
+    pub(super) async fn admit<'m, 'a>(
+        &mut self,
+        candidates: &'m [(Message<'a>, OrderId)],
+        now: OffsetDateTime,
+    ) -> Result<Admission<'m, 'a>, StoreError> {
+        let mut rows: Vec<(Date, &'m Message<'a>, OrderId)> =
+            candidates.iter().map(|(message, order_id)| (event_day(message), message, *order_id)).collect();
+        rows.sort_unstable_by_key(|(day, message, _)| (*day, message.event.message_id.as_str()));
+        let days: Vec<Date> = rows.iter().map(|row| row.0).collect();
+        let ids: Vec<String> = rows.iter().map(|row| row.1.event.message_id.as_str().to_owned()).collect();
+        let digests: Vec<Vec<u8>> = rows.iter().map(|row| row.1.digest.to_vec()).collect();
+        let orders: Vec<Uuid> = rows.iter().map(|row| row.2.0).collect();
+        let inserted = sqlx::query_scalar!(
+            "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at)
+             SELECT day, id, digest, order_id, $5
+             FROM unnest($1::date[], $2::text[], $3::bytea[], $4::uuid[]) AS n (day, id, digest, order_id)
+             ON CONFLICT DO NOTHING RETURNING message_id",
+            &days,
+            &ids,
+            &digests,
+            &orders,
+            now
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("admitting messages"))?;
+        let inserted: BTreeSet<String> = inserted.into_iter().collect();
+
+        let (new, old): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|(_, message, _)| inserted.contains(message.event.message_id.as_str()));
+        let admitted = new
+            .into_iter()
+            .map(|(_, message, _)| (message.at, Admitted { message_id: message.event.message_id.as_str() }))
+            .collect();
+        Ok(Admission { admitted, known: self.digests_of(old).await? })
+    }
+
+    async fn digests_of<'m, 'a>(
+        &mut self,
+        rows: Vec<(Date, &'m Message<'a>, OrderId)>,
+    ) -> Result<Vec<(&'m Message<'a>, [u8; 16])>, StoreError> {
+        if rows.is_empty() {
+            return Ok(vec![]);
+        }
+        let days: Vec<Date> = rows.iter().map(|row| row.0).collect();
+        let ids: Vec<String> = rows.iter().map(|row| row.1.event.message_id.as_str().to_owned()).collect();
+        let found = sqlx::query!(
+            r#"SELECT k.at AS "at!", i.fact_digest
+               FROM unnest($1::date[], $2::text[]) WITH ORDINALITY AS k (day, id, at)
+               JOIN inbox i ON i.event_day = k.day AND i.message_id = k.id"#,
+            &days,
+            &ids
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("reading digests of admitted messages"))?;
+        Ok(found
+            .into_iter()
+            .filter_map(|row| {
+                let (_, message, _) = rows.get(usize::try_from(row.at).ok()?.checked_sub(1)?)?;
+                Some((*message, row.fact_digest.try_into().unwrap_or([0; 16])))
+            })
+            .collect())
+    }
+
+    /// Registers payments' ids. `false`: another transaction was faster with one of them, and may have given it to
+    /// another order; nothing of this transaction may stand.
+    pub(super) async fn register_payments(
+        &mut self,
+        payments: &[NewPayment<'_>],
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        if payments.is_empty() {
+            return Ok(true);
+        }
+        let (mut providers, mut accounts, mut ids, mut orders) = (vec![], vec![], vec![], vec![]);
+        for NewPayment { key: (provider, account, id), order_id } in payments {
+            providers.push((*provider).to_owned());
+            accounts.push((*account).to_owned());
+            ids.push((*id).to_owned());
+            orders.push(order_id.0);
+        }
+        let done = sqlx::query!(
+            "INSERT INTO payments (provider, provider_account, payment_id, order_id, registered_at)
+             SELECT provider, account, id, order_id, $5
+             FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[]) AS n (provider, account, id, order_id)
+             ON CONFLICT DO NOTHING",
+            &providers,
+            &accounts,
+            &ids,
+            &orders,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("registering payments"))?;
+        Ok(usize::try_from(done.rows_affected()) == Ok(payments.len()))
+    }
+
+    /// Writes grants. A second grant of an order violates the primary key and fails the transaction.
+    pub(super) async fn write_grants(&mut self, grants: &[Grant<'_>], now: OffsetDateTime) -> Result<(), StoreError> {
+        if grants.is_empty() {
+            return Ok(());
+        }
+        let (mut orders, mut accounts, mut credits, mut messages) = (vec![], vec![], vec![], vec![]);
+        for grant in grants {
+            orders.push(grant.order_id.0);
+            accounts.push(grant.account_id.clone());
+            credits.push(grant.credits);
+            messages.push(grant.by.message_id.to_owned());
+        }
+        sqlx::query!(
+            "INSERT INTO credit_grants (order_id, account_id, credits, message_id, granted_at)
+             SELECT order_id, account_id, credits, message_id, $5
+             FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) AS n (order_id, account_id, credits, message_id)",
+            &orders,
+            &accounts,
+            &credits,
+            &messages,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("writing grants"))?;
+        Ok(())
+    }
+
+    /// Writes adjustments.
+    pub(super) async fn write_adjustments(
+        &mut self,
+        adjustments: &[Adjustment<'_>],
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        if adjustments.is_empty() {
+            return Ok(());
+        }
+        let (mut orders, mut revisions, mut accounts, mut credits) = (vec![], vec![], vec![], vec![]);
+        let (mut reasons, mut messages) = (vec![], vec![]);
+        for adjustment in adjustments {
+            orders.push(adjustment.order_id.0);
+            revisions.push(adjustment.revision);
+            accounts.push(adjustment.account_id.clone());
+            credits.push(adjustment.credits);
+            reasons.push(adjustment.reason.to_owned());
+            messages.push(adjustment.by.message_id.to_owned());
+        }
+        sqlx::query!(
+            "INSERT INTO credit_adjustments (order_id, revision, account_id, credits, reason, message_id, created_at)
+             SELECT order_id, revision, account_id, credits, reason, message_id, $7
+             FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::bigint[], $5::text[], $6::text[])
+                  AS n (order_id, revision, account_id, credits, reason, message_id)",
+            &orders,
+            &revisions,
+            &accounts,
+            &credits,
+            &reasons,
+            &messages,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("writing adjustments"))?;
+        Ok(())
+    }
+
+    /// Writes the orders' new state.
+    pub(super) async fn update_orders(&mut self, orders: &[Order], now: OffsetDateTime) -> Result<(), StoreError> {
+        if orders.is_empty() {
+            return Ok(());
+        }
+        let (mut ids, mut statuses, mut granted) = (vec![], vec![], vec![]);
+        let (mut credits, mut revisions, mut facts) = (vec![], vec![], vec![]);
+        for order in orders {
+            ids.push(order.id.0);
+            statuses.push(order.status.name().to_owned());
+            granted.push(order.is_granted);
+            credits.push(order.credits_posted);
+            revisions.push(order.revision);
+            facts.push(serde_json::to_string(&order.facts).map_err(|e| corrupt(order.id.0, e))?);
+        }
+        let done = sqlx::query!(
+            "UPDATE orders o
+             SET status = n.status, is_granted = n.is_granted, credits_granted = n.credits, revision = n.revision,
+                 facts = n.facts::jsonb, version = o.version + 1, updated_at = $7
+             FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::bigint[], $5::integer[], $6::text[])
+                  AS n (id, status, is_granted, credits, revision, facts)
+             WHERE o.id = n.id",
+            &ids,
+            &statuses,
+            &granted,
+            &credits,
+            &revisions,
+            &facts,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("updating orders"))?;
+        if usize::try_from(done.rows_affected()) == Ok(orders.len()) {
+            Ok(())
+        } else {
+            Err(StoreError::Corrupt {
+                what: "a batch of locked orders".to_owned(),
+                detail: format!("{} of {} rows updated", done.rows_affected(), orders.len()),
+            })
+        }
+    }
+}

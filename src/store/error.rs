@@ -1,0 +1,153 @@
+//! What can go wrong with the database, classified by whose fault it is. Decided by SQLSTATE, never by a text.
+
+use std::time::Duration;
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The database's fault, now: wait and try again. Nothing was written, or what was written is not known.
+    Transient,
+    /// Others were in the way: try again at once.
+    Contended,
+    /// The fault lies in the data of this one statement: trying again as it is will fail again.
+    Data,
+    /// Ours or the operator's: schema, rights, a statement that does not fit. Loud, and nothing is given up.
+    Bug,
+}
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres, or the way to it, failed.
+    #[error("{what}: {source}")]
+    Sql {
+        /// What was being done.
+        what: &'static str,
+        /// What came of it.
+        source: sqlx::Error,
+    },
+    /// The waiter's deadline passed. Whether it was written is unknown.
+    #[error("{what}: no answer from Postgres within {} s; whether it was written is unknown", after.as_secs_f32())]
+    Deadline {
+        /// What was being done.
+        what: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The task that did it ended without an answer: a panic, or the runtime is closing.
+    #[error("{what}: the task ended without an answer")]
+    Lost {
+        /// What was being done.
+        what: &'static str,
+    },
+    /// A row holds what this program never writes.
+    #[error("{what}: {detail}; was the table changed by hand?")]
+    Corrupt {
+        /// Which row.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The same batch was disturbed by others again and again.
+    #[error("gave up after {tries} tries: other transactions kept registering the same payments")]
+    Disturbed {
+        /// How often it was tried.
+        tries: u32,
+    },
+}
+
+impl StoreError {
+    pub(super) fn sql(what: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
+        move |source| Self::Sql { what, source }
+    }
+
+    /// What to do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Deadline { .. } | Self::Lost { .. } => Class::Transient,
+            Self::Disturbed { .. } => Class::Contended,
+            Self::Corrupt { .. } => Class::Bug,
+            Self::Sql { source: sqlx::Error::Database(error), .. } => {
+                error.code().as_deref().map_or(Class::Transient, class_of_sqlstate)
+            }
+            Self::Sql { source, .. } => class_of_client_error(source),
+        }
+    }
+
+    /// The SQLSTATE, and the constraint where one was violated, for an operator. Holds no data.
+    pub fn code(&self) -> Option<String> {
+        let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return None };
+        let code = error.code()?;
+        Some(match error.constraint() {
+            Some(constraint) => format!("SQLSTATE {code}, constraint {constraint}"),
+            None => format!("SQLSTATE {code}"),
+        })
+    }
+}
+
+/// Classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn class_of_sqlstate(code: &str) -> Class {
+    match code {
+        // serialization_failure, deadlock_detected, lock_not_available
+        "40001" | "40P01" | "55P03" => Class::Contended,
+        // A read-only server is a standby after a failover: the primary will be back.
+        "25006" => Class::Transient,
+        // program_limit_exceeded (a row too large for an index) lies in the data.
+        "54000" => Class::Data,
+        _ => match code.get(..2) {
+            // Data exceptions, integrity violations, and what a trigger of the operator's raises.
+            Some("22" | "23" | "P0") => Class::Data,
+            // Syntax or access rules, features, invalid transaction states, names: the program or its set-up.
+            Some("42" | "0A" | "25" | "26" | "2F" | "3B") => Class::Bug,
+            // Connections, resources, operator intervention, system errors, authentication, unknown database …
+            Some(_) | None => Class::Transient,
+        },
+    }
+}
+
+fn class_of_client_error(error: &sqlx::Error) -> Class {
+    use sqlx::Error;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "sqlx::Error is non-exhaustive")]
+    match error {
+        Error::ColumnDecode { .. }
+        | Error::Decode(_)
+        | Error::Encode(_)
+        | Error::ColumnNotFound(_)
+        | Error::ColumnIndexOutOfBounds { .. }
+        | Error::TypeNotFound { .. }
+        | Error::RowNotFound
+        | Error::Configuration(_) => Class::Bug,
+        _ => Class::Transient,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_of_sqlstate_has_its_consequence() {
+        for (code, class) in [
+            ("40001", Class::Contended),
+            ("40P01", Class::Contended),
+            ("55P03", Class::Contended),
+            ("22021", Class::Data),
+            ("23505", Class::Data),
+            ("P0001", Class::Data),
+            ("54000", Class::Data),
+            ("42P01", Class::Bug),
+            ("42501", Class::Bug),
+            ("25P02", Class::Bug),
+            ("25006", Class::Transient),
+            ("57P01", Class::Transient),
+            ("57014", Class::Transient),
+            ("08006", Class::Transient),
+            ("53300", Class::Transient),
+            ("28P01", Class::Transient),
+            ("3D000", Class::Transient),
+            ("XX000", Class::Transient),
+        ] {
+            assert_eq!(class_of_sqlstate(code), class, "{code}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The only user of Postgres. SQL stands in methods of [`tx::Tx`], so that nothing is written outside a transaction.
+
+mod batch;
+mod error;
+mod inbox;
+mod orders;
+mod pool;
+mod schema;
+mod tx;
+mod verify;
+mod watch;
+
+pub use batch::{Applied, BatchTerms, Outcome};
+pub use error::{Class, StoreError};
+pub use inbox::Maintained;
+pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};
+pub use pool::{Profile, Settings, Store};
+pub use schema::{Role, SchemaFault, migrate};
+pub use tx::Committed;
+pub use verify::BrokenInvariant;
+pub use watch::{ChangedOrders, Watch};

@@ -1,0 +1,333 @@
+//! Orders, balances and ledger entries, as the API needs them.
+
+use super::error::StoreError;
+use super::pool::Store;
+use super::tx::Tx;
+use crate::domain::{AccountId, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, Provider};
+use sqlx::types::Json;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Most entries in one page.
+pub const ENTRIES_PAGE_MAX: u32 = 500;
+
+/// What a site asks for.
+#[derive(Debug, Clone)]
+pub struct NewOrder {
+    /// The id it will have.
+    pub id: OrderId,
+    /// Who gets the credits.
+    pub account_id: AccountId,
+    /// How many, above zero.
+    pub credits: i64,
+    /// For how much, above zero.
+    pub price: Money,
+    /// Who takes the money.
+    pub provider: Provider,
+    /// The payment that the site made itself.
+    pub payment_id: PaymentId,
+    /// The site's own notes, a JSON object.
+    pub metadata: serde_json::Value,
+    /// When.
+    pub now: OffsetDateTime,
+}
+
+/// The caller's key, within the name of the caller's token.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    /// Whose key it is.
+    pub token_name: String,
+    /// The key.
+    pub key: String,
+    /// Digest of the request, to tell a repetition from another request under the same key.
+    pub request_digest: [u8; 32],
+}
+
+/// What came of attaching an order to a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attach {
+    /// Made now.
+    Created(Created),
+    /// Made by an earlier call with the same key and the same request.
+    Replayed(Created),
+    /// The key stands for another request.
+    KeyReused,
+    /// The payment belongs to an order already, under another key.
+    PaymentTaken,
+}
+
+/// What was fixed when an order was made; the same for every repetition of the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// The order.
+    pub id: OrderId,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+}
+
+/// An order as readers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderView {
+    /// The order.
+    pub id: OrderId,
+    /// Who gets the credits.
+    pub account_id: String,
+    /// Credits sold.
+    pub credits: i64,
+    /// Net credits that the account has of this order.
+    pub credits_granted: i64,
+    /// ISO 4217 minor units.
+    pub amount_minor: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// Who takes the money.
+    pub provider: String,
+    /// The first id the payment was registered by.
+    pub payment_id: Option<String>,
+    /// How it stands.
+    pub status: OrderStatus,
+    /// Rises with every change.
+    pub version: i64,
+    /// Why the last attempt failed, in the provider's words.
+    pub last_failure: Option<String>,
+    /// The site's own notes.
+    pub metadata: serde_json::Value,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// Credits of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balance {
+    /// The sum of all its entries.
+    pub credits: i64,
+}
+
+/// Which kind of ledger entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// The order's one grant.
+    Grant,
+    /// A signed difference.
+    Adjustment,
+}
+
+/// One line of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Which kind.
+    pub kind: EntryKind,
+    /// The order.
+    pub order_id: OrderId,
+    /// 0 for the grant, then 1, 2, …
+    pub revision: i32,
+    /// Signed.
+    pub credits: i64,
+    /// `grant`, or the status that the order came to.
+    pub reason: String,
+    /// The message that brought it.
+    pub message_id: String,
+    /// When it was written.
+    pub at: OffsetDateTime,
+}
+
+impl Store {
+    /// Makes an order for a payment that the site made itself. The order, the payment's owner and the key are one
+    /// transaction; of many parallel calls for one payment exactly one makes an order.
+    pub async fn attach_order(&self, key: IdempotencyKey, new: NewOrder) -> Result<Attach, StoreError> {
+        self.run("creating an order", move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            tx.insert_order(&new).await?;
+            if !tx.insert_key(&key, &new).await? {
+                // A call with this key has committed: the statement waited for it. Ours is undone.
+                let earlier = tx.created_by(&key).await?;
+                tx.roll_back().await?;
+                return Ok(match earlier {
+                    Some((digest, created)) if digest == key.request_digest => Attach::Replayed(created),
+                    Some(_) | None => Attach::KeyReused,
+                });
+            }
+            if !tx.insert_payment(&new).await? {
+                tx.roll_back().await?;
+                return Ok(Attach::PaymentTaken);
+            }
+            let created = Created { id: new.id, created_at: new.now };
+            tx.commit().await?;
+            Ok(Attach::Created(created))
+        })
+        .await
+    }
+
+    /// Reads an order.
+    pub async fn order(&self, id: OrderId) -> Result<Option<OrderView>, StoreError> {
+        const WHAT: &str = "reading an order";
+        self.run(WHAT, move |pool| async move {
+            let row = sqlx::query!(
+                r#"SELECT o.id, o.account_id, o.credits, o.credits_granted, o.amount_minor, o.currency, o.provider,
+                          o.status, o.version, o.facts AS "facts: Json<PaymentFacts>", o.metadata, o.created_at,
+                          o.updated_at,
+                          (SELECT p.payment_id FROM payments p WHERE p.order_id = o.id
+                           ORDER BY p.registered_at, p.payment_id LIMIT 1) AS payment_id
+                   FROM orders o WHERE o.id = $1"#,
+                id.0
+            )
+            .fetch_optional(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            row.map(|row| {
+                Ok(OrderView {
+                    id,
+                    account_id: row.account_id,
+                    credits: row.credits,
+                    credits_granted: row.credits_granted,
+                    amount_minor: row.amount_minor,
+                    currency: row.currency,
+                    provider: row.provider,
+                    payment_id: row.payment_id,
+                    status: OrderStatus::from_name(&row.status)
+                        .ok_or_else(|| StoreError::Corrupt { what: format!("order {id}"), detail: row.status })?,
+                    version: row.version,
+                    last_failure: row.facts.0.last_failure().map(str::to_owned),
+                    metadata: row.metadata,
+                    created_at: row.created_at,
+                    updated_at: row.updated_at,
+                })
+            })
+            .transpose()
+        })
+        .await
+    }
+
+    /// Sums an account's entries up; an account without any has 0.
+    pub async fn balance(&self, account: AccountId) -> Result<Balance, StoreError> {
+        const WHAT: &str = "reading a balance";
+        self.run(WHAT, move |pool| async move {
+            let credits =
+                sqlx::query_scalar!("SELECT credits FROM account_balances WHERE account_id = $1", account.as_str())
+                    .fetch_optional(&pool)
+                    .await
+                    .map_err(StoreError::sql(WHAT))?;
+            Ok(Balance { credits: credits.flatten().unwrap_or(0) })
+        })
+        .await
+    }
+
+    /// Reads an account's ledger lines, oldest first, from behind `after` (time, order, revision of the last one seen).
+    pub async fn entries(
+        &self,
+        account: AccountId,
+        after: Option<(OffsetDateTime, OrderId, i32)>,
+        count_max: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
+        const WHAT: &str = "reading ledger entries";
+        let (at, order_id, revision) =
+            after.map_or((OffsetDateTime::UNIX_EPOCH, Uuid::nil(), 0), |(a, o, r)| (a, o.0, r));
+        self.run(WHAT, move |pool| async move {
+            let rows = sqlx::query!(
+                r#"SELECT at AS "at!", order_id AS "order_id!", revision AS "revision!", credits AS "credits!",
+                          reason AS "reason!", message_id AS "message_id!"
+                   FROM (
+                       (SELECT granted_at AS at, order_id, 0 AS revision, credits, 'grant' AS reason, message_id
+                        FROM credit_grants
+                        WHERE account_id = $1 AND (granted_at, order_id, 0) > ($2, $3, $4)
+                        ORDER BY granted_at, order_id LIMIT $5)
+                       UNION ALL
+                       (SELECT created_at, order_id, revision, credits, reason, message_id
+                        FROM credit_adjustments
+                        WHERE account_id = $1 AND (created_at, order_id, revision) > ($2, $3, $4)
+                        ORDER BY created_at, order_id, revision LIMIT $5)
+                   ) AS entries
+                   ORDER BY 1, 2, 3 LIMIT $5"#,
+                account.as_str(),
+                at,
+                order_id,
+                revision,
+                i64::from(count_max.min(ENTRIES_PAGE_MAX))
+            )
+            .fetch_all(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            Ok(rows
+                .into_iter()
+                .map(|row| Entry {
+                    kind: if row.revision == 0 { EntryKind::Grant } else { EntryKind::Adjustment },
+                    order_id: OrderId(row.order_id),
+                    revision: row.revision,
+                    credits: row.credits,
+                    reason: row.reason,
+                    message_id: row.message_id,
+                    at: row.at,
+                })
+                .collect())
+        })
+        .await
+    }
+}
+
+impl Tx {
+    async fn insert_order(&mut self, new: &NewOrder) -> Result<(), StoreError> {
+        let currency = new.price.currency();
+        sqlx::query!(
+            "INSERT INTO orders (id, account_id, credits, amount_minor, currency, provider, metadata, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
+            new.id.0,
+            new.account_id.as_str(),
+            new.credits,
+            new.price.amount_minor(),
+            currency.as_str(),
+            new.provider.as_str(),
+            new.metadata,
+            new.now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("inserting an order"))?;
+        Ok(())
+    }
+
+    async fn insert_key(&mut self, key: &IdempotencyKey, new: &NewOrder) -> Result<bool, StoreError> {
+        let done = sqlx::query!(
+            "INSERT INTO idempotency_keys (token_name, key, request_digest, order_id, created_at)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            key.token_name,
+            key.key,
+            &key.request_digest[..],
+            new.id.0,
+            new.now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("inserting an idempotency key"))?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    async fn created_by(&mut self, key: &IdempotencyKey) -> Result<Option<(Vec<u8>, Created)>, StoreError> {
+        let row = sqlx::query!(
+            "SELECT k.request_digest, o.id, o.created_at FROM idempotency_keys k JOIN orders o ON o.id = k.order_id
+             WHERE k.token_name = $1 AND k.key = $2",
+            key.token_name,
+            key.key
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(StoreError::sql("reading an idempotency key"))?;
+        Ok(row.map(|row| (row.request_digest, Created { id: OrderId(row.id), created_at: row.created_at })))
+    }
+
+    async fn insert_payment(&mut self, new: &NewOrder) -> Result<bool, StoreError> {
+        let done = sqlx::query!(
+            "INSERT INTO payments (provider, payment_id, order_id, registered_at) VALUES ($1, $2, $3, $4)
+             ON CONFLICT DO NOTHING",
+            new.provider.as_str(),
+            new.payment_id.as_str(),
+            new.id.0,
+            new.now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("registering a payment"))?;
+        Ok(done.rows_affected() == 1)
+    }
+}

@@ -1,0 +1,155 @@
+//! Connections, and the one way to use them: in a task of its own that is never dropped half-way.
+
+use super::error::StoreError;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How long a connection may take to come.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a role's connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// The worker: key look-ups and array statements only.
+    Batches,
+    /// The API: single orders, balances.
+    Requests,
+    /// `verify` and the like: may read everything, and take its time.
+    Audit,
+}
+
+/// How to reach the database.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `postgres://…`
+    pub url: SecretString,
+    /// Most connections this process opens.
+    pub connections_max: u32,
+    /// How long a waiter waits for a whole transaction before it takes the outcome for unknown.
+    pub deadline: Duration,
+    /// What they are for.
+    pub profile: Profile,
+}
+
+/// The database, as one role uses it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    deadline: Duration,
+}
+
+fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<PgConnectOptions, StoreError> {
+    let statement_ms = deadline.as_millis().to_string();
+    let lock_ms = (deadline / 2).as_millis().to_string();
+    // The server ends what the client has lost sight of: all three are 0, that is never, by default.
+    let mut settings = vec![
+        ("statement_timeout", statement_ms.clone()),
+        ("lock_timeout", lock_ms),
+        ("idle_in_transaction_session_timeout", statement_ms),
+        ("timezone", "UTC".to_owned()),
+        // Error texts reach operators; SQLSTATE decides, but one language is easier to search for.
+        ("application_name", "grantonce".to_owned()),
+    ];
+    if profile == Profile::Batches {
+        // Every statement of a batch looks rows up by key. With fresh or skewed statistics the planner may think that
+        // reading a whole table is cheaper; it never is.
+        settings.extend(["enable_seqscan", "enable_hashjoin", "enable_mergejoin"].map(|name| (name, "off".to_owned())));
+    }
+    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::sql("DATABASE_URL"))?;
+    Ok(options.options(settings).disable_statement_logging())
+}
+
+impl Store {
+    /// Prepares the pool; connects when first used, so that a role starts while the database is away.
+    pub fn new(settings: &Settings) -> Result<Self, StoreError> {
+        let options = options(&settings.url, settings.profile, settings.deadline)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.connections_max)
+            .acquire_timeout(CONNECT_DEADLINE)
+            // A connection that was waiting is asked whether it is still there by the statement itself: a failure is
+            // an ordinary transient error, and one round trip less for every transaction.
+            .test_before_acquire(false)
+            .idle_timeout(Duration::from_secs(60))
+            .max_lifetime(Duration::from_secs(30 * 60))
+            .after_release(|connection, _| Box::pin(leave_no_transaction_open(connection)))
+            .connect_lazy_with(options);
+        Ok(Self { pool, deadline: settings.deadline })
+    }
+
+    /// Runs an operation in a task of its own and waits for it at most as long as the settings say.
+    ///
+    /// The *waiter* gives up, never the task: a future of sqlx that is dropped half-way can hand a connection back with
+    /// a transaction still open, and the next user's writes would vanish with it. So nothing here is ever cancelled,
+    /// also when an HTTP client goes away.
+    pub(super) async fn run<T, F, Work>(&self, what: &'static str, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(PgPool) -> Work,
+        Work: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let task = tokio::spawn(operation(self.pool.clone()));
+        match tokio::time::timeout(self.deadline, task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_ended)) => Err(StoreError::Lost { what }),
+            Err(_elapsed) => Err(StoreError::Deadline { what, after: self.deadline }),
+        }
+    }
+
+    /// The connections themselves, for the listener alone.
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Gives up on all connections, without waiting for any: those that hang are closed when they answer, and no
+    /// longer used by anyone.
+    pub fn abandon(&self) {
+        let pool = self.pool.clone();
+        tokio::spawn(async move { pool.close().await });
+    }
+
+    /// Closes all connections and waits for them, at most as long as `deadline`.
+    pub async fn close(&self, deadline: Duration) {
+        if tokio::time::timeout(deadline, self.pool.close()).await.is_err() {
+            tracing::warn!(event = "store_close_timed_out", "connections to Postgres did not close in time");
+        }
+    }
+
+    /// Whether the database answers at all.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.run("ping", |pool| async move {
+            sqlx::query("SELECT 1").execute(&pool).await.map_err(StoreError::sql("ping"))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether the database takes writes: asked on a connection of its own, because after an outage those of a pool may
+    /// all be dead. A standby answers reads and is of no use.
+    pub async fn probe_write(settings: &Settings) -> Result<(), StoreError> {
+        const WHAT: &str = "probing for writes";
+        let options = options(&settings.url, settings.profile, settings.deadline)?;
+        let probe = async {
+            let mut connection = options.connect().await.map_err(StoreError::sql(WHAT))?;
+            // A transaction id is given out only where one can be written to the log.
+            sqlx::query("SELECT pg_current_xact_id()").execute(&mut connection).await.map_err(StoreError::sql(WHAT))?;
+            connection.close().await.map_err(StoreError::sql(WHAT))
+        };
+        // This one may be dropped: its connection is its own and goes with it.
+        tokio::time::timeout(CONNECT_DEADLINE, probe)
+            .await
+            .unwrap_or(Err(StoreError::Deadline { what: WHAT, after: CONNECT_DEADLINE }))
+    }
+}
+
+/// Ends a transaction that was left open on a connection which comes back to the pool.
+///
+/// sqlx 0.9.0 can hand back a connection whose `begin()` was cancelled after `BEGIN` was sent (transact-rs/sqlx#4385).
+/// [`Store::run`] never cancels one; this is the second lock on the same door. `BEGIN` first, because a lone `ROLLBACK`
+/// outside a transaction writes a warning into the server's log each time.
+async fn leave_no_transaction_open(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    connection.execute("BEGIN; ROLLBACK").await?;
+    Ok(true)
+}

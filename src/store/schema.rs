@@ -1,0 +1,160 @@
+//! The schema: bringing it up to date, and telling what a role would miss.
+
+use super::error::StoreError;
+use super::pool::Store;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, PgConnection};
+use std::fmt;
+
+static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
+
+/// Whose needs of the database are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Applies batches.
+    Worker,
+    /// Serves orders and balances.
+    Api,
+    /// Reads everything.
+    Verify,
+}
+
+/// Something that a role would miss, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaFault {
+    /// What is wrong.
+    pub fault: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for SchemaFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.fault, self.remedy)
+    }
+}
+
+/// Applies the migrations that are missing and returns how many that were. Two at once wait for each other.
+pub async fn migrate(url: &SecretString) -> Result<usize, StoreError> {
+    const WHAT: &str = "migrating the schema";
+    let failed = |error: sqlx::migrate::MigrateError| StoreError::Sql { what: WHAT, source: error.into() };
+    let mut connection = PgConnection::connect(url.expose_secret()).await.map_err(StoreError::sql(WHAT))?;
+    let before = applied(&mut connection).await?.len();
+    MIGRATOR.run(&mut connection).await.map_err(failed)?;
+    let after = applied(&mut connection).await?.len();
+    connection.close().await.map_err(StoreError::sql(WHAT))?;
+    Ok(after.saturating_sub(before))
+}
+
+async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, StoreError> {
+    let there = sqlx::query_scalar::<_, bool>("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(StoreError::sql("looking for the table of migrations"))?;
+    if !there {
+        return Ok(vec![]);
+    }
+    sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+        .fetch_all(connection)
+        .await
+        .map_err(StoreError::sql("reading the applied migrations"))
+}
+
+/// Table and right, for each role. `deploy/postgres-roles.sql` grants these.
+fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
+    match role {
+        Role::Worker => &[
+            ("orders", &["SELECT", "UPDATE"]),
+            ("payments", &["SELECT", "INSERT"]),
+            ("inbox", &["SELECT", "INSERT"]),
+            ("credit_grants", &["INSERT"]),
+            ("credit_adjustments", &["INSERT"]),
+        ],
+        Role::Api => &[
+            ("orders", &["SELECT", "INSERT"]),
+            ("payments", &["SELECT", "INSERT"]),
+            ("idempotency_keys", &["SELECT", "INSERT"]),
+            ("account_balances", &["SELECT"]),
+            ("credit_grants", &["SELECT"]),
+            ("credit_adjustments", &["SELECT"]),
+        ],
+        Role::Verify => &[
+            ("orders", &["SELECT"]),
+            ("payments", &["SELECT"]),
+            ("credit_grants", &["SELECT"]),
+            ("credit_adjustments", &["SELECT"]),
+        ],
+    }
+}
+
+impl Store {
+    /// Compares the schema and this user's rights with what the role needs.
+    pub async fn check(&self, role: Role) -> Result<Vec<SchemaFault>, StoreError> {
+        const WHAT: &str = "checking schema and rights";
+        self.run(WHAT, move |pool| async move {
+            let mut connection = pool.acquire().await.map_err(StoreError::sql(WHAT))?;
+            let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(StoreError::sql(WHAT))?;
+            let mut faults = vec![];
+            if version < 150_000 {
+                faults.push(SchemaFault {
+                    fault: format!("Postgres is of version {}", version / 10_000),
+                    remedy: "upgrade to 15 or newer".to_owned(),
+                });
+            }
+            let applied = applied(&mut connection).await?;
+            for migration in MIGRATOR.iter() {
+                if !applied.contains(&migration.version) {
+                    faults.push(SchemaFault {
+                        fault: format!("migration {} ({}) is not applied", migration.version, migration.description),
+                        remedy: "run `grantonce migrate` with a user that owns the schema".to_owned(),
+                    });
+                }
+            }
+            if let Some(newest) = MIGRATOR.iter().map(|m| m.version).max()
+                && let Some(newer) = applied.iter().find(|version| **version > newest)
+            {
+                faults.push(SchemaFault {
+                    fault: format!("the schema has migration {newer}, which this program does not know"),
+                    remedy: "deploy the newer program".to_owned(),
+                });
+            }
+            if !faults.is_empty() {
+                return Ok(faults);
+            }
+            for (table, wanted) in rights(role) {
+                for right in *wanted {
+                    let has = sqlx::query_scalar!("SELECT has_table_privilege($1, $2)", *table, *right)
+                        .fetch_one(&mut *connection)
+                        .await
+                        .map_err(StoreError::sql(WHAT))?;
+                    if has != Some(true) {
+                        faults.push(SchemaFault {
+                            fault: format!("this database user lacks {right} on {table}"),
+                            remedy: format!("GRANT {right} ON {table} TO it, see deploy/postgres-roles.sql"),
+                        });
+                    }
+                }
+            }
+            if role == Role::Worker {
+                let has =
+                    sqlx::query_scalar!("SELECT has_function_privilege('inbox_maintain(date, integer)', 'EXECUTE')")
+                        .fetch_one(&mut *connection)
+                        .await
+                        .map_err(StoreError::sql(WHAT))?;
+                if has != Some(true) {
+                    faults.push(SchemaFault {
+                        fault: "this database user lacks EXECUTE on inbox_maintain".to_owned(),
+                        remedy: "GRANT EXECUTE ON FUNCTION inbox_maintain TO it, see deploy/postgres-roles.sql"
+                            .to_owned(),
+                    });
+                }
+            }
+            Ok(faults)
+        })
+        .await
+    }
+}

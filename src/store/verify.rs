@@ -1,0 +1,139 @@
+//! The ledger's invariants, checked on the live database.
+
+use super::error::StoreError;
+use super::pool::Store;
+use crate::domain::{
+    AccountId, Currency, DisputePolicy, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider, settle,
+};
+use futures_util::TryStreamExt;
+use sqlx::types::Json;
+
+/// Most findings of one kind that are listed.
+const LISTED_MAX: i64 = 100;
+
+/// A row that breaks an invariant.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct BrokenInvariant {
+    /// Which invariant, as a sentence.
+    pub invariant: &'static str,
+    /// Which order.
+    pub order_id: String,
+    /// What was found.
+    pub found: String,
+}
+
+/// Each returns the rows that break it.
+const INVARIANTS: [(&str, &str); 6] = [
+    (
+        "an order's credits_granted is the sum of its ledger entries",
+        "SELECT o.id::text, format('credits_granted %s, ledger %s', o.credits_granted, coalesce(l.credits, 0))
+         FROM orders o LEFT JOIN (
+             SELECT order_id, sum(credits) AS credits FROM (
+                 SELECT order_id, credits FROM credit_grants UNION ALL SELECT order_id, credits FROM credit_adjustments
+             ) e GROUP BY order_id) l ON l.order_id = o.id
+         WHERE o.credits_granted <> coalesce(l.credits, 0) LIMIT $1",
+    ),
+    (
+        "an order is marked as granted if and only if it has a grant",
+        "SELECT o.id::text, format('is_granted %s', o.is_granted)
+         FROM orders o LEFT JOIN credit_grants g ON g.order_id = o.id
+         WHERE o.is_granted <> (g.order_id IS NOT NULL) LIMIT $1",
+    ),
+    (
+        "a grant is of its order's credits and to its order's account",
+        "SELECT g.order_id::text, CASE WHEN o.id IS NULL THEN 'no such order'
+                ELSE format('grant of %s to %s, order of %s by %s', g.credits, g.account_id, o.credits, o.account_id) END
+         FROM credit_grants g LEFT JOIN orders o ON o.id = g.order_id
+         WHERE o.id IS NULL OR o.credits <> g.credits OR o.account_id <> g.account_id LIMIT $1",
+    ),
+    (
+        "adjustments follow a grant, to the same account, and are numbered without a gap up to the order's revision",
+        "SELECT a.order_id::text, format('%s adjustments, highest revision %s, order''s revision %s', a.n, a.high, o.revision)
+         FROM (SELECT order_id, count(*) AS n, max(revision) AS high, min(account_id) AS low_account,
+                      max(account_id) AS high_account FROM credit_adjustments GROUP BY order_id) a
+         LEFT JOIN orders o ON o.id = a.order_id LEFT JOIN credit_grants g ON g.order_id = a.order_id
+         WHERE o.id IS NULL OR g.order_id IS NULL OR a.n <> a.high OR a.high <> o.revision
+            OR a.low_account <> g.account_id OR a.high_account <> g.account_id LIMIT $1",
+    ),
+    (
+        "net credits lie between 0 and the grant after every entry",
+        "SELECT order_id::text, format('%s after revision %s', net, revision) FROM (
+             SELECT a.order_id, a.revision, g.credits AS granted,
+                    g.credits + sum(a.credits) OVER (PARTITION BY a.order_id ORDER BY a.revision) AS net
+             FROM credit_adjustments a JOIN credit_grants g ON g.order_id = a.order_id) running
+         WHERE net < 0 OR net > granted LIMIT $1",
+    ),
+    (
+        "every order has the payment it was made for",
+        "SELECT o.id::text, 'no payment is registered'::text FROM orders o
+         WHERE NOT EXISTS (SELECT FROM payments p WHERE p.order_id = o.id) AND o.is_granted LIMIT $1",
+    ),
+];
+
+impl Store {
+    /// Checks every invariant and lists what breaks it, at most 100 rows each.
+    pub async fn verify(&self, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
+        self.run("verifying the ledger", move |pool| async move {
+            let mut broken = vec![];
+            for (invariant, sql) in INVARIANTS {
+                let rows: Vec<(String, String)> = sqlx::query_as(sql)
+                    .bind(LISTED_MAX)
+                    .fetch_all(&pool)
+                    .await
+                    .map_err(StoreError::sql("verifying the ledger"))?;
+                broken.extend(rows.into_iter().map(|(order_id, found)| BrokenInvariant { invariant, order_id, found }));
+            }
+            broken.extend(settled_otherwise(&pool, policy).await?);
+            Ok(broken)
+        })
+        .await
+    }
+}
+
+/// Orders whose status or credits are not what their facts amount to.
+async fn settled_otherwise(pool: &sqlx::PgPool, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
+    const INVARIANT: &str = "an order's status and credits are what its facts amount to";
+    let mut rows = sqlx::query!(
+        r#"SELECT id, account_id, credits, amount_minor, currency, provider, status, is_granted, credits_granted, revision,
+                  facts AS "facts: Json<PaymentFacts>" FROM orders"#
+    )
+    .fetch(pool);
+    let mut broken = vec![];
+    while let Some(row) = rows.try_next().await.map_err(StoreError::sql("verifying the ledger"))? {
+        if i64::try_from(broken.len()).unwrap_or(LISTED_MAX) >= LISTED_MAX {
+            break;
+        }
+        let order_id = row.id.to_string();
+        let order = (|| {
+            Some(Order {
+                id: OrderId(row.id),
+                account_id: AccountId::new(row.account_id).ok()?,
+                credits: row.credits,
+                price: Money::new(row.amount_minor, Currency::new(&row.currency).ok()?).ok()?,
+                provider: Provider::new(row.provider).ok()?,
+                provider_account: None,
+                status: OrderStatus::from_name(&row.status)?,
+                is_granted: row.is_granted,
+                credits_posted: row.credits_granted,
+                revision: row.revision,
+                facts: row.facts.0,
+            })
+        })();
+        let Some(order) = order else {
+            broken.push(BrokenInvariant { invariant: INVARIANT, order_id, found: "the row cannot be read".to_owned() });
+            continue;
+        };
+        let posting = settle(&order, policy);
+        if posting.grant || posting.adjustment != 0 || posting.status != order.status {
+            let found = format!(
+                "status {} with {} credits, the facts say {} with {}",
+                order.status.name(),
+                order.credits_posted,
+                posting.status.name(),
+                posting.credits_net
+            );
+            broken.push(BrokenInvariant { invariant: INVARIANT, order_id, found });
+        }
+    }
+    Ok(broken)
+}

@@ -1,0 +1,227 @@
+//! The worker: takes deliveries in batches, applies each batch in one transaction, and settles it after the commit.
+//!
+//! ```text
+//! fulfilment ─▶ fill a batch ─▶ judge each ─▶ apply (one transaction) ─▶ copy what is put off or dead ─▶ acknowledge
+//!                 ▲                                                                                        │
+//!                 └────────────── up to `batches_in_flight` at once, acknowledged in order ◀───────────────┘
+//! ```
+
+mod apply;
+mod judge;
+mod session;
+mod settle;
+
+use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, RetryDelay, TopologyFault, WORK_QUEUE};
+use crate::clock::Clock;
+use crate::domain::DisputePolicy;
+use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
+use crate::store::{self, ChangedOrders, Store, StoreError};
+use crate::telemetry::{Dependency, Metrics};
+use secrecy::SecretString;
+use session::{Ended, Session};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Between tries to reach a dependency, and between sessions that did nothing.
+const RECONNECT: Limits =
+    Limits { initial: Duration::from_millis(100), max: Duration::from_secs(5), give_up_after: None };
+
+/// How long a session may go on after shutdown was requested; the process has 10 s altogether.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
+
+/// How often the inbox's partitions are looked after.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How long a copy to a retry queue or a dead letter waits for its confirm.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What happens to messages that match no order after the last retry and do not carry an order id of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownPayments {
+    /// They become dead letters.
+    DeadLetter,
+    /// They are counted and dropped: the provider account is also used for something else.
+    Ignore,
+}
+
+/// How messages are judged.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Whether this deployment takes real money.
+    pub is_live: bool,
+    /// Whether open disputes take credits.
+    pub dispute_policy: DisputePolicy,
+    /// What becomes of payments that are not ours.
+    pub unknown_payments: UnknownPayments,
+    /// How long a message whose order is unknown is put off, attempt by attempt; the last is repeated.
+    pub retry_delays: Vec<RetryDelay>,
+    /// How often a message is tried altogether.
+    pub attempts_max: u32,
+}
+
+/// How much is done at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Most messages in a batch.
+    pub batch_max: usize,
+    /// How long a batch waits to become full while others are under way. With nothing under way it does not wait.
+    pub batch_wait: Duration,
+    /// Batches under way at once.
+    pub batches_in_flight: usize,
+    /// Unacknowledged deliveries at once.
+    pub prefetch: u16,
+    /// How long a batch is held while the database is away, before all deliveries are given back, once.
+    pub outage_grace: Duration,
+}
+
+/// Everything a worker needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The broker.
+    pub amqp_url: SecretString,
+    /// The database.
+    pub database: store::Settings,
+    /// How messages are judged.
+    pub rules: Rules,
+    /// How much is done at once.
+    pub pace: Pace,
+    /// How long inbox rows are kept.
+    pub inbox_retention: time::Duration,
+}
+
+/// Runs until `stop`; then finishes the batches in hand, settles them and closes. Waits out every outage. Fails only on
+/// settings that cannot be used.
+pub async fn run(
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), StoreError> {
+    let publisher = Publisher::start(&PublisherSettings {
+        url: settings.amqp_url.clone(),
+        name: "worker copies",
+        lanes: 1,
+        waiting_max: settings.pace.batch_max * (settings.pace.batches_in_flight + 1),
+        confirm_deadline: CONFIRM_DEADLINE,
+    });
+    let mut idle_sessions = Backoff::new(RECONNECT);
+    while let Some(store) = database(&settings, &metrics, &stop).await? {
+        let housekeeping =
+            tokio::spawn(keep_house(store.clone(), settings.inbox_retention, clock.clone(), stop.clone()));
+        let ended = match consumer(&settings, &metrics, &stop).await {
+            None => Ended::Drained { acknowledged: 0 },
+            Some(consumer) => {
+                tracing::info!(event = "consuming", queue = WORK_QUEUE, prefetch = settings.pace.prefetch);
+                let session = Session {
+                    consumer,
+                    store: store.clone(),
+                    publisher: publisher.clone(),
+                    changed: ChangedOrders::announce_through(store.clone()),
+                    rules: settings.rules.clone(),
+                    pace: settings.pace,
+                    clock: clock.clone(),
+                    metrics: metrics.clone(),
+                };
+                session.run(&stop).await
+            }
+        };
+        housekeeping.abort();
+        let acknowledged = match ended {
+            Ended::Drained { acknowledged } => {
+                tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
+                store.close(Duration::from_secs(1)).await;
+                break;
+            }
+            Ended::DatabaseOutage { acknowledged, cause, given_back } => {
+                tracing::error!(event = "database_outage", acknowledged, given_back, cause = %cause,
+                    "deliveries given back once; consuming again when Postgres takes writes");
+                metrics.dependency(Dependency::Postgres, false);
+                metrics.given_back(cause.label(), given_back);
+                store.abandon();
+                acknowledged
+            }
+            Ended::BrokerLost { acknowledged, cause, given_back } => {
+                tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
+                metrics.dependency(Dependency::Rabbitmq, false);
+                metrics.given_back(cause.label(), given_back);
+                store.abandon();
+                acknowledged
+            }
+        };
+        if acknowledged > 0 {
+            idle_sessions.reset();
+        } else {
+            // A session that settled nothing may be the first of many: each costs every delivery one return.
+            let pause = idle_sessions.next_delay().unwrap_or(RECONNECT.max);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the database takes writes and prepares connections. `None`: stopped meanwhile.
+async fn database(
+    settings: &Settings,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Result<Option<Store>, StoreError> {
+    let store = Store::new(&settings.database)?;
+    let probe = || async { Store::probe_write(&settings.database).await.map_err(Failure::Transient) };
+    match until_ok(RECONNECT, stop, "reaching Postgres", probe).await {
+        Ok(()) => {
+            metrics.dependency(Dependency::Postgres, true);
+            Ok(Some(store))
+        }
+        Err(Unfinished::Stopped) => Ok(None),
+        Err(Unfinished::Failed(error)) => Err(error),
+    }
+}
+
+/// Why consuming cannot begin yet.
+#[derive(Debug, thiserror::Error)]
+enum NotYet {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// Without its retry queues and dead letters a worker could settle nothing that is not simply applied.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Topology(Vec<TopologyFault>),
+}
+
+/// Waits until the broker is there, with all the queues, and begins to consume. `None`: stopped meanwhile.
+async fn consumer(settings: &Settings, metrics: &Metrics, stop: &CancellationToken) -> Option<Consumer> {
+    let open = || async {
+        let faults = broker::inspect(&settings.amqp_url, &settings.rules.retry_delays).await.map_err(NotYet::from);
+        match faults {
+            Ok(faults) if faults.is_empty() => {}
+            Ok(faults) => return Err(Failure::Transient(NotYet::Topology(faults))),
+            Err(error) => return Err(Failure::Transient(error)),
+        }
+        let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, settings.pace.prefetch).await;
+        opened.map_err(|error| Failure::Transient(NotYet::from(error)))
+    };
+    let opened = until_ok(RECONNECT, stop, "reaching RabbitMQ", open).await.ok();
+    metrics.dependency(Dependency::Rabbitmq, opened.is_some());
+    opened
+}
+
+/// Keeps the inbox's partitions ahead of time and drops old ones.
+async fn keep_house(store: Store, retention: time::Duration, clock: Clock, stop: CancellationToken) {
+    let mut every = tokio::time::interval(MAINTAIN_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        match store.maintain_inbox(clock.now(), retention).await {
+            Ok(done) if done.made + done.dropped > 0 => {
+                tracing::info!(event = "inbox_maintained", made = done.made, dropped = done.dropped);
+            }
+            Ok(_) => {}
+            // Nothing is lost: rows of days without a partition go to the rest partition.
+            Err(error) => tracing::warn!(event = "inbox_not_maintained", cause = %error),
+        }
+    }
+}

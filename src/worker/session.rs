@@ -1,0 +1,234 @@
+//! One consumer's life: from its first delivery until it is drained, or a dependency is lost.
+
+use super::apply::{Outage, apply};
+use super::judge::{Verdict, judge};
+use super::settle::{BatchSettled, Settling};
+use super::{DRAIN_DEADLINE, Pace, Rules};
+use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError, Publisher};
+use crate::clock::Clock;
+use crate::store::{BatchTerms, ChangedOrders, Store};
+use crate::telemetry::{GivenBack, Metrics};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How a session ended. `acknowledged` deliveries were settled in it; `given_back` ones go back to the queue, once.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// As asked: nothing is left in hand.
+    Drained { acknowledged: u64 },
+    /// Postgres is away.
+    DatabaseOutage { acknowledged: u64, given_back: u64, cause: Outage },
+    /// RabbitMQ, or the way to it, is away.
+    BrokerLost { acknowledged: u64, given_back: u64, cause: Lost },
+}
+
+/// Why the broker is taken for lost.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error("a copy could not be published: {0}")]
+    Copy(#[from] PublishError),
+    #[error("the consumer was canceled by the broker")]
+    Canceled,
+    #[error("the drain took longer than {} s", .0.as_secs())]
+    DrainTooLong(Duration),
+    #[error("a batch ended without an answer: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+impl Lost {
+    /// The metric's label.
+    pub(super) fn label(&self) -> GivenBack {
+        match self {
+            Self::Copy(_) => GivenBack::PublishFailed,
+            Self::DrainTooLong(_) => GivenBack::Shutdown,
+            Self::Broker(_) | Self::Canceled | Self::Panicked(_) => GivenBack::ConnectionLost,
+        }
+    }
+}
+
+/// Why a batch could not be settled.
+enum Unsettled {
+    Outage(Outage),
+    Copy(PublishError),
+}
+
+/// A batch that was worked on.
+struct Worked {
+    last_tag: u64,
+    messages: usize,
+    took: Duration,
+    settled: Result<BatchSettled, Unsettled>,
+}
+
+/// What a session works with.
+pub(super) struct Session {
+    pub(super) consumer: Consumer,
+    pub(super) store: Store,
+    pub(super) publisher: Publisher,
+    pub(super) changed: ChangedOrders,
+    pub(super) rules: Rules,
+    pub(super) pace: Pace,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+}
+
+/// What every batch of a session shares.
+struct Shared {
+    store: Store,
+    publisher: Publisher,
+    changed: ChangedOrders,
+    rules: Rules,
+    grace: Duration,
+    clock: Clock,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+/// Counts what was received and what was settled.
+#[derive(Default)]
+struct Counts {
+    last_received: u64,
+    last_acknowledged: u64,
+    acknowledged: u64,
+}
+
+impl Counts {
+    fn given_back(&self) -> u64 {
+        self.last_received.saturating_sub(self.last_acknowledged)
+    }
+}
+
+impl Session {
+    /// Works until `stop` and drains, or until a dependency is lost. Batches are worked on side by side and acknowledged
+    /// in the order of their deliveries, so that one cumulative acknowledgement covers each.
+    pub(super) async fn run(self, stop: &CancellationToken) -> Ended {
+        let Self { mut consumer, store, publisher, changed, rules, pace, clock, metrics } = self;
+        let acknowledger = consumer.acknowledger();
+        let grace = pace.outage_grace;
+        let shared = Arc::new(Shared {
+            store,
+            publisher,
+            changed,
+            rules,
+            grace,
+            clock,
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        });
+        let mut counts = Counts::default();
+        let mut in_flight: FuturesOrdered<JoinHandle<Worked>> = FuturesOrdered::new();
+        let mut batch: Vec<Delivery> = Vec::with_capacity(pace.batch_max);
+        let mut draining_until: Option<Instant> = None;
+        let mut is_exhausted = false;
+
+        let lost: Result<(), Failure> = loop {
+            if is_exhausted && in_flight.is_empty() {
+                break Ok(());
+            }
+            let can_take = !is_exhausted && in_flight.len() < pace.batches_in_flight;
+            // Like Nagle's algorithm: with nothing under way a delivery goes at once, else it waits for company.
+            let linger = if in_flight.is_empty() { Duration::ZERO } else { pace.batch_wait };
+            let drain_deadline = draining_until.unwrap_or_else(Instant::now);
+            tokio::select! {
+                biased;
+                Some(worked) = in_flight.next(), if !in_flight.is_empty() => {
+                    if let Err(failure) = acknowledge(worked, &acknowledger, &mut counts, &metrics).await {
+                        break Err(failure);
+                    }
+                }
+                () = stop.cancelled(), if draining_until.is_none() => {
+                    draining_until = Some(Instant::now() + DRAIN_DEADLINE);
+                    tracing::info!(event = "draining", in_flight = in_flight.len(), "taking no more deliveries");
+                    if let Err(error) = consumer.cancel().await {
+                        break Err(Failure::Lost(error.into()));
+                    }
+                }
+                () = tokio::time::sleep_until(drain_deadline), if draining_until.is_some() => {
+                    break Err(Failure::Lost(Lost::DrainTooLong(DRAIN_DEADLINE)));
+                }
+                filled = consumer.fill(&mut batch, pace.batch_max, linger), if can_take => match filled {
+                    Ok(Some(())) => {
+                        let full = std::mem::replace(&mut batch, Vec::with_capacity(pace.batch_max));
+                        counts.last_received = full.last().map_or(counts.last_received, |last| last.tag);
+                        in_flight.push_back(tokio::spawn(work(full, Arc::clone(&shared))));
+                    }
+                    Ok(None) if draining_until.is_some() => is_exhausted = true,
+                    Ok(None) => break Err(Failure::Lost(Lost::Canceled)),
+                    Err(error) => break Err(Failure::Lost(error.into())),
+                },
+            }
+        };
+        // Those that are still under way commit or not; unacknowledged, they come back and the inbox knows them. They
+        // are waited for, so that the next session does not run into its own predecessor.
+        while let Some(worked) = in_flight.next().await {
+            if let (Err(_), Ok(worked)) = (&lost, worked) {
+                metrics.batch(worked.messages, worked.took);
+            }
+        }
+        consumer.close().await;
+        let (acknowledged, given_back) = (counts.acknowledged, counts.given_back());
+        match lost {
+            Ok(()) => Ended::Drained { acknowledged },
+            Err(_) if draining_until.is_some() => Ended::Drained { acknowledged },
+            Err(Failure::Outage(cause)) => Ended::DatabaseOutage { acknowledged, given_back, cause },
+            Err(Failure::Lost(cause)) => Ended::BrokerLost { acknowledged, given_back, cause },
+        }
+    }
+}
+
+enum Failure {
+    Outage(Outage),
+    Lost(Lost),
+}
+
+async fn acknowledge(
+    worked: Result<Worked, tokio::task::JoinError>,
+    acknowledger: &Acknowledger,
+    counts: &mut Counts,
+    metrics: &Metrics,
+) -> Result<(), Failure> {
+    let worked = worked.map_err(|error| Failure::Lost(error.into()))?;
+    metrics.batch(worked.messages, worked.took);
+    let settled = worked.settled.map_err(|unsettled| match unsettled {
+        Unsettled::Outage(outage) => Failure::Outage(outage),
+        Unsettled::Copy(error) => Failure::Lost(error.into()),
+    })?;
+    acknowledger.acknowledge_through(worked.last_tag, &settled).await.map_err(|error| Failure::Lost(error.into()))?;
+    counts.acknowledged += worked.last_tag.saturating_sub(counts.last_acknowledged);
+    counts.last_acknowledged = worked.last_tag;
+    Ok(())
+}
+
+async fn work(deliveries: Vec<Delivery>, shared: Arc<Shared>) -> Worked {
+    let began = Instant::now();
+    let last_tag = deliveries.last().map_or(0, |last| last.tag);
+    let messages = deliveries.len();
+    let settled = work_through(deliveries, &shared).await;
+    Worked { last_tag, messages, took: began.elapsed(), settled }
+}
+
+async fn work_through(deliveries: Vec<Delivery>, shared: &Shared) -> Result<BatchSettled, Unsettled> {
+    let now = shared.clock.now();
+    let verdicts: Vec<Verdict> = deliveries.iter().map(|d| judge(d, shared.rules.is_live, now)).collect();
+    let events: Vec<_> = verdicts
+        .iter()
+        .filter_map(|verdict| match verdict {
+            Verdict::Event(event) => Some(event.clone()),
+            Verdict::TestEvent | Verdict::Refused(_) => None,
+        })
+        .collect();
+    let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
+    let done = apply(&shared.store, &events, terms, shared.grace, &shared.stop).await.map_err(Unsettled::Outage)?;
+    shared.changed.announce(done.changed);
+    Settling::new(deliveries, verdicts, done.results, &shared.rules)
+        .finish(&shared.publisher, shared.grace, &shared.metrics)
+        .await
+        .map_err(Unsettled::Copy)
+}

@@ -1,0 +1,229 @@
+//! Settling a batch: what was put off or refused is copied to where it belongs, confirmed; then the whole batch may be
+//! acknowledged.
+
+use super::apply::EventResult;
+use super::judge::{Verdict, attempts_before, first_routing_key};
+use super::{Rules, UnknownPayments};
+use crate::broker::{
+    Confirmed, DEAD_EXCHANGE, Delivery, Durable, Headers, Outgoing, PublishError, Publisher, RETRY_EXCHANGE,
+};
+use crate::domain::{PaymentEvent, Reason, Refusal};
+use crate::failpoint::{self, Failpoint};
+use crate::message::{self, ATTEMPT_HEADER, DETAIL_HEADER, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
+use crate::retry::{Backoff, Limits};
+use crate::store::{Committed, Outcome};
+use crate::telemetry::{MessageOutcome, Metrics};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between tries to publish a copy.
+const AGAIN: Limits = Limits { initial: Duration::from_millis(50), max: Duration::from_secs(1), give_up_after: None };
+
+/// What is to be done with a delivery.
+#[derive(Debug)]
+enum Fate {
+    /// Its fact is committed.
+    Committed(Arc<Committed>),
+    /// It asks for nothing: a test event in a live deployment, a payment that is none of ours.
+    Nothing,
+    /// It is put off.
+    Later { label: String, attempt: u32 },
+    /// It becomes a dead letter.
+    Dead(Refusal),
+}
+
+/// Why one delivery may be acknowledged.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held as proofs, never read")]
+enum Proof {
+    Committed(Arc<Committed>),
+    Copied(Confirmed),
+    Nothing,
+}
+
+/// Proof that every delivery of a batch is durable in its own way.
+#[derive(Debug)]
+pub(super) struct BatchSettled {
+    _proofs: Vec<Proof>,
+}
+
+impl Durable for BatchSettled {}
+
+/// What was counted on the way.
+struct Tally {
+    outcome: MessageOutcome,
+    reason: Option<Reason>,
+    granted: bool,
+}
+
+/// Joins the first judgement of each delivery with what the database said of its event.
+pub(super) struct Settling {
+    deliveries: Vec<Delivery>,
+    fates: Vec<Fate>,
+    tallies: Vec<Tally>,
+}
+
+impl Settling {
+    /// `results` are those of the batch's events, in their order.
+    pub(super) fn new(
+        deliveries: Vec<Delivery>,
+        verdicts: Vec<Verdict>,
+        results: Vec<EventResult>,
+        rules: &Rules,
+    ) -> Self {
+        let mut results = results.into_iter();
+        let mut fates = Vec::with_capacity(deliveries.len());
+        let mut tallies = Vec::with_capacity(deliveries.len());
+        for (delivery, verdict) in deliveries.iter().zip(verdicts) {
+            let (fate, tally) = match verdict {
+                Verdict::TestEvent => (Fate::Nothing, Tally::of(MessageOutcome::TestEventDropped)),
+                Verdict::Refused(refusal) => dead(refusal),
+                Verdict::Event(event) => match results.next() {
+                    Some(result) => fate_of(delivery, &event, result, rules),
+                    // Cannot be: there is a result for each event. The message then waits for its next attempt.
+                    None => put_off_or_give_up(delivery, &event, rules),
+                },
+            };
+            fates.push(fate);
+            tallies.push(tally);
+        }
+        Self { deliveries, fates, tallies }
+    }
+
+    /// Publishes the copies and waits for their confirms, trying again until `patience` is over.
+    pub(super) async fn finish(
+        self,
+        publisher: &Publisher,
+        patience: Duration,
+        metrics: &Metrics,
+    ) -> Result<BatchSettled, PublishError> {
+        let until = Instant::now() + patience;
+        let has_retries = self.fates.iter().any(|fate| matches!(fate, Fate::Later { .. }));
+        let proofs = self.deliveries.into_iter().zip(self.fates).map(|(delivery, fate)| async move {
+            Ok::<_, PublishError>(match fate {
+                Fate::Committed(committed) => Proof::Committed(committed),
+                Fate::Nothing => Proof::Nothing,
+                Fate::Later { label, attempt } => {
+                    Proof::Copied(publish(publisher, retry_copy(delivery, label, attempt), until).await?)
+                }
+                Fate::Dead(refusal) => {
+                    tracing::warn!(event = "dead_letter", reason = refusal.reason.name(), detail = %refusal.detail,
+                        message_id = delivery.message_id.as_deref().unwrap_or("none"));
+                    Proof::Copied(publish(publisher, dead_letter(delivery, &refusal), until).await?)
+                }
+            })
+        });
+        let proofs = try_join_all(proofs).await?;
+        if has_retries {
+            failpoint::hit(Failpoint::AfterRetryPublish);
+        }
+        for tally in self.tallies {
+            metrics.message(tally.outcome);
+            if let Some(reason) = tally.reason {
+                metrics.dead_lettered(reason);
+            }
+            if tally.granted {
+                metrics.grants(1);
+            }
+        }
+        Ok(BatchSettled { _proofs: proofs })
+    }
+}
+
+impl Tally {
+    fn of(outcome: MessageOutcome) -> Self {
+        Self { outcome, reason: None, granted: false }
+    }
+}
+
+fn dead(refusal: Refusal) -> (Fate, Tally) {
+    let tally = Tally { outcome: MessageOutcome::DeadLettered, reason: Some(refusal.reason), granted: false };
+    (Fate::Dead(refusal), tally)
+}
+
+fn fate_of(delivery: &Delivery, event: &PaymentEvent, result: EventResult, rules: &Rules) -> (Fate, Tally) {
+    match (result.outcome, result.committed) {
+        (Outcome::Applied { granted }, Some(committed)) => {
+            (Fate::Committed(committed), Tally { granted, ..Tally::of(MessageOutcome::Applied) })
+        }
+        (Outcome::Duplicate, Some(committed)) => (Fate::Committed(committed), Tally::of(MessageOutcome::Duplicate)),
+        (Outcome::Refused(refusal), _) => dead(refusal),
+        // Without a proof nothing was applied, whatever it says.
+        (Outcome::OrderUnknown, _) | (Outcome::Applied { .. } | Outcome::Duplicate, None) => {
+            put_off_or_give_up(delivery, event, rules)
+        }
+    }
+}
+
+fn put_off_or_give_up(delivery: &Delivery, event: &PaymentEvent, rules: &Rules) -> (Fate, Tally) {
+    let before = attempts_before(delivery);
+    let attempt = before.saturating_add(1);
+    let nth = usize::try_from(before).unwrap_or(usize::MAX);
+    let delay = rules.retry_delays.get(nth).or_else(|| rules.retry_delays.last());
+    match delay {
+        Some(delay) if attempt < rules.attempts_max => {
+            (Fate::Later { label: delay.label.clone(), attempt }, Tally::of(MessageOutcome::PutOff))
+        }
+        Some(_) | None => {
+            if rules.unknown_payments == UnknownPayments::Ignore && event.order_id.is_none() {
+                return (Fate::Nothing, Tally::of(MessageOutcome::IgnoredUnknown));
+            }
+            let detail = match event.order_id {
+                Some(order) => format!("order {order} does not exist after {attempt} attempts; create it, then replay"),
+                None => format!(
+                    "no order has payment {} at {} after {attempt} attempts; attach it to its order, then replay",
+                    event.payment_id, event.provider
+                ),
+            };
+            dead(Refusal::new(Reason::UnknownPayment, detail))
+        }
+    }
+}
+
+fn copy(delivery: Delivery, exchange: &'static str, routing_key: String, headers: Headers) -> Outgoing {
+    Outgoing {
+        exchange,
+        routing_key,
+        message_id: delivery.message_id.unwrap_or_default(),
+        kind: delivery.kind.unwrap_or_default(),
+        content_type: message::CONTENT_TYPE,
+        headers,
+        body: Bytes::from(delivery.body),
+    }
+}
+
+fn retry_copy(delivery: Delivery, label: String, attempt: u32) -> Outgoing {
+    let mut headers = delivery.headers.without_brokers_own();
+    headers.set_integer(ATTEMPT_HEADER, i64::from(attempt));
+    headers.set_text(ROUTING_KEY_HEADER, first_routing_key(&delivery));
+    copy(delivery, RETRY_EXCHANGE, label, headers)
+}
+
+fn dead_letter(delivery: Delivery, refusal: &Refusal) -> Outgoing {
+    let mut headers = delivery.headers.without_brokers_own();
+    let routing_key = first_routing_key(&delivery).to_owned();
+    headers.set_text(REASON_HEADER, refusal.reason.name());
+    headers.set_text(DETAIL_HEADER, &refusal.detail);
+    headers.set_text(ORIGIN_HEADER, "worker");
+    headers.set_text(ROUTING_KEY_HEADER, &routing_key);
+    headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(&delivery).saturating_add(1)));
+    copy(delivery, DEAD_EXCHANGE, routing_key, headers)
+}
+
+async fn publish(publisher: &Publisher, message: Outgoing, until: Instant) -> Result<Confirmed, PublishError> {
+    let mut backoff = Backoff::new(AGAIN);
+    loop {
+        let error = match publisher.publish(message.clone()).await {
+            Ok(confirmed) => return Ok(confirmed),
+            Err(error) => error,
+        };
+        let pause = backoff.next_delay().unwrap_or(AGAIN.max);
+        if Instant::now() + pause > until {
+            return Err(error);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
