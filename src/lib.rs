@@ -2,5 +2,11 @@
 //!
 //! The rooms, in the order that data flows, are told in `ARCHITECTURE.md`.
 
+pub mod clock;
+pub mod config;
 pub mod domain;
+pub mod http;
 pub mod message;
+pub mod retry;
+pub mod shutdown;
+pub mod telemetry;
