@@ -4,11 +4,14 @@
 
 pub mod broker;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod failpoint;
+pub mod http;
 pub mod message;
 pub mod retry;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod webhook;
 pub mod worker;

@@ -1,1 +1,3 @@
+//! Tests of the program against real servers.
+
 fn main() {}

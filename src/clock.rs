@@ -1,0 +1,85 @@
+//! What time it is. Time is passed in, so that a test decides it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use time::{Duration, OffsetDateTime};
+
+/// A handle on a clock, cheap to clone. All clones of one fixed clock show the same time.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    System,
+    Fixed(Arc<Mutex<OffsetDateTime>>),
+}
+
+impl Clock {
+    /// The machine's clock, in UTC.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still until [`Clock::advance`] moves it. For tests and simulations.
+    pub fn fixed(at: OffsetDateTime) -> Self {
+        Self(Source::Fixed(Arc::new(Mutex::new(at))))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> OffsetDateTime {
+        match &self.0 {
+            Source::System => OffsetDateTime::now_utc(),
+            Source::Fixed(at) => *hands(at),
+        }
+    }
+
+    /// Moves a fixed clock, for all its clones; a negative duration moves it back. The system's clock stays as it is.
+    pub fn advance(&self, by: Duration) {
+        match &self.0 {
+            Source::System => {}
+            Source::Fixed(at) => {
+                let mut at = hands(at);
+                *at = at.saturating_add(by);
+            }
+        }
+    }
+}
+
+/// A clock's hands are one value: a panic elsewhere cannot leave them half moved.
+fn hands(at: &Mutex<OffsetDateTime>) -> MutexGuard<'_, OffsetDateTime> {
+    at.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::System => f.write_str("Clock::system()"),
+            Source::Fixed(at) => write!(f, "Clock::fixed({})", hands(at)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn a_fixed_clock_moves_for_all_its_clones_and_by_itself_not_at_all() {
+        let clock = Clock::fixed(datetime!(2026-01-05 12:00 UTC));
+        let clone = clock.clone();
+        assert_eq!(clock.now(), datetime!(2026-01-05 12:00 UTC));
+        clone.advance(Duration::hours(3));
+        assert_eq!(clock.now(), datetime!(2026-01-05 15:00 UTC));
+        clock.advance(-Duration::hours(4));
+        assert_eq!(clone.now(), datetime!(2026-01-05 11:00 UTC));
+    }
+
+    #[test]
+    fn the_system_clock_runs_and_cannot_be_moved() {
+        let clock = Clock::system();
+        let before = clock.now();
+        clock.advance(Duration::days(400));
+        assert!(clock.now() - before < Duration::days(1));
+    }
+}

@@ -1,0 +1,98 @@
+//! Configuration, read from the environment once, at the start. Each role is given a value that holds what it needs
+//! and nothing else. What there is to set is told in one table, `VARIABLES`.
+
+mod parse;
+mod read;
+mod roles;
+mod values;
+mod variables;
+
+pub use parse::{NamedToken, RetryDelay};
+pub use read::{ConfigFaults, Environment, Fault};
+pub use roles::{
+    AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, Config, DatabaseConfig, DemoConfig, MigrateConfig,
+    OpsConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig, RetryConfig, RoleConfig,
+    StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
+};
+pub use variables::{DefaultValue, VARIABLES, Variable, help};
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a process is started as. Decides which variables are read and required.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Sets up schema and topology.
+    Migrate,
+    /// Takes webhooks in.
+    Receiver,
+    /// Applies messages.
+    Worker,
+    /// Orders, status, balances.
+    Api,
+    /// Asks providers.
+    Reconciler,
+    /// Console and dead letters.
+    Ops,
+    /// Every role in one process.
+    All,
+    /// Looks whether things are as a role needs them.
+    Check,
+    /// Looks whether the ledger is right.
+    Verify,
+    /// The whole flow with a simulated provider.
+    Demo,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 10] = [
+        Self::Migrate,
+        Self::Receiver,
+        Self::Worker,
+        Self::Api,
+        Self::Reconciler,
+        Self::Ops,
+        Self::All,
+        Self::Check,
+        Self::Verify,
+        Self::Demo,
+    ];
+
+    /// The name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Migrate => "migrate",
+            Self::Receiver => "receiver",
+            Self::Worker => "worker",
+            Self::Api => "api",
+            Self::Reconciler => "reconciler",
+            Self::Ops => "ops",
+            Self::All => "all",
+            Self::Check => "check",
+            Self::Verify => "verify",
+            Self::Demo => "demo",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Not a role's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such role")]
+pub struct NoSuchRole;
+
+impl FromStr for Role {
+    type Err = NoSuchRole;
+    fn from_str(name: &str) -> Result<Self, NoSuchRole> {
+        Self::ALL.into_iter().find(|role| role.name() == name).ok_or(NoSuchRole)
+    }
+}
+
+#[cfg(test)]
+mod tests;

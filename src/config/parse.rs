@@ -1,0 +1,280 @@
+//! From a variable's text to its value. An error says what the text must be, and never repeats it: it may be a secret.
+
+use reqwest::Url;
+use secrecy::SecretString;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// What a value must be.
+pub(super) type Demand = String;
+
+/// Shortest bearer token, in characters.
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// Longest name of a bearer token, in characters.
+const TOKEN_NAME_CHARS_MAX: usize = 64;
+
+/// Shortest key of status tokens, in characters.
+const KEY_CHARS_MIN: usize = 32;
+
+/// Shortest webhook secret, in characters.
+const WEBHOOK_SECRET_CHARS_MIN: usize = 16;
+
+/// Most delays of `RETRY_DELAYS`: each is a queue.
+const RETRY_DELAYS_MAX: usize = 10;
+
+/// Bounds of one retry delay.
+const RETRY_DELAY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+
+/// A bearer token and the name of who holds it.
+#[derive(Debug, Clone)]
+pub struct NamedToken {
+    /// Goes to the audit log, and scopes idempotency keys.
+    pub name: String,
+    /// The token.
+    pub token: SecretString,
+}
+
+impl From<NamedToken> for (String, SecretString) {
+    fn from(named: NamedToken) -> Self {
+        (named.name, named.token)
+    }
+}
+
+/// One delay of the retry queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryDelay {
+    /// As it was written; names the queue `fulfilment.retry.<label>`.
+    pub label: String,
+    /// How long a message waits there.
+    pub delay: Duration,
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, Demand> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+/// One of a few words.
+pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&str) -> Result<T, Demand> {
+    move |text| {
+        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            format!("must be {}", words.join(" or "))
+        })
+    }
+}
+
+/// A whole number within bounds.
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, Demand>
+where
+    T: FromStr + PartialOrd + fmt::Display,
+{
+    move |text| {
+        text.parse()
+            .ok()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// A duration within bounds.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, Demand> {
+    move |text| {
+        let bounds = || format!("must be a duration such as 200ms, 5s, 1m, 2h or 90d, from {}", span(&range));
+        one_duration(text).filter(|duration| range.contains(duration)).ok_or_else(bounds)
+    }
+}
+
+fn span(range: &RangeInclusive<Duration>) -> String {
+    format!("{} to {}", label(*range.start()), label(*range.end()))
+}
+
+/// A duration as it would be written in a variable.
+fn label(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    for (unit, unit_ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
+        // An hour and more than a day are told in hours and days only where that is exact.
+        if ms >= unit_ms && ms.is_multiple_of(unit_ms) {
+            return format!("{}{unit}", ms / unit_ms);
+        }
+    }
+    format!("{ms}ms")
+}
+
+/// Digits and a unit: one spelling only, because the text becomes a queue's name.
+fn one_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (digits, unit) = text.split_at_checked(unit_at)?;
+    if digits.starts_with('0') {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    count.checked_mul(unit_ms).map(Duration::from_millis)
+}
+
+pub(super) fn retry_delays(text: &str) -> Result<Vec<RetryDelay>, Demand> {
+    let demand = || {
+        format!(
+            "must be 1 to {RETRY_DELAYS_MAX} durations such as 200ms, 5s, 1m or 2h by commas, ascending, each {}",
+            span(&RETRY_DELAY)
+        )
+    };
+    let delays: Vec<_> = text
+        .split(',')
+        .map(|part| {
+            let label = part.trim();
+            let delay = one_duration(label).filter(|delay| RETRY_DELAY.contains(delay))?;
+            Some(RetryDelay { label: label.to_owned(), delay })
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(demand)?;
+    if delays.len() > RETRY_DELAYS_MAX || !delays.is_sorted_by(|a, b| a.delay < b.delay) {
+        return Err(demand());
+    }
+    Ok(delays)
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, Demand> {
+    text.parse().map_err(|_| "must be an IP address and a port".to_owned())
+}
+
+/// The entries of a list by commas, blanks around them cut off; none may be empty.
+fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.split(',').map(str::trim).enumerate().map(|(index, entry)| (index + 1, entry))
+}
+
+fn list<'t, T>(text: &'t str, one: impl Fn(&'t str) -> Result<T, Demand>) -> Result<Vec<T>, Demand> {
+    entries(text).map(|(n, entry)| one(entry).map_err(|demand| format!("entry {n} {demand}"))).collect()
+}
+
+pub(super) fn words(text: &str) -> Result<Vec<String>, Demand> {
+    list(text, |entry| visible(entry, 1).map(str::to_owned))
+}
+
+/// At least so many visible ASCII characters.
+fn visible(text: &str, chars_min: usize) -> Result<&str, Demand> {
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("has a blank or another character that is not visible ASCII".to_owned());
+    }
+    if text.len() < chars_min {
+        return Err(format!("must be {chars_min} characters or longer"));
+    }
+    Ok(text)
+}
+
+pub(super) fn secret(text: &str) -> Result<SecretString, Demand> {
+    visible(text, 1).map(SecretString::from)
+}
+
+pub(super) fn status_token_key(text: &str) -> Result<SecretString, Demand> {
+    visible(text, KEY_CHARS_MIN).map(SecretString::from)
+}
+
+pub(super) fn webhook_secrets(text: &str) -> Result<Vec<SecretString>, Demand> {
+    list(text, |entry| visible(entry, WEBHOOK_SECRET_CHARS_MIN).map(SecretString::from))
+}
+
+pub(super) fn standard_webhook_secrets(text: &str) -> Result<Vec<SecretString>, Demand> {
+    use base64::Engine as _;
+    list(text, |entry| {
+        // A key of fewer than 24 bytes is refused by the Standard Webhooks specification.
+        let key = base64::engine::general_purpose::STANDARD.decode(entry.strip_prefix("whsec_").unwrap_or(entry));
+        match key {
+            Ok(key) if (24..=64).contains(&key.len()) => Ok(SecretString::from(entry)),
+            Ok(_) | Err(_) => Err("must be whsec_ and 24 to 64 bytes in base64".to_owned()),
+        }
+    })
+}
+
+pub(super) fn hmac_keys(text: &str) -> Result<Vec<SecretString>, Demand> {
+    list(text, |entry| match hex::decode(entry) {
+        Ok(key) if key.len() >= 16 => Ok(SecretString::from(entry)),
+        Ok(_) | Err(_) => Err("must be 32 or more hexadecimal digits".to_owned()),
+    })
+}
+
+pub(super) fn tokens(text: &str) -> Result<Vec<NamedToken>, Demand> {
+    let mut names = BTreeSet::new();
+    let mut values = BTreeSet::new();
+    list(text, |entry| {
+        let (name, token) = entry.split_once(':').ok_or("must be name:token")?;
+        let name_ok = (1..=TOKEN_NAME_CHARS_MAX).contains(&name.len())
+            && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+        if !name_ok {
+            return Err(format!("has a name that is not 1 to {TOKEN_NAME_CHARS_MAX} of a-z, 0-9, _ and -"));
+        }
+        visible(token, TOKEN_CHARS_MIN).map_err(|demand| format!("has a token that {demand}"))?;
+        Ok((name, token))
+    })?
+    .into_iter()
+    .map(|(name, token)| {
+        if !names.insert(name) {
+            return Err(format!("has the name {name} twice"));
+        }
+        if !values.insert(token) {
+            return Err(format!("has one token under two names, the second is {name}"));
+        }
+        Ok(NamedToken { name: name.to_owned(), token: SecretString::from(token) })
+    })
+    .collect()
+}
+
+/// A URL of one of the schemes, with a host.
+fn url(text: &str, schemes: &[&str]) -> Result<Url, Demand> {
+    let demand = |why: &str| format!("must be a URL that begins with {}://{why}", schemes.join(":// or "));
+    let url = Url::parse(text).map_err(|error| demand(&format!(" ({error})")))?;
+    if !schemes.contains(&url.scheme()) {
+        return Err(demand(""));
+    }
+    Ok(url)
+}
+
+fn with_host(url: Url) -> Result<Url, Demand> {
+    if url.host_str().is_none_or(str::is_empty) { Err("must name a host".to_owned()) } else { Ok(url) }
+}
+
+pub(super) fn database_url(text: &str) -> Result<SecretString, Demand> {
+    // No host is a host of the query (`?host=/var/run/postgresql`) or of libpq's own variables.
+    url(text, &["postgres", "postgresql"]).map(|_| SecretString::from(text))
+}
+
+pub(super) fn amqp_url(text: &str) -> Result<SecretString, Demand> {
+    url(text, &["amqp", "amqps"]).and_then(with_host).map(|_| SecretString::from(text))
+}
+
+pub(super) fn management_url(text: &str) -> Result<SecretString, Demand> {
+    web_url(text).map(SecretString::from)
+}
+
+/// The base of an HTTP API, without a slash at the end.
+pub(super) fn web_url(text: &str) -> Result<String, Demand> {
+    url(text, &["https", "http"]).and_then(with_host)?;
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// Origins as browsers send them: scheme, host, port unless it is the scheme's own, and nothing else.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, Demand> {
+    list(text, |entry| {
+        let origin = url(entry, &["https", "http"]).and_then(with_host)?.origin().ascii_serialization();
+        if origin == entry { Ok(origin) } else { Err(format!("must be an origin and nothing more: {origin}")) }
+    })
+}

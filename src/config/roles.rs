@@ -1,0 +1,299 @@
+//! What each role is given.
+
+use super::Role;
+use super::parse::{NamedToken, RetryDelay};
+use super::read::{ConfigFaults, Environment, Reader};
+use super::values::Values;
+use crate::domain::DisputePolicy;
+use crate::telemetry::{LogFilter, LogFormat};
+use secrecy::SecretString;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The configuration of one process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What every process has.
+    pub process: ProcessConfig,
+    /// What this role has.
+    pub role: RoleConfig,
+}
+
+/// What every process has, whatever its role.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_filter: LogFilter,
+    /// Where metrics and health are served, by the roles that run until they are told to stop.
+    pub metrics_addr: SocketAddr,
+    /// Where traces go.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// What a role has.
+#[derive(Debug, Clone)]
+pub enum RoleConfig {
+    /// `migrate`.
+    Migrate(MigrateConfig),
+    /// `receiver`.
+    Receiver(ReceiverConfig),
+    /// `worker`.
+    Worker(WorkerConfig),
+    /// `api`.
+    Api(ApiConfig),
+    /// `reconciler`.
+    Reconciler(ReconcilerConfig),
+    /// `ops`.
+    Ops(OpsConfig),
+    /// `all`.
+    All(Box<AllConfig>),
+    /// `check`.
+    Check(CheckConfig),
+    /// `verify`.
+    Verify(VerifyConfig),
+    /// `demo`.
+    Demo(DemoConfig),
+}
+
+/// How to reach Postgres.
+#[derive(Debug, Clone)]
+pub struct DatabaseConfig {
+    /// `postgres://…`, with the password.
+    pub url: SecretString,
+}
+
+/// How to reach RabbitMQ.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// `amqp://…` or `amqps://…`, with the password.
+    pub url: SecretString,
+}
+
+/// `migrate`.
+#[derive(Debug, Clone)]
+pub struct MigrateConfig {
+    /// Where the schema goes.
+    pub database: DatabaseConfig,
+    /// Where the topology goes.
+    pub broker: BrokerConfig,
+    /// One queue each.
+    pub retry_delays: Vec<RetryDelay>,
+}
+
+/// `receiver`. It has no database: webhooks are accepted while Postgres is down.
+#[derive(Debug, Clone)]
+pub struct ReceiverConfig {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Where it publishes.
+    pub broker: BrokerConfig,
+    /// Whether real money moves here.
+    pub livemode: bool,
+    /// Whom it believes.
+    pub secrets: WebhookSecrets,
+}
+
+/// What webhooks are verified with. A provider without any is not served.
+#[derive(Debug, Clone)]
+pub struct WebhookSecrets {
+    /// Whole `whsec_…` strings.
+    pub stripe: Vec<SecretString>,
+    /// `whsec_` (it may be left out) and base64.
+    pub standard: Vec<SecretString>,
+    /// Hex.
+    pub adyen_hmac_keys: Vec<SecretString>,
+    /// Subscriptions' ids.
+    pub paypal_webhook_ids: Vec<String>,
+    /// Hosts that a signing certificate may come from.
+    pub paypal_cert_hosts: Vec<String>,
+}
+
+/// `worker`.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// The ledger.
+    pub database: DatabaseConfig,
+    /// Where deliveries come from.
+    pub broker: BrokerConfig,
+    /// Whether real money moves here.
+    pub livemode: bool,
+    /// How deliveries are gathered.
+    pub batch: BatchConfig,
+    /// What happens while an order is not known yet.
+    pub retry: RetryConfig,
+    /// How long deliveries are held while Postgres is away.
+    pub outage_grace: Duration,
+    /// When a dispute takes the credits.
+    pub dispute_policy: DisputePolicy,
+    /// What becomes of messages that match no order.
+    pub unknown_payments: UnknownPayments,
+    /// How long message ids are kept.
+    pub inbox_retention: Duration,
+}
+
+/// How deliveries are gathered into transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// Batches worked on at once in this process, 1 to 32.
+    pub workers: usize,
+    /// Most messages in one transaction, 1 to 1000.
+    pub messages_max: usize,
+    /// How long a batch waits to fill.
+    pub wait: Duration,
+    /// Deliveries handed out ahead; not below `messages_max`.
+    pub prefetch: u16,
+}
+
+/// How often and when a message is tried whose order is not known yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryConfig {
+    /// By attempt, ascending, at least one; the last one repeats.
+    pub delays: Vec<RetryDelay>,
+    /// Tries before it is a dead letter.
+    pub attempts_max: u32,
+}
+
+/// What becomes of a message without our order id that matches no order after the last retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownPayments {
+    /// A dead letter of reason `unknown_payment`.
+    DeadLetter,
+    /// Acknowledged and counted: the provider's account has other payments too.
+    Ignore,
+}
+
+/// `api`.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Orders, balances.
+    pub database: DatabaseConfig,
+    /// Who may call it; at least one.
+    pub tokens: Vec<NamedToken>,
+    /// Key of the orders' status tokens.
+    pub status_token_key: SecretString,
+    /// Origins of pages that may read an order's status.
+    pub cors_origins: Vec<String>,
+    /// Whose payments it can create.
+    pub providers: ProvidersConfig,
+}
+
+/// Providers' own APIs.
+#[derive(Debug, Clone)]
+pub struct ProvidersConfig {
+    /// Stripe, where a key is set.
+    pub stripe: Option<StripeApi>,
+    /// PayPal, where client id and secret are set.
+    pub paypal: Option<PaypalApi>,
+}
+
+/// Stripe's API.
+#[derive(Debug, Clone)]
+pub struct StripeApi {
+    /// Secret or restricted key.
+    pub key: SecretString,
+    /// Without a slash at the end.
+    pub base: String,
+}
+
+/// PayPal's API.
+#[derive(Debug, Clone)]
+pub struct PaypalApi {
+    /// Public half of the credentials.
+    pub client_id: String,
+    /// Secret half.
+    pub client_secret: SecretString,
+    /// Without a slash at the end.
+    pub base: String,
+}
+
+/// `reconciler`.
+#[derive(Debug, Clone)]
+pub struct ReconcilerConfig {
+    /// What is late.
+    pub database: DatabaseConfig,
+    /// Hints in, answers out.
+    pub broker: BrokerConfig,
+    /// Whether real money moves here.
+    pub livemode: bool,
+    /// Whom it asks.
+    pub providers: ProvidersConfig,
+}
+
+/// `ops`.
+#[derive(Debug, Clone)]
+pub struct OpsConfig {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Dead letters, audit log.
+    pub database: DatabaseConfig,
+    /// Where dead letters come from and replays go.
+    pub broker: BrokerConfig,
+    /// Who may use it; at least one.
+    pub tokens: Vec<NamedToken>,
+    /// RabbitMQ's HTTP API, with its credentials.
+    pub management_url: Option<SecretString>,
+    /// How long settled dead letters are kept.
+    pub dead_letter_retention: Duration,
+}
+
+/// `all`.
+#[derive(Debug, Clone)]
+pub struct AllConfig {
+    /// As by itself.
+    pub receiver: ReceiverConfig,
+    /// As by itself.
+    pub worker: WorkerConfig,
+    /// As by itself.
+    pub api: ApiConfig,
+}
+
+/// `check` without a role; with one it is given that role's configuration.
+#[derive(Debug, Clone)]
+pub struct CheckConfig {
+    /// Schema and rights.
+    pub database: DatabaseConfig,
+    /// Topology and rights.
+    pub broker: BrokerConfig,
+    /// One queue each.
+    pub retry_delays: Vec<RetryDelay>,
+    /// RabbitMQ's HTTP API, with its credentials.
+    pub management_url: Option<SecretString>,
+}
+
+/// `verify`.
+#[derive(Debug, Clone)]
+pub struct VerifyConfig {
+    /// The ledger.
+    pub database: DatabaseConfig,
+}
+
+/// `demo`. It makes the secrets of its roles up itself.
+#[derive(Debug, Clone)]
+pub struct DemoConfig {
+    /// The server to work on.
+    pub database: DatabaseConfig,
+    /// The server to work on.
+    pub broker: BrokerConfig,
+    /// One queue each.
+    pub retry_delays: Vec<RetryDelay>,
+}
+
+impl Config {
+    /// Reads what a role needs. Every fault is listed, not only the first.
+    pub fn from_env(role: Role, environment: &Environment) -> Result<Self, ConfigFaults> {
+        let mut reader = Reader::new(role, environment);
+        let values = Values::read(&mut reader);
+        values.cross_check(role, &mut reader);
+        let Some((process, role)) = values.process().zip(values.role(role)) else {
+            return Err(reader.finish_incomplete());
+        };
+        match reader.finish() {
+            Some(faults) => Err(faults),
+            None => Ok(Self { process, role }),
+        }
+    }
+}

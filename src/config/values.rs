@@ -1,0 +1,244 @@
+//! Every variable read, checked against the others, and handed to the role that it is for.
+
+use super::parse::{self, NamedToken, RetryDelay};
+use super::read::Reader;
+use super::roles::{
+    AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DemoConfig, MigrateConfig, OpsConfig,
+    PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig, RetryConfig, RoleConfig, StripeApi,
+    UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
+};
+use super::{Role, variables as v};
+use crate::domain::DisputePolicy;
+use crate::telemetry::{LogFilter, LogFormat};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Bounds of the times that things are kept.
+const RETENTION: RangeInclusive<Duration> = DAY..=Duration::from_secs(3650 * 24 * 3600);
+/// Bounds of `OUTAGE_GRACE`.
+const GRACE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+
+/// Every variable's value, before it is known which role gets which. Nothing is what is not set or at fault.
+pub(super) struct Values {
+    database: Option<DatabaseConfig>,
+    broker: Option<BrokerConfig>,
+    livemode: Option<bool>,
+    receiver_addr: Option<SocketAddr>,
+    api_addr: Option<SocketAddr>,
+    ops_addr: Option<SocketAddr>,
+    metrics_addr: Option<SocketAddr>,
+    secrets: WebhookSecrets,
+    api_tokens: Vec<NamedToken>,
+    status_token_key: Option<SecretString>,
+    cors_origins: Vec<String>,
+    ops_tokens: Vec<NamedToken>,
+    stripe_key: Option<SecretString>,
+    stripe_base: Option<String>,
+    paypal_client_id: Option<String>,
+    paypal_client_secret: Option<SecretString>,
+    paypal_base: Option<String>,
+    workers: Option<usize>,
+    batch_max: Option<usize>,
+    batch_wait_ms: Option<u64>,
+    prefetch: Option<u16>,
+    retry_delays: Option<Vec<RetryDelay>>,
+    attempts_max: Option<u32>,
+    outage_grace: Option<Duration>,
+    dispute_policy: Option<DisputePolicy>,
+    unknown_payments: Option<UnknownPayments>,
+    inbox_retention: Option<Duration>,
+    dead_letter_retention: Option<Duration>,
+    management_url: Option<SecretString>,
+    log_format: Option<LogFormat>,
+    log_filter: Option<LogFilter>,
+    otlp_endpoint: Option<String>,
+}
+
+impl Values {
+    pub(super) fn read(r: &mut Reader<'_>) -> Self {
+        Self {
+            database: r.read(&v::DATABASE_URL, parse::database_url).map(|url| DatabaseConfig { url }),
+            broker: r.read(&v::AMQP_URL, parse::amqp_url).map(|url| BrokerConfig { url }),
+            livemode: r.read(&v::LIVEMODE, parse::boolean),
+            receiver_addr: r.read(&v::RECEIVER_ADDR, parse::address),
+            api_addr: r.read(&v::API_ADDR, parse::address),
+            ops_addr: r.read(&v::OPS_ADDR, parse::address),
+            metrics_addr: r.read(&v::METRICS_ADDR, parse::address),
+            secrets: WebhookSecrets {
+                stripe: r.read_list(&v::STRIPE_WEBHOOK_SECRETS, parse::webhook_secrets),
+                standard: r.read_list(&v::STANDARD_WEBHOOK_SECRETS, parse::standard_webhook_secrets),
+                paypal_webhook_ids: r.read_list(&v::PAYPAL_WEBHOOK_IDS, parse::words),
+                paypal_cert_hosts: r.read_list(&v::PAYPAL_CERT_HOSTS, parse::words),
+                adyen_hmac_keys: r.read_list(&v::ADYEN_HMAC_KEYS, parse::hmac_keys),
+            },
+            api_tokens: r.read_list(&v::API_TOKENS, parse::tokens),
+            status_token_key: r.read(&v::STATUS_TOKEN_KEY, parse::status_token_key),
+            cors_origins: r.read_list(&v::CORS_ORIGINS, parse::origins),
+            ops_tokens: r.read_list(&v::OPS_TOKENS, parse::tokens),
+            stripe_key: r.read(&v::STRIPE_API_KEY, parse::secret),
+            stripe_base: r.read(&v::STRIPE_API_BASE, parse::web_url),
+            paypal_client_id: r.read(&v::PAYPAL_CLIENT_ID, |text| Ok(text.to_owned())),
+            paypal_client_secret: r.read(&v::PAYPAL_CLIENT_SECRET, parse::secret),
+            paypal_base: r.read(&v::PAYPAL_API_BASE, parse::web_url),
+            workers: r.read(&v::WORKERS, parse::number(1..=32)),
+            batch_max: r.read(&v::BATCH_MAX, parse::number(1..=1000)),
+            batch_wait_ms: r.read(&v::BATCH_WAIT_MS, parse::number(0..=1000)),
+            prefetch: r.read(&v::PREFETCH, parse::number(1..=u16::MAX)),
+            retry_delays: r.read(&v::RETRY_DELAYS, parse::retry_delays),
+            attempts_max: r.read(&v::MAX_ATTEMPTS, parse::number(1..=1000)),
+            outage_grace: r.read(&v::OUTAGE_GRACE, parse::duration(GRACE)),
+            dispute_policy: r
+                .read(&v::DISPUTE_POLICY, parse::word(&[("hold", DisputePolicy::Hold), ("lost", DisputePolicy::Lost)])),
+            unknown_payments: r.read(
+                &v::UNKNOWN_PAYMENTS,
+                parse::word(&[("dead_letter", UnknownPayments::DeadLetter), ("ignore", UnknownPayments::Ignore)]),
+            ),
+            inbox_retention: r.read(&v::INBOX_RETENTION, parse::duration(RETENTION)),
+            dead_letter_retention: r.read(&v::DEAD_LETTER_RETENTION, parse::duration(RETENTION)),
+            management_url: r.read(&v::MANAGEMENT_URL, parse::management_url),
+            log_format: r.read(&v::LOG_FORMAT, parse::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)])),
+            log_filter: r.read(&v::RUST_LOG, |text| {
+                text.parse().map_err(|_| "must be directives by commas, each a level or target=level".to_owned())
+            }),
+            otlp_endpoint: r.read(&v::OTLP_ENDPOINT, parse::web_url),
+        }
+    }
+
+    /// What no single variable can tell.
+    pub(super) fn cross_check(&self, role: Role, reader: &mut Reader<'_>) {
+        if let (Some(key), Some(livemode)) = (&self.stripe_key, self.livemode) {
+            let key = key.expose_secret();
+            let is_key = |mode: &str| ["sk", "rk"].iter().any(|kind| key.starts_with(&format!("{kind}_{mode}_")));
+            if livemode && is_key("test") {
+                reader.fault(&v::STRIPE_API_KEY, "is a test key, but GRANTONCE_LIVEMODE is true");
+            }
+            if !livemode && is_key("live") {
+                reader.fault(&v::STRIPE_API_KEY, "is a live key, but GRANTONCE_LIVEMODE is false");
+            }
+        }
+        if let (Some(prefetch), Some(batch_max)) = (self.prefetch, self.batch_max)
+            && usize::from(prefetch) < batch_max
+        {
+            reader.fault(&v::PREFETCH, format!("is {prefetch}: it must not be below GRANTONCE_BATCH_MAX, {batch_max}"));
+        }
+        if self.paypal_client_id.is_some() != self.paypal_client_secret.is_some()
+            && v::PAYPAL_CLIENT_SECRET.roles.contains(&role)
+        {
+            reader.fault(&v::PAYPAL_CLIENT_ID, "and GRANTONCE_PAYPAL_CLIENT_SECRET come together");
+        }
+        // Only providers that the receiver serves today: one that is set up for others alone would refuse everything.
+        let is_served = [&v::STRIPE_WEBHOOK_SECRETS, &v::STANDARD_WEBHOOK_SECRETS];
+        if v::STRIPE_WEBHOOK_SECRETS.roles.contains(&role) && is_served.iter().all(|variable| !reader.is_set(variable))
+        {
+            let names: Vec<_> = is_served.iter().map(|variable| variable.name).collect();
+            reader.fault(&v::STRIPE_WEBHOOK_SECRETS, format!("is not set: {role} needs one of {}", names.join(", ")));
+        }
+    }
+
+    pub(super) fn process(&self) -> Option<ProcessConfig> {
+        Some(ProcessConfig {
+            log_format: self.log_format.unwrap_or_else(LogFormat::suited),
+            log_filter: self.log_filter.clone().unwrap_or_default(),
+            metrics_addr: self.metrics_addr?,
+            otlp_endpoint: self.otlp_endpoint.clone(),
+        })
+    }
+
+    pub(super) fn role(&self, role: Role) -> Option<RoleConfig> {
+        Some(match role {
+            Role::Migrate => RoleConfig::Migrate(MigrateConfig {
+                database: self.database.clone()?,
+                broker: self.broker.clone()?,
+                retry_delays: self.retry_delays.clone()?,
+            }),
+            Role::Receiver => RoleConfig::Receiver(self.receiver()?),
+            Role::Worker => RoleConfig::Worker(self.worker()?),
+            Role::Api => RoleConfig::Api(self.api()?),
+            Role::Reconciler => RoleConfig::Reconciler(ReconcilerConfig {
+                database: self.database.clone()?,
+                broker: self.broker.clone()?,
+                livemode: self.livemode?,
+                providers: self.providers()?,
+            }),
+            Role::Ops => RoleConfig::Ops(OpsConfig {
+                addr: self.ops_addr?,
+                database: self.database.clone()?,
+                broker: self.broker.clone()?,
+                tokens: self.ops_tokens.clone(),
+                management_url: self.management_url.clone(),
+                dead_letter_retention: self.dead_letter_retention?,
+            }),
+            Role::All => RoleConfig::All(Box::new(AllConfig {
+                receiver: self.receiver()?,
+                worker: self.worker()?,
+                api: self.api()?,
+            })),
+            Role::Check => RoleConfig::Check(CheckConfig {
+                database: self.database.clone()?,
+                broker: self.broker.clone()?,
+                retry_delays: self.retry_delays.clone()?,
+                management_url: self.management_url.clone(),
+            }),
+            Role::Verify => RoleConfig::Verify(VerifyConfig { database: self.database.clone()? }),
+            Role::Demo => RoleConfig::Demo(DemoConfig {
+                database: self.database.clone()?,
+                broker: self.broker.clone()?,
+                retry_delays: self.retry_delays.clone()?,
+            }),
+        })
+    }
+
+    fn receiver(&self) -> Option<ReceiverConfig> {
+        Some(ReceiverConfig {
+            addr: self.receiver_addr?,
+            broker: self.broker.clone()?,
+            livemode: self.livemode?,
+            secrets: self.secrets.clone(),
+        })
+    }
+
+    fn worker(&self) -> Option<WorkerConfig> {
+        let (workers, messages_max) = (self.workers?, self.batch_max?);
+        Some(WorkerConfig {
+            database: self.database.clone()?,
+            broker: self.broker.clone()?,
+            livemode: self.livemode?,
+            batch: BatchConfig {
+                workers,
+                messages_max,
+                wait: Duration::from_millis(self.batch_wait_ms?),
+                // One batch more than are worked on waits to fill, one more is on its way.
+                prefetch: self
+                    .prefetch
+                    .unwrap_or_else(|| u16::try_from((workers + 2) * messages_max).unwrap_or(u16::MAX)),
+            },
+            retry: RetryConfig { delays: self.retry_delays.clone()?, attempts_max: self.attempts_max? },
+            outage_grace: self.outage_grace?,
+            dispute_policy: self.dispute_policy?,
+            unknown_payments: self.unknown_payments?,
+            inbox_retention: self.inbox_retention?,
+        })
+    }
+
+    fn api(&self) -> Option<ApiConfig> {
+        Some(ApiConfig {
+            addr: self.api_addr?,
+            database: self.database.clone()?,
+            tokens: self.api_tokens.clone(),
+            status_token_key: self.status_token_key.clone()?,
+            cors_origins: self.cors_origins.clone(),
+            providers: self.providers()?,
+        })
+    }
+
+    fn providers(&self) -> Option<ProvidersConfig> {
+        let (stripe_base, paypal_base) = (self.stripe_base.clone()?, self.paypal_base.clone()?);
+        let stripe = self.stripe_key.clone().map(|key| StripeApi { key, base: stripe_base });
+        let paypal = self.paypal_client_id.clone().zip(self.paypal_client_secret.clone());
+        let paypal = paypal.map(|(client_id, client_secret)| PaypalApi { client_id, client_secret, base: paypal_base });
+        Some(ProvidersConfig { stripe, paypal })
+    }
+}

@@ -1,0 +1,414 @@
+//! Every environment variable, once: its name, default, meaning, and who reads it. The parser, the list of known
+//! names and `grantonce --help-config` all come from this table.
+
+use super::Role;
+use std::fmt::Write as _;
+
+/// The prefix of our own variables.
+pub(super) const PREFIX: &str = "GRANTONCE_";
+
+/// What a variable is when it is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// Nothing; a fault in the roles that require it.
+    Unset,
+    /// This text, read like any other.
+    Text(&'static str),
+    /// Worked out, as this says.
+    Derived(&'static str),
+}
+
+/// One environment variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// Its full name.
+    pub name: &'static str,
+    /// Its value where it is not set.
+    pub default: DefaultValue,
+    /// A right value.
+    pub example: &'static str,
+    /// What it decides, with unit and range.
+    pub meaning: &'static str,
+    /// Whether it may come as `NAME_FILE` and is never printed.
+    pub is_secret: bool,
+    /// The roles that read it.
+    pub roles: &'static [Role],
+    /// The roles that do not start without it.
+    pub required_by: &'static [Role],
+}
+
+use DefaultValue::{Derived, Text, Unset};
+use Role::{All, Api, Check, Demo, Migrate, Ops, Receiver, Reconciler, Verify, Worker};
+
+const EVERY: &[Role] = &Role::ALL;
+const SERVING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All, Demo];
+const RECEIVING: &[Role] = &[Receiver, All];
+const WORKING: &[Role] = &[Worker, All];
+const JUDGING: &[Role] = &[Receiver, Worker, Reconciler, All];
+const ASKING: &[Role] = &[Api, Reconciler, All];
+
+const PLAIN: Variable =
+    Variable { name: "", default: Unset, example: "", meaning: "", is_secret: false, roles: EVERY, required_by: &[] };
+const SECRET: Variable = Variable { is_secret: true, ..PLAIN };
+
+pub(super) const DATABASE_URL: Variable = Variable {
+    name: "DATABASE_URL",
+    example: "postgres://grantonce:…@db.example:5432/grantonce",
+    meaning: "Postgres",
+    roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Check, Verify, Demo],
+    required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Check, Verify, Demo],
+    ..SECRET
+};
+pub(super) const AMQP_URL: Variable = Variable {
+    name: "AMQP_URL",
+    example: "amqps://grantonce:…@mq.example:5671/grantonce",
+    meaning: "RabbitMQ; amqps:// for TLS",
+    roles: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Check, Demo],
+    required_by: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Check, Demo],
+    ..SECRET
+};
+pub(super) const RUST_LOG: Variable = Variable {
+    name: "RUST_LOG",
+    default: Derived("info"),
+    example: "info,grantonce=debug",
+    meaning: "what is logged; no setting logs a message's body",
+    ..PLAIN
+};
+pub(super) const OTLP_ENDPOINT: Variable = Variable {
+    name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+    example: "http://collector.example:4318",
+    meaning: "where traces go; none are sent without it",
+    ..PLAIN
+};
+pub(super) const LOG_FORMAT: Variable = Variable {
+    name: "GRANTONCE_LOG_FORMAT",
+    default: Derived("text on a terminal, else json"),
+    example: "json",
+    meaning: "text or json, to stderr",
+    ..PLAIN
+};
+pub(super) const LIVEMODE: Variable = Variable {
+    name: "GRANTONCE_LIVEMODE",
+    example: "true",
+    meaning: "true where real money moves: test events are dropped. false: live events are dead letters",
+    roles: &[Receiver, Worker, Api, Reconciler, All],
+    required_by: JUDGING,
+    ..PLAIN
+};
+pub(super) const RECEIVER_ADDR: Variable = Variable {
+    name: "GRANTONCE_RECEIVER_ADDR",
+    default: Text("0.0.0.0:8080"),
+    example: "0.0.0.0:8080",
+    meaning: "where webhooks come in; port 0 takes a free one",
+    roles: RECEIVING,
+    ..PLAIN
+};
+pub(super) const API_ADDR: Variable = Variable {
+    name: "GRANTONCE_API_ADDR",
+    default: Text("127.0.0.1:8081"),
+    example: "0.0.0.0:8081",
+    meaning: "where the API listens",
+    roles: &[Api, All],
+    ..PLAIN
+};
+pub(super) const OPS_ADDR: Variable = Variable {
+    name: "GRANTONCE_OPS_ADDR",
+    default: Text("127.0.0.1:8082"),
+    example: "127.0.0.1:8082",
+    meaning: "where the console listens",
+    roles: &[Ops],
+    ..PLAIN
+};
+pub(super) const METRICS_ADDR: Variable = Variable {
+    name: "GRANTONCE_METRICS_ADDR",
+    default: Text("127.0.0.1:9090"),
+    example: "0.0.0.0:9090",
+    meaning: "where /metrics, /healthz and /readyz are served",
+    roles: SERVING,
+    ..PLAIN
+};
+pub(super) const API_TOKENS: Variable = Variable {
+    name: "GRANTONCE_API_TOKENS",
+    example: "shop:0f6c…e1,backoffice:77ab…09",
+    meaning: "bearer tokens of the API, name:token by commas; the name scopes idempotency keys; 16 characters or more",
+    roles: &[Api, All],
+    required_by: &[Api, All],
+    ..SECRET
+};
+pub(super) const OPS_TOKENS: Variable = Variable {
+    name: "GRANTONCE_OPS_TOKENS",
+    example: "ada:0f6c…e1,grace:77ab…09",
+    meaning: "bearer tokens of the console, name:token by commas; the name goes to the audit log; 16 characters or more",
+    roles: &[Ops],
+    required_by: &[Ops],
+    ..SECRET
+};
+pub(super) const STATUS_TOKEN_KEY: Variable = Variable {
+    name: "GRANTONCE_STATUS_TOKEN_KEY",
+    example: "the output of: openssl rand -hex 32",
+    meaning: "key of the orders' status tokens; 32 characters or more; the same in every API process",
+    roles: &[Api, All],
+    required_by: &[Api, All],
+    ..SECRET
+};
+pub(super) const CORS_ORIGINS: Variable = Variable {
+    name: "GRANTONCE_CORS_ORIGINS",
+    example: "https://shop.example,https://www.shop.example",
+    meaning: "origins of pages that may read an order's status, by commas",
+    roles: &[Api, All],
+    ..PLAIN
+};
+pub(super) const STRIPE_WEBHOOK_SECRETS: Variable = Variable {
+    name: "GRANTONCE_STRIPE_WEBHOOK_SECRETS",
+    example: "whsec_…,whsec_…",
+    meaning: "signing secrets of Stripe endpoints, by commas: several while one is rolled",
+    roles: RECEIVING,
+    ..SECRET
+};
+pub(super) const STRIPE_API_KEY: Variable = Variable {
+    name: "GRANTONCE_STRIPE_API_KEY",
+    example: "sk_live_…",
+    meaning: "Stripe's secret or restricted key; must agree with LIVEMODE",
+    roles: ASKING,
+    ..SECRET
+};
+pub(super) const STRIPE_API_BASE: Variable = Variable {
+    name: "GRANTONCE_STRIPE_API_BASE",
+    default: Text("https://api.stripe.com"),
+    example: "https://api.stripe.com",
+    meaning: "Stripe's API",
+    roles: ASKING,
+    ..PLAIN
+};
+pub(super) const PAYPAL_WEBHOOK_IDS: Variable = Variable {
+    name: "GRANTONCE_PAYPAL_WEBHOOK_IDS",
+    example: "1JE4291016473214C",
+    meaning: "ids of PayPal webhook subscriptions, by commas",
+    roles: RECEIVING,
+    ..PLAIN
+};
+pub(super) const PAYPAL_CLIENT_ID: Variable = Variable {
+    name: "GRANTONCE_PAYPAL_CLIENT_ID",
+    example: "AeA1QIZXiflr1_…",
+    meaning: "PayPal's client id; set together with the client secret",
+    roles: ASKING,
+    ..PLAIN
+};
+pub(super) const PAYPAL_CLIENT_SECRET: Variable = Variable {
+    name: "GRANTONCE_PAYPAL_CLIENT_SECRET",
+    example: "ECYYrrSHdKfk_…",
+    meaning: "PayPal's client secret",
+    roles: ASKING,
+    ..SECRET
+};
+pub(super) const PAYPAL_API_BASE: Variable = Variable {
+    name: "GRANTONCE_PAYPAL_API_BASE",
+    default: Text("https://api-m.paypal.com"),
+    example: "https://api-m.sandbox.paypal.com",
+    meaning: "PayPal's API",
+    roles: ASKING,
+    ..PLAIN
+};
+pub(super) const PAYPAL_CERT_HOSTS: Variable = Variable {
+    name: "GRANTONCE_PAYPAL_CERT_HOSTS",
+    default: Text("api.paypal.com,api.sandbox.paypal.com"),
+    example: "api.paypal.com",
+    meaning: "hosts that PayPal's signing certificates may come from, by commas",
+    roles: RECEIVING,
+    ..PLAIN
+};
+pub(super) const ADYEN_HMAC_KEYS: Variable = Variable {
+    name: "GRANTONCE_ADYEN_HMAC_KEYS",
+    example: "44782DEF547AAA06…",
+    meaning: "HMAC keys of Adyen webhooks in hex, by commas",
+    roles: RECEIVING,
+    ..SECRET
+};
+pub(super) const STANDARD_WEBHOOK_SECRETS: Variable = Variable {
+    name: "GRANTONCE_STANDARD_WEBHOOK_SECRETS",
+    example: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    meaning: "secrets of Standard Webhooks senders, whsec_ and base64, by commas",
+    roles: RECEIVING,
+    ..SECRET
+};
+pub(super) const WORKERS: Variable = Variable {
+    name: "GRANTONCE_WORKERS",
+    default: Text("3"),
+    example: "3",
+    meaning: "batches worked on at once in one process, 1 to 32",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const BATCH_MAX: Variable = Variable {
+    name: "GRANTONCE_BATCH_MAX",
+    default: Text("250"),
+    example: "250",
+    meaning: "messages in one transaction, 1 to 1000",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const BATCH_WAIT_MS: Variable = Variable {
+    name: "GRANTONCE_BATCH_WAIT_MS",
+    default: Text("5"),
+    example: "5",
+    meaning: "milliseconds that a batch waits to fill, 0 to 1000",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const PREFETCH: Variable = Variable {
+    name: "GRANTONCE_PREFETCH",
+    default: Derived("(WORKERS + 2) × BATCH_MAX"),
+    example: "1250",
+    meaning: "deliveries that the broker hands out ahead, BATCH_MAX to 65535",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const RETRY_DELAYS: Variable = Variable {
+    name: "GRANTONCE_RETRY_DELAYS",
+    default: Text("5s,1m,10m"),
+    example: "5s,1m,10m",
+    meaning: "how long a message of an unknown order waits, by attempt; 1 to 10 of them, ascending, 100ms to 24h each; \
+              every one is a queue, so run migrate after a change",
+    roles: &[Migrate, Worker, All, Check, Demo],
+    ..PLAIN
+};
+pub(super) const MAX_ATTEMPTS: Variable = Variable {
+    name: "GRANTONCE_MAX_ATTEMPTS",
+    default: Text("10"),
+    example: "10",
+    meaning: "tries to find a message's order before it is a dead letter, 1 to 1000; the last delay repeats",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const INBOX_RETENTION: Variable = Variable {
+    name: "GRANTONCE_INBOX_RETENTION",
+    default: Text("90d"),
+    example: "90d",
+    meaning: "how long message ids are kept, 1d to 3650d; a grant is unique for ever all the same",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const DEAD_LETTER_RETENTION: Variable = Variable {
+    name: "GRANTONCE_DEAD_LETTER_RETENTION",
+    default: Text("400d"),
+    example: "400d",
+    meaning: "how long settled dead letters are kept, 1d to 3650d",
+    roles: &[Ops],
+    ..PLAIN
+};
+pub(super) const OUTAGE_GRACE: Variable = Variable {
+    name: "GRANTONCE_OUTAGE_GRACE",
+    default: Text("10s"),
+    example: "10s",
+    meaning: "how long deliveries are held while Postgres is away before they are given back, 100ms to 60s",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const DISPUTE_POLICY: Variable = Variable {
+    name: "GRANTONCE_DISPUTE_POLICY",
+    default: Text("hold"),
+    example: "hold",
+    meaning: "when a dispute takes the credits: hold (while it is open) or lost (only when it is lost)",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const UNKNOWN_PAYMENTS: Variable = Variable {
+    name: "GRANTONCE_UNKNOWN_PAYMENTS",
+    default: Text("dead_letter"),
+    example: "ignore",
+    meaning: "messages without our order id that match no order after the last retry: dead_letter or ignore",
+    roles: WORKING,
+    ..PLAIN
+};
+pub(super) const MANAGEMENT_URL: Variable = Variable {
+    name: "GRANTONCE_MANAGEMENT_URL",
+    example: "http://monitor:…@mq.example:15672",
+    meaning: "RabbitMQ's HTTP API, for what AMQP cannot show",
+    roles: &[Check, Ops],
+    ..SECRET
+};
+
+/// Every variable, in the order in which they are explained.
+pub const VARIABLES: &[&Variable] = &[
+    &DATABASE_URL,
+    &AMQP_URL,
+    &LIVEMODE,
+    &RECEIVER_ADDR,
+    &API_ADDR,
+    &OPS_ADDR,
+    &METRICS_ADDR,
+    &STRIPE_WEBHOOK_SECRETS,
+    &STANDARD_WEBHOOK_SECRETS,
+    &PAYPAL_WEBHOOK_IDS,
+    &PAYPAL_CERT_HOSTS,
+    &ADYEN_HMAC_KEYS,
+    &API_TOKENS,
+    &STATUS_TOKEN_KEY,
+    &CORS_ORIGINS,
+    &OPS_TOKENS,
+    &STRIPE_API_KEY,
+    &STRIPE_API_BASE,
+    &PAYPAL_CLIENT_ID,
+    &PAYPAL_CLIENT_SECRET,
+    &PAYPAL_API_BASE,
+    &WORKERS,
+    &BATCH_MAX,
+    &BATCH_WAIT_MS,
+    &PREFETCH,
+    &RETRY_DELAYS,
+    &MAX_ATTEMPTS,
+    &OUTAGE_GRACE,
+    &DISPUTE_POLICY,
+    &UNKNOWN_PAYMENTS,
+    &INBOX_RETENTION,
+    &DEAD_LETTER_RETENTION,
+    &MANAGEMENT_URL,
+    &LOG_FORMAT,
+    &RUST_LOG,
+    &OTLP_ENDPOINT,
+];
+
+/// The text of `grantonce --help-config`.
+pub fn help() -> String {
+    let mut page = String::from(
+        "Configuration is read from the environment. An unknown GRANTONCE_ name, a missing or a malformed value ends\n\
+         the process with code 2; all faults are listed at once.\n\
+         A secret may come as a file: set NAME_FILE to its path instead of NAME.\n",
+    );
+    for variable in VARIABLES {
+        let default = match variable.default {
+            Unset => String::new(),
+            Text(text) | Derived(text) => format!(" [default: {text}]"),
+        };
+        let secret = if variable.is_secret { " [secret, or NAME_FILE]" } else { "" };
+        let example = if variable.default == Text(variable.example) {
+            String::new()
+        } else {
+            format!("\n      for example: {}", variable.example)
+        };
+        let _ = write!(
+            page,
+            "\n  {}{default}{secret}\n      {}{example}\n      roles: {}\n",
+            variable.name,
+            variable.meaning,
+            roles(variable)
+        );
+    }
+    page
+}
+
+/// The roles that read a variable; those that do not start without it are marked.
+fn roles(variable: &Variable) -> String {
+    if variable.roles == EVERY {
+        return "every one".to_owned();
+    }
+    let names: Vec<_> = variable
+        .roles
+        .iter()
+        .map(|role| {
+            let mark = if variable.required_by.contains(role) { " (required)" } else { "" };
+            format!("{role}{mark}")
+        })
+        .collect();
+    names.join(", ")
+}

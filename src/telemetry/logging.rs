@@ -1,0 +1,187 @@
+//! Log lines. Each has an `event`, ids and a cause; never a body, a signature or a secret.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::str::FromStr;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Registry};
+
+/// What is logged where `RUST_LOG` says nothing. Postgres' notices ("relation exists, skipping") tell an operator
+/// nothing.
+const FILTER_DEFAULT: &str = "info,sqlx::postgres::notice=warn";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// Text where stderr is a terminal, else JSON.
+    pub fn suited() -> Self {
+        if std::io::stderr().is_terminal() { Self::Text } else { Self::Json }
+    }
+}
+
+/// What is logged: the directives of `RUST_LOG`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self(FILTER_DEFAULT.to_owned())
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = tracing_subscriber::filter::ParseError;
+    fn from_str(directives: &str) -> Result<Self, Self::Err> {
+        parse(directives)?;
+        Ok(Self(directives.to_owned()))
+    }
+}
+
+fn parse(directives: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    EnvFilter::builder().with_default_directive(LevelFilter::ERROR.into()).parse(directives)
+}
+
+/// Logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("logging was set up before")]
+pub struct LoggingError(#[from] TryInitError);
+
+/// Sends the process's log lines to stderr. Once a process.
+pub fn init_logging(format: LogFormat, filter: &LogFilter) -> Result<(), LoggingError> {
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    subscriber(format, filter, colours, std::io::stderr).try_init()?;
+    Ok(())
+}
+
+fn subscriber<W>(format: LogFormat, filter: &LogFilter, colours: bool, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let directives = parse(&filter.0).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
+    let filter = directives.and(filter_fn(|metadata| !may_hold_bodies(metadata)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
+    };
+    Registry::default().with(lines.with_filter(filter))
+}
+
+/// Whether a line of the AMQP client may show a message's body or the broker's password: it logs a returned message
+/// whole, at WARN, and every frame whole at TRACE. No setting of `RUST_LOG` brings these back.
+fn may_hold_bodies(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    target.starts_with("lapin::returned_messages") || (target.starts_with("lapin") && *metadata.level() == Level::TRACE)
+}
+
+/// An error and what caused it, in one line: `cannot connect: connection refused`.
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Many libraries' errors say their cause themselves.
+        if !line.ends_with(&cause_text) {
+            let _ = write!(line, ": {cause_text}");
+        }
+        next = cause.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, filter: &LogFilter, say: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        tracing::subscriber::with_default(subscriber(format, filter, false, move || writer.clone()), say);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_filter_brings_bodies_into_the_log() {
+        for filter in ["trace", "lapin=trace", "lapin::returned_messages=warn", "lapin::returned_messages=trace,info"] {
+            let said = logged(LogFormat::Text, &filter.parse().unwrap(), || {
+                tracing::warn!(target: "lapin::returned_messages", message = "body one");
+                tracing::error!(target: "lapin::returned_messages", "body two");
+                tracing::trace!(target: "lapin::channels", "body three");
+                tracing::error!(target: "lapin::channels", "what an operator needs");
+            });
+            assert!(!said.contains("body"), "{filter}: {said}");
+            assert!(said.contains("what an operator needs"), "{filter}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_default_shows_info_and_hides_statements() {
+        let said = logged(LogFormat::Text, &LogFilter::default(), || {
+            tracing::info!(event = "listening", "shown one");
+            tracing::debug!("hidden");
+            tracing::debug!(target: "sqlx::query", "hidden");
+            tracing::info!(target: "sqlx::postgres::notice", "hidden");
+            tracing::warn!(target: "sqlx::query", "shown two");
+        });
+        assert!(said.contains("shown one") && said.contains("shown two") && !said.contains("hidden"), "{said}");
+    }
+
+    #[test]
+    fn json_has_the_fields_at_the_top() {
+        let said = logged(LogFormat::Json, &LogFilter::default(), || {
+            tracing::info!(event = "listening", listener = "receiver", address = %"127.0.0.1:80", "listening");
+        });
+        let line: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(line["event"], "listening");
+        assert_eq!(line["listener"], "receiver");
+        assert_eq!(line["address"], "127.0.0.1:80");
+        assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn a_filter_is_checked() {
+        assert!("info,lapin=debug".parse::<LogFilter>().is_ok());
+        assert!("info,=".parse::<LogFilter>().is_err());
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] Middle);
+        #[derive(Debug, thiserror::Error)]
+        #[error("middle: {0}")]
+        struct Middle(#[source] io::Error);
+        let error = Outer(Middle(io::Error::other("inner")));
+        assert_eq!(causes(&error), "outer: middle: inner");
+    }
+}
