@@ -6,6 +6,7 @@ use crate::domain::{
     CaptureState, Currency, DisputeState, FactId, MessageId, Money, MoneyError, OrderId, PaymentEvent, PaymentId,
     PaymentStatus, Provider, ProviderAccount, RELATED_IDS_MAX, RefundState,
 };
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
@@ -60,6 +61,14 @@ pub enum DecodeError {
         /// The body's provider.
         provider: Provider,
     },
+    /// The body speaks for a provider that its sender's secret does not stand for.
+    #[error("provider is \"{provider}\"; what comes in here must say \"{expected}\"")]
+    ForeignProvider {
+        /// The body's provider.
+        provider: Provider,
+        /// What the secret stands for.
+        expected: Provider,
+    },
     /// From the future.
     #[error("occurred_at is {occurred_at}, more than a day ahead of our clock")]
     FromTheFuture {
@@ -68,10 +77,11 @@ pub enum DecodeError {
     },
 }
 
+/// `Id` is [`MessageId`], or [`Unheeded`] where the sender's own id does not count.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct Wire<Id> {
     provider: Provider,
-    message_id: MessageId,
+    message_id: Id,
     payment_id: PaymentId,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     related_ids: Vec<PaymentId>,
@@ -84,6 +94,9 @@ struct Wire {
     occurred_at: OffsetDateTime,
     livemode: bool,
 }
+
+/// Anything at all, or nothing.
+type Unheeded = Option<IgnoredAny>;
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -207,33 +220,57 @@ pub fn encode(event: &PaymentEvent) -> Vec<u8> {
 
 /// Reads and checks a body of the contract. Unknown fields are passed over: a sender may be newer than we are.
 pub fn decode(body: &[u8], now: OffsetDateTime) -> Result<PaymentEvent, DecodeError> {
-    if body.len() > BODY_BYTES_MAX {
-        return Err(DecodeError::TooLong { bytes: body.len() });
-    }
-    let wire: Wire = match serde_json::from_slice(body) {
-        Ok(wire) => wire,
-        // Once more, slowly, to name the field.
-        Err(_) => {
-            let mut json = serde_json::Deserializer::from_slice(body);
-            let wire = serde_path_to_error::deserialize(&mut json).map_err(DecodeError::Form)?;
-            json.end().map_err(|trailing| DecodeError::Form(no_path(trailing)))?;
-            wire
-        }
-    };
-    if wire.related_ids.len() > RELATED_IDS_MAX {
-        return Err(DecodeError::TooManyRelatedIds { count: wire.related_ids.len() });
-    }
+    let wire: Wire<MessageId> = parse(body)?;
     let own_id =
         wire.message_id.as_str().strip_prefix(wire.provider.as_str()).is_some_and(|rest| rest.starts_with(':'));
     if !own_id {
         return Err(DecodeError::ForeignMessageId { provider: wire.provider });
+    }
+    check(wire, now, |own| own)
+}
+
+/// Like [`decode`], for a body whose sender is believed no further than its secret goes: it must speak for `provider`,
+/// and is known by `message_id`, whatever its own says.
+pub fn decode_as(
+    body: &[u8],
+    now: OffsetDateTime,
+    provider: &Provider,
+    message_id: MessageId,
+) -> Result<PaymentEvent, DecodeError> {
+    let wire: Wire<Unheeded> = parse(body)?;
+    if wire.provider != *provider {
+        return Err(DecodeError::ForeignProvider { provider: wire.provider, expected: provider.clone() });
+    }
+    check(wire, now, |_unheeded| message_id)
+}
+
+fn parse<Id: DeserializeOwned>(body: &[u8]) -> Result<Wire<Id>, DecodeError> {
+    if body.len() > BODY_BYTES_MAX {
+        return Err(DecodeError::TooLong { bytes: body.len() });
+    }
+    serde_json::from_slice(body).or_else(|_| {
+        // Once more, slowly, to name the field.
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let wire = serde_path_to_error::deserialize(&mut json).map_err(DecodeError::Form)?;
+        json.end().map_err(|trailing| DecodeError::Form(no_path(trailing)))?;
+        Ok(wire)
+    })
+}
+
+fn check<Id>(
+    wire: Wire<Id>,
+    now: OffsetDateTime,
+    message_id: impl FnOnce(Id) -> MessageId,
+) -> Result<PaymentEvent, DecodeError> {
+    if wire.related_ids.len() > RELATED_IDS_MAX {
+        return Err(DecodeError::TooManyRelatedIds { count: wire.related_ids.len() });
     }
     if wire.occurred_at > now + CLOCK_AHEAD_MAX {
         return Err(DecodeError::FromTheFuture { occurred_at: wire.occurred_at });
     }
     Ok(PaymentEvent {
         provider: wire.provider,
-        message_id: wire.message_id,
+        message_id: message_id(wire.message_id),
         payment_id: wire.payment_id,
         related_ids: wire.related_ids,
         provider_account: wire.provider_account,
@@ -334,6 +371,26 @@ mod tests {
         assert!(decode(b"{} trailing", NOW).is_err());
         assert!(decode(&[b'['; 100_000], NOW).is_err(), "deep nesting is an error, not a stack overflow");
         assert!(matches!(decode(&vec![b' '; BODY_BYTES_MAX + 1], NOW), Err(DecodeError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_senders_own_id_does_not_count_where_its_secret_names_it() {
+        use serde_json::json;
+        let stripe = Provider::STRIPE;
+        let as_ours = |body: &[u8]| decode_as(body, NOW, &stripe, MessageId::new("stripe::mine").unwrap());
+        for id in [json!("stripe::evt_1"), json!("standard::evt_1"), json!(7), json!(null), json!({"a": [1]})] {
+            assert_eq!(as_ours(&body(json!({"message_id": id}))).unwrap().message_id.as_str(), "stripe::mine");
+        }
+        let mut without: serde_json::Value = serde_json::from_slice(&body(json!({}))).unwrap();
+        without.as_object_mut().unwrap().remove("message_id");
+        let without = serde_json::to_vec(&without).unwrap();
+        assert!(as_ours(&without).is_ok());
+        assert!(decode(&without, NOW).unwrap_err().to_string().contains("missing field `message_id`"));
+        assert!(matches!(
+            as_ours(&body(json!({"provider": "adyen"}))),
+            Err(DecodeError::ForeignProvider { expected, .. }) if expected == stripe
+        ));
+        assert!(as_ours(&body(json!({"payment_id": ""}))).unwrap_err().to_string().contains("payment_id"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::text::{TextError, check_id};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -89,12 +90,25 @@ text_id!(
     ID_BYTES_MAX
 );
 
+impl MessageId {
+    /// For a message that brought no id which could be kept: `<provider>::sha256-<digest in hex>`, the digest being that
+    /// of its body. At most 105 bytes.
+    pub fn from_digest(provider: &Provider, sha256: [u8; 32]) -> Self {
+        Self(format!("{provider}::sha256-{}", hex::encode(sha256)))
+    }
+}
+
 /// A payment provider's name as it stands in routing keys: `stripe`, `paypal`, `adyen`, `standard`, or a relay's own.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
-pub struct Provider(String);
+pub struct Provider(Cow<'static, str>);
 
 impl Provider {
+    /// Stripe.
+    pub const STRIPE: Self = Self(Cow::Borrowed("stripe"));
+    /// Whoever holds a secret of our Standard Webhooks endpoint.
+    pub const STANDARD: Self = Self(Cow::Borrowed("standard"));
+
     /// Longest name, in bytes.
     pub const BYTES_MAX: usize = 32;
 
@@ -106,7 +120,7 @@ impl Provider {
         let ok = matches!(bytes.first(), Some(b'a'..=b'z' | b'0'..=b'9'))
             && bytes.len() <= Self::BYTES_MAX
             && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
-        if ok { Ok(Self(text)) } else { Err(TextError::BadForm(FORM)) }
+        if ok { Ok(Self(Cow::Owned(text))) } else { Err(TextError::BadForm(FORM)) }
     }
 
     /// The name itself.
@@ -180,6 +194,17 @@ mod tests {
         for bad in ["", "Stripe", "a.b", "#", "*", "-a", "ä", &"x".repeat(33)] {
             assert!(Provider::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_made_without_a_check_would_pass_it() {
+        for known in [Provider::STRIPE, Provider::STANDARD] {
+            assert_eq!(Provider::new(known.as_str()), Ok(known));
+        }
+        let longest = Provider::new("x".repeat(Provider::BYTES_MAX)).unwrap();
+        let id = MessageId::from_digest(&longest, [255; 32]);
+        assert_eq!(id.as_str().len(), 105);
+        assert_eq!(MessageId::new(id.as_str()), Ok(id));
     }
 
     #[test]

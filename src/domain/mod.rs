@@ -21,4 +21,4 @@ pub use reason::{Reason, Refusal};
 pub use status::{
     CaptureState, DisputePolicy, DisputeState, PaymentEvent, PaymentStatus, RELATED_IDS_MAX, RefundState,
 };
-pub use text::TextError;
+pub use text::{TextError, tidy};

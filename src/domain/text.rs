@@ -45,9 +45,9 @@ pub(super) fn check_id(text: &str, max_bytes: usize) -> Result<(), TextError> {
     Ok(())
 }
 
-/// Makes a free text (a provider's failure reason) safe to keep: control characters become blanks, and it ends
+/// Makes a free text (a provider's failure reason, a dead letter's detail) safe to keep: control characters become blanks, and it ends
 /// at a character boundary within `max_bytes`.
-pub(super) fn tidy(text: &str, max_bytes: usize) -> String {
+pub fn tidy(text: &str, max_bytes: usize) -> String {
     let mut tidy = String::with_capacity(text.len().min(max_bytes));
     for c in text.trim().chars() {
         let c = if c.is_control() { ' ' } else { c };

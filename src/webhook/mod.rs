@@ -1,0 +1,176 @@
+//! Webhooks: from what a request brought to what it says of a payment.
+//!
+//! [`Unverified`] → [`Keys::verify`] → [`Verified`] → [`Verified::translate`] → [`Translation`]. The raw bytes are
+//! verified before anything is parsed, and only a verified request can be translated. Nothing here waits, reads a clock
+//! or talks to anything: the time to judge by comes in with the request.
+//!
+//! A provider is one file, and one line in the table below.
+
+mod json;
+mod keys;
+mod rejection;
+pub mod sign;
+mod signature;
+mod standard;
+mod stripe;
+
+pub use keys::{KeyError, KeyFault, Keys};
+pub use rejection::{Rejection, TOLERANCE_SECONDS};
+
+use crate::domain::{MessageId, PaymentEvent, Provider, tidy};
+use sha2::{Digest, Sha256};
+use signature::Mac;
+use time::OffsetDateTime;
+
+/// Longest [`Translation::Untranslatable`] detail, in bytes: it becomes a header of the dead letter.
+const DETAIL_BYTES_MAX: usize = 500;
+
+/// Longest [`Translation::Ignored`] kind, in bytes: it becomes a metric's label.
+const KIND_BYTES_MAX: usize = 80;
+
+macro_rules! endpoints {
+    ($($(#[$doc:meta])* $name:ident => $door:path,)+) => {
+        /// The endpoints of `POST /webhooks/{path}`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Endpoint {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Endpoint {
+            /// Every endpoint.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            fn door(self) -> &'static Door {
+                match self {
+                    $(Self::$name => &$door,)+
+                }
+            }
+        }
+    };
+}
+
+endpoints! {
+    /// Stripe's snapshot events.
+    Stripe => stripe::DOOR,
+    /// Standard Webhooks 1.0 whose body is our own `payment-status.v1`.
+    Standard => standard::DOOR,
+}
+
+impl Endpoint {
+    /// The endpoint of a path segment, if there is one.
+    pub fn from_path(path: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|endpoint| endpoint.path() == path)
+    }
+
+    /// The path segment; message ids begin with it.
+    pub fn path(self) -> &'static str {
+        self.provider().as_str()
+    }
+
+    /// The provider that a key of this endpoint speaks for, and no other.
+    pub fn provider(self) -> &'static Provider {
+        &self.door().provider
+    }
+}
+
+/// What a provider's file has to offer.
+struct Door {
+    /// Its name, which is also the path segment.
+    provider: Provider,
+    /// Takes one configured secret.
+    key: fn(&str) -> Result<Mac, KeyFault>,
+    /// Checks the signature and its time; gives the delivery's id where a header carries it. `'a` is the request's.
+    verify: for<'a> fn(&[Mac], &Unverified<'a>) -> Result<Option<&'a str>, Rejection>,
+    /// Says what a verified body means.
+    translate: fn(&Verified<'_>) -> Translation,
+}
+
+/// What a request brought, as it came. Nobody knows yet who sent it.
+#[derive(Clone, Copy)]
+pub struct Unverified<'a> {
+    /// Its headers.
+    pub headers: &'a http::HeaderMap,
+    /// Its body, byte for byte. The caller has bounded its length.
+    pub body: &'a [u8],
+    /// The time it is judged at.
+    pub now: OffsetDateTime,
+}
+
+/// A request whose signature was found good. Made by [`Keys::verify`].
+pub struct Verified<'a> {
+    endpoint: Endpoint,
+    body: &'a [u8],
+    delivery_id: Option<&'a str>,
+    now: OffsetDateTime,
+}
+
+/// What a verified request says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Translation {
+    /// Publish these.
+    Events(Vec<PaymentEvent>),
+    /// Genuine, but none of our business: it says nothing of a payment that could be paid. To be acknowledged and counted.
+    Ignored {
+        /// What it was; printable ASCII, at most 80 bytes. As many values as the provider has event types.
+        kind: String,
+    },
+    /// Genuine, but we cannot tell what it says. Becomes a dead letter with its raw body.
+    Untranslatable {
+        /// Formed like any other where the event's own id can be used, else from a digest of the body.
+        message_id: MessageId,
+        /// Whether real money moved, where the body says so.
+        livemode: Option<bool>,
+        /// The cause in a sentence that names the field, for an operator; at most 500 bytes.
+        detail: String,
+    },
+}
+
+impl Translation {
+    fn ignored(kind: &str) -> Self {
+        let fits = kind.len() <= KIND_BYTES_MAX && kind.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        Self::Ignored { kind: if fits { kind } else { "other" }.to_owned() }
+    }
+}
+
+impl<'a> Verified<'a> {
+    /// A body that was verified when it came in and was kept since, as the dead letter with this `message_id`: it is
+    /// translated anew, for instance by a newer version of this room. The caller vouches for it; a request from outside
+    /// must never come this way.
+    pub fn kept(endpoint: Endpoint, message_id: &'a MessageId, body: &'a [u8], now: OffsetDateTime) -> Self {
+        let delivery_id =
+            message_id.as_str().strip_prefix(endpoint.path()).and_then(|without_path| without_path.strip_prefix("::"));
+        Self { endpoint, body, delivery_id, now }
+    }
+
+    /// The endpoint that it came to.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
+    /// What it says. Never fails: what is genuine is never lost.
+    pub fn translate(&self) -> Translation {
+        (self.endpoint.door().translate)(self)
+    }
+
+    /// `<path>:<account>:<event>`, or why that is no id that can be kept. The account, empty where it is our own, must
+    /// hold no colon.
+    fn message_id(&self, account: &str, event: &str) -> Result<MessageId, String> {
+        if event.is_empty() {
+            return Err("must not be empty".to_owned());
+        }
+        MessageId::new(format!("{}:{account}:{event}", self.endpoint.path()))
+            .map_err(|fault| format!("the message id formed from it {fault}"))
+    }
+
+    fn untranslatable(&self, message_id: Option<MessageId>, livemode: Option<bool>, detail: &str) -> Translation {
+        let from_digest = || MessageId::from_digest(self.endpoint.provider(), Sha256::digest(self.body).into());
+        Translation::Untranslatable {
+            message_id: message_id.unwrap_or_else(from_digest),
+            livemode,
+            detail: tidy(detail, DETAIL_BYTES_MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Standard Webhooks 1.0 (<https://www.standardwebhooks.com>), whose body is our own `payment-status.v1`.
+//!
+//! The few lines are our own: the crate `standardwebhooks` (1.0.1, of 2024) reads the system's clock, takes the first of
+//! duplicated headers, knows no `svix-` names, and refuses bodies that are not UTF-8 instead of handing them on.
+
+use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
+use super::{Door, KeyFault, Rejection, Translation, Unverified, Verified};
+use crate::domain::Provider;
+use crate::message;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::Value;
+
+pub(super) static DOOR: Door = Door { provider: Provider::STANDARD, key, verify, translate };
+
+/// The specification's least length of a symmetric secret.
+const KEY_BYTES_MIN: usize = 24;
+
+/// Secrets are copied by hand, and padding gets lost.
+const BASE64_SECRET: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The names of one family's headers.
+struct Names {
+    id: &'static str,
+    timestamp: &'static str,
+    signature: &'static str,
+}
+
+/// The specification's names.
+const WEBHOOK: Names = Names { id: "webhook-id", timestamp: "webhook-timestamp", signature: "webhook-signature" };
+/// The same as Svix sends them, whose scheme became the specification.
+const SVIX: Names = Names { id: "svix-id", timestamp: "svix-timestamp", signature: "svix-signature" };
+
+/// What one family's headers said.
+#[derive(PartialEq, Eq)]
+struct Signed<'a> {
+    id: &'a str,
+    timestamp: &'a str,
+    signatures: &'a str,
+}
+
+fn key(secret: &str) -> Result<Mac, KeyFault> {
+    if secret.is_empty() {
+        return Err(KeyFault::Empty);
+    }
+    if !secret.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(KeyFault::BadCharacter);
+    }
+    let encoded = secret.strip_prefix("whsec_").ok_or(KeyFault::NoPrefix)?;
+    let key = BASE64_SECRET.decode(encoded).map_err(|_| KeyFault::NotBase64)?;
+    if key.len() < KEY_BYTES_MIN {
+        return Err(KeyFault::TooShort { min_bytes: KEY_BYTES_MIN });
+    }
+    Mac::new(&key)
+}
+
+fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>, Rejection> {
+    // A sender may write both families, but then both must say the same; a family in parts is never completed from the
+    // other one. So there is no request of which two readers could take two different ids or times.
+    let signed = match (family(request, &WEBHOOK)?, family(request, &SVIX)?) {
+        (Some(webhook), Some(svix)) if webhook == svix => webhook,
+        (Some(_), Some(_)) => return Err(malformed(SVIX.id, "and its like say something else than the webhook- ones")),
+        (Some(signed), None) | (None, Some(signed)) => signed,
+        (None, None) => return Err(Rejection::SignatureMissing),
+    };
+    let timestamp = unix_seconds(signed.timestamp)
+        .ok_or(malformed(WEBHOOK.timestamp, "must be whole seconds since 1970, in digits only"))?;
+    // `v1a` is Ed25519, for which we have no key; what cannot be decoded matches nothing.
+    let tags: Vec<Tag> = signed
+        .signatures
+        .split(' ')
+        .filter_map(|signature| signature.strip_prefix("v1,"))
+        .filter_map(|encoded| BASE64_STANDARD.decode(encoded).ok()?.try_into().ok())
+        .collect();
+    check(macs, &[signed.id.as_bytes(), signed.timestamp.as_bytes(), request.body], &tags)?;
+    check_time(timestamp, request.now)?;
+    Ok(Some(signed.id))
+}
+
+/// The headers of one family: all three, or none.
+fn family<'a>(request: &Unverified<'a>, names: &Names) -> Result<Option<Signed<'a>>, Rejection> {
+    let id = single(request, names.id)?;
+    let timestamp = single(request, names.timestamp)?;
+    let signatures = single(request, names.signature)?;
+    let (id, timestamp, signatures) = match (id, timestamp, signatures) {
+        (None, None, None) => return Ok(None),
+        (Some(id), Some(timestamp), Some(signatures)) => (id, timestamp, signatures),
+        (_, _, None) => return Err(Rejection::SignatureMissing),
+        (None, _, Some(_)) => return Err(malformed(names.id, "is missing")),
+        (Some(_), None, Some(_)) => return Err(malformed(names.timestamp, "is missing")),
+    };
+    // "It's important that both the message id and the timestamp … not be allowed to include any `.`" (specification 1.0):
+    // the full stop parts them from the body, and one signature must not fit two partings.
+    if !id.bytes().all(|b| b.is_ascii_graphic() && b != b'.') {
+        return Err(malformed(names.id, "must be printable ASCII without blanks and full stops"));
+    }
+    Ok(Some(Signed { id, timestamp, signatures }))
+}
+
+fn malformed(header: &'static str, fault: &'static str) -> Rejection {
+    Rejection::SignatureMalformed { header, fault }
+}
+
+fn translate(verified: &Verified<'_>) -> Translation {
+    let livemode = || serde_json::from_slice::<Value>(verified.body).ok()?.get("livemode")?.as_bool();
+    // The id is stable over all attempts of one delivery. The body's own is not looked at.
+    let message_id = match verified.message_id("", verified.delivery_id.unwrap_or_default()) {
+        Ok(message_id) => message_id,
+        Err(fault) => return verified.untranslatable(None, livemode(), &format!("{}: {fault}", WEBHOOK.id)),
+    };
+    match message::decode_as(verified.body, verified.now, &DOOR.provider, message_id.clone()) {
+        Ok(event) => Translation::Events(vec![event]),
+        Err(error) => verified.untranslatable(Some(message_id), livemode(), &error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

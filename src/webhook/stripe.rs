@@ -1,0 +1,298 @@
+//! Stripe: its signature, and what its snapshot events say of a payment.
+//!
+//! Rules from <https://docs.stripe.com/webhooks>, <https://docs.stripe.com/api/events/types> and
+//! <https://docs.stripe.com/currencies>.
+
+use super::json::{Object, Odd};
+use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
+use super::{Door, KeyFault, Rejection, Translation, Unverified, Verified};
+use crate::domain::{
+    CaptureState, Currency, DisputeState, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider,
+    ProviderAccount, RefundState,
+};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+pub(super) static DOOR: Door = Door { provider: Provider::STRIPE, key, verify, translate };
+
+const HEADER: &str = "stripe-signature";
+
+/// The `object` of an event that says only that something happened.
+const THIN_EVENT: &str = "v2.core.event";
+
+fn key(secret: &str) -> Result<Mac, KeyFault> {
+    if !secret.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(KeyFault::BadCharacter);
+    }
+    Mac::new(secret.as_bytes())
+}
+
+/// `t=<unix>,v1=<hex>[,v1=…][,v0=…]`: two `v1` while a secret is rolled; `v0` is a test signature and never counts.
+fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>, Rejection> {
+    let malformed = |fault| Rejection::SignatureMalformed { header: HEADER, fault };
+    let header = single(request, HEADER)?.ok_or(Rejection::SignatureMissing)?;
+    let mut time = None;
+    let mut has_v1 = false;
+    let mut tags: Vec<Tag> = Vec::new();
+    for item in header.split(',') {
+        match item.split_once('=').ok_or(malformed("must be t=…,v1=…"))? {
+            ("t", _) if time.is_some() => return Err(malformed("has more than one t=")),
+            ("t", text) => time = Some(text),
+            ("v1", text) => {
+                has_v1 = true;
+                tags.extend(hex::decode(text).ok().and_then(|tag| Tag::try_from(tag).ok()));
+            }
+            (_other_scheme, _) => {}
+        }
+    }
+    let time = time.ok_or(malformed("has no t="))?;
+    let signed_at = unix_seconds(time).ok_or(malformed("has a t= that is no number of seconds since 1970"))?;
+    if !has_v1 {
+        return Err(malformed("has no v1="));
+    }
+    check(macs, &[time.as_bytes(), request.body], &tags)?;
+    check_time(signed_at, request.now)?;
+    Ok(None)
+}
+
+/// What an event says.
+enum Meaning {
+    Payment(Said),
+    /// Its type is none of our business.
+    Foreign,
+    /// Its type is, but this one says nothing of a payment that could be paid.
+    Nothing(&'static str),
+}
+
+/// A payment by its ids, and what is said of it.
+struct Said {
+    payment_id: PaymentId,
+    related_ids: Vec<PaymentId>,
+    order_id: Option<OrderId>,
+    status: PaymentStatus,
+}
+
+fn translate(verified: &Verified<'_>) -> Translation {
+    let body: Option<Value> = serde_json::from_slice(verified.body).ok();
+    let Some(event) = body.as_ref().and_then(Object::root) else {
+        return verified.untranslatable(None, None, "the body is not a JSON object");
+    };
+    if event.value("object").and_then(Value::as_str) == Some(THIN_EVENT) {
+        return Translation::ignored(THIN_EVENT);
+    }
+    let message_id = message_id(verified, &event);
+    read(&event, message_id.as_ref())
+        .unwrap_or_else(|odd| verified.untranslatable(message_id.ok(), event.flag("livemode").ok(), &odd.to_string()))
+}
+
+fn read(event: &Object<'_>, message_id: Result<&MessageId, &Odd>) -> Result<Translation, Odd> {
+    let kind = event.text("type")?;
+    let said = match meaning(kind, event)? {
+        Meaning::Payment(said) => said,
+        Meaning::Foreign => return Ok(Translation::ignored(kind)),
+        Meaning::Nothing(why) => return Ok(Translation::ignored(&format!("{kind} ({why})"))),
+    };
+    let created = event.integer("created")?;
+    let occurred_at = (created >= 0).then(|| OffsetDateTime::from_unix_timestamp(created).ok()).flatten();
+    Ok(Translation::Events(vec![PaymentEvent {
+        provider: DOOR.provider.clone(),
+        message_id: message_id.map_err(Odd::clone)?.clone(),
+        payment_id: said.payment_id,
+        related_ids: said.related_ids,
+        provider_account: account(event)?,
+        order_id: said.order_id,
+        status: said.status,
+        occurred_at: occurred_at.ok_or_else(|| event.odd("created", "must be a time in seconds since 1970"))?,
+        livemode: event.flag("livemode")?,
+    }]))
+}
+
+/// The connected account that the event belongs to; without one it is our own.
+fn account(event: &Object<'_>) -> Result<Option<ProviderAccount>, Odd> {
+    let account: Option<ProviderAccount> = event.value("account").map(|_| event.parsed("account")).transpose()?;
+    // It stands between colons in the message id: two different pairs of ids must not make the same one.
+    match account {
+        Some(account) if account.as_str().contains(':') => Err(event.odd("account", "must not have a colon")),
+        account => Ok(account),
+    }
+}
+
+fn message_id(verified: &Verified<'_>, event: &Object<'_>) -> Result<MessageId, Odd> {
+    let account = account(event)?;
+    let account = account.as_ref().map_or("", ProviderAccount::as_str);
+    verified.message_id(account, event.text("id")?).map_err(|fault| event.odd("id", fault))
+}
+
+fn meaning(kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
+    let said = match kind {
+        "payment_intent.succeeded" => payment_intent(event, |intent| captured(intent, "amount_received"))?,
+        // Waiting for the bank, for the buyer, or (`amount_capturable_updated`) for us: authorised, not paid.
+        "payment_intent.processing" | "payment_intent.requires_action" | "payment_intent.amount_capturable_updated" => {
+            payment_intent(event, |_| Ok(PaymentStatus::Pending))?
+        }
+        "payment_intent.payment_failed" => payment_intent(event, |intent| Ok(failed(intent)))?,
+        "payment_intent.canceled" => payment_intent(event, |_| Ok(PaymentStatus::Canceled))?,
+        "checkout.session.completed"
+        | "checkout.session.async_payment_succeeded"
+        | "checkout.session.async_payment_failed"
+        | "checkout.session.expired" => return checkout_session(kind, event),
+        "charge.refunded" => charge_refunded(event)?,
+        "charge.refund.updated" => refund(event)?,
+        _ if kind.starts_with("refund.") => refund(event)?,
+        _ if kind.starts_with("charge.dispute.") => dispute(event)?,
+        // Among them `charge.succeeded`: the payment intent says the same of the whole payment.
+        _ => return Ok(Meaning::Foreign),
+    };
+    Ok(Meaning::Payment(said))
+}
+
+/// `data.object`, which must be a snapshot of the kind that the event type promises.
+fn snapshot<'v>(event: &Object<'v>, is: &str) -> Result<Object<'v>, Odd> {
+    let object = event.object("data", "data")?.object("object", "data.object")?;
+    if object.text("object")? == is { Ok(object) } else { Err(object.odd("object", format_args!("must be {is:?}"))) }
+}
+
+fn payment_intent(
+    event: &Object<'_>,
+    status: impl FnOnce(&Object<'_>) -> Result<PaymentStatus, Odd>,
+) -> Result<Said, Odd> {
+    let intent = snapshot(event, "payment_intent")?;
+    Ok(Said {
+        payment_id: intent.parsed("id")?,
+        related_ids: reference(&intent, "latest_charge")?.into_iter().collect(),
+        order_id: order_id(&intent),
+        status: status(&intent)?,
+    })
+}
+
+fn checkout_session(kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
+    let session = snapshot(event, "checkout.session")?;
+    match session.text("mode")? {
+        "payment" => {}
+        "setup" | "subscription" => return Ok(Meaning::Nothing("not in payment mode")),
+        _ => return Err(session.odd("mode", "must be payment, setup or subscription")),
+    }
+    let order_id = order_id(&session);
+    let may_be_unpaid = kind == "checkout.session.completed";
+    let status = match kind {
+        "checkout.session.expired" => PaymentStatus::Canceled,
+        "checkout.session.async_payment_failed" => PaymentStatus::failed("the payment failed"),
+        _ => match session.text("payment_status")? {
+            "paid" => captured(&session, "amount_total")?,
+            // A payment method that takes days: `async_payment_succeeded` or `…_failed` follows.
+            "unpaid" if may_be_unpaid => PaymentStatus::Pending,
+            // Nothing to pay (a promotion code of 100 %, a later charge). Where the session carries an order of ours,
+            // somebody waits for credits that no payment will ever bring: that is for an operator to see.
+            "no_payment_required" if order_id.is_none() => return Ok(Meaning::Nothing("no payment required")),
+            "no_payment_required" => {
+                let fault = "is no_payment_required: the session of our order was completed without a payment, so that \
+                             nothing is granted; decide by hand";
+                return Err(session.odd("payment_status", fault));
+            }
+            _ => return Err(session.odd("payment_status", format_args!("does not go with {kind}"))),
+        },
+    };
+    let session_id: PaymentId = session.parsed("id")?;
+    let (payment_id, related_ids) = match reference(&session, "payment_intent")? {
+        Some(intent_id) => (intent_id, vec![session_id]),
+        None => (session_id, Vec::new()),
+    };
+    Ok(Meaning::Payment(Said { payment_id, related_ids, order_id, status }))
+}
+
+/// Fires on partial refunds, too; `amount_refunded` is the sum so far.
+fn charge_refunded(event: &Object<'_>) -> Result<Said, Odd> {
+    let charge = snapshot(event, "charge")?;
+    let status = PaymentStatus::RefundedTotal { money: money(&charge, "amount_refunded")? };
+    of_charge(&charge, charge.parsed("id").map(Some)?, status)
+}
+
+fn refund(event: &Object<'_>) -> Result<Said, Odd> {
+    let refund = snapshot(event, "refund")?;
+    let state = match refund.text("status")? {
+        "pending" | "requires_action" => RefundState::Pending,
+        "succeeded" => RefundState::Succeeded,
+        "failed" | "canceled" => RefundState::Failed,
+        _ => return Err(refund.odd("status", "must be pending, requires_action, succeeded, failed or canceled")),
+    };
+    let status = PaymentStatus::Refund { refund_id: refund.parsed("id")?, state, money: money(&refund, "amount")? };
+    of_charge(&refund, reference(&refund, "charge")?, status)
+}
+
+fn dispute(event: &Object<'_>) -> Result<Said, Odd> {
+    let dispute = snapshot(event, "dispute")?;
+    let state = match dispute.text("status")? {
+        // `prevented`: stopped before it became a dispute.
+        "won" | "prevented" => DisputeState::Won,
+        // Of old API versions: the money went back as a refund, which is reported by itself and must not count twice.
+        "charge_refunded" => DisputeState::Won,
+        "lost" => DisputeState::Lost,
+        warning if warning.starts_with("warning_") => DisputeState::Inquiry,
+        // `needs_response`, `under_review`, and what Stripe may add: the money is not ours until it says so.
+        _ => DisputeState::Open,
+    };
+    let money = money(&dispute, "amount")?;
+    let status = PaymentStatus::Dispute { dispute_id: dispute.parsed("id")?, state, round: 1, money };
+    of_charge(&dispute, reference(&dispute, "charge")?, status)
+}
+
+/// What hangs on a charge: the payment is its payment intent, or the charge itself where it was made without one. The
+/// metadata of charges, refunds and disputes are their own, and not where our order id is put.
+fn of_charge(object: &Object<'_>, charge: Option<PaymentId>, status: PaymentStatus) -> Result<Said, Odd> {
+    let (payment_id, related_ids) = match (reference(object, "payment_intent")?, charge) {
+        (Some(intent), charge) => (intent, charge.into_iter().collect()),
+        (None, Some(charge)) => (charge, Vec::new()),
+        (None, None) => return Err(object.odd("payment_intent", "is missing, and so is charge")),
+    };
+    Ok(Said { payment_id, related_ids, order_id: None, status })
+}
+
+/// The id of another object, where there is one: as such, or within the object where that was expanded.
+fn reference(object: &Object<'_>, field: &str) -> Result<Option<PaymentId>, Odd> {
+    let Some(value) = object.value(field) else { return Ok(None) };
+    let id = value.as_str().or_else(|| value.get("id")?.as_str());
+    let id = id.ok_or_else(|| object.odd(field, "must be an id"))?;
+    id.parse().map(Some).map_err(|fault| object.odd(field, fault))
+}
+
+/// Ours, where `metadata.order_id` is one: only an API key can set metadata. `client_reference_id` does not count, which
+/// a buyer can set in the address of a payment link.
+fn order_id(object: &Object<'_>) -> Option<OrderId> {
+    object.value("metadata")?.get("order_id")?.as_str()?.parse().ok()
+}
+
+/// The whole sum received so far.
+fn captured(object: &Object<'_>, amount: &str) -> Result<PaymentStatus, Odd> {
+    Ok(PaymentStatus::Captured { money: money(object, amount)?, capture_id: None, state: CaptureState::Succeeded })
+}
+
+/// Stripe's words for the buyer, else its error code. Never its `decline_code`: "stolen_card" and the like must not be
+/// shown to the buyer (<https://docs.stripe.com/declines/codes>), and this reason is.
+fn failed(intent: &Object<'_>) -> PaymentStatus {
+    let word = |field| intent.value("last_payment_error")?.get(field)?.as_str();
+    PaymentStatus::failed(word("message").or_else(|| word("code")).unwrap_or("the payment failed"))
+}
+
+fn money(object: &Object<'_>, amount: &str) -> Result<Money, Odd> {
+    let units = object.integer(amount)?;
+    let code = object.text("currency")?.to_ascii_uppercase();
+    let currency = Currency::new(&code).map_err(|fault| object.odd("currency", fault))?;
+    let decimals =
+        decimals(currency).ok_or_else(|| object.odd("currency", "is one whose unit at Stripe is unknown"))?;
+    Money::from_units(units, decimals, currency).map_err(|fault| object.odd(amount, fault))
+}
+
+/// How many decimals Stripe counts. Not ISO 4217's: MGA has none there, and ISK and UGX keep two, always zero, as they
+/// had before they lost them. None where Stripe's page says nothing and ISO's number is not the usual one.
+fn decimals(currency: Currency) -> Option<u8> {
+    match currency.as_str() {
+        "BIF" | "CLP" | "DJF" | "GNF" | "JPY" | "KMF" | "KRW" | "MGA" | "PYG" | "RWF" | "VND" | "VUV" | "XAF"
+        | "XOF" | "XPF" => Some(0),
+        "BHD" | "JOD" | "KWD" | "OMR" | "TND" => Some(3),
+        "ISK" | "UGX" => Some(2),
+        _ => Some(2).filter(|two| currency.decimals() == *two),
+    }
+}
+
+#[cfg(test)]
+mod tests;
