@@ -1,6 +1,7 @@
 //! What AMQP cannot show, over RabbitMQ's HTTP API: queue arguments, depths. Optional (`GRANTONCE_MANAGEMENT_URL`).
 
-use super::topology::{RetryDelay, TopologyFault, wanted_arguments};
+use super::topology::{TopologyFault, wanted_arguments};
+use crate::config::RetryDelay;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::time::Duration;

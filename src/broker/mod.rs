@@ -18,6 +18,6 @@ pub use headers::{HeaderValue, Headers};
 pub use management::{Management, QueueFacts};
 pub use publisher::{Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 pub use topology::{
-    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, RetryDelay, TopologyFault,
-    WORK_QUEUE, declare, inspect, retry_queue, routing_key,
+    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, TopologyFault, WORK_QUEUE, declare,
+    inspect, retry_queue, routing_key,
 };

@@ -10,6 +10,7 @@
 
 use super::connection::{channel, close, connect};
 use super::error::BrokerError;
+use crate::config::RetryDelay;
 use crate::domain::Provider;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -42,15 +43,6 @@ const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 const WORK_QUEUE_LENGTH_MAX: i64 = 10_000_000;
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-
-/// A delay, and the label that names its queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RetryDelay {
-    /// As configured: `5s`, `1m`.
-    pub label: String,
-    /// How long.
-    pub delay: Duration,
-}
 
 /// The routing key of a provider's messages.
 pub fn routing_key(provider: &Provider) -> String {

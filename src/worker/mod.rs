@@ -11,8 +11,9 @@ mod judge;
 mod session;
 mod settle;
 
-use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, RetryDelay, TopologyFault, WORK_QUEUE};
+use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, TopologyFault, WORK_QUEUE};
 use crate::clock::Clock;
+use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
 use crate::domain::DisputePolicy;
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
 use crate::store::{self, ChangedOrders, Store, StoreError};
@@ -29,20 +30,14 @@ const RECONNECT: Limits =
 /// How long a session may go on after shutdown was requested; the process has 10 s altogether.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 
+/// How long a batch's transaction may take before its outcome counts as unknown.
+const TRANSACTION_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How often the inbox's partitions are looked after.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// How long a copy to a retry queue or a dead letter waits for its confirm.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
-
-/// What happens to messages that match no order after the last retry and do not carry an order id of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnknownPayments {
-    /// They become dead letters.
-    DeadLetter,
-    /// They are counted and dropped: the provider account is also used for something else.
-    Ignore,
-}
 
 /// How messages are judged.
 #[derive(Debug, Clone)]
@@ -87,6 +82,36 @@ pub struct Settings {
     pub pace: Pace,
     /// How long inbox rows are kept.
     pub inbox_retention: time::Duration,
+}
+
+impl From<WorkerConfig> for Settings {
+    fn from(config: WorkerConfig) -> Self {
+        Self {
+            amqp_url: config.broker.url,
+            database: store::Settings {
+                url: config.database.url,
+                // One a batch under way, one for announcements, one for housekeeping.
+                connections_max: u32::try_from(config.batch.workers).unwrap_or(u32::MAX).saturating_add(2),
+                deadline: TRANSACTION_DEADLINE,
+                profile: store::Profile::Batches,
+            },
+            rules: Rules {
+                is_live: config.livemode,
+                dispute_policy: config.dispute_policy,
+                unknown_payments: config.unknown_payments,
+                retry_delays: config.retry.delays,
+                attempts_max: config.retry.attempts_max,
+            },
+            pace: Pace {
+                batch_max: config.batch.messages_max,
+                batch_wait: config.batch.wait,
+                batches_in_flight: config.batch.workers,
+                prefetch: config.batch.prefetch,
+                outage_grace: config.outage_grace,
+            },
+            inbox_retention: time::Duration::try_from(config.inbox_retention).unwrap_or(time::Duration::MAX),
+        }
+    }
 }
 
 /// Runs until `stop`; then finishes the batches in hand, settles them and closes. Waits out every outage. Fails only on

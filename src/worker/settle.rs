@@ -1,12 +1,13 @@
 //! Settling a batch: what was put off or refused is copied to where it belongs, confirmed; then the whole batch may be
 //! acknowledged.
 
+use super::Rules;
 use super::apply::EventResult;
 use super::judge::{Verdict, attempts_before, first_routing_key};
-use super::{Rules, UnknownPayments};
 use crate::broker::{
     Confirmed, DEAD_EXCHANGE, Delivery, Durable, Headers, Outgoing, PublishError, Publisher, RETRY_EXCHANGE,
 };
+use crate::config::UnknownPayments;
 use crate::domain::{PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::message::{self, ATTEMPT_HEADER, DETAIL_HEADER, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
