@@ -9,6 +9,7 @@ pub mod domain;
 pub mod failpoint;
 pub mod http;
 pub mod message;
+pub mod receiver;
 pub mod retry;
 pub mod shutdown;
 pub mod store;

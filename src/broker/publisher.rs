@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// Most messages in a group.
@@ -107,6 +107,7 @@ struct Request {
 pub struct Publisher {
     lanes: Arc<[Lane]>,
     next: Arc<AtomicUsize>,
+    connected: watch::Receiver<usize>,
     confirm_deadline: Duration,
 }
 
@@ -119,20 +120,22 @@ struct Lane {
 impl Publisher {
     /// Starts the lanes. They connect by themselves, now and whenever the connection is lost.
     pub fn start(settings: &PublisherSettings) -> Self {
+        let (count_connected, connected) = watch::channel(0);
         let lanes = (0..settings.lanes.max(1))
             .map(|_| {
                 let (queue, waiting) = mpsc::channel(settings.waiting_max.max(1));
                 let is_connected = Arc::new(AtomicBool::new(false));
-                tokio::spawn(run_lane(settings.clone(), waiting, Arc::clone(&is_connected)));
+                let connected = Connected { lane: Arc::clone(&is_connected), count: count_connected.clone() };
+                tokio::spawn(run_lane(settings.clone(), waiting, connected));
                 Lane { queue, is_connected }
             })
             .collect();
-        Self { lanes, next: Arc::default(), confirm_deadline: settings.confirm_deadline }
+        Self { lanes, next: Arc::default(), connected, confirm_deadline: settings.confirm_deadline }
     }
 
-    /// Whether any lane has its connection.
-    pub fn is_connected(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.is_connected.load(Ordering::Relaxed))
+    /// How many lanes have their connection, now and whenever that changes.
+    pub fn connected_lanes(&self) -> watch::Receiver<usize> {
+        self.connected.clone()
     }
 
     /// Publishes a message and waits until it is confirmed.
@@ -159,15 +162,29 @@ impl Publisher {
     }
 }
 
-async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Request>, is_connected: Arc<AtomicBool>) {
+/// Tells callers and readiness of a lane's connection.
+struct Connected {
+    lane: Arc<AtomicBool>,
+    count: watch::Sender<usize>,
+}
+
+impl Connected {
+    fn set(&self, is_connected: bool) {
+        if self.lane.swap(is_connected, Ordering::Relaxed) != is_connected {
+            self.count.send_modify(|count| *count = if is_connected { *count + 1 } else { count.saturating_sub(1) });
+        }
+    }
+}
+
+async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Request>, connected: Connected) {
     let mut backoff = Backoff::new(RECONNECT);
     loop {
         let cause = match open(&settings).await {
             Ok((connection, channel)) => {
                 backoff.reset();
-                is_connected.store(true, Ordering::Relaxed);
+                connected.set(true);
                 let ended = serve(&channel, &mut waiting, &settings).await;
-                is_connected.store(false, Ordering::Relaxed);
+                connected.set(false);
                 close(&connection).await;
                 match ended {
                     Ended::NoMoreCallers => return,

@@ -1,0 +1,115 @@
+//! The receiver: takes webhooks in, verifies their raw bytes, and answers 2xx only when the broker has confirmed what
+//! they say. Needs RabbitMQ only; keeps accepting while Postgres is down.
+
+mod take;
+
+use crate::broker::{Publisher, PublisherSettings};
+use crate::clock::Clock;
+use crate::config::{ReceiverConfig, WebhookSecrets};
+use crate::http::{BindError, Limits, Readiness, bind, health_router, serve};
+use crate::telemetry::{Dependency, ListenerName, Metrics};
+use crate::webhook::{Endpoint, KeyError, Keys};
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use axum::routing::post;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use take::Taker;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Webhooks that may be in hand at once; more are answered 503, and their provider sends them again.
+const IN_FLIGHT_MAX: usize = 4_096;
+
+/// Independent connections to the broker.
+const LANES: usize = 2;
+
+/// How long a confirm is awaited. Providers wait at least 10 s for an answer (Adyen: 10 s, Stripe and PayPal longer).
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(4);
+
+/// The receiver could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiverError {
+    /// Its address is taken or not ours.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A configured secret is not of its provider's form.
+    #[error("{variable}: {source}")]
+    Key {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong, without the secret.
+        source: KeyError,
+    },
+}
+
+/// The keys of the endpoints that are configured.
+fn keys(secrets: &WebhookSecrets) -> Result<HashMap<Endpoint, Keys>, ReceiverError> {
+    Endpoint::ALL
+        .iter()
+        .filter_map(|endpoint| {
+            let (variable, secrets) = match endpoint {
+                Endpoint::Stripe => ("GRANTONCE_STRIPE_WEBHOOK_SECRETS", &secrets.stripe),
+                Endpoint::Standard => ("GRANTONCE_STANDARD_WEBHOOK_SECRETS", &secrets.standard),
+            };
+            if secrets.is_empty() {
+                return None;
+            }
+            let keys = Keys::new(*endpoint, secrets).map_err(|source| ReceiverError::Key { variable, source });
+            Some(keys.map(|keys| (*endpoint, keys)))
+        })
+        .collect()
+}
+
+/// Serves `POST /webhooks/{provider}` until `stop`; requests in hand are finished.
+pub async fn run(
+    config: ReceiverConfig,
+    clock: Clock,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<(), ReceiverError> {
+    let keys = keys(&config.secrets)?;
+    let listener = bind("receiver", config.addr).await?;
+    let counted = metrics.clone();
+    let listener =
+        listener.on_response(move |route, status| counted.http_request(ListenerName::Receiver, route, status.as_u16()));
+    let publisher = Publisher::start(&PublisherSettings {
+        url: config.broker.url,
+        name: "receiver",
+        lanes: LANES,
+        waiting_max: IN_FLIGHT_MAX,
+        confirm_deadline: CONFIRM_DEADLINE,
+    });
+    let watching = tokio::spawn(watch_broker(publisher.clone(), metrics.clone(), readiness.clone()));
+    let taker =
+        Taker { keys, is_live: config.livemode, publisher, clock, metrics, places: Semaphore::new(IN_FLIGHT_MAX) };
+    let router = router(Arc::new(taker)).merge(health_router(readiness));
+    // Its only failure would be a panic, which has been reported.
+    drop(serve(listener, router, Limits::default(), stop).await);
+    watching.abort();
+    Ok(())
+}
+
+fn router(taker: Arc<Taker>) -> Router {
+    Router::new().route("/webhooks/{provider}", post(receive)).with_state(taker)
+}
+
+async fn receive(State(taker): State<Arc<Taker>>, Path(provider): Path<String>, request: Request) -> Response {
+    taker.take(&provider, request).await
+}
+
+async fn watch_broker(publisher: Publisher, metrics: Metrics, readiness: Readiness) {
+    let flag = readiness.dependency(Dependency::Rabbitmq.name());
+    let mut lanes = publisher.connected_lanes();
+    loop {
+        let is_up = *lanes.borrow_and_update() > 0;
+        flag.set(is_up);
+        metrics.dependency(Dependency::Rabbitmq, is_up);
+        if lanes.changed().await.is_err() {
+            return;
+        }
+    }
+}

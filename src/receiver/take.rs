@@ -1,0 +1,183 @@
+//! One webhook: read, verify, translate, publish, answer.
+
+use crate::broker::{DEAD_EXCHANGE, Headers, Outgoing, PAYMENTS_EXCHANGE, PublishError, Publisher, routing_key};
+use crate::clock::Clock;
+use crate::domain::{MessageId, PaymentEvent, Reason};
+use crate::failpoint::{self, Failpoint};
+use crate::http::{Problem, read_body};
+use crate::message::{
+    self, BODY_BYTES_MAX, CONTENT_TYPE, DETAIL_HEADER, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER,
+};
+use crate::telemetry::{Metrics, WebhookEndpoint, WebhookOutcome};
+use crate::webhook::{Endpoint, Keys, Rejection, Translation, Unverified};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long a request's body may take.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// When a provider may come again after a 503.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The property `type` of a dead letter that holds a webhook's raw body: to be replayed by translating it anew.
+fn raw_kind(endpoint: Endpoint) -> String {
+    format!("webhook.{}", endpoint.path())
+}
+
+fn label(endpoint: Endpoint) -> WebhookEndpoint {
+    match endpoint {
+        Endpoint::Stripe => WebhookEndpoint::Stripe,
+        Endpoint::Standard => WebhookEndpoint::Standard,
+    }
+}
+
+/// What taking a webhook needs.
+pub(super) struct Taker {
+    pub(super) keys: HashMap<Endpoint, Keys>,
+    pub(super) is_live: bool,
+    pub(super) publisher: Publisher,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) places: Semaphore,
+}
+
+/// How a webhook was answered.
+struct Answer {
+    outcome: WebhookOutcome,
+    response: Response,
+}
+
+impl Answer {
+    fn ok(outcome: WebhookOutcome) -> Self {
+        Self { outcome, response: StatusCode::OK.into_response() }
+    }
+
+    fn problem(outcome: WebhookOutcome, problem: Problem) -> Self {
+        Self { outcome, response: problem.into_response() }
+    }
+}
+
+impl Taker {
+    /// Takes a webhook and answers it.
+    pub(super) async fn take(&self, path: &str, request: Request) -> Response {
+        let Some((endpoint, keys)) =
+            Endpoint::from_path(path).and_then(|endpoint| Some((endpoint, self.keys.get(&endpoint)?)))
+        else {
+            return Problem::not_found("no provider is configured at this path").into_response();
+        };
+        let answer = match self.places.try_acquire() {
+            Ok(_place) => self.take_at(endpoint, keys, request).await,
+            Err(_full) => unavailable("too many webhooks are in hand"),
+        };
+        self.metrics.webhook(label(endpoint), answer.outcome);
+        answer.response
+    }
+
+    async fn take_at(&self, endpoint: Endpoint, keys: &Keys, request: Request) -> Answer {
+        let headers = request.headers().clone();
+        let body = match read_body(request, BODY_BYTES_MAX, BODY_DEADLINE).await {
+            Ok(body) => body,
+            Err(problem) if problem.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                return Answer::problem(WebhookOutcome::TooLarge, problem);
+            }
+            Err(problem) => return Answer::problem(WebhookOutcome::Malformed, problem),
+        };
+        let unverified = Unverified { headers: &headers, body: &body, now: self.clock.now() };
+        let translation = match keys.verify(unverified) {
+            Ok(verified) => verified.translate(),
+            Err(rejection) => return rejected(endpoint, &rejection),
+        };
+        match translation {
+            Translation::Ignored { kind } => {
+                tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind);
+                Answer::ok(WebhookOutcome::Ignored)
+            }
+            Translation::Untranslatable { livemode: Some(false), .. } if self.is_live => {
+                Answer::ok(WebhookOutcome::TestEventDropped)
+            }
+            Translation::Untranslatable { message_id, detail, .. } => {
+                self.publish_raw(endpoint, message_id, &detail, body).await
+            }
+            Translation::Events(events) => self.publish_events(endpoint, events).await,
+        }
+    }
+
+    async fn publish_events(&self, endpoint: Endpoint, events: Vec<PaymentEvent>) -> Answer {
+        let ours: Vec<_> = events.into_iter().filter(|event| event.livemode || !self.is_live).collect();
+        if ours.is_empty() {
+            return Answer::ok(WebhookOutcome::TestEventDropped);
+        }
+        let _in_flight = self.metrics.publish_in_flight();
+        let published = ours.iter().map(|event| {
+            self.publisher.publish(Outgoing {
+                exchange: PAYMENTS_EXCHANGE,
+                routing_key: routing_key(&event.provider),
+                message_id: event.message_id.as_str().to_owned(),
+                kind: message::TYPE.to_owned(),
+                content_type: CONTENT_TYPE,
+                headers: Headers::default(),
+                body: Bytes::from(message::encode(event)),
+            })
+        });
+        match try_join_all(published).await {
+            Ok(_confirmed) => {
+                failpoint::hit(Failpoint::AfterConfirm);
+                Answer::ok(WebhookOutcome::Accepted)
+            }
+            Err(error) => not_published(endpoint, &error),
+        }
+    }
+
+    /// A genuine webhook that we do not understand is kept as it came.
+    async fn publish_raw(&self, endpoint: Endpoint, message_id: MessageId, detail: &str, body: Bytes) -> Answer {
+        let routing_key = routing_key(endpoint.provider());
+        let mut headers = Headers::default();
+        headers.set_text(REASON_HEADER, Reason::Untranslatable.name());
+        headers.set_text(DETAIL_HEADER, detail);
+        headers.set_text(ORIGIN_HEADER, "receiver");
+        headers.set_text(ROUTING_KEY_HEADER, &routing_key);
+        tracing::warn!(event = "dead_letter", reason = Reason::Untranslatable.name(), message_id = %message_id, detail);
+        let _in_flight = self.metrics.publish_in_flight();
+        let published = self.publisher.publish(Outgoing {
+            exchange: DEAD_EXCHANGE,
+            routing_key,
+            message_id: message_id.into_string(),
+            kind: raw_kind(endpoint),
+            content_type: CONTENT_TYPE,
+            headers,
+            body,
+        });
+        match published.await {
+            Ok(_confirmed) => {
+                self.metrics.dead_lettered(Reason::Untranslatable);
+                Answer::ok(WebhookOutcome::Untranslatable)
+            }
+            Err(error) => not_published(endpoint, &error),
+        }
+    }
+}
+
+fn rejected(endpoint: Endpoint, rejection: &Rejection) -> Answer {
+    tracing::info!(event = "webhook_rejected", endpoint = endpoint.path(), rejection = rejection.name());
+    let detail = rejection.to_string();
+    if rejection.is_unauthorized() {
+        Answer::problem(WebhookOutcome::Unauthorized, Problem::unauthorized(detail))
+    } else {
+        Answer::problem(WebhookOutcome::Malformed, Problem::bad_request(detail))
+    }
+}
+
+fn unavailable(detail: &str) -> Answer {
+    Answer::problem(WebhookOutcome::Unavailable, Problem::unavailable(detail, RETRY_AFTER))
+}
+
+fn not_published(endpoint: Endpoint, error: &PublishError) -> Answer {
+    tracing::warn!(event = "webhook_not_published", endpoint = endpoint.path(), cause = %error);
+    unavailable("the queue cannot take the webhook now; send it again")
+}
