@@ -2,11 +2,15 @@
 //!
 //! The rooms, in the order that data flows, are told in `ARCHITECTURE.md`.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod http;
 pub mod message;
 pub mod retry;
+mod run;
 pub mod shutdown;
 pub mod telemetry;
+
+pub use run::{Exit, RunError, run};
