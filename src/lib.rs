@@ -3,6 +3,7 @@
 //! The rooms, in the order that data flows, are told in `ARCHITECTURE.md`.
 
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
@@ -11,8 +12,11 @@ pub mod http;
 pub mod message;
 pub mod receiver;
 pub mod retry;
+mod run;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;
 pub mod worker;
+
+pub use run::{Exit, RunError, run};

@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn no_filter_brings_bodies_into_the_log() {
-        for filter in ["trace", "lapin=trace", "lapin::returned_messages=warn", "lapin::returned_messages=trace,info"] {
+        for filter in
+            ["trace", "lapin=trace", "lapin::returned_messages=warn,error", "lapin::returned_messages=trace,info"]
+        {
             let said = logged(LogFormat::Text, &filter.parse().unwrap(), || {
                 tracing::warn!(target: "lapin::returned_messages", message = "body one");
                 tracing::error!(target: "lapin::returned_messages", "body two");

@@ -1,0 +1,48 @@
+//! Usage, configuration faults and exit codes.
+
+use std::process::{Command, Output};
+
+fn grantonce(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_grantonce"));
+    command.args(arguments).env_clear().envs(environment.iter().copied());
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn bad_usage_and_bad_configuration_end_with_2() {
+    for arguments in [&[][..], &["nonsense"], &["worker", "--fast"], &["demo", "--orders", "0"]] {
+        let output = grantonce(arguments, &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+    let environment = [
+        ("DATABASE_URL", "postgres//u:hunter2pw@db/x"),
+        ("GRANTONCE_LIVEMODE", "maybe"),
+        ("GRANTONCE_LIVEMOD", "true"),
+    ];
+    let output = grantonce(&["worker"], &environment);
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    for part in ["4 faults", "DATABASE_URL must be", "AMQP_URL is required", "\"maybe\"", "did you mean"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!told.contains("hunter2pw"), "{told}");
+}
+
+#[test]
+fn help_goes_to_stdout_and_ends_with_0() {
+    for (arguments, part) in [
+        (&["--help"][..], "Exit codes:"),
+        (&["worker", "--help"], "GRANTONCE_LIVEMODE=true grantonce worker"),
+        (&["--version"], "grantonce 0."),
+        (&["--help-config"], "GRANTONCE_RETRY_DELAYS [default: 5s,1m,10m]"),
+    ] {
+        let output = grantonce(arguments, &[]);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(text(&output.stdout).contains(part), "{arguments:?}: {}", text(&output.stdout));
+    }
+}
