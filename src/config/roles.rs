@@ -269,6 +269,8 @@ pub struct CheckConfig {
 pub struct VerifyConfig {
     /// The ledger.
     pub database: DatabaseConfig,
+    /// When a dispute takes the credits.
+    pub dispute_policy: DisputePolicy,
 }
 
 /// `demo`. It makes the secrets of its roles up itself.

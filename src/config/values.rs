@@ -182,7 +182,10 @@ impl Values {
                 retry_delays: self.retry_delays.clone()?,
                 management_url: self.management_url.clone(),
             }),
-            Role::Verify => RoleConfig::Verify(VerifyConfig { database: self.database.clone()? }),
+            Role::Verify => RoleConfig::Verify(VerifyConfig {
+                database: self.database.clone()?,
+                dispute_policy: self.dispute_policy?,
+            }),
             Role::Demo => RoleConfig::Demo(DemoConfig {
                 database: self.database.clone()?,
                 broker: self.broker.clone()?,

@@ -309,7 +309,7 @@ pub(super) const DISPUTE_POLICY: Variable = Variable {
     default: Text("hold"),
     example: "hold",
     meaning: "when a dispute takes the credits: hold (while it is open) or lost (only when it is lost)",
-    roles: WORKING,
+    roles: &[Worker, All, Verify],
     ..PLAIN
 };
 pub(super) const UNKNOWN_PAYMENTS: Variable = Variable {

@@ -15,6 +15,7 @@ use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, T
 use crate::clock::Clock;
 use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
 use crate::domain::DisputePolicy;
+use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
 use crate::store::{self, ChangedOrders, Store, StoreError};
 use crate::telemetry::{Dependency, Metrics};
@@ -114,14 +115,39 @@ impl From<WorkerConfig> for Settings {
     }
 }
 
+/// Tells metrics and readiness which dependency is in reach.
+struct Health {
+    postgres: ReadinessFlag,
+    rabbitmq: ReadinessFlag,
+    metrics: Metrics,
+}
+
+impl Health {
+    fn postgres(&self, is_up: bool) {
+        self.postgres.set(is_up);
+        self.metrics.dependency(Dependency::Postgres, is_up);
+    }
+
+    fn rabbitmq(&self, is_up: bool) {
+        self.rabbitmq.set(is_up);
+        self.metrics.dependency(Dependency::Rabbitmq, is_up);
+    }
+}
+
 /// Runs until `stop`; then finishes the batches in hand, settles them and closes. Waits out every outage. Fails only on
 /// settings that cannot be used.
 pub async fn run(
     settings: Settings,
     clock: Clock,
     metrics: Metrics,
+    readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
+    let health = Health {
+        postgres: readiness.dependency(Dependency::Postgres.name()),
+        rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
+        metrics: metrics.clone(),
+    };
     let publisher = Publisher::start(&PublisherSettings {
         url: settings.amqp_url.clone(),
         name: "worker copies",
@@ -130,10 +156,10 @@ pub async fn run(
         confirm_deadline: CONFIRM_DEADLINE,
     });
     let mut idle_sessions = Backoff::new(RECONNECT);
-    while let Some(store) = database(&settings, &metrics, &stop).await? {
+    while let Some(store) = database(&settings, &health, &stop).await? {
         let housekeeping =
             tokio::spawn(keep_house(store.clone(), settings.inbox_retention, clock.clone(), stop.clone()));
-        let ended = match consumer(&settings, &metrics, &stop).await {
+        let ended = match consumer(&settings, &health, &stop).await {
             None => Ended::Drained { acknowledged: 0 },
             Some(consumer) => {
                 tracing::info!(event = "consuming", queue = WORK_QUEUE, prefetch = settings.pace.prefetch);
@@ -160,14 +186,14 @@ pub async fn run(
             Ended::DatabaseOutage { acknowledged, cause, given_back } => {
                 tracing::error!(event = "database_outage", acknowledged, given_back, cause = %cause,
                     "deliveries given back once; consuming again when Postgres takes writes");
-                metrics.dependency(Dependency::Postgres, false);
+                health.postgres(false);
                 metrics.given_back(cause.label(), given_back);
                 store.abandon();
                 acknowledged
             }
             Ended::BrokerLost { acknowledged, cause, given_back } => {
                 tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
-                metrics.dependency(Dependency::Rabbitmq, false);
+                health.rabbitmq(false);
                 metrics.given_back(cause.label(), given_back);
                 store.abandon();
                 acknowledged
@@ -188,16 +214,12 @@ pub async fn run(
 }
 
 /// Waits until the database takes writes and prepares connections. `None`: stopped meanwhile.
-async fn database(
-    settings: &Settings,
-    metrics: &Metrics,
-    stop: &CancellationToken,
-) -> Result<Option<Store>, StoreError> {
+async fn database(settings: &Settings, health: &Health, stop: &CancellationToken) -> Result<Option<Store>, StoreError> {
     let store = Store::new(&settings.database)?;
     let probe = || async { Store::probe_write(&settings.database).await.map_err(Failure::Transient) };
     match until_ok(RECONNECT, stop, "reaching Postgres", probe).await {
         Ok(()) => {
-            metrics.dependency(Dependency::Postgres, true);
+            health.postgres(true);
             Ok(Some(store))
         }
         Err(Unfinished::Stopped) => Ok(None),
@@ -216,7 +238,7 @@ enum NotYet {
 }
 
 /// Waits until the broker is there, with all the queues, and begins to consume. `None`: stopped meanwhile.
-async fn consumer(settings: &Settings, metrics: &Metrics, stop: &CancellationToken) -> Option<Consumer> {
+async fn consumer(settings: &Settings, health: &Health, stop: &CancellationToken) -> Option<Consumer> {
     let open = || async {
         let faults = broker::inspect(&settings.amqp_url, &settings.rules.retry_delays).await.map_err(NotYet::from);
         match faults {
@@ -228,7 +250,7 @@ async fn consumer(settings: &Settings, metrics: &Metrics, stop: &CancellationTok
         opened.map_err(|error| Failure::Transient(NotYet::from(error)))
     };
     let opened = until_ok(RECONNECT, stop, "reaching RabbitMQ", open).await.ok();
-    metrics.dependency(Dependency::Rabbitmq, opened.is_some());
+    health.rabbitmq(opened.is_some());
     opened
 }
 

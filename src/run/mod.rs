@@ -1,10 +1,21 @@
 //! From a command to the role that does it. The only place that knows every role.
 
-use crate::cli::{CheckArgs, Command, DemoArgs, VerifyArgs};
-use crate::config::{Config, DemoConfig, Environment, ProcessConfig, Role, RoleConfig, VerifyConfig};
+mod check;
+mod roles;
+
+use crate::broker::{self, BrokerError};
+use crate::cli::{Command, DemoArgs, VerifyArgs};
+use crate::config::{Config, DemoConfig, Environment, MigrateConfig, ProcessConfig, Role, RoleConfig, VerifyConfig};
 use crate::shutdown::Shutdown;
+use crate::store::{self, Class, Profile, Store, StoreError};
+use roles::Roles;
 use std::error::Error;
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long `verify` may read.
+const VERIFY_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +73,23 @@ impl RunError {
         Self { what: what.into(), exit: Exit::Unreachable, source: Some(cause.into()) }
     }
 
+    fn of_store(what: &str, error: StoreError) -> Self {
+        match error.class() {
+            Class::Transient | Class::Contended => Self::unreachable(what, error),
+            Class::Data | Class::Bug => Self::fault(what, error),
+        }
+    }
+
+    fn of_broker(what: &str, error: BrokerError) -> Self {
+        match error {
+            BrokerError::Amqp { .. } | BrokerError::Deadline { .. } | BrokerError::StreamEnded => {
+                Self::unreachable(what, error)
+            }
+            BrokerError::Address { .. } => Self::configuration(what, error),
+            BrokerError::Different { .. } => Self::fault(what, error),
+        }
+    }
+
     fn not_built(role: Role) -> Self {
         Self { what: format!("{role} is not built yet"), exit: Exit::Fault, source: None }
     }
@@ -77,20 +105,20 @@ pub async fn run(command: Command, config: Config, environment: Environment) -> 
     let shutdown = Shutdown::on_signals().map_err(|error| RunError::fault("cannot listen for signals", error))?;
     let Config { process, role } = config;
     match (command, role) {
-        (Command::Check(args), role) => check(args, role).await,
+        (Command::Check(_), role) => check::check(role).await,
         (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,
         (Command::Demo(args), RoleConfig::Demo(config)) => demo(args, config, environment, shutdown).await,
         (command, role) => serve(command.role(), process, role, shutdown).await,
     }
 }
 
-async fn serve(name: Role, _process: ProcessConfig, config: RoleConfig, _shutdown: Shutdown) -> Result<Exit, RunError> {
+async fn serve(name: Role, process: ProcessConfig, config: RoleConfig, shutdown: Shutdown) -> Result<Exit, RunError> {
     match config {
-        RoleConfig::Migrate(_config) => Err(RunError::not_built(name)),
-        RoleConfig::Receiver(_config) => Err(RunError::not_built(name)),
-        RoleConfig::Worker(_config) => Err(RunError::not_built(name)),
-        RoleConfig::Api(_config) => Err(RunError::not_built(name)),
-        RoleConfig::All(_config) => Err(RunError::not_built(name)),
+        RoleConfig::Migrate(config) => migrate(config).await,
+        RoleConfig::Receiver(config) => roles::serve(process, shutdown, Roles::Receiver(config)).await,
+        RoleConfig::Worker(config) => roles::serve(process, shutdown, Roles::Worker(config)).await,
+        RoleConfig::Api(config) => roles::serve(process, shutdown, Roles::Api(config)).await,
+        RoleConfig::All(config) => roles::serve(process, shutdown, Roles::All(config)).await,
         // No command leads here.
         RoleConfig::Reconciler(_)
         | RoleConfig::Ops(_)
@@ -100,12 +128,39 @@ async fn serve(name: Role, _process: ProcessConfig, config: RoleConfig, _shutdow
     }
 }
 
-async fn check(args: CheckArgs, _config: RoleConfig) -> Result<Exit, RunError> {
-    Err(RunError::not_built(args.role.unwrap_or(Role::Check)))
+async fn migrate(config: MigrateConfig) -> Result<Exit, RunError> {
+    let applied = store::migrate(&config.database.url)
+        .await
+        .map_err(|error| RunError::of_store("cannot migrate the schema", error))?;
+    broker::declare(&config.broker.url, &config.retry_delays)
+        .await
+        .map_err(|error| RunError::of_broker("cannot declare exchanges and queues", error))?;
+    tracing::info!(event = "migrated", migrations_applied = applied, "schema and topology are up to date");
+    Ok(Exit::Done)
 }
 
-async fn verify(_args: VerifyArgs, _config: VerifyConfig) -> Result<Exit, RunError> {
-    Err(RunError::not_built(Role::Verify))
+async fn verify(args: VerifyArgs, config: VerifyConfig) -> Result<Exit, RunError> {
+    let failed = |error| RunError::of_store("cannot verify the ledger", error);
+    let store = Store::new(&check::settings(config.database.url, Profile::Audit, VERIFY_DEADLINE)).map_err(failed)?;
+    let broken = store.verify(config.dispute_policy).await.map_err(failed)?;
+    let mut out = String::new();
+    if args.json {
+        out.push_str(&serde_json::json!({ "ok": broken.is_empty(), "broken": broken }).to_string());
+        out.push('\n');
+    } else if broken.is_empty() {
+        out.push_str("the ledger is as it must be\n");
+    } else {
+        for row in &broken {
+            out.push_str(&format!("order {}: {}\n  found: {}\n", row.order_id, row.invariant, row.found));
+        }
+    }
+    print(&out);
+    Ok(if broken.is_empty() { Exit::Done } else { Exit::Fault })
+}
+
+/// Writes a command's result to standard output. A reader that goes away early, such as `head`, is no fault.
+fn print(text: &str) {
+    let _gone = std::io::stdout().write_all(text.as_bytes());
 }
 
 async fn demo(

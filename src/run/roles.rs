@@ -1,0 +1,85 @@
+//! The roles that run until they are told to stop, alone or all in one process.
+
+use super::RunError;
+use crate::clock::Clock;
+use crate::config::{AllConfig, ApiConfig, ProcessConfig, ReceiverConfig, WorkerConfig};
+use crate::http::{Limits, Readiness, bind, metrics_router, serve as serve_http};
+use crate::run::Exit;
+use crate::shutdown::Shutdown;
+use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE};
+use crate::{receiver, worker};
+use tokio_util::sync::CancellationToken;
+
+/// Which roles a process runs.
+pub(super) enum Roles {
+    Receiver(ReceiverConfig),
+    Worker(WorkerConfig),
+    Api(ApiConfig),
+    All(Box<AllConfig>),
+}
+
+/// What every role of a process shares.
+#[derive(Clone)]
+struct Shared {
+    clock: Clock,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+}
+
+/// Runs the roles, with the metrics listener beside them, until shutdown is requested or one of them cannot go on.
+pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Roles) -> Result<Exit, RunError> {
+    let shared =
+        Shared { clock: Clock::system(), metrics: Metrics::new(), readiness: Readiness::new(), stop: shutdown.token() };
+    let listener = bind("metrics", process.metrics_addr)
+        .await
+        .map_err(|error| RunError::configuration("cannot serve metrics: change GRANTONCE_METRICS_ADDR", error))?;
+    let rendered = shared.metrics.clone();
+    let router = metrics_router(shared.readiness.clone(), OPEN_METRICS_CONTENT_TYPE, move || rendered.render());
+    // Ends last: a drain can be watched.
+    let metrics_stop = CancellationToken::new();
+    let serving = serve_http(listener, router, Limits::default(), metrics_stop.clone());
+    let done = match roles {
+        Roles::Receiver(config) => receiver(config, shared).await,
+        Roles::Worker(config) => worker(config, shared).await,
+        Roles::Api(config) => api(config, shared).await,
+        Roles::All(config) => all(*config, shared).await,
+    };
+    metrics_stop.cancel();
+    // Its only failure would be a panic, which has been reported.
+    drop(serving.await);
+    done.map(|()| Exit::Done)
+}
+
+async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
+    let AllConfig { receiver: receiver_config, worker: worker_config, api: api_config } = config;
+    // One that cannot go on ends the others in order.
+    let ends_all = |done: Result<(), RunError>, stop: &CancellationToken| {
+        if done.is_err() {
+            stop.cancel();
+        }
+        done
+    };
+    let (receiver, worker, api) = tokio::join!(
+        async { ends_all(receiver(receiver_config, shared.clone()).await, &shared.stop) },
+        async { ends_all(worker(worker_config, shared.clone()).await, &shared.stop) },
+        async { ends_all(api(api_config, shared.clone()).await, &shared.stop) },
+    );
+    receiver.and(worker).and(api)
+}
+
+async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
+    receiver::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop)
+        .await
+        .map_err(|error| RunError::configuration("the receiver cannot start", error))
+}
+
+async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
+    worker::run(config.into(), shared.clock, shared.metrics, shared.readiness, shared.stop)
+        .await
+        .map_err(|error| RunError::of_store("the worker cannot start", error))
+}
+
+async fn api(_config: ApiConfig, _shared: Shared) -> Result<(), RunError> {
+    Err(RunError::not_built(crate::config::Role::Api))
+}
