@@ -4,3 +4,5 @@
 
 pub mod domain;
 pub mod message;
+pub mod sim;
+pub mod store;

@@ -1,0 +1,4 @@
+//! The only user of sqlx.
+
+pub mod scratch;
+pub mod witness;
