@@ -86,7 +86,8 @@ impl Management {
     /// to it.
     pub async fn create_vhost(&self, amqp_url: &str, name: &str) -> Result<String, ManagementError> {
         check(name)?;
-        let bad_url = || ManagementError::BadUrl { what: "AMQP_URL", form: "amqp://user:password@127.0.0.1:5672/vhost" };
+        let bad_url =
+            || ManagementError::BadUrl { what: "AMQP_URL", form: "amqp://user:password@127.0.0.1:5672/vhost" };
         let mut own_url = Url::parse(amqp_url).map_err(|_| bad_url())?;
         if !matches!(own_url.scheme(), "amqp" | "amqps") || !own_url.has_host() {
             return Err(bad_url());
@@ -143,8 +144,8 @@ fn unreachable(error: reqwest::Error) -> ManagementError {
 }
 
 fn check(name: &str) -> Result<(), ManagementError> {
-    let ok = (1..=100).contains(&name.len())
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    let ok =
+        (1..=100).contains(&name.len()) && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
     if ok { Ok(()) } else { Err(ManagementError::BadName(name.to_owned())) }
 }
 
@@ -210,9 +211,11 @@ mod tests {
             )
             .route(
                 "/api/permissions/{name}/{user}",
-                put(move |State(seen): State<Seen>, Path(path): Path<(String, String)>, headers: HeaderMap| async move {
-                    note(&seen, format!("permit {} {}", path.0, path.1), &headers);
-                }),
+                put(
+                    move |State(seen): State<Seen>, Path(path): Path<(String, String)>, headers: HeaderMap| async move {
+                        note(&seen, format!("permit {} {}", path.0, path.1), &headers);
+                    },
+                ),
             )
             .route("/api/queues/{vhost}/known", get(|| async { r#"{"messages": 7}"# }))
             .route("/api/queues/{vhost}/new", get(|| async { r#"{"name": "new"}"# }))

@@ -39,7 +39,8 @@ pub struct Witness {
 impl Witness {
     /// Connects when it is first asked.
     pub fn new(url: &str) -> Result<Self, WitnessError> {
-        let pool = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(10)).connect_lazy(url)?;
+        let pool =
+            PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(10)).connect_lazy(url)?;
         Ok(Self { pool })
     }
 
@@ -55,10 +56,7 @@ impl Witness {
             .fetch_all(&self.pool),
         )
         .await?;
-        Ok(rows
-            .into_iter()
-            .map(|(order_id, account_id, credits)| Holding { order_id, account_id, credits })
-            .collect())
+        Ok(rows.into_iter().map(|(order_id, account_id, credits)| Holding { order_id, account_id, credits }).collect())
     }
 
     /// How many grants and adjustments are written.
@@ -70,10 +68,10 @@ impl Witness {
         .await
     }
 
-    /// Whether the inbox has admitted a message whose id ends with the provider's id of an event.
+    /// Whether the inbox has admitted a message whose id contains the provider's id of an event.
     pub async fn has_admitted(&self, event_id: &str) -> Result<bool, WitnessError> {
         in_time(
-            sqlx::query_scalar("SELECT EXISTS (SELECT FROM inbox WHERE right(message_id, length($1)) = $1)")
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM inbox WHERE strpos(message_id, $1) > 0)")
                 .bind(event_id)
                 .fetch_one(&self.pool),
         )
