@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::config::Role;
+use crate::sim::DemoArgs;
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -112,38 +113,6 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-/// What the demo does.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct DemoArgs {
-    /// No storefront: pay the orders, print a summary, and end
-    #[arg(long)]
-    pub headless: bool,
-
-    /// How many orders are paid
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub orders: u32,
-
-    /// How many times each webhook is sent
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub duplicates: u32,
-
-    /// Decides amounts, order of arrival and everything else that is drawn by lot
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-
-    /// Print the summary as one JSON object
-    #[arg(long, requires = "headless")]
-    pub json: bool,
-
-    /// Kill workers in the middle of their work, again and again
-    #[arg(long)]
-    pub kill_workers: bool,
-
-    /// How many worker processes
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub workers: u32,
-}
-
 impl Command {
     /// Whose configuration the command needs.
     pub fn role(&self) -> Role {
@@ -211,7 +180,7 @@ mod tests {
             seed: 1,
             json: false,
             kill_workers: false,
-            workers: 1,
+            workers: 2,
         };
         assert_eq!(command("grantonce demo"), Ok(Command::Demo(defaults.clone())));
         let set = "grantonce demo --headless --orders 5 --duplicates 1 --seed 9 --json --kill-workers --workers 4";

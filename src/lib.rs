@@ -14,6 +14,7 @@ pub mod receiver;
 pub mod retry;
 mod run;
 pub mod shutdown;
+pub mod sim;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;

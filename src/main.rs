@@ -3,6 +3,7 @@
 use clap::Parser as _;
 use grantonce::cli::{Cli, Command};
 use grantonce::config::{self, Config, Environment};
+use grantonce::sim::children::die_with_parent;
 use grantonce::telemetry::{causes, init_logging};
 use grantonce::{Exit, run};
 use std::error::Error;
@@ -10,6 +11,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before any thread is started; does nothing but for the demo's and the tests' own children.
+    die_with_parent();
     // Bad usage ends here, with code 2.
     let Cli { help_config, command } = Cli::parse();
     match command {
@@ -36,7 +39,7 @@ fn start(command: Command) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::Fault, &error),
     };
-    match runtime.block_on(run(command, config, environment)) {
+    match runtime.block_on(run(command, config)) {
         Ok(exit) => exit,
         Err(error) => fail(error.exit(), &error),
     }

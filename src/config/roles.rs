@@ -280,8 +280,8 @@ pub struct DemoConfig {
     pub database: DatabaseConfig,
     /// The server to work on.
     pub broker: BrokerConfig,
-    /// One queue each.
-    pub retry_delays: Vec<RetryDelay>,
+    /// RabbitMQ's HTTP API, for a virtual host of the demo's own.
+    pub management_url: Option<SecretString>,
 }
 
 impl Config {

@@ -189,7 +189,7 @@ impl Values {
             Role::Demo => RoleConfig::Demo(DemoConfig {
                 database: self.database.clone()?,
                 broker: self.broker.clone()?,
-                retry_delays: self.retry_delays.clone()?,
+                management_url: self.management_url.clone(),
             }),
         })
     }

@@ -4,11 +4,13 @@ mod check;
 mod roles;
 
 use crate::broker::{self, BrokerError};
-use crate::cli::{Command, DemoArgs, VerifyArgs};
-use crate::config::{Config, DemoConfig, Environment, MigrateConfig, ProcessConfig, Role, RoleConfig, VerifyConfig};
+use crate::cli::{Command, VerifyArgs};
+use crate::config::{Config, DemoConfig, MigrateConfig, ProcessConfig, Role, RoleConfig, VerifyConfig};
 use crate::shutdown::Shutdown;
+use crate::sim::{self, DemoArgs, DemoEnvironment};
 use crate::store::{self, Class, Profile, Store, StoreError};
 use roles::Roles;
+use secrecy::ExposeSecret as _;
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -100,14 +102,14 @@ impl RunError {
     }
 }
 
-/// Runs one command to its end. `environment` is for the demo, which derives its roles' configuration from it.
-pub async fn run(command: Command, config: Config, environment: Environment) -> Result<Exit, RunError> {
+/// Runs one command to its end.
+pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
     let shutdown = Shutdown::on_signals().map_err(|error| RunError::fault("cannot listen for signals", error))?;
     let Config { process, role } = config;
     match (command, role) {
         (Command::Check(_), role) => check::check(role).await,
         (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,
-        (Command::Demo(args), RoleConfig::Demo(config)) => demo(args, config, environment, shutdown).await,
+        (Command::Demo(args), RoleConfig::Demo(config)) => demo(args, config, shutdown).await,
         (command, role) => serve(command.role(), process, role, shutdown).await,
     }
 }
@@ -163,13 +165,20 @@ fn print(text: &str) {
     let _gone = std::io::stdout().write_all(text.as_bytes());
 }
 
-async fn demo(
-    _args: DemoArgs,
-    _config: DemoConfig,
-    _environment: Environment,
-    _shutdown: Shutdown,
-) -> Result<Exit, RunError> {
-    Err(RunError::not_built(Role::Demo))
+async fn demo(args: DemoArgs, config: DemoConfig, shutdown: Shutdown) -> Result<Exit, RunError> {
+    let environment = DemoEnvironment {
+        database_url: config.database.url.expose_secret().to_owned(),
+        amqp_url: config.broker.url.expose_secret().to_owned(),
+        management_url: config.management_url.map(|url| url.expose_secret().to_owned()),
+    };
+    match sim::run(args, environment, shutdown.token()).await {
+        Ok(ended) if ended.exit_code() == Exit::Done.code() => Ok(Exit::Done),
+        Ok(_) => Ok(Exit::Fault),
+        Err(error) if error.exit_code() == Exit::Unreachable.code() => {
+            Err(RunError::unreachable("the demo could not run", error))
+        }
+        Err(error) => Err(RunError::fault("the demo did not come to its end", error)),
+    }
 }
 
 #[cfg(test)]

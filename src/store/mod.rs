@@ -6,9 +6,11 @@ mod inbox;
 mod orders;
 mod pool;
 mod schema;
+pub mod scratch;
 mod tx;
 mod verify;
 mod watch;
+pub mod witness;
 
 pub use batch::{Applied, BatchTerms, Outcome};
 pub use error::{Class, StoreError};

@@ -1,0 +1,209 @@
+//! Many orders at once, from the payment to the credits, as sites and buyers would: some orders come after their
+//! webhooks, some buyers never pay.
+
+use super::api::{Api, ApiError, NewOrder};
+use super::lock;
+use super::payment::{Outcome, money};
+use super::plan::OrderPlan;
+use super::provider::{Provider, ProviderError};
+use crate::domain::OrderId;
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How many orders are under way at the same time.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// How long each step may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    /// Placing an order, the retries included.
+    pub(super) place: Duration,
+    /// From the buyer's payment until the credits are there.
+    pub(super) fulfil: Duration,
+    /// After so many orders that did not come to their end, the rest is not tried: the run could not end in time.
+    pub(super) unfinished_max: u32,
+}
+
+impl Deadlines {
+    /// Far above what a healthy system needs, worker restarts included.
+    pub(super) const DEMO: Self =
+        Self { place: Duration::from_secs(60), fulfil: Duration::from_secs(120), unfinished_max: 100 };
+}
+
+/// Why an order did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfinished {
+    #[error("the simulated provider: {0}")]
+    Provider(#[from] ProviderError),
+    #[error("the order's terms: {0}")]
+    Terms(#[from] crate::domain::MoneyError),
+    #[error("no webhook was accepted within {} s{}", deadline.as_secs(), last.as_ref().map(|last| format!("; last: {last}")).unwrap_or_default())]
+    NotHeard { deadline: Duration, last: Option<String> },
+    #[error("placing it: {0}")]
+    Place(#[source] ApiError),
+    #[error("the same idempotency key gave two orders, {first} and {second}")]
+    TwoOrders { first: OrderId, second: OrderId },
+    #[error("waiting for its credits: {0}")]
+    Wait(#[source] ApiError),
+    #[error("not tried: too many orders before it did not come to their end")]
+    NotTried,
+}
+
+/// What became of one order.
+#[derive(Debug)]
+pub(super) struct Sold {
+    pub(super) plan: OrderPlan,
+    pub(super) payment_id: Option<String>,
+    pub(super) order_id: Option<OrderId>,
+    /// The buyer has paid: from here on the credits are owed.
+    pub(super) is_paid: bool,
+    /// First webhook that says "paid" sent → fulfilled seen; only of those that were paid.
+    pub(super) latency: Option<Duration>,
+    pub(super) unfinished: Option<Unfinished>,
+}
+
+impl Sold {
+    /// An order of which nothing has happened yet.
+    pub(super) fn new(plan: OrderPlan) -> Self {
+        Self { plan, payment_id: None, order_id: None, is_paid: false, latency: None, unfinished: None }
+    }
+
+    /// What the ledger has to hold for it.
+    pub(super) fn credits_due(&self) -> i64 {
+        if self.is_paid { self.plan.credits } else { 0 }
+    }
+}
+
+/// A run's orders, and how long they took altogether.
+#[derive(Debug)]
+pub(super) struct Sales {
+    pub(super) sold: Vec<Sold>,
+    pub(super) elapsed: Duration,
+    /// When the last order was placed whose webhooks had come before it.
+    pub(super) last_overtaken_at: Option<Instant>,
+}
+
+/// Sells orders to simulated buyers.
+pub(super) struct Shop<'a> {
+    pub(super) provider: &'a Provider,
+    pub(super) api: &'a Api,
+    pub(super) deadlines: Deadlines,
+    pub(super) seed: u64,
+    pub(super) orders: u32,
+}
+
+impl Shop<'_> {
+    /// Sells all orders, each to its end.
+    pub(super) async fn sell(&self, progress: &ProgressBar) -> Sales {
+        let started = Instant::now();
+        let unfinished = AtomicU32::new(0);
+        let last_overtaken_at = Mutex::new(None);
+        let sold = futures_util::stream::iter(0..self.orders)
+            .map(|index| {
+                let (unfinished, last_overtaken_at) = (&unfinished, &last_overtaken_at);
+                async move {
+                    let plan = OrderPlan::new(self.seed, index, self.orders);
+                    let mut sold = Sold::new(plan);
+                    let ended = if unfinished.load(Ordering::Relaxed) >= self.deadlines.unfinished_max {
+                        Err(Unfinished::NotTried)
+                    } else {
+                        self.sell_one(index, &mut sold, last_overtaken_at).await
+                    };
+                    if let Err(why) = ended {
+                        unfinished.fetch_add(1, Ordering::Relaxed);
+                        sold.unfinished = Some(why);
+                    }
+                    progress.inc(1);
+                    sold
+                }
+            })
+            .buffer_unordered(IN_FLIGHT_MAX)
+            .collect()
+            .await;
+        Sales { sold, elapsed: started.elapsed(), last_overtaken_at: *lock(&last_overtaken_at) }
+    }
+
+    async fn sell_one(
+        &self,
+        index: u32,
+        sold: &mut Sold,
+        last_overtaken_at: &Mutex<Option<Instant>>,
+    ) -> Result<(), Unfinished> {
+        let plan = sold.plan.clone();
+        let money = money(plan.amount_minor, plan.currency)?;
+        let payment_id = self.provider.create(plan.seller, money, None, Some(plan.payment_seed))?.id;
+        sold.payment_id = Some(payment_id.clone());
+
+        // The webhooks come before the order: the worker has to keep them until it knows what they are about.
+        if let (true, Some(outcome)) = (plan.is_overtaken, plan.outcome) {
+            self.pay(sold, &payment_id, outcome)?;
+            let deadline = self.deadlines.place;
+            if !self.provider.is_heard(&payment_id, deadline).await? {
+                return Err(Unfinished::NotHeard { deadline, last: self.provider.last_trouble() });
+            }
+        }
+
+        let order = self.place(index, &plan, &payment_id).await?;
+        sold.order_id = Some(order.id);
+        if plan.is_overtaken {
+            *lock(last_overtaken_at) = Some(Instant::now());
+        }
+
+        if let (false, Some(outcome)) = (plan.is_overtaken, plan.outcome) {
+            if plan.tells_order_id {
+                self.provider.attach(&payment_id, super::provider::Metadata { order_id: Some(order.id) })?;
+            }
+            self.pay(sold, &payment_id, outcome)?;
+        }
+        if sold.is_paid {
+            self.api.fulfilled(order, self.deadlines.fulfil).await.map_err(Unfinished::Wait)?;
+            let sent_at = self.provider.payment(&payment_id)?.webhooks.paid_sent_at;
+            sold.latency = sent_at.map(|sent_at| sent_at.elapsed());
+        }
+        Ok(())
+    }
+
+    fn pay(&self, sold: &mut Sold, payment_id: &str, outcome: Outcome) -> Result<(), Unfinished> {
+        self.provider.pay(payment_id, outcome)?;
+        sold.is_paid = outcome == Outcome::Succeeded;
+        Ok(())
+    }
+
+    async fn place(&self, index: u32, plan: &OrderPlan, payment_id: &str) -> Result<super::api::OrderView, Unfinished> {
+        let new = NewOrder {
+            account_id: &plan.account_id,
+            credits: plan.credits,
+            amount_minor: plan.amount_minor,
+            currency: plan.currency,
+            provider: plan.seller.name(),
+            payment_id,
+            metadata: serde_json::json!({"demo": index}),
+        };
+        let key = format!("demo-{}-{index}", self.seed);
+        let order = self.api.place(&key, &new, self.deadlines.place).await.map_err(Unfinished::Place)?;
+        if plan.is_placed_twice {
+            let again = self.api.place(&key, &new, self.deadlines.place).await.map_err(Unfinished::Place)?;
+            if again.id != order.id {
+                return Err(Unfinished::TwoOrders { first: order.id, second: again.id });
+            }
+        }
+        Ok(order)
+    }
+}
+
+/// A progress bar on stderr where that is a terminal, else one that nobody sees.
+pub(super) fn progress_bar(orders: u32, is_terminal: bool) -> ProgressBar {
+    let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(u64::from(orders)), target);
+    // The fallback is indicatif's own style: a bar all the same.
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} orders, {per_sec}, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.with_style(style)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! The demo for people: addresses, lines to copy, and what is going on. The storefront's page has its room next to this.
+
+use super::killer::kill_workers;
+use super::provider::Provider;
+use super::roles::{Addresses, Roles};
+use super::{DemoArgs, DemoError};
+use crate::store::witness::Witness;
+use fastrand::Rng;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often the counts are shown.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
+
+/// What is printed at the start. Every line that begins with neither a blank nor `#` can be pasted into a shell.
+pub(super) fn welcome(addresses: &Addresses, provider: SocketAddr, token: &str) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, address: &SocketAddr| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {name:<20} http://{address}");
+    };
+    line("simulated provider", &provider);
+    line("receiver", &addresses.receiver);
+    line("api", &addresses.api);
+    for (role, address) in &addresses.metrics {
+        line(&format!("metrics of {role}"), address);
+    }
+    let api = addresses.api;
+    format!(
+        r#"grantonce is running; Ctrl-C ends it and removes all it has made.
+
+{text}
+# Try it from another shell:
+PROVIDER=http://{provider} API=http://{api} TOKEN={token}
+id() {{ grep -o '"id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }}
+post() {{ curl -sS -H 'content-type: application/json' -H "authorization: Bearer $TOKEN" "$@"; }}
+
+# a payment at the provider, and an order for it
+PAYMENT=$(post $PROVIDER/payments -d '{{"provider":"stripe","amount_minor":1999,"currency":"USD"}}' | id)
+ORDER=$(post $API/v1/orders -H "idempotency-key: $PAYMENT" -d '{{"account_id":"alice","credits":100,"amount_minor":1999,"currency":"USD","provider":"stripe","payment_id":"'$PAYMENT'"}}' | id)
+
+# the buyer pays; the order is fulfilled; the credits are there
+post $PROVIDER/payments/$PAYMENT/pay -d '{{"outcome":"succeeded"}}'; echo
+curl -sS -H "authorization: Bearer $TOKEN" "$API/v1/orders/$ORDER?wait=20"; echo
+curl -sS -H "authorization: Bearer $TOKEN" $API/v1/accounts/alice/balance; echo
+
+# the same webhook fifty times at once: no credit more
+curl -sS -X POST "$PROVIDER/payments/$PAYMENT/replay?times=50&parallel=true"; echo
+curl -sS -H "authorization: Bearer $TOKEN" $API/v1/accounts/alice/balance; echo
+
+"#
+    )
+}
+
+/// Shows what is going on, for ever; ends only when a role has ended by itself.
+pub(super) async fn live(
+    args: &DemoArgs,
+    roles: &mut Roles,
+    provider: &Provider,
+    witness: &Witness,
+) -> Result<(), DemoError> {
+    if !args.kill_workers {
+        return watch(Some(roles), provider, witness).await;
+    }
+    let never = CancellationToken::new();
+    let killing = kill_workers(roles.workers(), Rng::with_seed(args.seed), &never);
+    tokio::select! {
+        watched = watch(None, provider, witness) => watched,
+        killed = killing => killed.map(|_kills| ()).map_err(DemoError::from),
+    }
+}
+
+/// With `roles` it looks after them too.
+async fn watch(mut roles: Option<&mut Roles>, provider: &Provider, witness: &Witness) -> Result<(), DemoError> {
+    let is_terminal = std::io::stderr().is_terminal();
+    let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let line = ProgressBar::with_draw_target(None, target);
+    let mut ticks = interval(SHOWN_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let deserters = roles.as_mut().map(|roles| roles.deserters()).unwrap_or_default();
+        if !deserters.is_empty() {
+            line.finish_and_clear();
+            return Err(DemoError::Deserted(deserters.join("\n")));
+        }
+        if !is_terminal {
+            continue;
+        }
+        let (payments, paid) = provider.payments();
+        let counts = provider.counts();
+        let postings = match witness.postings().await {
+            Ok((grants, adjustments)) => format!("{grants} grants, {adjustments} adjustments"),
+            Err(error) => error.to_string(),
+        };
+        line.set_message(format!(
+            "{payments} payments, {paid} paid · {} webhooks sent, {} accepted · {postings}",
+            counts.sent, counts.accepted
+        ));
+        line.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_to_paste_is_one_line_of_shell() {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let addresses = Addresses { receiver: address, api: address, metrics: vec![("worker-1".to_owned(), address)] };
+        let text = welcome(&addresses, address, "t0ken");
+        let (_, script) = text.split_once("# Try it").unwrap();
+        let checked = std::process::Command::new("/bin/sh").args(["-n", "-c", &format!("# {script}")]).status();
+        assert!(checked.unwrap().success(), "{script}");
+        assert!(text.contains("metrics of worker-1  http://127.0.0.1:1\n"), "{text}");
+    }
+}

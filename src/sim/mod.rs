@@ -1,0 +1,362 @@
+//! The demo: a simulated provider, buyers and a site around the real thing. The receiver, the workers and the API run as
+//! processes of this very program, against a real broker and a real database, of which each run has its own.
+//!
+//! Headless, it sells many orders, each webhook sent several times, early, late and out of order, and then counts the
+//! credits. Else it prints its addresses and waits for somebody to try it by hand.
+//!
+//! | file | what |
+//! |---|---|
+//! | `plan` | what happens, decided by the seed |
+//! | `payment`, `provider`, `courier`, `sign` | the simulated provider: its events, its API, how it delivers |
+//! | `roles`, `children`, `scratch`, `killer` | the real roles, in a place of their own |
+//! | `api`, `headless` | the site and its buyers |
+//! | `audit`, `summary` | who has which credits, and who should |
+//! | `interactive` | for people |
+
+mod api;
+mod audit;
+pub mod children;
+mod courier;
+#[cfg(test)]
+mod fake;
+mod headless;
+mod interactive;
+mod killer;
+mod payment;
+mod plan;
+mod provider;
+mod roles;
+pub mod scratch;
+mod summary;
+
+pub use summary::Summary;
+
+use crate::store::scratch::ScratchError;
+use crate::store::witness::{Witness, WitnessError};
+use api::Api;
+use audit::{Findings, audit, settle};
+use children::ChildError;
+use courier::Courier;
+use fastrand::Rng;
+use headless::{Deadlines, Sales, Shop, progress_bar};
+use provider::Provider;
+use roles::{Addresses, Roles};
+use scratch::ManagementError;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use summary::percentile_ms;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How long the provider tries to deliver one webhook. Real ones try for days.
+const PROVIDER_PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long we wait until the broker has counted its dead letters for the first time.
+const COUNT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How many remarks are shown.
+const REMARKS_MAX: usize = 20;
+
+/// The exit code by which a role says that a dependency is out of reach.
+const OUT_OF_REACH: u8 = 3;
+
+/// What the command line says.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct DemoArgs {
+    /// Sell orders to simulated buyers, print a summary, and end: with 1 unless every payment granted exactly once
+    #[arg(long)]
+    pub headless: bool,
+    /// Number of orders to sell (headless)
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub orders: u32,
+    /// How often each webhook is sent
+    #[arg(long, value_name = "D", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub duplicates: u32,
+    /// Decides everything that is left to chance: the same seed repeats a run
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Print the summary as one JSON object (headless)
+    #[arg(long, requires = "headless")]
+    pub json: bool,
+    /// Kill a worker every second while it runs, and start it again
+    #[arg(long)]
+    pub kill_workers: bool,
+    /// Number of worker processes
+    #[arg(long, value_name = "K", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: u32,
+}
+
+/// The servers that a run makes its own place on. Not `Debug`: the URLs hold passwords.
+#[derive(Clone)]
+pub struct DemoEnvironment {
+    /// `DATABASE_URL`: a user who may create databases.
+    pub database_url: String,
+    /// `AMQP_URL`.
+    pub amqp_url: String,
+    /// `GRANTONCE_MANAGEMENT_URL`, `http://user:password@host:15672`: a user who may create virtual hosts. Without it the
+    /// run shares the virtual host of `amqp_url` with whatever else is there.
+    pub management_url: Option<String>,
+}
+
+/// How a demo ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    /// The headless run came to its end.
+    Headless(Summary),
+    /// Somebody has seen enough.
+    Interactive,
+}
+
+impl Ended {
+    /// 0, or 1 where not every payment granted its credits exactly once.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Headless(summary) => u8::from(!summary.is_clean()),
+            Self::Interactive => 0,
+        }
+    }
+}
+
+/// Why a demo did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The run's own database.
+    #[error(transparent)]
+    Database(#[from] ScratchError),
+    /// The run's own virtual host.
+    #[error(transparent)]
+    Broker(#[from] ManagementError),
+    /// One of the roles.
+    #[error(transparent)]
+    Role(#[from] ChildError),
+    /// A role ended by itself while somebody tried the demo by hand.
+    #[error("{0}")]
+    Deserted(String),
+    /// The ledger's tables.
+    #[error(transparent)]
+    Ledger(#[from] WitnessError),
+    /// No folder for the roles' logs.
+    #[error("the folder {} for the logs: {source}", path.display())]
+    LogFolder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// This program does not know its own file, or the simulated provider cannot listen, or nobody reads our output.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No HTTP client could be made.
+    #[error("the HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+    /// Somebody ended the run before it was done.
+    #[error("interrupted before it was done")]
+    Interrupted,
+}
+
+impl DemoError {
+    /// 3 where a dependency is out of reach, else 1.
+    pub fn exit_code(&self) -> u8 {
+        let is_unreachable = match self {
+            Self::Database(error) => error.is_unreachable(),
+            Self::Broker(error) => error.is_unreachable(),
+            Self::Role(error) => error.exit_code() == Some(i32::from(OUT_OF_REACH)),
+            Self::Deserted(_)
+            | Self::Ledger(_)
+            | Self::LogFolder { .. }
+            | Self::System { .. }
+            | Self::Http(_)
+            | Self::Interrupted => false,
+        };
+        if is_unreachable { OUT_OF_REACH } else { 1 }
+    }
+}
+
+/// Runs the demo until its end, or until `shutdown`; either way it removes what it has made.
+pub async fn run(args: DemoArgs, env: DemoEnvironment, shutdown: CancellationToken) -> Result<Ended, DemoError> {
+    let program =
+        std::env::current_exe().map_err(|source| DemoError::System { what: "this program's own file", source })?;
+    let mut roles = Roles::new(env, program).await?;
+    let ended = play(&args, &mut roles, &shutdown).await;
+    let is_good = matches!(&ended, Ok(ended) if ended.exit_code() == 0) || matches!(ended, Err(DemoError::Interrupted));
+    if !is_good {
+        remark(&roles.deserters());
+    }
+    let log_dir = roles.log_dir().to_owned();
+    remark(&roles.end(!is_good).await);
+    if log_dir.exists() {
+        remark(&[format!("the roles' logs are in {}", log_dir.display())]);
+    }
+    ended
+}
+
+async fn play(args: &DemoArgs, roles: &mut Roles, shutdown: &CancellationToken) -> Result<Ended, DemoError> {
+    if !roles.has_own_vhost() {
+        let text =
+            "GRANTONCE_MANAGEMENT_URL is not set: the run shares the virtual host of AMQP_URL with whatever is there";
+        remark(&[text.to_owned()]);
+    }
+    roles.make_places().await?;
+    let started = shutdown.run_until_cancelled(roles.start(args.workers)).await;
+    let addresses = started.ok_or(DemoError::Interrupted)??;
+
+    // Ends the provider with the run, however that ends.
+    let stop = shutdown.child_token();
+    let _stop_at_the_end = stop.clone().drop_guard();
+    let courier = Courier::new(format!("http://{}", addresses.receiver), roles.secrets(), PROVIDER_PATIENCE)?;
+    let run = roles.name().rsplit('_').next().unwrap_or_default().to_owned();
+    let settings = provider::Settings { seed: args.seed, copies: args.duplicates, run };
+    let provider = Provider::new(settings, courier, stop.clone());
+    let provider_address = serve(provider::http::router(provider.clone()), stop).await?;
+
+    let witness = Witness::new(roles.database_url())?;
+    let work = async {
+        if args.headless {
+            let summary = sell_and_audit(args, roles, &addresses, &provider, &witness).await?;
+            show(&if args.json { json(&summary) } else { summary.to_string() })?;
+            Ok(Ended::Headless(summary))
+        } else {
+            show(&interactive::welcome(&addresses, provider_address, roles.token()))?;
+            interactive::live(args, roles, &provider, &witness).await?;
+            Ok(Ended::Interactive)
+        }
+    };
+    let ended = shutdown.run_until_cancelled(work).await;
+    witness.close().await;
+    match ended {
+        Some(ended) => ended,
+        None if args.headless => Err(DemoError::Interrupted),
+        None => Ok(Ended::Interactive),
+    }
+}
+
+async fn serve(router: axum::Router, stop: CancellationToken) -> Result<SocketAddr, DemoError> {
+    let failed = |source| DemoError::System { what: "listening as the simulated provider", source };
+    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    // axum's server gives no error: it goes on after a connection that could not be accepted.
+    tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await });
+    Ok(address)
+}
+
+async fn sell_and_audit(
+    args: &DemoArgs,
+    roles: &mut Roles,
+    addresses: &Addresses,
+    provider: &Provider,
+    witness: &Witness,
+) -> Result<Summary, DemoError> {
+    let api = Api::new(format!("http://{}", addresses.api), roles.token().to_owned())?;
+    let shop = Shop { provider, api: &api, deadlines: Deadlines::DEMO, seed: args.seed, orders: args.orders };
+    let bar = progress_bar(args.orders, std::io::stderr().is_terminal());
+
+    let stop_killing = CancellationToken::new();
+    let selling = async {
+        let sales = shop.sell(&bar).await;
+        stop_killing.cancel();
+        sales
+    };
+    let killing = async {
+        if !args.kill_workers {
+            return Ok(None);
+        }
+        killer::kill_workers(roles.workers(), Rng::with_seed(args.seed), &stop_killing).await.map(Some)
+    };
+    let (sales, kills) = tokio::join!(selling, killing);
+    bar.finish_and_clear();
+    let kills = kills?;
+
+    let unsettled = settle(provider, Some(witness), &sales, roles::RETRY_LONGEST).await;
+    let findings = audit(&api, Some(witness), &sales.sold).await;
+    remark(&unsettled);
+    remark(&findings.remarks);
+    let retries = provider.counts().retries;
+    if retries > 0 {
+        remark(&[format!("{retries} webhooks had to be sent again because the receiver did not accept them")]);
+    }
+    Ok(summarize(&sales, &findings, provider, dead_letters(roles).await, kills))
+}
+
+async fn dead_letters(roles: &Roles) -> Option<u64> {
+    if !roles.has_own_vhost() {
+        return None;
+    }
+    let ends_at = Instant::now() + COUNT_DEADLINE;
+    let mut ticks = interval(Duration::from_millis(500));
+    loop {
+        ticks.tick().await;
+        let count = roles.dead_letters().await;
+        if count.is_some() || Instant::now() > ends_at {
+            return count;
+        }
+    }
+}
+
+fn summarize(
+    sales: &Sales,
+    findings: &Findings,
+    provider: &Provider,
+    dead_letters: Option<u64>,
+    worker_kills: Option<u64>,
+) -> Summary {
+    let mut latencies: Vec<Duration> = sales.sold.iter().filter_map(|sold| sold.latency).collect();
+    latencies.sort_unstable();
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let counts = provider.counts();
+    Summary {
+        orders: u32::try_from(sales.sold.len()).unwrap_or(u32::MAX),
+        webhooks_sent: counts.sent,
+        webhooks_accepted: counts.accepted,
+        duplicates_sent: counts.duplicates,
+        grants: findings.grants,
+        grants_expected: count(sales.sold.iter().filter(|sold| sold.is_paid).count()),
+        lost: findings.lost,
+        doubled: findings.doubled,
+        invented: findings.invented,
+        dead_letters,
+        p50_ms: percentile_ms(&latencies, 50),
+        p99_ms: percentile_ms(&latencies, 99),
+        elapsed_s: (sales.elapsed.as_secs_f64() * 100.0).round() / 100.0,
+        worker_kills,
+    }
+}
+
+fn json(summary: &Summary) -> String {
+    // Numbers under fixed names: there is nothing that could fail.
+    serde_json::to_string(summary).unwrap_or_default() + "\n"
+}
+
+/// To stdout: what was asked for.
+fn show(text: &str) -> Result<(), DemoError> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|source| DemoError::System { what: "writing to stdout", source })
+}
+
+/// To stderr: what else is to be known, the first of it.
+fn remark(remarks: &[String]) {
+    let mut stderr = std::io::stderr().lock();
+    for remark in remarks.iter().take(REMARKS_MAX) {
+        // Nobody reads it, then.
+        let _ = writeln!(stderr, "{}", remark.trim_end());
+    }
+    if remarks.len() > REMARKS_MAX {
+        let _ = writeln!(stderr, "… and {} more of this kind", remarks.len() - REMARKS_MAX);
+    }
+}
+
+/// Locks; a panic elsewhere while the lock was held leaves nothing half-done in what we keep behind one.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
