@@ -72,8 +72,13 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufRead, BufReader, Write};
-    use std::process::{Command, Stdio};
+    use std::io::Write as _;
+    use std::process::Stdio;
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::process::Command;
+
+    /// Longer than any process takes to start on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     /// Set in the process that the test below starts: this test binary once more, running [`child`] alone.
     const CHILD: &str = "SHUTDOWN_TEST_CHILD";
@@ -98,23 +103,28 @@ mod tests {
         writeln!(std::io::stdout().lock(), "{line}").unwrap();
     }
 
-    #[test]
-    fn the_first_signal_asks_and_the_second_one_ends_the_process() {
+    #[tokio::test]
+    async fn the_first_signal_asks_and_the_second_one_ends_the_process() {
         for (first, second) in [("TERM", "TERM"), ("INT", "TERM"), ("TERM", "INT")] {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "shutdown::tests::child", "--nocapture"])
                 .env(CHILD, "1")
                 .stdout(Stdio::piped())
+                .kill_on_drop(true)
                 .spawn()
                 .unwrap();
+            let pid = child.id().unwrap();
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let mut await_line = |wanted: &str| assert!(lines.any(|line| line.unwrap() == wanted), "{wanted}");
-            await_line("ready");
-            send(first, child.id());
-            await_line("requested");
-            assert!(child.try_wait().unwrap().is_none(), "one signal does not end it");
-            send(second, child.id());
-            assert_eq!(child.wait().unwrap().code(), Some(130));
+            let signalled = async {
+                while lines.next_line().await.unwrap().expect("ready") != "ready" {}
+                send(first, pid);
+                while lines.next_line().await.unwrap().expect("requested") != "requested" {}
+                assert!(child.try_wait().unwrap().is_none(), "one signal does not end it");
+                send(second, pid);
+                child.wait().await.unwrap()
+            };
+            let status = tokio::time::timeout(PATIENCE, signalled).await.expect("the process ends");
+            assert_eq!(status.code(), Some(130));
         }
     }
 

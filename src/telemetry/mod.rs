@@ -1,10 +1,9 @@
 //! What the process says of itself: log lines to stderr, and metrics for Prometheus.
 
+mod labels;
 mod logging;
 mod metrics;
 
+pub use labels::{Dependency, GivenBack, ListenerName, MessageOutcome, WebhookEndpoint, WebhookOutcome};
 pub use logging::{LogFilter, LogFormat, LoggingError, causes, init_logging};
-pub use metrics::{
-    Dependency, GivenBack, InFlight, ListenerName, MessageOutcome, Metrics, OPEN_METRICS_CONTENT_TYPE, WebhookEndpoint,
-    WebhookOutcome,
-};
+pub use metrics::{InFlight, Metrics, OPEN_METRICS_CONTENT_TYPE};

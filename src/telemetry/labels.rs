@@ -1,0 +1,126 @@
+//! The values that labels of metrics can have, as types: no text is made up where something is counted.
+
+use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
+use std::fmt;
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The value as it stands in the label.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                EncodeLabelValue::encode(&self.name(), encoder)
+            }
+        }
+    };
+}
+
+label! {
+    /// The path that a webhook came in by.
+    WebhookEndpoint {
+        /// `/webhooks/stripe`.
+        Stripe = "stripe",
+        /// `/webhooks/paypal`.
+        Paypal = "paypal",
+        /// `/webhooks/adyen`.
+        Adyen = "adyen",
+        /// `/webhooks/standard`.
+        Standard = "standard",
+    }
+}
+
+label! {
+    /// What became of a webhook.
+    WebhookOutcome {
+        /// Published and confirmed; answered 2xx.
+        Accepted = "accepted",
+        /// Genuine and none of our business; answered 2xx.
+        Ignored = "ignored",
+        /// A test event in live mode; answered 2xx.
+        TestEventDropped = "test_event_dropped",
+        /// Genuine and not understood: published as a dead letter; answered 2xx.
+        Untranslatable = "untranslatable",
+        /// Not of the provider's form; answered 400.
+        Malformed = "malformed",
+        /// The signature is missing, wrong or too old; answered 401.
+        Unauthorized = "unauthorized",
+        /// Answered 413.
+        TooLarge = "too_large",
+        /// The broker did not confirm, or too many publishes were in flight; answered 503.
+        Unavailable = "unavailable",
+    }
+}
+
+label! {
+    /// What became of a delivery.
+    MessageOutcome {
+        /// Its fact was applied.
+        Applied = "applied",
+        /// Its message id had been admitted before.
+        Duplicate = "duplicate",
+        /// Its order is not known yet: it went to a retry queue.
+        PutOff = "put_off",
+        /// It went to the dead letters.
+        DeadLettered = "dead_lettered",
+        /// It matches no order, and such messages are not ours to keep.
+        IgnoredUnknown = "ignored_unknown",
+        /// A test event in live mode.
+        TestEventDropped = "test_event_dropped",
+    }
+}
+
+label! {
+    /// Why deliveries were given back to the broker. Each return counts against its delivery limit.
+    GivenBack {
+        /// Postgres was out of reach for longer than the grace.
+        DatabaseOutage = "database_outage",
+        /// The connection was lost during a commit, or the wait for it was over.
+        OutcomeUnknown = "outcome_unknown",
+        /// The broker did not confirm a retry or a dead letter.
+        PublishFailed = "publish_failed",
+        /// The connection or channel to the broker was lost.
+        ConnectionLost = "connection_lost",
+        /// The worker stops.
+        Shutdown = "shutdown",
+    }
+}
+
+label! {
+    /// What we depend on.
+    Dependency {
+        /// The database.
+        Postgres = "postgres",
+        /// The broker.
+        Rabbitmq = "rabbitmq",
+    }
+}
+
+label! {
+    /// Where HTTP requests come in.
+    ListenerName {
+        /// Webhooks.
+        Receiver = "receiver",
+        /// Orders, status, balances.
+        Api = "api",
+        /// The console.
+        Ops = "ops",
+        /// Metrics and health.
+        Metrics = "metrics",
+    }
+}
