@@ -88,7 +88,7 @@ pub enum Unfinished<E: Error + 'static> {
 ///
 /// `op` itself is never cancelled half-way: it has to end by a deadline of its own. Shutdown ends the wait between
 /// two tries, and keeps a new one from beginning.
-pub async fn until_ok<T, E, F>(
+pub async fn until_ok<T, E, F, Try>(
     limits: Limits,
     shutdown: &CancellationToken,
     what: &str,
@@ -96,7 +96,8 @@ pub async fn until_ok<T, E, F>(
 ) -> Result<T, Unfinished<E>>
 where
     E: Error + 'static,
-    F: AsyncFnMut() -> Result<T, Failure<E>>,
+    F: FnMut() -> Try,
+    Try: Future<Output = Result<T, Failure<E>>>,
 {
     let mut backoff = Backoff::new(limits);
     loop {
@@ -128,6 +129,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::ready;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const MS: Duration = Duration::from_millis(1);
     const FAST: Limits = Limits { initial: MS, max: MS, give_up_after: None };
@@ -169,9 +172,9 @@ mod tests {
     async fn it_tries_until_it_succeeds() {
         let mut tries = 0;
         let token = CancellationToken::new();
-        let done = until_ok(FAST, &token, "test", async || {
+        let done = until_ok(FAST, &token, "test", || {
             tries += 1;
-            if tries < 4 { Err(Failure::Transient(Nope(tries))) } else { Ok(tries) }
+            ready(if tries < 4 { Err(Failure::Transient(Nope(tries))) } else { Ok(tries) })
         });
         assert_eq!(done.await.unwrap(), 4);
     }
@@ -180,9 +183,13 @@ mod tests {
     async fn a_permanent_failure_and_the_end_of_patience_return_the_cause() {
         let mut tries = 0;
         let token = CancellationToken::new();
-        let end = until_ok(FAST, &token, "test", async || -> Result<(), _> {
+        let end = until_ok(FAST, &token, "test", || {
             tries += 1;
-            Err(if tries < 3 { Failure::Transient(Nope(tries)) } else { Failure::Permanent(Nope(tries)) })
+            ready(Err::<(), _>(if tries < 3 {
+                Failure::Transient(Nope(tries))
+            } else {
+                Failure::Permanent(Nope(tries))
+            }))
         });
         assert!(matches!(end.await, Err(Unfinished::Failed(Nope(3)))));
 
@@ -196,15 +203,15 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let slow = Limits { initial: hour, max: hour, give_up_after: None };
         let token = CancellationToken::new();
-        let mut finished = false;
-        let end = until_ok(slow, &token, "test", async || -> Result<(), _> {
+        let finished = AtomicBool::new(false);
+        let end = until_ok(slow, &token, "test", || async {
             token.cancel();
             tokio::task::yield_now().await;
-            finished = true;
-            Err(Failure::Transient(Nope(1)))
+            finished.store(true, Ordering::SeqCst);
+            Err::<(), _>(Failure::Transient(Nope(1)))
         });
         assert!(matches!(end.await, Err(Unfinished::Stopped)));
-        assert!(finished);
+        assert!(finished.load(Ordering::SeqCst));
         let end = until_ok(slow, &token, "test", async || -> Result<(), Failure<Nope>> { panic!("must not begin") });
         assert!(matches!(end.await, Err(Unfinished::Stopped)));
     }

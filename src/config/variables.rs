@@ -324,7 +324,7 @@ pub(super) const MANAGEMENT_URL: Variable = Variable {
     name: "GRANTONCE_MANAGEMENT_URL",
     example: "http://monitor:…@mq.example:15672",
     meaning: "RabbitMQ's HTTP API, for what AMQP cannot show",
-    roles: &[Check, Ops],
+    roles: &[Check, Ops, Demo],
     ..SECRET
 };
 

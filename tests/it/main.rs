@@ -8,3 +8,5 @@
 )]
 
 mod command_line;
+mod support;
+mod worker;

@@ -1,0 +1,10 @@
+//! A place of its own for every test: a database and a virtual host on the real servers, removed at the end, also of a
+//! test that fails.
+
+pub mod await_;
+pub mod messages;
+pub mod world;
+
+pub use await_::{eventually, eventually_within};
+pub use messages::{captured, event_for, stripe_webhook};
+pub use world::{OrderSpec, RunningWorker, World};

@@ -1,0 +1,380 @@
+//! One test's servers, roles and questions.
+
+use super::await_::eventually;
+use grantonce::broker::{
+    self, Confirmed, Headers, Outgoing, PAYMENTS_EXCHANGE, PublishError, Publisher, PublisherSettings, routing_key,
+};
+use grantonce::clock::Clock;
+use grantonce::config::{RetryDelay, UnknownPayments};
+use grantonce::domain::{DisputePolicy, OrderId, PaymentEvent};
+use grantonce::http::Readiness;
+use grantonce::message;
+use grantonce::sim::children::Children;
+use grantonce::sim::scratch::{Management, unique_name};
+use grantonce::store::{self, Profile, Store, StoreError, scratch};
+use grantonce::telemetry::Metrics;
+use grantonce::worker::{self, Pace, Rules};
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use sqlx::{AssertSqlSafe, PgPool};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The secrets that the receivers of the tests are given.
+pub const STRIPE_SECRET: &str = "whsec_a_secret_for_the_tests_only";
+
+/// A database and a virtual host of one test's own, set up by `migrate`'s own code.
+pub struct World {
+    pub database_url: String,
+    pub amqp_url: String,
+    pub retry_delays: Vec<RetryDelay>,
+    /// For questions; with the rights of the owner.
+    pub sql: PgPool,
+    publisher: Publisher,
+    logs: tempfile::TempDir,
+    name: String,
+    servers: Servers,
+}
+
+#[derive(Clone)]
+struct Servers {
+    database_url: String,
+    amqp_url: String,
+    management_url: String,
+}
+
+impl Servers {
+    fn from_env() -> Self {
+        let var = |name: &str| {
+            std::env::var(name).unwrap_or_else(|_| {
+                panic!("{name} is not set: run ./dev test, or ./dev up and then eval \"$(./dev env)\"")
+            })
+        };
+        Self {
+            database_url: var("DATABASE_URL"),
+            amqp_url: var("AMQP_URL"),
+            management_url: var("GRANTONCE_MANAGEMENT_URL"),
+        }
+    }
+
+    async fn remove(self, name: String) {
+        if let Err(error) = scratch::drop_database(&self.database_url, &name).await {
+            eprintln!("database {name} is left behind: {error}");
+        }
+        let management = Management::new(&self.management_url).unwrap();
+        if let Err(error) = management.delete_vhost(&name).await {
+            eprintln!("virtual host {name} is left behind: {error}");
+        }
+    }
+}
+
+/// What an order is; the rest is of no interest to tests.
+#[derive(Debug, Clone)]
+pub struct OrderSpec<'a> {
+    pub payment: &'a str,
+    pub account: &'a str,
+    pub credits: i64,
+    pub amount_minor: i64,
+}
+
+impl<'a> OrderSpec<'a> {
+    /// 100 credits for 19.99 US dollars, to account `acc`.
+    pub fn paid_by(payment: &'a str) -> Self {
+        Self { payment, account: "acc", credits: 100, amount_minor: 1999 }
+    }
+}
+
+impl World {
+    /// On the servers that the environment names.
+    pub async fn new() -> Self {
+        Self::on(Servers::from_env()).await
+    }
+
+    /// On servers of the test's own: what `./dev env` of another folder prints.
+    pub async fn on_servers(database_url: &str, amqp_url: &str, management_url: &str) -> Self {
+        Self::on(Servers {
+            database_url: database_url.to_owned(),
+            amqp_url: amqp_url.to_owned(),
+            management_url: management_url.to_owned(),
+        })
+        .await
+    }
+
+    async fn on(servers: Servers) -> Self {
+        let name = unique_name("grantonce_test");
+        let database_url = scratch::create_database(&servers.database_url, &name).await.unwrap();
+        let management = Management::new(&servers.management_url).unwrap();
+        let amqp_url = management.create_vhost(&servers.amqp_url, &name).await.unwrap();
+        let retry_delays = [("200ms", 200), ("500ms", 500)]
+            .map(|(label, ms)| RetryDelay { label: label.to_owned(), delay: Duration::from_millis(ms) })
+            .to_vec();
+        store::migrate(&database_url.clone().into()).await.unwrap();
+        broker::declare(&amqp_url.clone().into(), &retry_delays).await.unwrap();
+        let publisher = Publisher::start(&PublisherSettings {
+            url: amqp_url.clone().into(),
+            name: "test",
+            lanes: 1,
+            waiting_max: 100_000,
+            confirm_deadline: Duration::from_secs(20),
+        });
+        let mut lanes = publisher.connected_lanes();
+        lanes.wait_for(|lanes| *lanes > 0).await.unwrap();
+        Self {
+            sql: PgPool::connect_lazy(&database_url).unwrap(),
+            database_url,
+            amqp_url,
+            retry_delays,
+            publisher,
+            logs: tempfile::tempdir().unwrap(),
+            name,
+            servers,
+        }
+    }
+
+    /// How a worker of this world is set up. Retries come soon, and a held batch is given back after 10 s as by default.
+    pub fn worker_settings(&self) -> worker::Settings {
+        worker::Settings {
+            amqp_url: self.amqp_url.clone().into(),
+            database: self.store_settings(Profile::Batches),
+            rules: Rules {
+                is_live: false,
+                dispute_policy: DisputePolicy::Hold,
+                unknown_payments: UnknownPayments::DeadLetter,
+                retry_delays: self.retry_delays.clone(),
+                attempts_max: 4,
+            },
+            pace: Pace {
+                batch_max: 250,
+                batch_wait: Duration::from_millis(5),
+                batches_in_flight: 3,
+                prefetch: 1_250,
+                outage_grace: Duration::from_secs(10),
+            },
+            inbox_retention: time::Duration::days(90),
+        }
+    }
+
+    /// Store settings for this world.
+    pub fn store_settings(&self, profile: Profile) -> store::Settings {
+        store::Settings {
+            url: self.database_url.clone().into(),
+            connections_max: 8,
+            deadline: Duration::from_secs(10),
+            profile,
+        }
+    }
+
+    /// A store on this world's database.
+    pub fn store(&self) -> Store {
+        Store::new(&self.store_settings(Profile::Requests)).unwrap()
+    }
+
+    /// Starts a worker in this process.
+    pub fn start_worker(&self) -> RunningWorker {
+        self.start_worker_with(self.worker_settings())
+    }
+
+    /// Starts a worker with other settings.
+    pub fn start_worker_with(&self, settings: worker::Settings) -> RunningWorker {
+        let (stop, metrics) = (CancellationToken::new(), Metrics::new());
+        let run = worker::run(settings, Clock::system(), metrics.clone(), Readiness::new(), stop.clone());
+        RunningWorker { stop, metrics, task: tokio::spawn(run) }
+    }
+
+    /// Children of the real binary, configured for this world; add the role's own variables.
+    pub fn children(&self) -> Children {
+        Children::new(env!("CARGO_BIN_EXE_grantonce"), self.logs.path())
+            .env("DATABASE_URL", &self.database_url)
+            .env("AMQP_URL", &self.amqp_url)
+            .env("RUST_LOG", "info")
+            .env("GRANTONCE_LIVEMODE", "false")
+            .env("GRANTONCE_RECEIVER_ADDR", "127.0.0.1:0")
+            .env("GRANTONCE_API_ADDR", "127.0.0.1:0")
+            .env("GRANTONCE_METRICS_ADDR", "127.0.0.1:0")
+            .env("GRANTONCE_RETRY_DELAYS", "200ms,500ms")
+            .env("GRANTONCE_STRIPE_WEBHOOK_SECRETS", STRIPE_SECRET)
+            .env("GRANTONCE_LOG_FORMAT", "json")
+    }
+
+    /// Makes an order for a payment of Stripe's.
+    pub async fn order(&self, spec: OrderSpec<'_>) -> OrderId {
+        let id = OrderId(uuid::Uuid::now_v7());
+        sqlx::query(
+            "WITH made AS (
+                 INSERT INTO orders (id, account_id, credits, amount_minor, currency, provider, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, 'USD', 'stripe', now(), now()) RETURNING id)
+             INSERT INTO payments (provider, payment_id, order_id, registered_at) SELECT 'stripe', $5, $1, now() FROM made",
+        )
+        .bind(id.0)
+        .bind(spec.account)
+        .bind(spec.credits)
+        .bind(spec.amount_minor)
+        .bind(spec.payment)
+        .execute(&self.sql)
+        .await
+        .unwrap();
+        id
+    }
+
+    /// Makes `count` orders for payments `pi_0`, `pi_1` ….
+    pub async fn orders(&self, count: usize) {
+        sqlx::query(
+            "WITH made AS (
+                 INSERT INTO orders (id, account_id, credits, amount_minor, currency, provider, created_at, updated_at)
+                 SELECT gen_random_uuid(), 'acc' || n, 100, 1999, 'USD', 'stripe', now(), now()
+                 FROM generate_series(0, $1 - 1) n RETURNING id, account_id)
+             INSERT INTO payments (provider, payment_id, order_id, registered_at)
+             SELECT 'stripe', 'pi_' || substr(account_id, 4), id, now() FROM made",
+        )
+        .bind(i32::try_from(count).unwrap())
+        .execute(&self.sql)
+        .await
+        .unwrap();
+    }
+
+    /// Publishes an event as the receiver would, confirmed.
+    pub async fn publish(&self, event: &PaymentEvent) {
+        self.try_publish(event).await.unwrap();
+    }
+
+    /// The same, for when the broker may be away.
+    pub async fn try_publish(&self, event: &PaymentEvent) -> Result<Confirmed, PublishError> {
+        self.publisher.publish(outgoing(event)).await
+    }
+
+    /// Publishes many at once, all confirmed.
+    pub async fn publish_all(&self, events: &[PaymentEvent]) {
+        for events in events.chunks(5_000) {
+            let all = events.iter().map(|event| self.publish(event));
+            futures_util::future::join_all(all).await;
+        }
+    }
+
+    /// Publishes whatever is given.
+    pub async fn publish_raw(&self, message: Outgoing) {
+        self.publisher.publish(message).await.unwrap();
+    }
+
+    /// One number.
+    pub async fn count(&self, query: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&self.sql).await.unwrap()
+    }
+
+    /// Runs a statement.
+    pub async fn execute(&self, statement: &str) {
+        sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&self.sql).await.unwrap();
+    }
+
+    /// Number of grants.
+    pub async fn grants(&self) -> i64 {
+        self.count("SELECT count(*) FROM credit_grants").await
+    }
+
+    /// Number of inbox rows.
+    pub async fn admitted(&self) -> i64 {
+        self.count("SELECT count(*) FROM inbox").await
+    }
+
+    /// An order's status.
+    pub async fn status(&self, order: OrderId) -> String {
+        sqlx::query_scalar("SELECT status FROM orders WHERE id = $1").bind(order.0).fetch_one(&self.sql).await.unwrap()
+    }
+
+    async fn channel(&self) -> (lapin::Connection, lapin::Channel) {
+        let connection = lapin::Connection::connect(&self.amqp_url, Default::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        (connection, channel)
+    }
+
+    /// Messages that are ready in a queue (those a worker holds are not).
+    pub async fn ready(&self, queue: &str) -> u32 {
+        let (connection, channel) = self.channel().await;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
+        let ready = found.message_count();
+        connection.close(200, "done".into()).await.unwrap();
+        ready
+    }
+
+    /// Takes one dead letter out of its queue, waiting for it.
+    pub async fn dead_letter(&self) -> lapin::message::Delivery {
+        let (connection, channel) = self.channel().await;
+        let mut letter = None;
+        eventually("a dead letter arrives", async || {
+            letter = channel
+                .basic_get(broker::DEAD_QUEUE.into(), BasicGetOptions { no_ack: true })
+                .await
+                .unwrap()
+                .map(|got| got.delivery);
+            letter.is_some()
+        })
+        .await;
+        connection.close(200, "done".into()).await.unwrap();
+        letter.unwrap()
+    }
+
+    /// Waits until nothing is in the work queue or the retry queues, and everything that was in a worker's hands is
+    /// settled.
+    pub async fn settled(&self, worker: RunningWorker) {
+        for queue in [broker::WORK_QUEUE.to_owned(), broker::retry_queue("200ms"), broker::retry_queue("500ms")] {
+            eventually(&format!("{queue} is empty"), async || self.ready(&queue).await == 0).await;
+        }
+        // A worker that drains settles all it holds; what it could not settle is ready again.
+        worker.drain().await;
+        assert_eq!(self.ready(broker::WORK_QUEUE).await, 0, "messages came back to the queue");
+    }
+
+    /// The ledger holds all its invariants.
+    pub async fn verify(&self) {
+        let broken = self.store().verify(DisputePolicy::Hold).await.unwrap();
+        assert!(broken.is_empty(), "{broken:#?}");
+    }
+}
+
+fn outgoing(event: &PaymentEvent) -> Outgoing {
+    Outgoing {
+        exchange: PAYMENTS_EXCHANGE,
+        routing_key: routing_key(&event.provider),
+        message_id: event.message_id.as_str().to_owned(),
+        kind: message::TYPE.to_owned(),
+        content_type: message::CONTENT_TYPE,
+        headers: Headers::default(),
+        body: message::encode(event).into(),
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let (servers, name) = (self.servers.clone(), self.name.clone());
+        // The test's own runtime may be ending: a thread with one of its own does the removal.
+        let removal = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(servers.remove(name));
+        });
+        let _panicked = removal.join();
+    }
+}
+
+/// A worker in this process.
+pub struct RunningWorker {
+    stop: CancellationToken,
+    pub metrics: Metrics,
+    task: JoinHandle<Result<(), StoreError>>,
+}
+
+impl RunningWorker {
+    /// Stops it as SIGTERM would, and waits for it.
+    pub async fn drain(self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), self.task).await;
+        ended.expect("a worker drains within 10 s").expect("a worker does not panic").unwrap();
+    }
+
+    /// A metric's value, by the whole name with its labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+        line.unwrap_or_else(|| panic!("no metric {name} in\n{text}")).parse().unwrap()
+    }
+}

@@ -1,0 +1,352 @@
+//! The worker on real servers: what is granted, what is put off, what becomes a dead letter.
+
+use crate::support::{OrderSpec, World, captured, event_for, eventually};
+use grantonce::broker::{DEAD_QUEUE, Headers, Outgoing, PAYMENTS_EXCHANGE, WORK_QUEUE};
+use grantonce::config::UnknownPayments;
+use grantonce::domain::{OrderId, PaymentEvent, PaymentId, PaymentStatus, ProviderAccount};
+use grantonce::message;
+use lapin::message::Delivery;
+
+fn header(letter: &Delivery, name: &str) -> String {
+    let headers = letter.properties.headers().as_ref().unwrap();
+    let value = &headers.inner()[name];
+    value.as_long_string().map_or_else(|| value.as_long_long_int().unwrap().to_string(), ToString::to_string)
+}
+
+fn reason(letter: &Delivery) -> String {
+    header(letter, "x-grantonce-reason")
+}
+
+fn raw(body: &[u8]) -> Outgoing {
+    Outgoing {
+        exchange: PAYMENTS_EXCHANGE,
+        routing_key: "payment.stripe".to_owned(),
+        message_id: "stripe::raw".to_owned(),
+        kind: message::TYPE.to_owned(),
+        content_type: message::CONTENT_TYPE,
+        headers: Headers::default(),
+        body: body.to_vec().into(),
+    }
+}
+
+#[tokio::test]
+async fn fifty_different_events_for_one_payment_grant_once() {
+    let world = World::new().await;
+    let order = world.order(OrderSpec::paid_by("pi_1")).await;
+    let workers = [world.start_worker(), world.start_worker(), world.start_worker()];
+    let events: Vec<_> = (0..50).map(|n| event_for("pi_1", &format!("evt_{n}"), captured(1999))).collect();
+    world.publish_all(&events).await;
+    eventually("all events are admitted", async || world.admitted().await == 50).await;
+    for worker in workers {
+        worker.drain().await;
+    }
+    assert_eq!(world.grants().await, 1);
+    assert_eq!(world.count("SELECT sum(credits)::bigint FROM account_balances").await, 100);
+    assert_eq!(world.status(order).await, "fulfilled");
+    assert_eq!(world.ready(DEAD_QUEUE).await, 0);
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn a_message_id_is_admitted_once_however_often_it_comes() {
+    let world = World::new().await;
+    world.order(OrderSpec::paid_by("pi_1")).await;
+    let event = event_for("pi_1", "evt_1", captured(1999));
+    world.publish_all(&vec![event; 200]).await;
+    let workers = [world.start_worker(), world.start_worker()];
+    eventually("the grant is there", async || world.grants().await == 1).await;
+    let [first, second] = workers;
+    eventually("all copies are seen", async || {
+        let seen = |name: &str| first.metric(name) + second.metric(name);
+        seen("grantonce_inbox_duplicates_total") + seen("grantonce_messages_total{outcome=\"applied\"}") == 200
+    })
+    .await;
+    world.settled(first).await;
+    second.drain().await;
+    assert_eq!((world.grants().await, world.admitted().await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_mismatch_is_a_dead_letter_and_grants_when_replayed_after_the_order_was_corrected() {
+    let world = World::new().await;
+    let order = world.order(OrderSpec { amount_minor: 2999, ..OrderSpec::paid_by("pi_1") }).await;
+    let worker = world.start_worker();
+    let event = event_for("pi_1", "evt_1", captured(1999));
+    world.publish(&event).await;
+    let letter = world.dead_letter().await;
+    assert_eq!(reason(&letter), "amount_mismatch");
+    let detail = header(&letter, "x-grantonce-detail");
+    assert!(detail.contains("2999") && detail.contains("1999") && detail.contains(&order.to_string()), "{detail}");
+    assert_eq!(header(&letter, "x-grantonce-routing-key"), "payment.stripe");
+    assert_eq!(header(&letter, "x-grantonce-origin"), "worker");
+    assert_eq!(header(&letter, "x-grantonce-attempt"), "1");
+    assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::evt_1");
+    assert_eq!(message::decode(&letter.data, event.occurred_at).unwrap(), event, "the body is kept as it was");
+    assert_eq!((world.grants().await, world.admitted().await), (0, 0), "a refused message leaves no inbox row");
+
+    world.execute("UPDATE orders SET amount_minor = 1999").await;
+    world.publish(&event).await;
+    eventually("the replay grants", async || world.grants().await == 1).await;
+    world.settled(worker).await;
+    assert_eq!(world.status(order).await, "fulfilled");
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_order_is_a_dead_letter_with_its_reason_and_never_a_grant() {
+    let world = World::new().await;
+    let order = world.order(OrderSpec::paid_by("pi_1")).await;
+    let other = world.order(OrderSpec::paid_by("pi_2")).await;
+    let worker = world.start_worker();
+    let paid = |message: &str| event_for("pi_1", message, captured(1999));
+    let euros = {
+        let money = grantonce::domain::Money::new(1999, "EUR".parse().unwrap()).unwrap();
+        PaymentStatus::Captured { money, capture_id: None, state: grantonce::domain::CaptureState::Succeeded }
+    };
+    let cases: Vec<(&str, PaymentEvent)> = vec![
+        ("currency_mismatch", PaymentEvent { status: euros, ..paid("evt_eur") }),
+        ("amount_mismatch", PaymentEvent { status: captured(1), ..paid("evt_less") }),
+        (
+            "account_mismatch",
+            PaymentEvent {
+                provider_account: Some(ProviderAccount::new("acct_other").unwrap()),
+                order_id: Some(order),
+                ..paid("evt_account")
+            },
+        ),
+        ("payment_conflict", PaymentEvent { order_id: Some(other), ..paid("evt_other_order") }),
+        (
+            "payment_conflict",
+            PaymentEvent { related_ids: vec![PaymentId::new("pi_2").unwrap()], ..paid("evt_related") },
+        ),
+        ("livemode_mismatch", PaymentEvent { livemode: true, ..paid("evt_live") }),
+    ];
+    for (expected, event) in cases {
+        world.publish(&event).await;
+        let letter = world.dead_letter().await;
+        assert_eq!(reason(&letter), expected, "{}", event.message_id);
+        assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), event.message_id.as_str());
+    }
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.admitted().await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_foreign_or_broken_message_is_a_dead_letter_as_it_came() {
+    let world = World::new().await;
+    let worker = world.start_worker();
+    let genuine = message::encode(&event_for("pi_1", "raw", captured(1999)));
+    let deep = "[".repeat(100_000);
+    let cases = [
+        ("malformed", raw(b"garbage")),
+        ("malformed", raw(b"")),
+        ("malformed", raw(deep.as_bytes())),
+        ("malformed", raw(&vec![b' '; 257 * 1024])),
+        ("malformed", Outgoing { kind: "something.else".to_owned(), ..raw(&genuine) }),
+        ("malformed", Outgoing { message_id: "stripe::other".to_owned(), ..raw(&genuine) }),
+        ("provider_mismatch", Outgoing { routing_key: "payment.acme".to_owned(), ..raw(&genuine) }),
+    ];
+    for (expected, message) in cases {
+        world.publish_raw(message.clone()).await;
+        let letter = world.dead_letter().await;
+        assert_eq!(reason(&letter), expected);
+        assert_eq!(letter.data, message.body, "the body is kept as it came");
+        assert_eq!(letter.routing_key.as_str(), message.routing_key);
+    }
+    world.settled(worker).await;
+    assert_eq!(world.admitted().await, 0);
+}
+
+#[tokio::test]
+async fn a_message_that_overtakes_its_order_waits_and_then_grants() {
+    let world = World::new().await;
+    let worker = world.start_worker();
+    let event = event_for("pi_late", "evt_1", captured(1999));
+    world.publish(&event).await;
+    eventually("it is put off", async || worker.metric("grantonce_messages_total{outcome=\"put_off\"}") >= 1).await;
+    assert_eq!(world.admitted().await, 0, "a message that waits leaves no inbox row");
+    let order = world.order(OrderSpec::paid_by("pi_late")).await;
+    eventually("the retry grants", async || world.grants().await == 1).await;
+    assert_eq!(world.status(order).await, "fulfilled");
+    world.settled(worker).await;
+    assert_eq!(world.ready(DEAD_QUEUE).await, 0);
+}
+
+#[tokio::test]
+async fn a_payment_that_stays_unknown_is_tried_as_often_as_set_and_then_a_dead_letter() {
+    let world = World::new().await;
+    let worker = world.start_worker();
+    let by_our_id = PaymentEvent {
+        order_id: Some(OrderId(uuid::Uuid::now_v7())),
+        ..event_for("pi_nowhere", "evt_1", captured(1999))
+    };
+    world.publish(&by_our_id).await;
+    let letter = world.dead_letter().await;
+    assert_eq!(reason(&letter), "unknown_payment");
+    assert_eq!(header(&letter, "x-grantonce-attempt"), "4");
+    assert_eq!(header(&letter, "x-grantonce-routing-key"), "payment.stripe");
+    assert_eq!(letter.routing_key.as_str(), "payment.stripe");
+    let headers = letter.properties.headers().as_ref().unwrap().inner();
+    assert!(headers.keys().all(|name| !name.as_str().contains("death")), "the broker's own headers are stripped");
+    assert_eq!(worker.metric("grantonce_messages_total{outcome=\"put_off\"}"), 3);
+    world.settled(worker).await;
+    assert_eq!(world.admitted().await, 0);
+}
+
+#[tokio::test]
+async fn payments_of_others_are_dropped_where_that_is_set_but_never_one_with_our_order_id() {
+    let world = World::new().await;
+    let mut settings = world.worker_settings();
+    settings.rules.unknown_payments = UnknownPayments::Ignore;
+    let worker = world.start_worker_with(settings);
+    world.publish(&event_for("pi_not_ours", "evt_1", captured(1999))).await;
+    let ours = PaymentEvent {
+        order_id: Some(OrderId(uuid::Uuid::now_v7())),
+        ..event_for("pi_nowhere", "evt_2", captured(1999))
+    };
+    world.publish(&ours).await;
+    let letter = world.dead_letter().await;
+    assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::evt_2");
+    eventually("the other is dropped", async || {
+        worker.metric("grantonce_messages_total{outcome=\"ignored_unknown\"}") == 1
+    })
+    .await;
+    world.settled(worker).await;
+    assert_eq!(world.ready(DEAD_QUEUE).await, 0);
+}
+
+#[tokio::test]
+async fn one_id_with_two_contents_is_a_dead_letter_in_one_batch_and_across_batches() {
+    let world = World::new().await;
+    world.order(OrderSpec::paid_by("pi_1")).await;
+    world.order(OrderSpec::paid_by("pi_2")).await;
+    let first = event_for("pi_1", "evt_1", captured(1999));
+    let second = event_for("pi_2", "evt_1", captured(1999));
+    // Both in one batch: they wait in the queue before the worker starts.
+    world.publish(&first).await;
+    world.publish(&second).await;
+    let worker = world.start_worker();
+    let letter = world.dead_letter().await;
+    assert_eq!(reason(&letter), "id_reused");
+    assert_eq!(letter.data, message::encode(&second));
+    // And again, alone.
+    world.publish(&second).await;
+    assert_eq!(reason(&world.dead_letter().await), "id_reused");
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.admitted().await), (1, 1));
+    assert_eq!(world.count("SELECT count(*) FROM orders WHERE status = 'fulfilled'").await, 1);
+}
+
+#[tokio::test]
+async fn one_malformed_message_among_five_hundred_leaves_the_others_granted() {
+    let world = World::new().await;
+    world.orders(500).await;
+    for n in 0..500 {
+        if n == 250 {
+            world.publish_raw(raw(b"garbage")).await;
+        } else {
+            world.publish(&event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).await;
+        }
+    }
+    let worker = world.start_worker();
+    eventually("all others are granted", async || world.grants().await == 499).await;
+    assert_eq!(reason(&world.dead_letter().await), "malformed");
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (499, 0));
+}
+
+#[tokio::test]
+async fn one_message_that_the_database_refuses_is_found_among_five_hundred() {
+    let world = World::new().await;
+    world.orders(500).await;
+    world
+        .execute(
+            "CREATE FUNCTION refuse_one() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.message_id = 'stripe::evt_137' THEN RAISE EXCEPTION 'not this one' USING ERRCODE = '23514'; END IF;
+                 RETURN NEW; END $$;
+             CREATE TRIGGER refuse_one BEFORE INSERT ON credit_grants FOR EACH ROW EXECUTE FUNCTION refuse_one()",
+        )
+        .await;
+    let events: Vec<_> = (0..500).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect();
+    world.publish_all(&events).await;
+    let worker = world.start_worker();
+    eventually("all others are granted", async || world.grants().await == 499).await;
+    let letter = world.dead_letter().await;
+    assert_eq!(reason(&letter), "rejected_by_database");
+    assert!(header(&letter, "x-grantonce-detail").contains("23514"));
+    assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::evt_137");
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.admitted().await, world.ready(DEAD_QUEUE).await), (499, 499, 0));
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn what_the_inbox_forgot_is_still_not_granted_twice() {
+    let world = World::new().await;
+    world.order(OrderSpec::paid_by("pi_1")).await;
+    let worker = world.start_worker();
+    let event = event_for("pi_1", "evt_1", captured(1999));
+    world.publish(&event).await;
+    eventually("it is granted", async || world.grants().await == 1).await;
+    let later = event.occurred_at + time::Duration::days(100);
+    let done = world.store().maintain_inbox(later, time::Duration::days(90)).await.unwrap();
+    assert!(done.dropped > 0, "{done:?}");
+    assert_eq!(world.admitted().await, 0, "the inbox has forgotten");
+    world.publish(&event).await;
+    eventually("it is admitted anew", async || world.admitted().await == 1).await;
+    world.settled(worker).await;
+    assert_eq!(world.grants().await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM credit_adjustments").await, 0);
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn refunds_and_disputes_take_credits_back_in_any_order() {
+    use grantonce::domain::{DisputeState, FactId, Money, RefundState};
+    let world = World::new().await;
+    let order = world.order(OrderSpec { amount_minor: 1000, ..OrderSpec::paid_by("pi_1") }).await;
+    let worker = world.start_worker();
+    let dollars = |minor| Money::new(minor, "USD".parse().unwrap()).unwrap();
+    let refund = |state| PaymentStatus::Refund { refund_id: FactId::new("re_1").unwrap(), state, money: dollars(500) };
+    let dispute = |state| PaymentStatus::Dispute {
+        dispute_id: FactId::new("dp_1").unwrap(),
+        state,
+        round: 1,
+        money: dollars(1000),
+    };
+    let step = async |message: &str, status: PaymentStatus, credits: i64, expected: &str| {
+        world.publish(&event_for("pi_1", message, status)).await;
+        eventually(&format!("{message} leads to {expected}"), async || world.status(order).await == expected).await;
+        let balance = world.count("SELECT coalesce(sum(credits), 0)::bigint FROM account_balances").await;
+        assert_eq!(balance, credits, "{message}");
+    };
+    // The refund is heard of before the payment.
+    world.publish(&event_for("pi_1", "evt_0", refund(RefundState::Succeeded))).await;
+    eventually("the refund is admitted", async || world.admitted().await == 1).await;
+    step("evt_1", captured(1000), 50, "partially_refunded").await;
+    step("evt_2", dispute(DisputeState::Open), 0, "disputed").await;
+    step("evt_3", dispute(DisputeState::Won), 50, "partially_refunded").await;
+    step("evt_4", refund(RefundState::Failed), 100, "fulfilled").await;
+    world.settled(worker).await;
+    assert_eq!(world.grants().await, 1);
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn the_brokers_delivery_limit_ends_a_crash_loop_in_the_dead_letters() {
+    use grantonce::broker::DELIVERY_LIMIT;
+    use lapin::options::{BasicGetOptions, BasicNackOptions};
+    let world = World::new().await;
+    world.publish(&event_for("pi_1", "evt_1", captured(1999))).await;
+    let connection = lapin::Connection::connect(&world.amqp_url, Default::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let mut returns = 0;
+    while let Some(got) = channel.basic_get(WORK_QUEUE.into(), BasicGetOptions::default()).await.unwrap() {
+        got.delivery.acker.nack(BasicNackOptions { requeue: true, ..Default::default() }).await.unwrap();
+        returns += 1;
+        assert!(returns <= DELIVERY_LIMIT + 1, "the limit does not hold");
+    }
+    let letter = world.dead_letter().await;
+    assert_eq!(header(&letter, "x-first-death-reason"), "delivery_limit");
+    assert_eq!(letter.routing_key.as_str(), "payment.stripe");
+    assert_eq!(returns, DELIVERY_LIMIT + 1);
+}
