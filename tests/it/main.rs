@@ -10,5 +10,7 @@
 )]
 
 mod command_line;
+mod crash;
+mod receiver;
 mod support;
 mod worker;

@@ -281,7 +281,8 @@ impl World {
         sqlx::query_scalar("SELECT status FROM orders WHERE id = $1").bind(order.0).fetch_one(&self.sql).await.unwrap()
     }
 
-    async fn channel(&self) -> (lapin::Connection, lapin::Channel) {
+    /// A raw connection, to look behind the scenes. Close it.
+    pub async fn channel(&self) -> (lapin::Connection, lapin::Channel) {
         let connection = lapin::Connection::connect(&self.amqp_url, Default::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         (connection, channel)

@@ -1,0 +1,108 @@
+//! Processes killed with SIGKILL between any two steps: nothing is lost, nothing doubled.
+//!
+//! The children are the real binary; the environment variable `FAILPOINT` tells them where to die.
+
+use crate::support::world::STRIPE_SECRET;
+use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_webhook};
+use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
+use grantonce::failpoint::Failpoint;
+use reqwest::{Client, StatusCode};
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::Duration;
+
+const START: Duration = Duration::from_secs(30);
+const SIGKILL: i32 = 9;
+
+/// A worker that dies at that place takes 20 events with it; another worker then finishes them.
+async fn worker_dies_at(place: Failpoint) {
+    let world = World::new().await;
+    world.orders(20).await;
+    let events: Vec<_> = (0..20).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect();
+    world.publish_all(&events).await;
+
+    let mut victim = world.children().env("FAILPOINT", place.name()).start("victim", &["worker"]).await.unwrap();
+    let status = victim.ended(START).await.unwrap();
+    assert_eq!(status.signal(), Some(SIGKILL), "it dies where it was told to: {}", victim.tail());
+    let written = place == Failpoint::AfterCommit;
+    eventually("the broker has its deliveries back", async || world.ready(WORK_QUEUE).await == 20).await;
+    let grants = world.grants().await;
+    if written {
+        assert!(grants > 0, "it died after a commit");
+    } else {
+        assert_eq!(grants, 0, "it died before any commit");
+    }
+
+    let worker = world.start_worker();
+    eventually("all are granted", async || world.grants().await == 20).await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.admitted().await, world.ready(DEAD_QUEUE).await), (20, 20, 0));
+    assert_eq!(world.count("SELECT sum(credits)::bigint FROM account_balances").await, 20 * 100);
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_after_begin_loses_nothing() {
+    worker_dies_at(Failpoint::AfterBegin).await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_before_its_commit_loses_nothing() {
+    worker_dies_at(Failpoint::BeforeCommit).await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_between_commit_and_ack_doubles_nothing() {
+    worker_dies_at(Failpoint::AfterCommit).await;
+}
+
+#[tokio::test]
+async fn a_worker_killed_between_retry_publish_and_ack_neither_loses_nor_doubles() {
+    let world = World::new().await;
+    world.publish(&event_for("pi_late", "evt_1", captured(1999))).await;
+    let place = Failpoint::AfterRetryPublish;
+    let mut victim = world.children().env("FAILPOINT", place.name()).start("victim", &["worker"]).await.unwrap();
+    let status = victim.ended(START).await.unwrap();
+    assert_eq!(status.signal(), Some(SIGKILL), "{}", victim.tail());
+    // The original comes back, and the copy comes out of the retry queue: two of one message.
+    eventually("both are in the work queue", async || world.ready(WORK_QUEUE).await == 2).await;
+    world.order(OrderSpec::paid_by("pi_late")).await;
+    let worker = world.start_worker();
+    eventually("it is granted", async || world.grants().await == 1).await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.admitted().await, world.ready(DEAD_QUEUE).await), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_receiver_killed_between_confirm_and_answer_doubles_nothing_when_the_provider_sends_again() {
+    let world = World::new().await;
+    world.order(OrderSpec::paid_by("pi_1")).await;
+    let (body, signature) = stripe_webhook(STRIPE_SECRET, "evt_1", "pi_1", 1999, None);
+    let place = Failpoint::AfterConfirm;
+    let mut victim = world.children().env("FAILPOINT", place.name()).start("victim", &["receiver"]).await.unwrap();
+    let address = victim.listening("receiver", START).await.unwrap();
+    let http = Client::new();
+    let post = |url: String| http.post(url).header("stripe-signature", signature.clone()).body(body.clone()).send();
+    let url = format!("http://{address}/webhooks/stripe");
+    // Until it has its connection it answers 503; then it dies without an answer.
+    eventually("the receiver dies without an answer", async || match post(url.clone()).await {
+        Ok(answer) => {
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "no 2xx before the provider may forget it");
+            false
+        }
+        Err(_broken_off) => true,
+    })
+    .await;
+    assert_eq!(victim.ended(START).await.unwrap().signal(), Some(SIGKILL), "{}", victim.tail());
+    eventually("the message is in the queue", async || world.ready(WORK_QUEUE).await == 1).await;
+
+    let mut receiver = world.children().start("receiver", &["receiver"]).await.unwrap();
+    let address = receiver.listening("receiver", START).await.unwrap();
+    eventually("the provider's retry is accepted", async || {
+        post(format!("http://{address}/webhooks/stripe")).await.is_ok_and(|answer| answer.status() == StatusCode::OK)
+    })
+    .await;
+    let worker = world.start_worker();
+    eventually("it is granted", async || world.grants().await == 1).await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.admitted().await), (1, 1));
+}
