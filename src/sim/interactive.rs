@@ -37,12 +37,12 @@ pub(super) fn welcome(addresses: &Addresses, provider: SocketAddr, token: &str) 
 {text}
 # Try it from another shell:
 PROVIDER=http://{provider} API=http://{api} TOKEN={token}
-id() {{ grep -o '"id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }}
+first_id() {{ grep -o '"id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }}
 post() {{ curl -sS -H 'content-type: application/json' -H "authorization: Bearer $TOKEN" "$@"; }}
 
 # a payment at the provider, and an order for it
-PAYMENT=$(post $PROVIDER/payments -d '{{"provider":"stripe","amount_minor":1999,"currency":"USD"}}' | id)
-ORDER=$(post $API/v1/orders -H "idempotency-key: $PAYMENT" -d '{{"account_id":"alice","credits":100,"amount_minor":1999,"currency":"USD","provider":"stripe","payment_id":"'$PAYMENT'"}}' | id)
+PAYMENT=$(post $PROVIDER/payments -d '{{"provider":"stripe","amount_minor":1999,"currency":"USD"}}' | first_id)
+ORDER=$(post $API/v1/orders -H "idempotency-key: $PAYMENT" -d '{{"account_id":"alice","credits":100,"amount_minor":1999,"currency":"USD","provider":"stripe","payment_id":"'$PAYMENT'"}}' | first_id)
 
 # the buyer pays; the order is fulfilled; the credits are there
 post $PROVIDER/payments/$PAYMENT/pay -d '{{"outcome":"succeeded"}}'; echo

@@ -55,7 +55,8 @@ mod tests {
             stop.cancel();
         };
         let (kills, ()) = tokio::join!(kill_workers(&mut workers, Rng::with_seed(1), &stop), after);
-        assert_eq!(kills.unwrap(), 2);
+        // One where starting it again took longer than a second.
+        assert!((1..=2).contains(&kills.unwrap()));
         for worker in &mut workers {
             assert_eq!(worker.try_ended().unwrap(), None);
         }

@@ -61,7 +61,8 @@ const COUNT_DEADLINE: Duration = Duration::from_secs(15);
 /// How many remarks are shown.
 const REMARKS_MAX: usize = 20;
 
-/// The exit code by which a role says that a dependency is out of reach.
+/// The exit code for a bad configuration, and the one for a dependency that is out of reach: ours, and the roles'.
+const BAD_CONFIGURATION: u8 = 2;
 const OUT_OF_REACH: u8 = 3;
 
 /// What the command line says.
@@ -166,20 +167,30 @@ pub enum DemoError {
 }
 
 impl DemoError {
-    /// 3 where a dependency is out of reach, else 1.
+    /// 3 where a dependency is out of reach, 2 where a URL or a right is wrong, else 1.
     pub fn exit_code(&self) -> u8 {
-        let is_unreachable = match self {
-            Self::Database(error) => error.is_unreachable(),
-            Self::Broker(error) => error.is_unreachable(),
-            Self::Role(error) => error.exit_code() == Some(i32::from(OUT_OF_REACH)),
-            Self::Deserted(_)
+        match self {
+            Self::Database(error) if error.is_unreachable() => OUT_OF_REACH,
+            Self::Database(ScratchError::BadUrl) => BAD_CONFIGURATION,
+            Self::Broker(error) if error.is_unreachable() => OUT_OF_REACH,
+            Self::Broker(ManagementError::BadUrl { .. }) => BAD_CONFIGURATION,
+            Self::Broker(ManagementError::Refused { status, .. }) if matches!(status.as_u16(), 401 | 403) => {
+                BAD_CONFIGURATION
+            }
+            // A role says by its exit code what it found.
+            Self::Role(error) => match error.exit_code().and_then(|code| u8::try_from(code).ok()) {
+                Some(code @ (BAD_CONFIGURATION | OUT_OF_REACH)) => code,
+                Some(_) | None => 1,
+            },
+            Self::Database(_)
+            | Self::Broker(_)
+            | Self::Deserted(_)
             | Self::Ledger(_)
             | Self::LogFolder { .. }
             | Self::System { .. }
             | Self::Http(_)
-            | Self::Interrupted => false,
-        };
-        if is_unreachable { OUT_OF_REACH } else { 1 }
+            | Self::Interrupted => 1,
+        }
     }
 }
 
@@ -359,4 +370,39 @@ fn remark(remarks: &[String]) {
 /// Locks; a panic elsewhere while the lock was held leaves nothing half-done in what we keep behind one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment() -> DemoEnvironment {
+        DemoEnvironment {
+            database_url: "postgres://nobody@127.0.0.1:1/none".to_owned(),
+            amqp_url: "amqp://127.0.0.1:1".to_owned(),
+            management_url: Some("http://127.0.0.1:1".to_owned()),
+        }
+    }
+
+    fn args() -> DemoArgs {
+        let (orders, duplicates, seed, workers) = (1, 1, 1, 1);
+        DemoArgs { headless: true, orders, duplicates, seed, json: true, kill_workers: false, workers }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_told_by_the_exit_code() {
+        let error = run(args(), environment(), CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.exit_code(), 3, "{error}");
+    }
+
+    #[tokio::test]
+    async fn so_is_a_url_that_is_none() {
+        for env in [
+            DemoEnvironment { database_url: "nowhere".to_owned(), ..environment() },
+            DemoEnvironment { management_url: Some("nowhere".to_owned()), ..environment() },
+        ] {
+            let error = run(args(), env, CancellationToken::new()).await.unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+        }
+    }
 }

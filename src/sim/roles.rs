@@ -69,12 +69,12 @@ pub(super) struct Addresses {
 impl Roles {
     /// Prepares a run; nothing is started yet but the folder for the logs.
     pub(super) async fn new(env: DemoEnvironment, program: PathBuf) -> Result<Self, DemoError> {
+        let management = env.management_url.as_deref().map(Management::new).transpose()?;
         let name = unique_name("grantonce_demo");
         let log_dir = std::env::temp_dir().join(&name);
         tokio::fs::create_dir(&log_dir)
             .await
             .map_err(|source| DemoError::LogFolder { path: log_dir.clone(), source })?;
-        let management = env.management_url.as_deref().map(Management::new).transpose()?;
         let secrets =
             Secrets { stripe: format!("whsec_{}", secret()), standard: format!("whsec_{}", STANDARD.encode(secret())) };
         Ok(Self {
@@ -102,8 +102,13 @@ impl Roles {
         let database_url = made?;
         let amqp_url = match &self.management {
             Some(management) => {
-                self.has_vhost = true;
-                management.create_vhost(&self.env.amqp_url, &self.name).await?
+                let made = management.create_vhost(&self.env.amqp_url, &self.name).await;
+                self.has_vhost = made.is_ok();
+                if made.is_err() {
+                    // It may be half-made. Where that cannot be undone either, the first error says why.
+                    let _ = management.delete_vhost(&self.name).await;
+                }
+                made?
             }
             None => self.env.amqp_url.clone(),
         };

@@ -1,7 +1,9 @@
 //! Databases that live for one run: of the demo, or of one test. Each run has its own, so that it neither sees nor
 //! disturbs what else is on the server.
 
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How long one statement on the server may take, connecting included. `CREATE DATABASE` copies a template.
@@ -57,7 +59,9 @@ pub async fn drop_database(url: &str, name: &str) -> Result<(), ScratchError> {
 
 async fn execute(url: &str, statement: String) -> Result<(), ScratchError> {
     in_time(async {
-        let mut connection = PgConnection::connect(url).await.map_err(classify)?;
+        // Copying a template or dropping a database takes its time: that is nothing to warn of.
+        let options = PgConnectOptions::from_str(url).map_err(classify)?.disable_statement_logging();
+        let mut connection = options.connect().await.map_err(classify)?;
         // Safe: the only text from outside is a name that `check` let pass.
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.map_err(classify)?;
         // The work is done; a farewell that fails changes nothing.

@@ -62,7 +62,7 @@ async fn credits_for_a_failed_payment_are_found() {
 
 #[tokio::test]
 async fn webhooks_that_came_too_early_and_are_forgotten_are_lost() {
-    let (sales, findings, _) = run(Fault::ForgetsEarly, Duration::from_secs(3)).await;
+    let (sales, findings, _) = run(Fault::ForgetsEarly, Duration::from_secs(8)).await;
     assert!(findings.lost > 5, "{findings:?}");
     assert_eq!((findings.doubled, findings.invented), (0, 0));
     let unfinished: Vec<_> = sales.sold.iter().filter(|sold| sold.unfinished.is_some()).collect();
