@@ -256,3 +256,6 @@ fn check_value(value: &Value) -> Result<(), String> {
 fn check_text(text: &str) -> Result<(), String> {
     if text.contains('\0') { Err("must not hold the character U+0000".to_owned()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;
