@@ -60,9 +60,9 @@ impl Drop for TestDb {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(execute(&server, sql))
         });
-        if !matches!(dropped.join(), Ok(Ok(()))) {
-            println!("the database {} could not be dropped", self.name);
-        }
+        let is_dropped = matches!(dropped.join(), Ok(Ok(())));
+        // A test that fails already has more to say.
+        assert!(is_dropped || std::thread::panicking(), "the database {} could not be dropped", self.name);
     }
 }
 
