@@ -13,13 +13,9 @@
     reason = "a measuring tool may panic and prints its result"
 )]
 
-use grantonce::broker::{
-    self, Headers, Outgoing, PAYMENTS_EXCHANGE, Publisher, PublisherSettings, routing_key,
-};
+use grantonce::broker::{self, Headers, Outgoing, PAYMENTS_EXCHANGE, Publisher, PublisherSettings, routing_key};
 use grantonce::config::RetryDelay;
-use grantonce::domain::{
-    CaptureState, Currency, MessageId, Money, PaymentEvent, PaymentId, PaymentStatus, Provider,
-};
+use grantonce::domain::{CaptureState, Currency, MessageId, Money, PaymentEvent, PaymentId, PaymentStatus, Provider};
 use grantonce::message;
 use grantonce::sim::children::Children;
 use grantonce::sim::scratch::{Management, unique_name};
@@ -184,7 +180,12 @@ async fn round(messages: u32) -> Round {
         if done >= u64::from(messages) {
             break (first.unwrap(), now);
         }
-        assert!(started.elapsed() < DEADLINE, "only {done} of {messages} after {} s\n{}", DEADLINE.as_secs(), worker.tail());
+        assert!(
+            started.elapsed() < DEADLINE,
+            "only {done} of {messages} after {} s\n{}",
+            DEADLINE.as_secs(),
+            worker.tail()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
     worker.terminate(Duration::from_secs(10)).await.unwrap();

@@ -2,6 +2,7 @@
 //!
 //! The rooms, in the order that data flows, are told in `ARCHITECTURE.md`.
 
+pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod clock;

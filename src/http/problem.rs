@@ -134,7 +134,7 @@ impl Problem {
 
     /// Asks for a bearer token.
     #[must_use]
-    pub(super) fn with_challenge(mut self) -> Self {
+    pub fn with_challenge(mut self) -> Self {
         self.challenge = true;
         self
     }

@@ -1,6 +1,7 @@
 //! The roles that run until they are told to stop, alone or all in one process.
 
 use super::RunError;
+use crate::api::{self, ApiError};
 use crate::clock::Clock;
 use crate::config::{AllConfig, ApiConfig, ProcessConfig, ReceiverConfig, WorkerConfig};
 use crate::http::{Limits, Readiness, bind, metrics_router, serve as serve_http};
@@ -80,6 +81,10 @@ async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
         .map_err(|error| RunError::of_store("the worker cannot start", error))
 }
 
-async fn api(_config: ApiConfig, _shared: Shared) -> Result<(), RunError> {
-    Err(RunError::not_built(crate::config::Role::Api))
+async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
+    api::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(|error| match error {
+        ApiError::Store(error) => RunError::of_store("the API cannot start", error),
+        ApiError::Bind(_) => RunError::configuration("the API cannot start", error),
+        ApiError::ListenerLost => RunError::fault("the API cannot go on", error),
+    })
 }

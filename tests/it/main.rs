@@ -1,4 +1,5 @@
-//! The program as its users meet it.
+//! The program on real servers, as its users meet it: every test has a database and a virtual host of its own.
+
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,9 +7,10 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     unreachable_pub,
-    reason = "a test may panic"
+    reason = "a test that cannot go on says so by failing"
 )]
 
+mod api;
 mod command_line;
 mod crash;
 mod receiver;

@@ -2,6 +2,7 @@
 //! test that fails.
 
 pub mod await_;
+pub mod db;
 pub mod messages;
 pub mod world;
 

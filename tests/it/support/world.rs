@@ -1,6 +1,7 @@
 //! One test's servers, roles and questions.
 
 use super::await_::eventually;
+use super::db::{TestDb, at_the_end};
 use grantonce::broker::{
     self, Confirmed, Headers, Outgoing, PAYMENTS_EXCHANGE, PublishError, Publisher, PublisherSettings, routing_key,
 };
@@ -11,11 +12,12 @@ use grantonce::http::Readiness;
 use grantonce::message;
 use grantonce::sim::children::Children;
 use grantonce::sim::scratch::{Management, unique_name};
-use grantonce::store::{self, Profile, Store, StoreError, scratch};
+use grantonce::store::{self, Profile, Store, StoreError};
 use grantonce::telemetry::Metrics;
 use grantonce::worker::{self, Pace, Rules};
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, PgPool};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -33,11 +35,10 @@ pub struct World {
     pub sql: PgPool,
     publisher: Publisher,
     logs: tempfile::TempDir,
-    name: String,
-    servers: Servers,
+    _vhost: Vhost,
+    _db: TestDb,
 }
 
-#[derive(Clone)]
 struct Servers {
     database_url: String,
     amqp_url: String,
@@ -57,15 +58,21 @@ impl Servers {
             management_url: var("GRANTONCE_MANAGEMENT_URL"),
         }
     }
+}
 
-    async fn remove(self, name: String) {
-        if let Err(error) = scratch::drop_database(&self.database_url, &name).await {
-            eprintln!("database {name} is left behind: {error}");
-        }
-        let management = Management::new(&self.management_url).unwrap();
-        if let Err(error) = management.delete_vhost(&name).await {
-            eprintln!("virtual host {name} is left behind: {error}");
-        }
+/// A virtual host of the test's own.
+struct Vhost {
+    management_url: String,
+    name: String,
+}
+
+impl Drop for Vhost {
+    fn drop(&mut self) {
+        let (management_url, name) = (self.management_url.clone(), self.name.clone());
+        at_the_end(async move {
+            let management = Management::new(&management_url).map_err(|error| error.to_string())?;
+            management.delete_vhost(&name).await.map_err(|error| error.to_string())
+        });
     }
 }
 
@@ -102,14 +109,14 @@ impl World {
     }
 
     async fn on(servers: Servers) -> Self {
-        let name = unique_name("grantonce_test");
-        let database_url = scratch::create_database(&servers.database_url, &name).await.unwrap();
-        let management = Management::new(&servers.management_url).unwrap();
-        let amqp_url = management.create_vhost(&servers.amqp_url, &name).await.unwrap();
+        let db = TestDb::create_on(&servers.database_url).await;
+        let vhost = Vhost { name: unique_name("grantonce_test"), management_url: servers.management_url };
+        let management = Management::new(&vhost.management_url).unwrap();
+        let amqp_url = management.create_vhost(&servers.amqp_url, &vhost.name).await.unwrap();
+        let database_url = db.url.expose_secret().to_owned();
         let retry_delays = [("200ms", 200), ("500ms", 500)]
             .map(|(label, ms)| RetryDelay { label: label.to_owned(), delay: Duration::from_millis(ms) })
             .to_vec();
-        store::migrate(&database_url.clone().into()).await.unwrap();
         broker::declare(&amqp_url.clone().into(), &retry_delays).await.unwrap();
         let publisher = Publisher::start(&PublisherSettings {
             url: amqp_url.clone().into(),
@@ -127,8 +134,8 @@ impl World {
             retry_delays,
             publisher,
             logs: tempfile::tempdir().unwrap(),
-            name,
-            servers,
+            _vhost: vhost,
+            _db: db,
         }
     }
 
@@ -342,18 +349,6 @@ fn outgoing(event: &PaymentEvent) -> Outgoing {
         content_type: message::CONTENT_TYPE,
         headers: Headers::default(),
         body: message::encode(event).into(),
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let (servers, name) = (self.servers.clone(), self.name.clone());
-        // The test's own runtime may be ending: a thread with one of its own does the removal.
-        let removal = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(servers.remove(name));
-        });
-        let _panicked = removal.join();
     }
 }
 

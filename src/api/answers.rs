@@ -1,0 +1,54 @@
+//! What every answer has in common, and what becomes of the store's errors.
+
+use crate::http::Problem;
+use crate::store::{Class, StoreError};
+use crate::telemetry::causes;
+use axum::Json;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::time::Duration;
+
+/// When to try again after an outage.
+const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(2);
+
+/// When to try again after other requests were in the way.
+const RETRY_AFTER_CONTENTION: Duration = Duration::from_secs(1);
+
+/// An answer's body.
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    (status, Json(body)).into_response()
+}
+
+/// `GET /openapi.json`.
+pub(super) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], super::OPENAPI).into_response()
+}
+
+/// Orders and balances change, and are nobody else's business: no cache keeps an answer, problems included.
+pub(super) async fn never_stored(mut response: Response) -> Response {
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The problem that a store's error is to a client. The only place that logs it.
+pub(super) fn store_failed(error: &StoreError) -> Problem {
+    let cause = causes(error);
+    match error.class() {
+        Class::Transient => {
+            tracing::warn!(event = "request_unavailable", cause, "answered 503");
+            Problem::unavailable("the database is out of reach; the same call again is safe", RETRY_AFTER_OUTAGE)
+        }
+        Class::Contended => {
+            tracing::warn!(event = "request_contended", cause, "answered 503");
+            let detail = "another call for the same thing is still in flight; the same call again is safe";
+            Problem::unavailable(detail, RETRY_AFTER_CONTENTION)
+        }
+        // What lies in the data was checked before: that Postgres still refuses it is our mistake.
+        Class::Data | Class::Bug => {
+            tracing::error!(event = "request_failed", cause, "answered 500");
+            Problem::internal()
+        }
+    }
+}

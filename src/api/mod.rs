@@ -1,0 +1,172 @@
+//! The API: a site's back end creates orders and reads balances, a buyer's browser waits for its order's status.
+//!
+//! `POST /v1/orders` registers a payment that the site made itself; nothing in here grants. Reading an order can wait:
+//! however many buyers do, the process asks Postgres for all of them at once ([`crate::store::Watch`]).
+
+mod access;
+mod accounts;
+mod answers;
+mod cors;
+mod cursor;
+mod orders;
+mod poll;
+mod query;
+mod request;
+mod view;
+
+use crate::clock::Clock;
+use crate::config::ApiConfig;
+use crate::domain::OrderId;
+use crate::http::{self, BindError, Limits, Listener, Readiness, ReadinessFlag};
+use crate::store::{self, Store, StoreError};
+use crate::telemetry::{Dependency, ListenerName, Metrics, causes};
+use access::Access;
+use axum::Router;
+use axum::middleware;
+use axum::routing::{MethodRouter, get, post};
+use cors::Origins;
+use poll::Polls;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use poll::{LONG_POLLS_MAX, WAIT_SECONDS_MAX};
+pub use request::{BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, METADATA_BYTES_MAX};
+
+/// The contract of the receiver's and the API's endpoints.
+const OPENAPI: &str = include_str!("../../contract/openapi.json");
+
+/// Connections to Postgres: requests take a few milliseconds each, so these are some thousand a second. One more
+/// listens for changed orders.
+const CONNECTIONS_MAX: u32 = 17;
+
+/// How long one request's transaction may take before the answer is 503.
+const TRANSACTION_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often readiness is looked after.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+
+/// Why the API cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Its address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The settings of the database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The task that serves ended by itself.
+    #[error("the listener ended without being asked to")]
+    ListenerLost,
+}
+
+/// Binds the configured address and serves until `stop`; see [`run_on`].
+pub async fn run(
+    config: ApiConfig,
+    clock: Clock,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<(), ApiError> {
+    let listener = http::bind(ListenerName::Api.name(), config.addr).await?;
+    run_on(listener, config, clock, metrics, readiness, stop).await
+}
+
+/// Serves on a listener that is bound already, until `stop`: then nothing new is accepted, who waits for an order is
+/// told what is known, and requests in flight are finished. An outage of Postgres is answered with 503 and waited out.
+pub async fn run_on(
+    listener: Listener,
+    config: ApiConfig,
+    clock: Clock,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<(), ApiError> {
+    let store = Store::new(&store::Settings {
+        url: config.database.url.clone(),
+        connections_max: CONNECTIONS_MAX,
+        deadline: TRANSACTION_DEADLINE,
+        profile: store::Profile::Requests,
+    })?;
+    let postgres = readiness.dependency(Dependency::Postgres.name());
+    tokio::spawn(look_after_readiness(store.clone(), postgres, metrics.clone(), stop.clone()));
+    let router = router(&config, store.clone(), clock, metrics.clone(), readiness, stop.clone());
+    let listener = listener.on_response(move |route, status| {
+        metrics.http_request(ListenerName::Api, route, status.as_u16());
+    });
+    let served = http::serve(listener, router, Limits::default(), stop.clone()).await;
+    store.close(Duration::from_secs(1)).await;
+    if served.is_err() && !stop.is_cancelled() {
+        return Err(ApiError::ListenerLost);
+    }
+    Ok(())
+}
+
+/// Everything that the API answers to. Starts the watch of orders, which ends with `stop`; must be called inside a
+/// tokio runtime.
+pub fn router(
+    config: &ApiConfig,
+    store: Store,
+    clock: Clock,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Router {
+    let polls = Polls::start(store.clone(), metrics, stop);
+    let app = App { store, clock, access: Access::new(config), polls };
+    let mut router = Router::new();
+    for (path, methods) in routes(Origins::new(&config.cors_origins)) {
+        router = router.route(path, methods);
+    }
+    router.layer(middleware::map_response(answers::never_stored)).with_state(app).merge(http::health_router(readiness))
+}
+
+/// Paths and what answers there. `contract/openapi.json` tells the same, and a test compares them.
+fn routes(origins: Origins) -> [(&'static str, MethodRouter<App>); 5] {
+    let order = get(orders::read).options(cors::preflight);
+    [
+        ("/v1/orders", post(orders::create)),
+        ("/v1/orders/{id}", order.layer(middleware::from_fn_with_state(origins, cors::allow))),
+        ("/v1/accounts/{id}/balance", get(accounts::balance)),
+        ("/v1/accounts/{id}/entries", get(accounts::entries)),
+        ("/openapi.json", get(answers::openapi)),
+    ]
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct App {
+    store: Store,
+    clock: Clock,
+    access: Access,
+    polls: Polls,
+}
+
+/// Asks what requests ask, so that "ready" also means that the schema is there and may be read.
+async fn look_after_readiness(store: Store, flag: ReadinessFlag, metrics: Metrics, stop: CancellationToken) {
+    let mut every = tokio::time::interval(PROBE_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last_said = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let outcome = store.order(OrderId(Uuid::nil())).await;
+        let is_up = outcome.is_ok();
+        flag.set(is_up);
+        metrics.dependency(Dependency::Postgres, is_up);
+        // Said once for each change, not once for each look.
+        if last_said.replace(is_up) != Some(is_up) {
+            match outcome {
+                Ok(_) => tracing::info!(event = "postgres_in_reach", "orders can be read"),
+                Err(error) => {
+                    tracing::error!(event = "postgres_out_of_reach", cause = causes(&error), "orders cannot be read");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

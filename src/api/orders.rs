@@ -1,0 +1,97 @@
+//! Making an order, and reading it.
+
+use super::App;
+use super::answers::{json, store_failed};
+use super::poll::WAIT_SECONDS_MAX;
+use super::query::Parameters;
+use super::request::{BODY_BYTES_MAX, Fields, OrderRequest, idempotency_key};
+use super::view::OrderBody;
+use crate::domain::OrderId;
+use crate::http::{Problem, read_json};
+use crate::store::{Attach, Created, IdempotencyKey};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::Response;
+use std::time::Duration;
+use time::{OffsetDateTime, UtcOffset};
+use uuid::{NoContext, Timestamp, Uuid};
+
+/// How long a body may take to come.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Says that the answer is that of an earlier call.
+const REPLAYED: &str = "idempotent-replayed";
+
+/// `POST /v1/orders`.
+pub(super) async fn create(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let site = app.access.site(request.headers())?;
+    let key = idempotency_key(request.headers())?;
+    let fields = read_json::<Fields>(request, BODY_BYTES_MAX, BODY_DEADLINE).await?;
+    let asked = OrderRequest::check(fields)?;
+
+    let now = as_postgres_keeps_it(app.clock.now());
+    let key = IdempotencyKey { token_name: site.name, key, request_digest: asked.digest() };
+    let attached = app.store.attach_order(key, asked.to_order(new_id(now), now)).await;
+    match attached.map_err(|error| store_failed(&error))? {
+        Attach::Created(created) => Ok(answer(&app, &asked, &created)),
+        Attach::Replayed(created) => {
+            let mut response = answer(&app, &asked, &created);
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
+        }
+        Attach::KeyReused => {
+            Err(Problem::unprocessable("this Idempotency-Key stands for another request; a new order needs a new key")
+                .of_kind("idempotency_key_reused", "Key used for another request"))
+        }
+        Attach::PaymentTaken => Err(Problem::conflict("this payment belongs to another order, for ever")
+            .of_kind("payment_taken", "Payment belongs to another order")),
+    }
+}
+
+fn answer(app: &App, asked: &OrderRequest, created: &Created) -> Response {
+    let token = app.access.status_token(created.id);
+    let mut response = json(StatusCode::CREATED, &OrderBody::created(asked, created, token));
+    // An id of ours is made of header characters: this cannot fail.
+    if let Ok(location) = HeaderValue::from_str(&format!("/v1/orders/{}", created.id)) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// To the microsecond, in UTC: what a repeated call reads back must be what the first one was told.
+fn as_postgres_keeps_it(now: OffsetDateTime) -> OffsetDateTime {
+    let now = now.to_offset(UtcOffset::UTC);
+    now.replace_microsecond(now.microsecond()).unwrap_or(now)
+}
+
+/// Of version 7: its time is the order's, the rest is random.
+fn new_id(now: OffsetDateTime) -> OrderId {
+    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+    OrderId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond())))
+}
+
+/// `GET /v1/orders/{id}?wait=&since=&token=`.
+pub(super) async fn read(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let id = path.map(|Path(id)| id).unwrap_or_default();
+    let mut parameters = Parameters::of(&uri);
+    let reader = app.access.reader(&headers, &id, parameters.get("token"))?;
+    let wait = parameters.number("wait", 0..=WAIT_SECONDS_MAX).and_then(|seconds| u64::try_from(seconds).ok());
+    let since = parameters.number("since", 0..=i64::MAX);
+    parameters.check(&["wait", "since", "token"])?;
+
+    let unknown = || Problem::not_found("there is no such order");
+    let id = id.parse::<OrderId>().map_err(|_| unknown())?;
+    let order = match wait.unwrap_or(0) {
+        0 => app.store.order(id).await,
+        seconds => app.polls.order(&app.store, id, since, Duration::from_secs(seconds)).await,
+    };
+    let order = order.map_err(|error| store_failed(&error))?.ok_or_else(unknown)?;
+    Ok(json(StatusCode::OK, &OrderBody::now(&order, reader)))
+}

@@ -1,0 +1,261 @@
+//! `POST /v1/orders`: from what came in to an order that can be made. All faults are listed at once.
+
+use super::query::FAULTS_MAX;
+use crate::domain::{AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, Provider, tidy};
+use crate::http::Problem;
+use crate::store::NewOrder;
+use axum::http::HeaderMap;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use time::OffsetDateTime;
+
+/// Longest request body, in bytes.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// Longest metadata, in bytes of compact JSON.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest `Idempotency-Key`, in characters.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
+
+/// Longest number in metadata, in characters when it is written without an exponent: Postgres keeps and returns it that
+/// way, and `1e300` has 301 digits.
+const NUMBER_CHARS_MAX: usize = 40;
+
+/// Longest field name that is repeated to the sender, in bytes.
+const NAME_BYTES_MAX: usize = 80;
+
+const KEY_HEADER: &str = "idempotency-key";
+
+/// Reads the caller's idempotency key; 400 where it is missing or not of the right form.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
+    let refused =
+        |detail: String| Problem::bad_request(detail).of_kind("idempotency_key_unusable", "No usable idempotency key");
+    let mut values = headers.get_all(KEY_HEADER).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(refused(
+            "send one Idempotency-Key header: a value of your own for this order, the same for every repetition"
+                .to_owned(),
+        ));
+    };
+    let bytes = value.as_bytes();
+    let is_printable = bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    if bytes.is_empty() || bytes.len() > IDEMPOTENCY_KEY_CHARS_MAX || !is_printable {
+        return Err(refused(format!(
+            "the Idempotency-Key must be 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
+        )));
+    }
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The fields of a JSON object, each given once.
+#[derive(Debug)]
+pub(super) struct Fields(BTreeMap<String, Value>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Fields, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = entries.next_entry::<String, Value>()? {
+                    let shown = tidy(&name, NAME_BYTES_MAX);
+                    // Of two values the one that we take may not be the one that a proxy has looked at.
+                    if fields.insert(name, value).is_some() {
+                        return Err(A::Error::custom(format_args!("the field {shown} is given twice")));
+                    }
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// An order that a site asks for, every field checked.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct OrderRequest {
+    pub(super) account_id: AccountId,
+    pub(super) credits: i64,
+    pub(super) price: Money,
+    pub(super) provider: Provider,
+    pub(super) payment_id: PaymentId,
+    /// A JSON object.
+    pub(super) metadata: Value,
+}
+
+impl OrderRequest {
+    /// Checks all fields; 422 with everything that is wrong.
+    pub(super) fn check(fields: Fields) -> Result<Self, Problem> {
+        let mut form = Form { fields: fields.0, faults: vec![] };
+        let account_id = form.text("account_id", AccountId::new);
+        let credits = form.number("credits", 1..=CREDITS_MAX);
+        let amount_minor = form.number("amount_minor", 1..=AMOUNT_MINOR_MAX);
+        let currency = form.text("currency", |code| Currency::new(&code));
+        let provider = form.text("provider", Provider::new);
+        let payment_id = form.payment_id();
+        let metadata = form.metadata();
+        let price = amount_minor.zip(currency).and_then(|(amount, currency)| Money::new(amount, currency).ok());
+        form.refuse_the_rest();
+        match (account_id, credits, price, provider, payment_id, metadata, form.faults.is_empty()) {
+            (Some(account_id), Some(credits), Some(price), Some(provider), Some(payment_id), Some(metadata), true) => {
+                Ok(Self { account_id, credits, price, provider, payment_id, metadata })
+            }
+            _ => Err(form.problem()),
+        }
+    }
+
+    /// What tells a repetition of the request from another one under the same key. Of the fields' meaning, not of the
+    /// bytes: blanks and the order of fields play no part, and a field that is `null` is one that is left out. Kept in
+    /// the database, so its form must stay.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let mut metadata = self.metadata.clone();
+        metadata.sort_all_objects();
+        // An array, not an object: nothing here may depend on how a map is ordered.
+        let normal = json!([
+            "grantonce order v1",
+            self.account_id,
+            self.credits,
+            self.price.amount_minor(),
+            self.price.currency(),
+            self.provider,
+            self.payment_id,
+            metadata
+        ]);
+        Sha256::digest(normal.to_string()).into()
+    }
+
+    /// The order to make.
+    pub(super) fn to_order(&self, id: OrderId, now: OffsetDateTime) -> NewOrder {
+        NewOrder {
+            id,
+            account_id: self.account_id.clone(),
+            credits: self.credits,
+            price: self.price,
+            provider: self.provider.clone(),
+            payment_id: self.payment_id.clone(),
+            metadata: self.metadata.clone(),
+            now,
+        }
+    }
+}
+
+/// Fields that are taken out one by one, and what was wrong with them.
+struct Form {
+    fields: BTreeMap<String, Value>,
+    faults: Vec<(String, String)>,
+}
+
+impl Form {
+    /// Takes a field out; `null` is nothing.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.fields.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn fault(&mut self, name: &str, detail: impl Into<String>) {
+        self.faults.push((tidy(name, NAME_BYTES_MAX), detail.into()));
+    }
+
+    fn text<T, E: fmt::Display>(&mut self, name: &str, check: impl FnOnce(String) -> Result<T, E>) -> Option<T> {
+        let Some(value) = self.take(name) else {
+            self.fault(name, "is required");
+            return None;
+        };
+        let Value::String(text) = value else {
+            self.fault(name, "must be a string");
+            return None;
+        };
+        check(text).map_err(|fault| self.fault(name, fault.to_string())).ok()
+    }
+
+    fn number(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let Some(value) = self.take(name) else {
+            self.fault(name, "is required");
+            return None;
+        };
+        let number = value.as_i64().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.fault(name, format!("must be a whole number, {} to {}", range.start(), range.end()));
+        }
+        number
+    }
+
+    fn payment_id(&mut self) -> Option<PaymentId> {
+        if self.fields.get("payment_id").is_none_or(Value::is_null) {
+            self.fields.remove("payment_id");
+            self.fault(
+                "payment_id",
+                "is required: this version does not create payments at providers; make the payment, then send its id",
+            );
+            return None;
+        }
+        self.text("payment_id", PaymentId::new)
+    }
+
+    fn metadata(&mut self) -> Option<Value> {
+        let metadata = self.take("metadata").unwrap_or_else(|| json!({}));
+        if !metadata.is_object() {
+            self.fault("metadata", "must be a JSON object");
+            return None;
+        }
+        let bytes = metadata.to_string().len();
+        if bytes > METADATA_BYTES_MAX {
+            let detail = format!("is {bytes} bytes of JSON; at most {METADATA_BYTES_MAX} are allowed");
+            self.fault("metadata", detail);
+            return None;
+        }
+        if let Err(fault) = check_value(&metadata) {
+            self.fault("metadata", fault);
+            return None;
+        }
+        Some(metadata)
+    }
+
+    fn refuse_the_rest(&mut self) {
+        for name in std::mem::take(&mut self.fields).into_keys() {
+            self.fault(&name, "is not a field of this request");
+        }
+    }
+
+    fn problem(self) -> Problem {
+        let problem =
+            Problem::unprocessable("fields are not as they must be").of_kind("invalid_fields", "Invalid fields");
+        self.faults.into_iter().take(FAULTS_MAX).fold(problem, |p, (name, detail)| p.with_field(name, detail))
+    }
+}
+
+/// Finds what Postgres would not keep as it is. The depth is bounded by the parser, which has read the value.
+fn check_value(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Null | Value::Bool(_) => Ok(()),
+        Value::Number(number) => {
+            let is_long = number.as_f64().is_some_and(|number| number.to_string().len() > NUMBER_CHARS_MAX);
+            if is_long {
+                return Err(format!("has the number {number} with too many digits; send it as a string"));
+            }
+            Ok(())
+        }
+        Value::String(text) => check_text(text),
+        Value::Array(items) => items.iter().try_for_each(check_value),
+        Value::Object(fields) => {
+            fields.iter().try_for_each(|(name, value)| check_text(name).and_then(|()| check_value(value)))
+        }
+    }
+}
+
+fn check_text(text: &str) -> Result<(), String> {
+    if text.contains('\0') { Err("must not hold the character U+0000".to_owned()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What readers are shown. One form of an order, whether it was just made or read later.
+
+use super::access::Reader;
+use super::request::OrderRequest;
+use crate::domain::{OrderId, OrderStatus};
+use crate::store::{Created, Entry, EntryKind, OrderView};
+use serde::Serialize;
+use serde_json::Value;
+use time::{OffsetDateTime, UtcOffset};
+
+/// An order.
+#[derive(Debug, Serialize)]
+pub(super) struct OrderBody<'a> {
+    id: OrderId,
+    status: OrderStatus,
+    version: i64,
+    credits: i64,
+    credits_granted: i64,
+    amount_minor: i64,
+    currency: String,
+    payment: PaymentBody<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure: Option<&'a str>,
+    /// What the site noted down for itself: not for the buyer, whose link may be passed on.
+    #[serde(flatten)]
+    of_site: Option<OfSite<'a>>,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_token: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct OfSite<'a> {
+    account_id: &'a str,
+    metadata: &'a Value,
+}
+
+#[derive(Debug, Serialize)]
+struct PaymentBody<'a> {
+    provider: &'a str,
+    payment_id: Option<&'a str>,
+}
+
+impl<'a> OrderBody<'a> {
+    /// An order as it was when it was made: whatever has become of it since, a repeated call is given the same bytes.
+    pub(super) fn created(request: &'a OrderRequest, created: &Created, status_token: String) -> Self {
+        let created_at = created.created_at.to_offset(UtcOffset::UTC);
+        Self {
+            id: created.id,
+            status: OrderStatus::AwaitingPayment,
+            version: 1,
+            credits: request.credits,
+            credits_granted: 0,
+            amount_minor: request.price.amount_minor(),
+            currency: request.price.currency().to_string(),
+            payment: PaymentBody { provider: request.provider.as_str(), payment_id: Some(request.payment_id.as_str()) },
+            last_failure: None,
+            of_site: Some(OfSite { account_id: request.account_id.as_str(), metadata: &request.metadata }),
+            created_at,
+            updated_at: created_at,
+            status_token: Some(status_token),
+        }
+    }
+
+    /// An order as it is.
+    pub(super) fn now(order: &'a OrderView, reader: Reader) -> Self {
+        let of_site = match reader {
+            Reader::Site => Some(OfSite { account_id: &order.account_id, metadata: &order.metadata }),
+            Reader::Buyer => None,
+        };
+        Self {
+            id: order.id,
+            status: order.status,
+            version: order.version,
+            credits: order.credits,
+            credits_granted: order.credits_granted,
+            amount_minor: order.amount_minor,
+            currency: order.currency.clone(),
+            payment: PaymentBody { provider: &order.provider, payment_id: order.payment_id.as_deref() },
+            last_failure: order.last_failure.as_deref(),
+            of_site,
+            created_at: order.created_at.to_offset(UtcOffset::UTC),
+            updated_at: order.updated_at.to_offset(UtcOffset::UTC),
+            status_token: None,
+        }
+    }
+}
+
+/// An account's balance.
+#[derive(Debug, Serialize)]
+pub(super) struct BalanceBody<'a> {
+    pub(super) account_id: &'a str,
+    pub(super) credits: i64,
+}
+
+/// A page of an account's ledger.
+#[derive(Debug, Serialize)]
+pub(super) struct EntriesBody<'a> {
+    pub(super) entries: Vec<EntryBody<'a>>,
+    pub(super) next: Option<String>,
+}
+
+/// One line of the ledger.
+#[derive(Debug, Serialize)]
+pub(super) struct EntryBody<'a> {
+    kind: &'static str,
+    order_id: OrderId,
+    revision: i32,
+    credits: i64,
+    reason: &'a str,
+    message_id: &'a str,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+impl<'a> From<&'a Entry> for EntryBody<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self {
+            kind: match entry.kind {
+                EntryKind::Grant => "grant",
+                EntryKind::Adjustment => "adjustment",
+            },
+            order_id: entry.order_id,
+            revision: entry.revision,
+            credits: entry.credits,
+            reason: &entry.reason,
+            message_id: &entry.message_id,
+            at: entry.at.to_offset(UtcOffset::UTC),
+        }
+    }
+}

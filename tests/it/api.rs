@@ -1,0 +1,9 @@
+//! The API over real HTTP, on a database of each test's own.
+
+mod accounts;
+mod contract;
+mod creating;
+mod outage;
+mod reading;
+mod server;
+mod waiting;

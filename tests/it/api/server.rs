@@ -1,0 +1,213 @@
+//! The API as it runs, and payments that come in behind its back as the worker would apply them.
+
+use super::contract::Contract;
+use crate::support::db::TestDb;
+use grantonce::api;
+use grantonce::clock::Clock;
+use grantonce::config::{ApiConfig, DatabaseConfig, NamedToken, ProvidersConfig};
+use grantonce::domain::{
+    CaptureState, Currency, DisputePolicy, FactId, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus,
+    Provider, RefundState,
+};
+use grantonce::http::{Readiness, bind};
+use grantonce::store::{BatchTerms, Outcome, Profile, Store};
+use grantonce::telemetry::Metrics;
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, RequestBuilder};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::macros::datetime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The token of the site "shop".
+pub(crate) const SHOP: &str = "shop-token-shop-token-shop-token-1";
+/// The token of another site of the same deployment.
+pub(crate) const KIOSK: &str = "kiosk-token-kiosk-token-kiosk-tok-2";
+/// The key of status tokens.
+pub(crate) const STATUS_KEY: &str = "status-key-status-key-status-key-0";
+/// When the tests' clock stands, with nanoseconds that Postgres does not keep.
+pub(crate) const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00.123456789 UTC);
+
+/// An answer, read whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// The body.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    /// A field of the body.
+    pub(crate) fn field(&self, name: &str) -> Value {
+        self.json()[name].clone()
+    }
+
+    /// What kind of problem it is.
+    pub(crate) fn kind(&self) -> String {
+        let kind = self.field("type");
+        let kind = kind.as_str().unwrap_or_else(|| panic!("no problem: {}", self.text));
+        kind.trim_start_matches("urn:grantonce:problem:").to_owned()
+    }
+
+    /// A header of the answer.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+/// The API of one test.
+pub(crate) struct Api {
+    pub(crate) db: TestDb,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: CancellationToken,
+    pub(crate) worker: Store,
+    pub(crate) base: String,
+    client: Client,
+    contract: Contract,
+    served: JoinHandle<Result<(), api::ApiError>>,
+}
+
+impl Api {
+    /// Starts one on a database of its own.
+    pub(crate) async fn start() -> Self {
+        let db = TestDb::create().await;
+        let url = db.url.clone();
+        Self::start_on(db, url).await
+    }
+
+    /// Starts one that looks for its database at `url`.
+    pub(crate) async fn start_on(db: TestDb, url: SecretString) -> Self {
+        let listener = bind("api", ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let base = format!("http://{}", listener.local_addr());
+        let token = |name: &str, token: &str| NamedToken { name: name.to_owned(), token: token.into() };
+        let config = ApiConfig {
+            addr: listener.local_addr(),
+            database: DatabaseConfig { url },
+            tokens: vec![token("shop", SHOP), token("kiosk", KIOSK)],
+            status_token_key: STATUS_KEY.into(),
+            cors_origins: vec![],
+            providers: ProvidersConfig { stripe: None, paypal: None },
+        };
+        let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+        let run = api::run_on(listener, config, Clock::fixed(NOW), metrics.clone(), Readiness::new(), stop.clone());
+        Self {
+            worker: db.store(Profile::Batches),
+            db,
+            metrics,
+            stop,
+            base,
+            client: Client::builder().no_proxy().build().unwrap(),
+            contract: Contract::read(),
+            served: tokio::spawn(run),
+        }
+    }
+
+    /// Asks it to stop and waits for that.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        self.served.await.unwrap().unwrap();
+    }
+
+    /// A request without any token.
+    pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    /// Sends, and holds the answer against the contract.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+        let request = request.build().unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = self.client.execute(request).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let answer = Answer { status, headers, text: response.text().await.unwrap() };
+        self.contract.hold(&method, &path, &answer);
+        answer
+    }
+
+    /// GET with the shop's token.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.bare(Method::GET, path).bearer_auth(SHOP)).await
+    }
+
+    /// `POST /v1/orders` with a token.
+    pub(crate) async fn create(&self, token: &str, key: &str, order: &Value) -> Answer {
+        let request = self.bare(Method::POST, "/v1/orders").bearer_auth(token);
+        self.send(request.header("Idempotency-Key", key).json(order)).await
+    }
+
+    /// An order of the shop's for this payment.
+    pub(crate) async fn order(&self, payment_id: &str) -> OrderId {
+        let answer = self.create(SHOP, payment_id, &order_for(payment_id)).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.field("id").as_str().unwrap().parse().unwrap()
+    }
+
+    /// Applies what a provider says, as the worker would; nobody is told of it. Gives the orders that changed.
+    pub(crate) async fn apply(&self, at: OffsetDateTime, events: Vec<PaymentEvent>) -> Vec<OrderId> {
+        let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: at };
+        let applied = self.worker.apply(events.into(), terms).await.unwrap();
+        let all_applied = applied.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Applied { .. }));
+        assert!(all_applied, "{:?}", applied.outcomes);
+        applied.changed
+    }
+
+    /// Waits until so many requests wait for an order.
+    pub(crate) async fn until_waiting(&self, count: usize) {
+        let line = format!("grantonce_long_polls {count}");
+        crate::support::eventually(&line, async || self.metrics.render().lines().any(|l| l == line)).await;
+    }
+}
+
+/// What a site sends for a payment that it made itself: 500 credits for USD 19.99.
+pub(crate) fn order_for(payment_id: &str) -> Value {
+    json!({
+        "account_id": "user-42", "credits": 500, "amount_minor": 1999, "currency": "USD",
+        "provider": "stripe", "payment_id": payment_id, "metadata": {"cart": "8271"}
+    })
+}
+
+fn event(payment_id: &str, what: &str, status: PaymentStatus) -> PaymentEvent {
+    PaymentEvent {
+        provider: Provider::STRIPE,
+        message_id: MessageId::new(format!("stripe::evt_{payment_id}_{what}")).unwrap(),
+        payment_id: PaymentId::new(payment_id).unwrap(),
+        related_ids: vec![],
+        provider_account: None,
+        order_id: None,
+        status,
+        occurred_at: NOW,
+        livemode: true,
+    }
+}
+
+fn usd(amount_minor: i64) -> Money {
+    Money::new(amount_minor, Currency::new("USD").unwrap()).unwrap()
+}
+
+/// The provider says: paid in full.
+pub(crate) fn paid(payment_id: &str) -> PaymentEvent {
+    let status = PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded };
+    event(payment_id, "paid", status)
+}
+
+/// The provider says: an attempt failed.
+pub(crate) fn failed(payment_id: &str, reason: &str) -> PaymentEvent {
+    event(payment_id, "failed", PaymentStatus::failed(reason))
+}
+
+/// The provider says: that much went back.
+pub(crate) fn refunded(payment_id: &str, refund_id: &str, amount_minor: i64) -> PaymentEvent {
+    let status = PaymentStatus::Refund {
+        refund_id: FactId::new(refund_id).unwrap(),
+        state: RefundState::Succeeded,
+        money: usd(amount_minor),
+    };
+    event(payment_id, refund_id, status)
+}

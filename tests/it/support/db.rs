@@ -1,0 +1,83 @@
+//! A database for one test.
+
+use grantonce::sim::scratch::unique_name;
+use grantonce::store::{Profile, Settings, Store, migrate, scratch};
+use secrecy::SecretString;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use std::time::Duration;
+
+/// How long one transaction may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A migrated database of its own, dropped at the end.
+pub(crate) struct TestDb {
+    /// `postgres://…`
+    pub(crate) url: SecretString,
+    name: String,
+    server: String,
+}
+
+impl TestDb {
+    /// Makes one on the server of `DATABASE_URL`. Nothing is written to the database that is named there.
+    pub(crate) async fn create() -> Self {
+        let server = std::env::var("DATABASE_URL")
+            .expect("DATABASE_URL is not set: run ./dev test, or ./dev up and then eval \"$(./dev env)\"");
+        Self::create_on(&server).await
+    }
+
+    /// Makes one on another server.
+    pub(crate) async fn create_on(server: &str) -> Self {
+        let name = unique_name("grantonce_test");
+        let url = scratch::create_database(server, &name).await.expect("creating a database");
+        // Made before the migration, so that a failure drops the database all the same.
+        let db = Self { url: url.into(), name, server: server.to_owned() };
+        migrate(&db.url).await.expect("migrating");
+        db
+    }
+
+    /// Connections for a role.
+    pub(crate) fn store(&self, profile: Profile) -> Store {
+        Store::new(&Settings { url: self.url.clone(), connections_max: 8, deadline: DEADLINE, profile }).unwrap()
+    }
+
+    /// Runs a statement, past every rule of the program.
+    pub(crate) async fn execute(&self, sql: impl Into<String>) {
+        use secrecy::ExposeSecret as _;
+        execute(self.url.expose_secret(), sql.into()).await.unwrap();
+    }
+
+    /// Reads one number.
+    pub(crate) async fn number(&self, sql: impl Into<String>) -> i64 {
+        use secrecy::ExposeSecret as _;
+        let mut connection = PgConnection::connect(self.url.expose_secret()).await.unwrap();
+        sqlx::query_scalar(AssertSqlSafe(sql.into())).fetch_one(&mut connection).await.unwrap()
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        at_the_end(async move { scratch::drop_database(&server, &name).await.map_err(|error| error.to_string()) });
+    }
+}
+
+/// Cleans up in a thread of its own: the test's runtime may be of one thread, and that one is here. A test that fails
+/// already has more to say than that this failed too.
+pub(crate) fn at_the_end(work: impl Future<Output = Result<(), String>> + Send + 'static) {
+    let done = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work)
+    });
+    match done.join() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if std::thread::panicking() => eprintln!("left behind: {error}"),
+        Ok(Err(error)) => panic!("left behind: {error}"),
+        Err(_panicked) => eprintln!("left behind: the clean-up panicked"),
+    }
+}
+
+async fn execute(url: &str, sql: String) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+    connection.close().await
+}
