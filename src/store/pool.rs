@@ -5,6 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 use std::str::FromStr;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How long a connection may take to come.
@@ -34,17 +35,27 @@ pub struct Settings {
     pub profile: Profile,
 }
 
-/// The database, as one role uses it. Cheap to clone.
+/// The database, as one role uses it. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
+    current: Arc<RwLock<Numbered>>,
+    options: PgPoolOptions,
+    connect: PgConnectOptions,
     deadline: Duration,
 }
 
+/// The connections in use, and how many sets of them were given up before.
+#[derive(Clone, Debug)]
+struct Numbered {
+    number: u64,
+    pool: PgPool,
+}
+
 fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<PgConnectOptions, StoreError> {
-    let statement_ms = deadline.as_millis().to_string();
+    let statement_ms = (deadline * 3 / 4).as_millis().to_string();
     let lock_ms = (deadline / 2).as_millis().to_string();
-    // The server ends what the client has lost sight of: all three are 0, that is never, by default.
+    // The server ends what the client has lost sight of, and before the client does: all three are 0, that is never, by
+    // default.
     let mut settings = vec![
         ("statement_timeout", statement_ms.clone()),
         ("lock_timeout", lock_ms),
@@ -65,18 +76,23 @@ fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<P
 impl Store {
     /// Prepares the pool; connects when first used, so that a role starts while the database is away.
     pub fn new(settings: &Settings) -> Result<Self, StoreError> {
-        let options = options(&settings.url, settings.profile, settings.deadline)?;
-        let pool = PgPoolOptions::new()
+        let connect = options(&settings.url, settings.profile, settings.deadline)?;
+        let options = PgPoolOptions::new()
             .max_connections(settings.connections_max)
-            .acquire_timeout(CONNECT_DEADLINE)
+            .acquire_timeout(CONNECT_DEADLINE.min(settings.deadline / 2))
             // A connection that was waiting is asked whether it is still there by the statement itself: a failure is
             // an ordinary transient error, and one round trip less for every transaction.
             .test_before_acquire(false)
             .idle_timeout(Duration::from_secs(60))
             .max_lifetime(Duration::from_secs(30 * 60))
-            .after_release(|connection, _| Box::pin(leave_no_transaction_open(connection)))
-            .connect_lazy_with(options);
-        Ok(Self { pool, deadline: settings.deadline })
+            .after_release(|connection, _| Box::pin(leave_no_transaction_open(connection)));
+        let pool = options.clone().connect_lazy_with(connect.clone());
+        let current = Arc::new(RwLock::new(Numbered { number: 0, pool }));
+        Ok(Self { current, options, connect, deadline: settings.deadline })
+    }
+
+    fn current(&self) -> Numbered {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Runs an operation in a task of its own and waits for it at most as long as the settings say.
@@ -90,29 +106,51 @@ impl Store {
         F: FnOnce(PgPool) -> Work,
         Work: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let task = tokio::spawn(operation(self.pool.clone()));
-        match tokio::time::timeout(self.deadline, task).await {
+        let current = self.current();
+        let mut task = tokio::spawn(operation(current.pool.clone()));
+        match tokio::time::timeout(self.deadline, &mut task).await {
             Ok(Ok(result)) => result,
             Ok(Err(_ended)) => Err(StoreError::Lost { what }),
-            Err(_elapsed) => Err(StoreError::Deadline { what, after: self.deadline }),
+            Err(_elapsed) => {
+                // The server's own timeouts are shorter: its silence means that the way to it is cut without a word,
+                // and may be so for every connection.
+                self.give_up_on(&current);
+                // Its connection belongs to a closed pool: what is aborted now is never lent to anyone again.
+                task.abort();
+                Err(StoreError::Deadline { what, after: self.deadline })
+            }
         }
     }
 
     /// The connections themselves, for the listener alone.
-    pub(super) fn pool(&self) -> &PgPool {
-        &self.pool
+    pub(super) fn pool(&self) -> PgPool {
+        self.current().pool
     }
 
     /// Gives up on all connections, without waiting for any: those that hang are closed when they answer, and no
-    /// longer used by anyone.
+    /// longer used by anyone. The next operation connects anew.
     pub fn abandon(&self) {
-        let pool = self.pool.clone();
-        tokio::spawn(async move { pool.close().await });
+        self.give_up_on(&self.current());
+    }
+
+    fn give_up_on(&self, dead: &Numbered) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        // Of many that wait in vain the first one replaces the connections.
+        if current.number == dead.number {
+            *current = Numbered {
+                number: dead.number + 1,
+                pool: self.options.clone().connect_lazy_with(self.connect.clone()),
+            };
+            // The call alone closes it for lending; the task then waits for those that are lent.
+            drop(dead.pool.close());
+            let pool = dead.pool.clone();
+            tokio::spawn(async move { pool.close().await });
+        }
     }
 
     /// Closes all connections and waits for them, at most as long as `deadline`.
     pub async fn close(&self, deadline: Duration) {
-        if tokio::time::timeout(deadline, self.pool.close()).await.is_err() {
+        if tokio::time::timeout(deadline, self.current().pool.close()).await.is_err() {
             tracing::warn!(event = "store_close_timed_out", "connections to Postgres did not close in time");
         }
     }

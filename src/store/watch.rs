@@ -176,7 +176,7 @@ impl Watch {
 async fn listen(store: Store, watch: Watch, stop: CancellationToken) {
     let hear = async {
         loop {
-            match PgListener::connect_with(store.pool()).await {
+            match PgListener::connect_with(&store.pool()).await {
                 Ok(mut listener) => match listener.listen(CHANNEL).await {
                     Ok(()) => {
                         while let Ok(heard) = listener.recv().await {
