@@ -80,6 +80,7 @@ async fn entries_come_in_pages_each_once_and_in_order() {
             let entries = page.field("entries").as_array().unwrap().clone();
             assert!(entries.len() <= limit);
             pages.extend(entries);
+            assert!(pages.len() <= whole.len(), "lines come again in pages of {limit}");
             let Value::String(next) = page.field("next") else { break };
             after = format!("&after={next}");
         }
