@@ -1,3 +1,12 @@
-//! Tests of the program against real servers.
+//! The program as its users meet it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
 
-fn main() {}
+mod house;
