@@ -81,13 +81,13 @@ const IMPURE_PATHS: &[&str] = &[
 /// Names that read a clock, wherever they come from.
 const IMPURE_NAMES: &[&str] = &["SystemTime", "Instant", "now_utc", "now_local", "now_v7"];
 
-/// Where sleeping is the point, by the beginning of the file's path. Elsewhere a comment must tell why.
+/// Where sleeping is the point, by the beginning of the file's path. Elsewhere a comment must tell why. (`sleep_until` has its
+/// deadline for a reason.)
 const SLEEPERS: &[(&str, &str)] = &[
     ("src/retry.rs", "waiting between two tries is what it is for"),
     ("src/http/server.rs", "accept() failed for want of file descriptors: others must end first"),
     ("src/worker/apply.rs", "the backoff's pause between two tries of a batch"),
     ("src/worker/mod.rs", "the backoff's pause before the next session"),
-    ("src/worker/session.rs", "the deadline of the drain, not a pause"),
     ("src/worker/settle.rs", "the backoff's pause between two tries to publish a copy"),
     ("src/broker/consumer.rs", "a quorum queue may lose acks that a close follows at once"),
     ("src/store/watch.rs", "gathers announcements, and looks by itself now and then"),
@@ -247,7 +247,7 @@ fn check(path: &str, text: &str) -> Vec<String> {
         if joined.ends_with("thread::sleep") {
             complain("std::thread::sleep blocks a whole thread: await a condition".to_owned());
         } else if *is_call
-            && matches!(last, "sleep" | "sleep_until")
+            && last == "sleep"
             && !in_tests
             && !SLEEPERS.iter().any(|(beginning, _)| path.starts_with(beginning))
             && !has_comment(text, *line)
