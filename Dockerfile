@@ -8,8 +8,8 @@ ENV SQLX_OFFLINE=true
 # The caches live outside the image, so the binary is copied out of the cached folder in the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin grantonce \
-    && cp target/release/grantonce /usr/local/bin/grantonce
+    cargo build --profile dist --locked --bin grantonce \
+    && cp target/dist/grantonce /usr/local/bin/grantonce
 
 FROM debian:bookworm-slim
 # For TLS towards providers, Postgres and RabbitMQ.

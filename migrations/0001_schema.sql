@@ -99,6 +99,10 @@ CREATE VIEW account_balances AS
 -- Makes the partitions of the days around `today` and drops those that `retention_days` have passed. Runs with its
 -- owner's rights, so that a worker may call it without being able to change the schema. One at a time; a second caller
 -- does nothing. Returns how many partitions it made and dropped.
+--
+-- Temporary tables come last in its search path. Unsaid they would come first, and a caller's own `inbox_other` with a
+-- trigger would run whatever the caller likes with the owner's rights.
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 CREATE FUNCTION inbox_maintain(today date, retention_days integer, OUT made integer, OUT dropped integer)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

@@ -9,6 +9,7 @@ use crate::domain::{
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::num::NonZeroU32;
 use time::{Duration, OffsetDateTime};
 
 /// The AMQP property `type` of a message of this contract.
@@ -129,14 +130,15 @@ enum WireStatus {
         dispute_id: FactId,
         state: DisputeState,
         #[serde(default = "first_round")]
-        round: u32,
+        round: NonZeroU32,
         #[serde(flatten)]
         money: WireMoney,
     },
 }
 
-fn first_round() -> u32 {
-    1
+/// Rounds are counted from 1: a sender that counted from 0 would contradict one that leaves the first one out.
+fn first_round() -> NonZeroU32 {
+    NonZeroU32::MIN
 }
 
 #[derive(Serialize, Deserialize)]
@@ -173,7 +175,7 @@ impl TryFrom<WireStatus> for PaymentStatus {
             }
             WireStatus::RefundedTotal { money } => Self::RefundedTotal { money: money.try_into()? },
             WireStatus::Dispute { dispute_id, state, round, money } => {
-                Self::Dispute { dispute_id, state, round, money: money.try_into()? }
+                Self::Dispute { dispute_id, state, round: round.get(), money: money.try_into()? }
             }
         })
     }
@@ -194,9 +196,12 @@ impl From<&PaymentStatus> for WireStatus {
                 Self::Refund { refund_id: refund_id.clone(), state: *state, money: (*money).into() }
             }
             PaymentStatus::RefundedTotal { money } => Self::RefundedTotal { money: (*money).into() },
-            PaymentStatus::Dispute { dispute_id, state, round, money } => {
-                Self::Dispute { dispute_id: dispute_id.clone(), state: *state, round: *round, money: (*money).into() }
-            }
+            PaymentStatus::Dispute { dispute_id, state, round, money } => Self::Dispute {
+                dispute_id: dispute_id.clone(),
+                state: *state,
+                round: NonZeroU32::new(*round).unwrap_or(first_round()),
+                money: (*money).into(),
+            },
         }
     }
 }
@@ -364,6 +369,11 @@ mod tests {
             (json!({"status": {"type": "captured", "amount_minor": 1.5, "currency": "USD"}}), "status"),
             (json!({"status": {"type": "captured", "amount_minor": 1, "currency": "usd"}}), "ISO 4217"),
             (json!({"related_ids": vec!["x"; 9]}), "related_ids has 9 entries"),
+            (
+                json!({"status": {"type": "dispute", "dispute_id": "d", "state": "open", "round": 0, "amount_minor": 1,
+                                  "currency": "USD"}}),
+                "nonzero",
+            ),
         ] {
             let said = refusal(patch.clone());
             assert!(said.contains(part), "{patch}: {said}");

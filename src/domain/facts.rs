@@ -14,6 +14,10 @@ use std::collections::btree_map::Entry;
 /// How many captures, refunds and disputes of one payment are kept, each (a batch in hand may go over it by its own length).
 pub const FACTS_MAX: usize = 1_000;
 
+/// Stands for a dispute in another currency: it takes all, however much was captured and whatever the order's price is
+/// amended to.
+const ALL_MINOR: i64 = i64::MAX;
+
 /// What is known of one capture. The order of the fields is the order of the join: state first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Capture {
@@ -33,7 +37,7 @@ struct Refund {
 struct Dispute {
     round: u32,
     state: DisputeState,
-    /// A dispute in another currency takes all: it is kept as the order's whole price.
+    /// [`ALL_MINOR`] where the dispute is in another currency.
     amount_minor: i64,
 }
 
@@ -133,7 +137,7 @@ impl PaymentFacts {
             }
             PaymentStatus::Dispute { dispute_id, state, round, money } => {
                 let is_foreign = money.currency() != price.currency();
-                let amount_minor = if is_foreign { price } else { *money }.amount_minor();
+                let amount_minor = if is_foreign { ALL_MINOR } else { money.amount_minor() };
                 raise(&mut self.disputes, dispute_id, Dispute { round: *round, state: *state, amount_minor });
             }
         }
@@ -145,7 +149,7 @@ impl PaymentFacts {
         self.last_failure = self.last_failure.take().max(Some(failure));
     }
 
-    /// Money captured so far, in minor units. Each amount is at most 10^15 and there are at most [`FACTS_MAX`], so that
+    /// Money captured so far, in minor units. Each amount is an `i64` and there are about [`FACTS_MAX`] at most, so that
     /// the sums stay far inside an `i128`.
     pub(super) fn captured_minor(&self) -> i128 {
         let sum: i128 = self

@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for Provider {
 }
 
 /// Our own id of an order: a UUID of version 7, so that the keys of new orders lie side by side in their index.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct OrderId(pub uuid::Uuid);
 
@@ -169,6 +169,12 @@ impl FromStr for OrderId {
         uuid::Uuid::try_parse(text)
             .map(Self)
             .map_err(|_| TextError::BadForm("a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057"))
+    }
+}
+
+impl<'de> Deserialize<'de> for OrderId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -213,5 +219,8 @@ mod tests {
         assert_eq!(id.parse::<OrderId>().map(|id| id.to_string()), Ok(id.to_owned()));
         assert!("01890a5dac96774bbcceb302099a8057".parse::<OrderId>().is_err());
         assert!("{01890a5d-ac96-774b-bcce-b302099a8057}".parse::<OrderId>().is_err());
+        let read = |text: &str| serde_json::from_value::<OrderId>(text.into());
+        assert_eq!(read(id).map(|id| id.to_string()).ok(), Some(id.to_owned()));
+        assert!(read("01890a5dac96774bbcceb302099a8057").is_err(), "in JSON too");
     }
 }

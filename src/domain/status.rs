@@ -100,7 +100,7 @@ pub enum PaymentStatus {
         dispute_id: FactId,
         /// How it stands.
         state: DisputeState,
-        /// A later round (second chargeback: 2, pre-arbitration: 3) overrules an earlier one.
+        /// From 1. A later round (second chargeback: 2, pre-arbitration: 3) overrules an earlier one.
         round: u32,
         /// How much is disputed; may be in another currency than the payment.
         money: Money,

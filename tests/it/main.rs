@@ -12,7 +12,10 @@
 
 mod api;
 mod command_line;
+mod contract;
 mod crash;
+mod house;
 mod receiver;
+mod rights;
 mod support;
 mod worker;

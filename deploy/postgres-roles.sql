@@ -1,0 +1,93 @@
+-- Who may do what in the database. Run it in grantonce's database, as a superuser:
+--
+--     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f deploy/postgres-roles.sql     -- the roles
+--     grantonce migrate                                                        -- as grantonce_migrate
+--     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f deploy/postgres-roles.sql     -- their rights
+--
+-- and again after every upgrade that migrates. It can be run as often as you like: what a role has beyond this file is
+-- taken away. It sets no passwords; do that by `\password grantonce_worker` and so on, or let pg_hba.conf decide.
+--
+--   grantonce_migrate    `grantonce migrate`: owns the schema; no other role may change it
+--   grantonce_worker     `grantonce worker`: the only one that writes the ledger, and it can only append
+--   grantonce_api        `grantonce api`: makes orders, reads balances
+--   grantonce_verify     `grantonce verify`, `grantonce check`: reads orders, payments and ledger
+--   grantonce_reporting  people and dashboards: the same without payments' facts and buyers' metadata
+--
+-- The receiver has no business here. What each role needs is what `grantonce check` asks for.
+
+BEGIN;
+
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOREACH role IN ARRAY ARRAY[
+        'grantonce_migrate', 'grantonce_worker', 'grantonce_api', 'grantonce_verify', 'grantonce_reporting']
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', role);
+        END IF;
+    END LOOP;
+
+    -- Nobody but these connects. Nobody makes temporary tables: a function that runs with its owner's rights must not meet
+    -- a table that its caller put in the place of a real one.
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting',
+                   current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO grantonce_migrate, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting',
+                   current_database());
+END $$;
+
+-- Before Postgres 15 everybody may create here, and an upgrade leaves that as it was.
+REVOKE ALL ON SCHEMA public FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting;
+GRANT USAGE, CREATE ON SCHEMA public TO grantonce_migrate;
+GRANT USAGE ON SCHEMA public TO grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting;
+
+DO $$
+DECLARE
+    owner text := (SELECT tableowner FROM pg_tables WHERE schemaname = 'public' AND tablename = 'orders');
+BEGIN
+    IF owner IS NULL THEN
+        RAISE NOTICE 'there is no schema yet: run `grantonce migrate` as grantonce_migrate, and then this file again';
+        RETURN;
+    END IF;
+    IF owner <> 'grantonce_migrate' THEN
+        RAISE WARNING 'the schema belongs to %, not to grantonce_migrate, which therefore cannot migrate it', owner;
+    END IF;
+
+    REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting;
+    REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting;
+
+    -- Which migrations are applied: every role looks when it starts.
+    GRANT SELECT ON _sqlx_migrations TO grantonce_worker, grantonce_api, grantonce_verify;
+
+    -- Locks and updates orders, registers payments, admits messages, and appends to the ledger, which it cannot even read.
+    GRANT SELECT, UPDATE ON orders TO grantonce_worker;
+    GRANT SELECT, INSERT ON payments TO grantonce_worker;
+    GRANT SELECT, INSERT ON inbox TO grantonce_worker;
+    GRANT INSERT ON credit_grants TO grantonce_worker;
+    GRANT INSERT ON credit_adjustments TO grantonce_worker;
+    -- Makes and drops the inbox's partitions with its owner's rights.
+    GRANT EXECUTE ON FUNCTION inbox_maintain(date, integer) TO grantonce_worker;
+
+    -- Makes orders with their payment, and reads the ledger. Once made, an order is the worker's.
+    GRANT SELECT, INSERT ON orders TO grantonce_api;
+    GRANT SELECT, INSERT ON payments TO grantonce_api;
+    GRANT SELECT, INSERT ON idempotency_keys TO grantonce_api;
+    GRANT SELECT ON account_balances TO grantonce_api;
+    GRANT SELECT ON credit_grants TO grantonce_api;
+    GRANT SELECT ON credit_adjustments TO grantonce_api;
+
+    GRANT SELECT ON orders TO grantonce_verify;
+    GRANT SELECT ON payments TO grantonce_verify;
+    GRANT SELECT ON credit_grants TO grantonce_verify;
+    GRANT SELECT ON credit_adjustments TO grantonce_verify;
+
+    -- Columns, so that a new one is not shown before somebody has thought about it.
+    GRANT SELECT (id, account_id, credits, amount_minor, currency, provider, provider_account, status, version,
+                  is_granted, credits_granted, revision, created_at, updated_at) ON orders TO grantonce_reporting;
+    GRANT SELECT ON account_balances TO grantonce_reporting;
+    GRANT SELECT ON credit_grants TO grantonce_reporting;
+    GRANT SELECT ON credit_adjustments TO grantonce_reporting;
+END $$;
+
+COMMIT;

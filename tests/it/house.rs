@@ -1,0 +1,577 @@
+//! The house's rules, read from the source: who may import whom, and what no file may have. `ARCHITECTURE.md` tells why.
+//!
+//! A rule that stands in the way is changed here, in its table, with its reason.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const LINES_MAX: usize = 500;
+
+/// Rooms that use nothing but each other, so that everything may use them.
+const LEAVES: &[&str] = &["config", "telemetry", "clock", "shutdown", "retry", "http", "failpoint"];
+
+/// What a room may import from the rest of the crate. `leaves` is all of [`LEAVES`]; `message::fact_digest` is one item of a
+/// room; `*` is everything. Rooms that are not built yet have their rule already.
+const ROOMS: &[(&str, &[&str])] = &[
+    // Pure rooms, each on top of the one before it.
+    ("domain", &[]),
+    ("message", &["domain"]),
+    ("webhook", &["domain", "message"]),
+    // Rooms that talk to somebody.
+    ("broker", &["domain", "message", "config", "retry"]),
+    ("store", &["domain", "message::fact_digest", "failpoint", "retry"]),
+    ("provider", &["domain", "leaves"]),
+    // Roles join the rooms above, and never each other.
+    ("receiver", &["domain", "message", "webhook", "broker", "leaves"]),
+    ("worker", &["domain", "message", "broker", "store", "leaves"]),
+    ("api", &["domain", "message", "broker", "store", "provider", "leaves"]),
+    ("reconciler", &["domain", "message", "broker", "store", "provider", "leaves"]),
+    ("ops", &["domain", "message", "webhook", "broker", "store", "leaves"]),
+    // Leaves.
+    ("config", &["leaves", "domain"]),
+    ("telemetry", &["leaves", "domain"]),
+    ("clock", &["leaves"]),
+    ("shutdown", &["leaves"]),
+    ("retry", &["leaves"]),
+    ("http", &["leaves"]),
+    ("failpoint", &["leaves"]),
+    // The simulation plays everyone, and the program puts all of it together.
+    ("sim", &["*"]),
+    ("cli", &["leaves", "sim"]),
+    ("run", &["*"]),
+    ("lib", &["*"]),
+    ("main", &["*"]),
+];
+
+/// Crates that only some rooms may use, and why.
+const CRATES: &[(&str, &[&str], &str)] = &[
+    ("lapin", &["broker"], "RabbitMQ is spoken in src/broker only: offer there what you need"),
+    ("sqlx", &["store"], "Postgres is spoken in src/store only: add a method to Store"),
+    ("anyhow", &["main"], "errors are typed and classified: use thiserror"),
+    ("backoff", &["retry"], "backoff is unmaintained and stays behind src/retry.rs: use grantonce::retry"),
+];
+
+/// Rooms without clocks, waits and I/O: a pure function is tested with a table.
+const PURE: &[&str] = &["domain", "message", "webhook"];
+
+/// Crates and modules that wait, or talk to the outside.
+const IMPURE_PATHS: &[&str] = &[
+    "tokio",
+    "tokio_util",
+    "futures_util",
+    "reqwest",
+    "hyper",
+    "hyper_util",
+    "axum",
+    "tower",
+    "rustix",
+    "fastrand",
+    "tracing",
+    "std::fs",
+    "std::net",
+    "std::io",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "std::os",
+];
+
+/// Names that read a clock, wherever they come from.
+const IMPURE_NAMES: &[&str] = &["SystemTime", "Instant", "now_utc", "now_local", "now_v7"];
+
+/// Where sleeping is the point, by the beginning of the file's path. Elsewhere a comment must tell why. (`sleep_until` has its
+/// deadline for a reason.)
+const SLEEPERS: &[(&str, &str)] = &[
+    ("src/retry.rs", "waiting between two tries is what it is for"),
+    ("src/http/server.rs", "accept() failed for want of file descriptors: others must end first"),
+    ("src/worker/apply.rs", "the backoff's pause between two tries of a batch"),
+    ("src/worker/mod.rs", "the backoff's pause before the next session"),
+    ("src/worker/settle.rs", "the backoff's pause between two tries to publish a copy"),
+    ("src/broker/consumer.rs", "a quorum queue may lose acks that a close follows at once"),
+    ("src/store/watch.rs", "gathers announcements, and looks by itself now and then"),
+    ("src/sim/", "plays buyers and providers, who take their time"),
+];
+
+/// Beginnings of paths that exist on one machine only. Split, so that this file passes its own test.
+const MACHINE_PATHS: &[&str] = &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/")];
+
+/// Files that may name such a path, and why.
+const MAY_NAME_MACHINE_PATHS: &[(&str, &str)] = &[];
+
+#[test]
+fn the_source_keeps_the_rules_of_the_house() {
+    let mut complaints = String::new();
+    let mut count = 0;
+    for file in rust_files(&root().join("src")) {
+        let path = file.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+        let text = std::fs::read_to_string(&file).unwrap();
+        count += 1;
+        for complaint in check(&path, &text) {
+            writeln!(complaints, "  {complaint}").unwrap();
+        }
+    }
+    assert!(count > 30, "found only {count} files: is this run from the repository?");
+    assert!(complaints.is_empty(), "\n{complaints}the rules and their reasons stand in tests/it/house.rs");
+}
+
+#[test]
+fn nothing_names_a_path_of_one_machine() {
+    let mut complaints = String::new();
+    for path in repository_files() {
+        // Binary files, and files that are deleted but not yet committed, have no text to read.
+        let Ok(text) = std::fs::read_to_string(root().join(&path)) else { continue };
+        if MAY_NAME_MACHINE_PATHS.iter().any(|(file, _)| *file == path) {
+            continue;
+        }
+        for (line, needle) in machine_paths(&text) {
+            writeln!(complaints, "  {path}:{line}: names {needle}…: say it relative to the repository").unwrap();
+        }
+    }
+    assert!(complaints.is_empty(), "\n{complaints}");
+}
+
+#[test]
+fn each_rule_bites() {
+    let long = "\n".repeat(LINES_MAX + 1);
+    let rows: &[(&str, &str, &str)] = &[
+        ("src/domain/a.rs", "use crate::message::TYPE;", "domain must not use message"),
+        ("src/domain/a.rs", "use crate::config;", "domain must not use config"),
+        ("src/domain/a.rs", "use {std::fmt, crate::{store::Store}};", "domain must not use store"),
+        ("src/domain/a.rs", "fn f() { super::super::store::g(); }", "domain must not use store"),
+        ("src/domain/mod.rs", "mod tests { use super::super::store; }", "domain must not use store"),
+        ("src/message.rs", "use super::broker::Headers;", "message must not use broker"),
+        ("src/message.rs", "fn f() -> crate::broker::Headers { todo() }", "message must not use broker"),
+        ("src/webhook/a.rs", "use crate::telemetry::Metrics;", "webhook must not use telemetry"),
+        ("src/webhook/a.rs", "use tokio::time::sleep;", "must stay pure"),
+        ("src/webhook/a.rs", "use std::{fmt, time::{Duration, SystemTime}};", "must stay pure"),
+        ("src/webhook/a.rs", "fn f() { let now = time::OffsetDateTime::now_utc(); }", "must stay pure"),
+        ("src/message.rs", "use std::fs::File;", "must stay pure"),
+        ("src/broker/a.rs", "use crate::store::Store;", "broker must not use store"),
+        ("src/broker/a.rs", "use crate::telemetry::Metrics;", "broker must not use telemetry"),
+        ("src/store/a.rs", "use crate::message::decode;", "store must not use message::decode"),
+        ("src/store/a.rs", "use crate::message;", "store must not use message"),
+        ("src/worker/a.rs", "use lapin::Channel;", "RabbitMQ is spoken in src/broker only"),
+        ("src/worker/a.rs", "fn f(pool: &sqlx::PgPool) {}", "Postgres is spoken in src/store only"),
+        ("src/worker/a.rs", "use crate::api::Api;", "worker must not use api"),
+        ("src/api/mod.rs", "use super::worker;", "api must not use worker"),
+        ("src/receiver/mod.rs", "use crate::{http::{serve, bind}, ops};", "receiver must not use ops"),
+        ("src/retry.rs", "use crate::domain::Order;", "retry must not use domain"),
+        ("src/config/a.rs", "use crate::store::Settings;", "config must not use store"),
+        ("src/store/a.rs", "use anyhow;", "use thiserror"),
+        ("src/worker/a.rs", "use backoff::ExponentialBackoff;", "stays behind src/retry.rs"),
+        ("src/worker/a.rs", "fn f() { todo!() }", "todo! is a plan"),
+        ("src/worker/a.rs", "fn f() { unimplemented!(\"x\") }", "unimplemented! is a plan"),
+        ("src/worker/a.rs", "fn f() { std::thread::sleep(D) }", "blocks a whole thread"),
+        ("src/worker/a.rs", "use std::thread; fn f() { thread::sleep(D) }", "blocks a whole thread"),
+        ("src/worker/a.rs", "async fn f() {\n  tokio::time::sleep(D).await }", "2: a sleep needs its reason"),
+        ("src/worker/a.rs", "use tokio::time::sleep;\nasync fn f() { sleep(D).await }", "2: a sleep needs its reason"),
+        (
+            "src/domain/a.rs",
+            "const A: (&str, char) = (\"\\\"\", '\"');\n\nuse crate::store;",
+            "3: domain must not use store",
+        ),
+        ("src/domain/a.rs", "fn f<'a>(x: &'a str) { crate::store::g(r#\"\"\"#) }", "domain must not use store"),
+        ("src/cellar/mod.rs", "fn f() {}", "cellar is no room of the table"),
+        ("src/worker/a.rs", &long, "501 lines"),
+    ];
+    for (path, text, complaint) in rows {
+        let found = check(path, text);
+        assert!(found.iter().any(|found| found.contains(complaint)), "{text:?} in {path} gave {found:?}");
+    }
+    assert_eq!(machine_paths(&format!("a\n\"{}x", MACHINE_PATHS[0])).len(), 1);
+}
+
+#[test]
+fn no_rule_bites_what_is_allowed() {
+    for (path, text) in [
+        ("src/domain/decide/tests.rs", "use super::super::facts::X; use super::*; use crate::domain::Money;"),
+        ("src/domain/mod.rs", "// use crate::store;\nfn f() -> &'static str { \"crate::store lapin::x todo!()\" }"),
+        ("src/message.rs", "use crate::domain::Money; mod tests { use super::*; use super::TYPE; }"),
+        ("src/webhook/a.rs", "use crate::{domain, message::{self, decode}}; use std::time::Duration;"),
+        ("src/webhook/tests.rs", "mod properties { use super::super::Keys; }"),
+        ("src/store/a.rs", "fn f() { crate::message::fact_digest(e); sqlx::query!(\"x\"); }"),
+        ("src/broker/a.rs", "use crate::retry::Backoff; use crate::config::RetryDelay; use lapin::Channel;"),
+        ("src/worker/a.rs", "async fn f() {\n  // The broker needs a moment.\n  tokio::time::sleep(D).await }"),
+        ("src/worker/tests.rs", "async fn f() { tokio::time::sleep(D).await }"),
+        ("src/worker/a.rs", "mod tests { async fn f() { sleep(D).await } }"),
+        ("src/sim/a.rs", "use crate::api::Api; use crate::worker::Worker;"),
+        ("src/main.rs", "use grantonce::store::Store; use anyhow::Context;"),
+        ("src/domain/a.rs", "/* /* crate::store */ lapin::x */ fn f<'a>(x: &'a str) -> char { '\\'' }"),
+        (
+            "src/domain/a.rs",
+            "const A: [&str; 3] = [r#\"\" crate::store \"#, \"\\\" lapin::x\", \"\\\\\"]; const Q: char = '\"';",
+        ),
+    ] {
+        assert_eq!(check(path, text), Vec::<String>::new(), "{text:?} in {path}");
+    }
+    assert!(machine_paths("https://example.com/root/x, ./root/, below /root.").is_empty());
+}
+
+/// What a file breaks.
+fn check(path: &str, text: &str) -> Vec<String> {
+    let mut complaints = vec![];
+    let lines = text.lines().count();
+    if lines > LINES_MAX {
+        complaints.push(format!("{path}: {lines} lines, at most {LINES_MAX}: split it where two subjects meet"));
+    }
+    let room = room_of(path);
+    let Some((_, may_use)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+        complaints.push(format!("{path}: {room} is no room of the table: add it with what it may use"));
+        return complaints;
+    };
+    for found in paths_in(path, text) {
+        let Found { line, path: said, is_call, is_macro, in_tests, .. } = &found;
+        let mut complain = |what: String| complaints.push(format!("{path}:{line}: {what}"));
+        if target_room(&found).is_some_and(|target| target != room) && !allows(may_use, said) {
+            let said = said.join("::");
+            complain(format!("{room} must not use {said}: it may use {}", list(may_use)));
+        }
+        for (name, rooms, why) in CRATES {
+            if said.first().is_some_and(|first| first == name) && !rooms.contains(&room) {
+                complain(format!("{name} in {room}: {why}"));
+            }
+        }
+        let joined = said.join("::");
+        let is_impure =
+            IMPURE_PATHS.iter().any(|impure| joined == *impure || joined.starts_with(&format!("{impure}::")))
+                || said.iter().any(|segment| IMPURE_NAMES.contains(&segment.as_str()));
+        if PURE.contains(&room) && is_impure {
+            complain(format!("{room} must stay pure, without {joined}: let the caller bring it in"));
+        }
+        let last = said.last().map(String::as_str).unwrap_or_default();
+        if *is_macro && matches!(last, "todo" | "unimplemented") {
+            complain(format!("{last}! is a plan, not a program"));
+        }
+        if joined.ends_with("thread::sleep") {
+            complain("std::thread::sleep blocks a whole thread: await a condition".to_owned());
+        } else if *is_call
+            && last == "sleep"
+            && !in_tests
+            && !SLEEPERS.iter().any(|(beginning, _)| path.starts_with(beginning))
+            && !has_comment(text, *line)
+        {
+            complain(
+                "a sleep needs its reason: a comment above it, or a line in SLEEPERS; better await a condition"
+                    .to_owned(),
+            );
+        }
+    }
+    complaints
+}
+
+/// Whether the line, or one of the three above it, has a comment.
+fn has_comment(text: &str, line: usize) -> bool {
+    text.lines().skip(line.saturating_sub(4)).take(line.min(4)).any(|line| line.contains("//"))
+}
+
+fn list(may_use: &[&str]) -> String {
+    if may_use.is_empty() { "no other room".to_owned() } else { may_use.join(", ") }
+}
+
+fn room_of(path: &str) -> &str {
+    let below = path.strip_prefix("src/").unwrap_or(path);
+    below.split('/').next().unwrap_or(below).trim_end_matches(".rs")
+}
+
+/// The room that a path leads to, if it begins at the crate's root and does not end there.
+fn target_room(found: &Found) -> Option<&'static str> {
+    let first = found.path.first().filter(|_| found.is_from_root)?;
+    ROOMS.iter().map(|(name, _)| *name).find(|name| name == first)
+}
+
+fn allows(may_use: &[&str], said: &[String]) -> bool {
+    let first = said.first().map(String::as_str).unwrap_or_default();
+    may_use.iter().any(|allowed| {
+        *allowed == "*"
+            || (*allowed == "leaves" && LEAVES.contains(&first))
+            || allowed.split("::").eq(said.iter().take(allowed.split("::").count()).map(String::as_str))
+    })
+}
+
+/// A path in the source.
+struct Found {
+    line: usize,
+    /// From below the crate's root, or as it stands.
+    path: Vec<String>,
+    is_from_root: bool,
+    is_call: bool,
+    is_macro: bool,
+    in_tests: bool,
+}
+
+#[derive(Debug, PartialEq)]
+enum Token {
+    Word(String),
+    /// `::`
+    Step,
+    Open(char),
+    Close,
+    /// Any other character, and literals.
+    Other(char),
+}
+
+/// A file's tokens, each with its line. Comments and texts are gone: what stands in them is no rule's business.
+fn tokens(text: &str) -> Vec<(Token, usize)> {
+    let mut source = Source { rest: text, line: 1 };
+    let mut tokens = vec![];
+    while let Some(next) = source.rest.chars().next() {
+        let line = source.line;
+        let token = match next {
+            _ if source.rest.starts_with("//") => {
+                source.skip_to(source.rest.find('\n'), 0);
+                continue;
+            }
+            _ if source.rest.starts_with("/*") => {
+                source.skip_block_comment();
+                continue;
+            }
+            _ if source.rest.starts_with("::") => {
+                source.skip(2);
+                Token::Step
+            }
+            '"' => source.skip_text(),
+            '\'' => source.skip_character_or_lifetime(),
+            _ if next.is_alphabetic() || next == '_' => source.word_or_text(),
+            _ => {
+                source.skip(next.len_utf8());
+                match next {
+                    _ if next.is_whitespace() => continue,
+                    '{' | '(' | '[' => Token::Open(next),
+                    '}' | ')' | ']' => Token::Close,
+                    _ => Token::Other(next),
+                }
+            }
+        };
+        tokens.push((token, line));
+    }
+    tokens
+}
+
+struct Source<'a> {
+    rest: &'a str,
+    line: usize,
+}
+
+impl Source<'_> {
+    fn skip(&mut self, bytes: usize) {
+        let (done, rest) = self.rest.split_at(bytes);
+        self.line += done.matches('\n').count();
+        self.rest = rest;
+    }
+
+    /// Skips to what was found, and `more` bytes; or all there is.
+    fn skip_to(&mut self, found: Option<usize>, more: usize) {
+        self.skip(found.map_or(self.rest.len(), |at| at + more));
+    }
+
+    fn skip_block_comment(&mut self) {
+        let mut depth = 0_u32;
+        loop {
+            let (bytes, step) = match self.rest.get(..2) {
+                Some("/*") => (2, 1),
+                Some("*/") => (2, -1),
+                _ => (self.rest.chars().next().map_or(0, char::len_utf8), 0),
+            };
+            self.skip(bytes);
+            depth = depth.saturating_add_signed(step);
+            if depth == 0 || self.rest.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// From the quotation mark to its partner.
+    fn skip_text(&mut self) -> Token {
+        let mut is_escaped = true; // the opening one is not the end
+        let end = self.rest.char_indices().find(|(_, c)| {
+            let is_end = *c == '"' && !is_escaped;
+            is_escaped = *c == '\\' && !is_escaped;
+            is_end
+        });
+        self.skip_to(end.map(|(at, _)| at), 1);
+        Token::Other('"')
+    }
+
+    fn skip_character_or_lifetime(&mut self) -> Token {
+        let mut after = self.rest.chars().skip(1);
+        match (after.next(), after.next()) {
+            // The escaped character may be a quotation mark itself.
+            (Some('\\'), Some(escaped)) => {
+                self.skip(2 + escaped.len_utf8());
+                self.skip_to(self.rest.find('\''), 1);
+            }
+            (Some(character), Some('\'')) => self.skip(2 + character.len_utf8()),
+            // A lifetime: its name follows as a word of no consequence.
+            _ => self.skip(1),
+        }
+        Token::Other('\'')
+    }
+
+    /// A word; or the text that it is the prefix of.
+    fn word_or_text(&mut self) -> Token {
+        let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        let word = self.rest.get(..end.unwrap_or(self.rest.len())).unwrap_or_default().to_owned();
+        self.skip(word.len());
+        let hashes = self.rest.len() - self.rest.trim_start_matches('#').len();
+        let is_text = self.rest.get(hashes..).is_some_and(|rest| rest.starts_with('"'));
+        match word.as_str() {
+            "r" | "br" | "cr" if is_text => {
+                self.skip(hashes + 1);
+                self.skip_to(self.rest.find(&format!("\"{}", "#".repeat(hashes))), hashes + 1);
+                Token::Other('"')
+            }
+            "b" | "c" if is_text && hashes == 0 => self.skip_text(),
+            _ => Token::Word(word),
+        }
+    }
+}
+
+/// Every path of a file: of `use`, of calls, types and macros.
+fn paths_in(file: &str, text: &str) -> Vec<Found> {
+    let all = tokens(text);
+    let word = |at: usize| match all.get(at) {
+        Some((Token::Word(word), _)) => Some(word.as_str()),
+        Some(_) | None => None,
+    };
+    let is = |at: usize, token: &Token| all.get(at).is_some_and(|(found, _)| found == token);
+
+    let mut found = vec![];
+    // Open brackets; those of modules with their name.
+    let mut open: Vec<Option<&str>> = vec![];
+    let mut at = 0;
+    while let Some((token, line)) = all.get(at) {
+        match token {
+            Token::Open(_) => {
+                open.push(at.checked_sub(2).filter(|two| word(*two) == Some("mod")).and(word(at.wrapping_sub(1))))
+            }
+            Token::Close => drop(open.pop()),
+            Token::Word(_) => {
+                let before = at.checked_sub(1).and_then(|before| all.get(before)).map(|(token, _)| token);
+                let is_use = matches!(before, Some(Token::Word(word)) if word == "use");
+                let is_defined = matches!(before, Some(Token::Word(word)) if word == "fn" || word == "mod");
+                let mut ends = vec![];
+                let after = walk(&all, at, &[], &mut ends);
+                let modules = open.iter().flatten().count();
+                let in_tests = file.ends_with("tests.rs")
+                    || file.contains("/tests/")
+                    || open.iter().flatten().any(|m| *m == "tests");
+                let (is_call, is_macro) = (is(after, &Token::Open('(')), is(after, &Token::Other('!')));
+                let is_said = |path: &[String]| {
+                    path.len() > 1 || is_use || is_call || is_macro || IMPURE_NAMES.contains(&path[0].as_str())
+                };
+                // A method's name is no path.
+                if before != Some(&Token::Other('.')) && !is_defined {
+                    for path in ends.into_iter().filter(|path| is_said(path)) {
+                        let (path, is_from_root) = from_root(file, modules, path);
+                        found.push(Found { line: *line, path, is_from_root, is_call, is_macro, in_tests });
+                    }
+                }
+                at = after;
+                continue;
+            }
+            Token::Step | Token::Other(_) => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Walks a path from its word at `at`, into the braces of a `use` too; gives where it ends.
+fn walk(all: &[(Token, usize)], mut at: usize, prefix: &[String], ends: &mut Vec<Vec<String>>) -> usize {
+    let mut path = prefix.to_vec();
+    loop {
+        match all.get(at) {
+            Some((Token::Word(word), _)) => {
+                // `a::{self}` is `a`.
+                if word != "self" || path.is_empty() {
+                    path.push(word.clone());
+                }
+                at += 1;
+            }
+            Some((Token::Open('{'), _)) if !path.is_empty() => {
+                at += 1;
+                loop {
+                    match all.get(at) {
+                        Some((Token::Close, _)) | None => return at + 1,
+                        Some((Token::Word(_), _)) => at = walk(all, at, &path, ends),
+                        Some((Token::Step | Token::Open(_) | Token::Other(_), _)) => at += 1,
+                    }
+                }
+            }
+            Some(_) | None => {}
+        }
+        match all.get(at) {
+            Some((Token::Step, _)) if matches!(all.get(at + 1), Some((Token::Word(_) | Token::Open('{'), _))) => {
+                at += 1
+            }
+            Some(_) | None => {
+                ends.push(path);
+                return at;
+            }
+        }
+    }
+}
+
+/// The path from below the crate's root, where it begins there: by name, or by more `super` than the room has storeys.
+fn from_root(file: &str, inline_modules: usize, mut path: Vec<String>) -> (Vec<String>, bool) {
+    if matches!(path.first().map(String::as_str), Some("crate" | "grantonce")) {
+        path.remove(0);
+        return (path, true);
+    }
+    let supers = path.iter().take_while(|segment| *segment == "super").count();
+    let below = file.strip_prefix("src/").unwrap_or(file);
+    let storeys = below.split('/').filter(|part| !matches!(*part, "mod.rs" | "lib.rs" | "main.rs")).count();
+    let is_from_root = supers > 0 && storeys + inline_modules <= supers;
+    if is_from_root {
+        path.drain(..supers);
+    }
+    (path, is_from_root)
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.append(&mut rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.insert(path);
+        }
+    }
+    files
+}
+
+/// What the repository holds or would hold after `git add`.
+fn repository_files() -> Vec<String> {
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .expect("git is needed to tell which files belong to the repository");
+    assert!(listed.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listed.stderr));
+    let names = String::from_utf8(listed.stdout).unwrap();
+    names.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// Lines that name a path of one machine. Within a longer path or a URL it is none.
+fn machine_paths(text: &str) -> Vec<(usize, &'static str)> {
+    let mut found = vec![];
+    for (line, text) in (1..).zip(text.lines()) {
+        for needle in MACHINE_PATHS {
+            let is_one = |(at, _): (usize, &str)| {
+                !text[..at]
+                    .ends_with(|before: char| before.is_alphanumeric() || matches!(before, '.' | '-' | '_' | '}'))
+            };
+            if text.match_indices(needle).any(is_one) {
+                found.push((line, *needle));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,344 @@
+//! `deploy/postgres-roles.sql` on a database of the test's own. Roles belong to the whole server, so each run's have an
+//! ending of their own.
+
+use super::{server, unique, with_cleanup};
+use grantonce::domain::{
+    AccountId, CaptureState, Currency, DisputePolicy, MessageId, Money, OrderId, PaymentEvent, PaymentId,
+    PaymentStatus, Provider,
+};
+use grantonce::store::{
+    Attach, BatchTerms, BrokenInvariant, IdempotencyKey, NewOrder, Outcome, Profile, Role, Settings, Store, migrate,
+};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00 UTC);
+const ROLES: [&str; 5] =
+    ["grantonce_migrate", "grantonce_worker", "grantonce_api", "grantonce_verify", "grantonce_reporting"];
+
+/// What the deployment's administrator has.
+struct Deployment {
+    administrator: PgConnectOptions,
+    script: String,
+    /// Ends the names of roles and of the database.
+    ending: String,
+    password: String,
+}
+
+impl Deployment {
+    fn new() -> Self {
+        let ending = unique();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/postgres-roles.sql");
+        let script = ROLES.iter().fold(std::fs::read_to_string(path).unwrap(), |script, role| {
+            script.replace(role, &format!("{role}_{ending}"))
+        });
+        let administrator = PgConnectOptions::from_str(&server("DATABASE_URL")).unwrap().disable_statement_logging();
+        Self { administrator, script, password: unique(), ending }
+    }
+
+    fn database(&self) -> String {
+        format!("grantonce_rights_{}", self.ending)
+    }
+
+    async fn on_the_server(&self, statement: &str) {
+        let mut connection = self.administrator.connect().await.unwrap();
+        run(&mut connection, statement).await.unwrap();
+    }
+
+    async fn as_administrator(&self) -> PgConnection {
+        self.administrator.clone().database(&self.database()).connect().await.unwrap()
+    }
+
+    async fn run_script(&self) {
+        run(&mut self.as_administrator().await, &self.script).await.unwrap();
+    }
+
+    fn options_of(&self, role: &str) -> PgConnectOptions {
+        let user = format!("{role}_{}", self.ending);
+        self.administrator.clone().database(&self.database()).username(&user).password(&self.password)
+    }
+
+    fn store(&self, role: &str, profile: Profile) -> Store {
+        Store::new(&Settings {
+            url: self.url(role).into(),
+            connections_max: 2,
+            deadline: Duration::from_secs(20),
+            profile,
+        })
+        .unwrap()
+    }
+
+    fn url(&self, role: &str) -> String {
+        self.options_of(role).to_url_lossy().to_string()
+    }
+
+    async fn set_up(&self) {
+        self.on_the_server(&format!("CREATE DATABASE {} TEMPLATE template0", self.database())).await;
+        self.run_script().await;
+        for role in ROLES {
+            self.on_the_server(&format!("ALTER ROLE {role}_{} PASSWORD '{}'", self.ending, self.password)).await;
+        }
+        migrate(&self.url("grantonce_migrate").into()).await.unwrap();
+        self.run_script().await;
+    }
+
+    async fn remove(&self) {
+        self.on_the_server(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database())).await;
+        for role in ROLES {
+            self.on_the_server(&format!("DROP ROLE IF EXISTS {role}_{}", self.ending)).await;
+        }
+    }
+}
+
+async fn run(connection: &mut PgConnection, statements: &str) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.map(drop)
+}
+
+/// The SQLSTATE that a statement is refused with.
+async fn refusal(connection: &mut PgConnection, statement: &str) -> Option<String> {
+    match run(connection, statement).await {
+        Ok(()) => None,
+        Err(sqlx::Error::Database(error)) => error.code().map(|code| code.into_owned()),
+        Err(other) => panic!("{statement}: {other}"),
+    }
+}
+
+async fn on_a_deployment(test: impl AsyncFnOnce(&Deployment)) {
+    let deployment = Deployment::new();
+    let steps = async {
+        deployment.set_up().await;
+        test(&deployment).await;
+    };
+    with_cleanup(steps, deployment.remove()).await;
+}
+
+fn usd(amount_minor: i64) -> Money {
+    Money::new(amount_minor, Currency::new("USD").unwrap()).unwrap()
+}
+
+fn new_order() -> NewOrder {
+    NewOrder {
+        id: OrderId(uuid::Uuid::now_v7()),
+        account_id: AccountId::new("buyer").unwrap(),
+        credits: 100,
+        price: usd(1999),
+        provider: Provider::STRIPE,
+        payment_id: PaymentId::new("pi_1").unwrap(),
+        metadata: serde_json::json!({}),
+        now: NOW,
+    }
+}
+
+fn event(id: &str, status: PaymentStatus) -> PaymentEvent {
+    PaymentEvent {
+        provider: Provider::STRIPE,
+        message_id: MessageId::new(format!("stripe::{id}")).unwrap(),
+        payment_id: PaymentId::new("pi_1").unwrap(),
+        related_ids: vec![PaymentId::new("cs_1").unwrap()],
+        provider_account: None,
+        order_id: None,
+        status,
+        occurred_at: NOW,
+        livemode: true,
+    }
+}
+
+/// An order made by the API and paid through the worker, each with its own rights.
+async fn make_and_pay_an_order(on: &Deployment) {
+    let api = on.store("grantonce_api", Profile::Requests);
+    let key = IdempotencyKey { token_name: "site".to_owned(), key: "1".to_owned(), request_digest: [0; 32] };
+    assert!(matches!(api.attach_order(key.clone(), new_order()).await.unwrap(), Attach::Created(_)));
+    assert!(matches!(api.attach_order(key, new_order()).await.unwrap(), Attach::Replayed(_)));
+
+    let captured = PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded };
+    let events = [
+        event("evt_1", captured.clone()),
+        event("evt_1", captured),
+        event("evt_2", PaymentStatus::RefundedTotal { money: usd(1000) }),
+    ];
+    let worker = on.store("grantonce_worker", Profile::Batches);
+    let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: NOW };
+    let applied = worker.apply(Arc::new(events), terms).await.unwrap();
+    assert_eq!(
+        applied.outcomes,
+        [Outcome::Applied { granted: true }, Outcome::Duplicate, Outcome::Applied { granted: false }]
+    );
+    worker.maintain_inbox(NOW, time::Duration::days(90)).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_role_has_what_it_needs() {
+    on_a_deployment(async |on| {
+        for (role, user, profile) in [
+            (Role::Worker, "grantonce_worker", Profile::Batches),
+            (Role::Api, "grantonce_api", Profile::Requests),
+            (Role::Verify, "grantonce_verify", Profile::Audit),
+        ] {
+            assert_eq!(on.store(user, profile).check(role).await.unwrap(), [], "{user}");
+        }
+        make_and_pay_an_order(on).await;
+
+        let api = on.store("grantonce_api", Profile::Requests);
+        let buyer = AccountId::new("buyer").unwrap();
+        assert_eq!(api.balance(buyer).await.unwrap().credits, 49);
+        let verify = on.store("grantonce_verify", Profile::Audit);
+        assert_eq!(verify.verify(DisputePolicy::Hold).await.unwrap(), Vec::<BrokenInvariant>::new());
+
+        let mut reporting = on.options_of("grantonce_reporting").connect().await.unwrap();
+        for allowed in [
+            "SELECT account_id, status, credits_granted FROM orders",
+            "SELECT * FROM account_balances",
+            "SELECT * FROM credit_grants",
+            "SELECT * FROM credit_adjustments",
+        ] {
+            assert_eq!(refusal(&mut reporting, allowed).await, None, "{allowed}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_role_has_more() {
+    on_a_deployment(async |on| {
+        make_and_pay_an_order(on).await;
+        // What was handed out by hand goes with the next run of the script.
+        let by_hand =
+            format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO grantonce_worker_{0}, grantonce_api_{0}", on.ending);
+        run(&mut on.as_administrator().await, &by_hand).await.unwrap();
+        on.run_script().await;
+
+        const GRANT: &str = "INSERT INTO credit_grants VALUES (gen_random_uuid(), 'me', 1, 'm', now())";
+        let rows: [(&str, &[&str]); 5] = [
+            (
+                "grantonce_worker",
+                &[
+                    "UPDATE credit_grants SET credits = 1",
+                    "DELETE FROM credit_grants",
+                    "TRUNCATE credit_grants",
+                    "SELECT * FROM credit_grants",
+                    "UPDATE credit_adjustments SET credits = 1",
+                    "DELETE FROM credit_adjustments",
+                    "TRUNCATE credit_adjustments",
+                    "ALTER TABLE credit_grants DISABLE TRIGGER append_only",
+                    "DROP TABLE inbox_other",
+                    "UPDATE inbox SET message_id = 'x'",
+                    "DELETE FROM inbox",
+                    "DELETE FROM inbox_other",
+                    "UPDATE payments SET payment_id = 'x'",
+                    "DELETE FROM payments",
+                    "INSERT INTO orders SELECT * FROM orders",
+                    "DELETE FROM orders",
+                    "SELECT * FROM idempotency_keys",
+                    "DELETE FROM _sqlx_migrations",
+                    "CREATE TABLE mine (n int)",
+                    "CREATE TEMP TABLE inbox_other (n int)",
+                ],
+            ),
+            (
+                "grantonce_api",
+                &[
+                    GRANT,
+                    "INSERT INTO credit_adjustments VALUES (gen_random_uuid(), 1, 'me', 1, 'r', 'm', now())",
+                    "UPDATE orders SET status = 'fulfilled'",
+                    "SELECT id FROM orders FOR UPDATE",
+                    "DELETE FROM payments",
+                    "UPDATE idempotency_keys SET key = 'x'",
+                    "SELECT * FROM inbox",
+                    "SELECT inbox_maintain('2026-01-01', 1)",
+                    "CREATE TEMP TABLE orders (n int)",
+                ],
+            ),
+            (
+                "grantonce_verify",
+                &[GRANT, "UPDATE orders SET credits = 1", "SELECT * FROM inbox", "SELECT * FROM idempotency_keys"],
+            ),
+            (
+                "grantonce_reporting",
+                &[
+                    GRANT,
+                    "SELECT facts FROM orders",
+                    "SELECT metadata FROM orders",
+                    "SELECT * FROM payments",
+                    "SELECT * FROM idempotency_keys",
+                    "SELECT inbox_maintain('2026-01-01', 1)",
+                ],
+            ),
+            // The owner too: the trigger holds where rights do not.
+            (
+                "grantonce_migrate",
+                &[
+                    "UPDATE credit_grants SET credits = 1",
+                    "DELETE FROM credit_grants",
+                    "TRUNCATE credit_grants",
+                    "DELETE FROM credit_adjustments",
+                ],
+            ),
+        ];
+        for (role, statements) in rows {
+            let mut connection = on.options_of(role).connect().await.unwrap();
+            for statement in statements {
+                let code = refusal(&mut connection, statement).await;
+                assert_eq!(code.as_deref(), Some("42501"), "{role}: {statement}");
+            }
+            connection.close().await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_is_rights_and_not_the_trigger_alone_that_guard_the_ledger() {
+    on_a_deployment(async |on| {
+        for role in ["grantonce_worker", "grantonce_api", "grantonce_verify", "grantonce_reporting"] {
+            for table in ["credit_grants", "credit_adjustments"] {
+                let may_change: bool =
+                    sqlx::query_scalar("SELECT has_table_privilege($1, $2, 'UPDATE, DELETE, TRUNCATE')")
+                        .bind(format!("{role}_{}", on.ending))
+                        .bind(table)
+                        .fetch_one(&mut on.as_administrator().await)
+                        .await
+                        .unwrap();
+                assert!(!may_change, "{role} may change {table}");
+            }
+        }
+    })
+    .await;
+}
+
+/// `inbox_maintain` runs with its owner's rights: what a caller puts in the place of its tables must not run with them.
+#[tokio::test]
+async fn a_callers_temporary_tables_do_not_fool_the_inboxs_maintenance() {
+    on_a_deployment(async |on| {
+        make_and_pay_an_order(on).await;
+        // As in a deployment that took only some of the script.
+        let public = format!("GRANT TEMPORARY ON DATABASE {} TO PUBLIC", on.database());
+        run(&mut on.as_administrator().await, &public).await.unwrap();
+
+        let mut worker = on.options_of("grantonce_worker").connect().await.unwrap();
+        run(
+            &mut worker,
+            "CREATE TEMP TABLE inbox_other (event_day date, message_id text, fact_digest bytea, order_id uuid, admitted_at timestamptz);
+             CREATE FUNCTION pg_temp.steal() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 ALTER TABLE public.credit_grants DISABLE TRIGGER append_only;
+                 DELETE FROM public.credit_grants;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER steal BEFORE DELETE ON inbox_other FOR EACH STATEMENT EXECUTE FUNCTION pg_temp.steal();
+             GRANT ALL ON inbox_other TO PUBLIC;
+             SELECT * FROM inbox_maintain('2026-01-05', 90);",
+        )
+        .await
+        .unwrap();
+        let grants: i64 = sqlx::query_scalar("SELECT count(*) FROM credit_grants")
+            .fetch_one(&mut on.as_administrator().await)
+            .await
+            .unwrap();
+        assert_eq!(grants, 1, "the ledger is as it was");
+    })
+    .await;
+}
