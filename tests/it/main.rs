@@ -13,6 +13,7 @@
 mod api;
 mod command_line;
 mod crash;
+mod readme;
 mod receiver;
 mod support;
 mod worker;
