@@ -13,7 +13,7 @@ CREATE TABLE orders (
     status           text NOT NULL DEFAULT 'awaiting_payment' CHECK (status IN (
                          'awaiting_payment', 'processing', 'fulfilled', 'canceled',
                          'partially_refunded', 'refunded', 'disputed')),
-    version          bigint NOT NULL DEFAULT 1,            -- rises whenever what a reader sees has changed
+    version          bigint NOT NULL DEFAULT 1,            -- rises with every change of the row
     is_granted       boolean NOT NULL DEFAULT false,       -- credit_grants has its row
     credits_granted  bigint NOT NULL DEFAULT 0,            -- net: the grant and all adjustments
     revision         integer NOT NULL DEFAULT 0,           -- of the last adjustment

@@ -88,7 +88,7 @@ pub enum Command {
 
     /// Run the whole flow with a simulated provider
     ///
-    /// With a storefront in the browser, or headless: then it pays a number of orders, counts what was granted, and
+    /// To try by hand with curl, or headless: then it pays a number of orders, counts what was granted, and
     /// exits 1 unless nothing was lost, doubled or invented.
     #[command(after_help = EXIT_CODES, after_long_help = with_examples(
         "  grantonce demo\n  grantonce demo --headless --orders 1000 --duplicates 5 --seed 7 --json\n  \

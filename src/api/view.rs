@@ -80,7 +80,14 @@ impl<'a> OrderBody<'a> {
             amount_minor: order.amount_minor,
             currency: order.currency.clone(),
             payment: PaymentBody { provider: &order.provider, payment_id: order.payment_id.as_deref() },
-            last_failure: order.last_failure.as_deref(),
+            // A failed attempt that a later one made good is no news for a buyer any more.
+            last_failure: order.last_failure.as_deref().filter(|_| match order.status {
+                OrderStatus::AwaitingPayment | OrderStatus::Processing | OrderStatus::Canceled => true,
+                OrderStatus::Fulfilled
+                | OrderStatus::PartiallyRefunded
+                | OrderStatus::Refunded
+                | OrderStatus::Disputed => false,
+            }),
             of_site,
             created_at: order.created_at.to_offset(UtcOffset::UTC),
             updated_at: order.updated_at.to_offset(UtcOffset::UTC),

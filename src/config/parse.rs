@@ -197,7 +197,7 @@ pub(super) fn standard_webhook_secrets(text: &str) -> Result<Vec<SecretString>, 
     use base64::Engine as _;
     list(text, |entry| {
         // A key of fewer than 24 bytes is refused by the Standard Webhooks specification.
-        let key = base64::engine::general_purpose::STANDARD.decode(entry.strip_prefix("whsec_").unwrap_or(entry));
+        let key = base64::engine::general_purpose::STANDARD.decode(entry.strip_prefix("whsec_").unwrap_or_default());
         match key {
             Ok(key) if (24..=64).contains(&key.len()) => Ok(SecretString::from(entry)),
             Ok(_) | Err(_) => Err("must be whsec_ and 24 to 64 bytes in base64".to_owned()),

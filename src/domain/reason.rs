@@ -8,7 +8,7 @@ use super::order::Order;
 pub enum Reason {
     /// Not a `payment-status.v1` message.
     Malformed,
-    /// Routing key, provider and message id do not name the same provider.
+    /// The routing key and the body do not name the same provider.
     ProviderMismatch,
     /// A live event where `GRANTONCE_LIVEMODE` is false.
     LivemodeMismatch,

@@ -35,6 +35,9 @@ pub enum ReceiverError {
     /// Its address is taken or not ours.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The task that serves ended by itself.
+    #[error("the listener ended without being asked to")]
+    ListenerLost,
     /// A configured secret is not of its provider's form.
     #[error("{variable}: {source}")]
     Key {
@@ -87,10 +90,9 @@ pub async fn run(
     let taker =
         Taker { keys, is_live: config.livemode, publisher, clock, metrics, places: Semaphore::new(IN_FLIGHT_MAX) };
     let router = router(Arc::new(taker)).merge(health_router(readiness));
-    // Its only failure would be a panic, which has been reported.
-    drop(serve(listener, router, Limits::default(), stop).await);
+    let served = serve(listener, router, Limits::default(), stop.clone()).await;
     watching.abort();
-    Ok(())
+    if served.is_err() || !stop.is_cancelled() { Err(ReceiverError::ListenerLost) } else { Ok(()) }
 }
 
 fn router(taker: Arc<Taker>) -> Router {

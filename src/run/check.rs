@@ -86,7 +86,7 @@ pub(super) async fn check(role: RoleConfig) -> Result<Exit, RunError> {
                 notes.push("RabbitMQ: the queues' arguments compared".to_owned());
             }
             None => notes.push(
-                "RabbitMQ: not compared, because AMQP does not show them: the queues' arguments and bindings; \
+                "RabbitMQ: not compared, because AMQP does not show them: the queues' arguments; \
                  set GRANTONCE_MANAGEMENT_URL and run `grantonce check` without --role"
                     .to_owned(),
             ),

@@ -177,6 +177,9 @@ async fn demo(args: DemoArgs, config: DemoConfig, shutdown: Shutdown) -> Result<
         Err(error) if error.exit_code() == Exit::Unreachable.code() => {
             Err(RunError::unreachable("the demo could not run", error))
         }
+        Err(error) if error.exit_code() == Exit::Usage.code() => {
+            Err(RunError::configuration("the demo could not run", error))
+        }
         Err(error) => Err(RunError::fault("the demo did not come to its end", error)),
     }
 }

@@ -5,10 +5,11 @@ use crate::api::{self, ApiError};
 use crate::clock::Clock;
 use crate::config::{AllConfig, ApiConfig, ProcessConfig, ReceiverConfig, WorkerConfig};
 use crate::http::{Limits, Readiness, bind, metrics_router, serve as serve_http};
+use crate::receiver::{self, ReceiverError};
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE};
-use crate::{receiver, worker};
+use crate::worker;
 use tokio_util::sync::CancellationToken;
 
 /// Which roles a process runs.
@@ -70,9 +71,14 @@ async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
 }
 
 async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
-    receiver::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop)
-        .await
-        .map_err(|error| RunError::configuration("the receiver cannot start", error))
+    receiver::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(
+        |error| match error {
+            ReceiverError::Bind(_) | ReceiverError::Key { .. } => {
+                RunError::configuration("the receiver cannot start", error)
+            }
+            ReceiverError::ListenerLost => RunError::fault("the receiver cannot go on", error),
+        },
+    )
 }
 
 async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {

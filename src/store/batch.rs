@@ -71,6 +71,18 @@ impl Store {
     pub async fn apply(&self, events: Arc<[PaymentEvent]>, terms: BatchTerms) -> Result<Applied, StoreError> {
         self.run("applying a batch", move |pool| async move { apply(&pool, &events, terms).await }).await
     }
+
+    /// Whether a batch could be applied now: the server is there and writes, the schema and this user's rights are as a
+    /// batch needs them. Asked before deliveries are taken, because each one that must be given back counts.
+    pub async fn rehearse(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        self.run("rehearsing a batch", move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            tx.rehearse(now).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
 }
 
 async fn apply(pool: &PgPool, events: &[PaymentEvent], terms: BatchTerms) -> Result<Applied, StoreError> {
@@ -201,11 +213,17 @@ async fn attempt(
         return Ok(Attempt::Reused(reused));
     }
     let writes = plan.decide(&admission.admitted, terms);
-    if !tx.register_payments(&writes.payments, terms.now).await? {
+    if !writes.payments.is_empty() && !tx.register_payments(&writes.payments, terms.now).await? {
         return Ok(Attempt::Overtaken);
     }
-    tx.write_grants(&writes.grants, terms.now).await?;
-    tx.write_adjustments(&writes.adjustments, terms.now).await?;
-    tx.update_orders(&writes.orders, terms.now).await?;
+    if !writes.grants.is_empty() {
+        tx.write_grants(&writes.grants, terms.now).await?;
+    }
+    if !writes.adjustments.is_empty() {
+        tx.write_adjustments(&writes.adjustments, terms.now).await?;
+    }
+    if !writes.orders.is_empty() {
+        tx.update_orders(&writes.orders, terms.now).await?;
+    }
     Ok(Attempt::Written { outcomes: plan.into_outcomes(), changed: writes.changed })
 }

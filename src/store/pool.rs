@@ -3,7 +3,7 @@
 use super::error::StoreError;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Executor, PgConnection, PgPool};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -162,23 +162,6 @@ impl Store {
             Ok(())
         })
         .await
-    }
-
-    /// Whether the database takes writes: asked on a connection of its own, because after an outage those of a pool may
-    /// all be dead. A standby answers reads and is of no use.
-    pub async fn probe_write(settings: &Settings) -> Result<(), StoreError> {
-        const WHAT: &str = "probing for writes";
-        let options = options(&settings.url, settings.profile, settings.deadline)?;
-        let probe = async {
-            let mut connection = options.connect().await.map_err(StoreError::sql(WHAT))?;
-            // A transaction id is given out only where one can be written to the log.
-            sqlx::query("SELECT pg_current_xact_id()").execute(&mut connection).await.map_err(StoreError::sql(WHAT))?;
-            connection.close().await.map_err(StoreError::sql(WHAT))
-        };
-        // This one may be dropped: its connection is its own and goes with it.
-        tokio::time::timeout(CONNECT_DEADLINE, probe)
-            .await
-            .unwrap_or(Err(StoreError::Deadline { what: WHAT, after: CONNECT_DEADLINE }))
     }
 }
 

@@ -64,7 +64,7 @@ const INVARIANTS: [(&str, &str); 6] = [
          WHERE net < 0 OR net > granted LIMIT $1",
     ),
     (
-        "every order has the payment it was made for",
+        "every granted order has a payment",
         "SELECT o.id::text, 'no payment is registered'::text FROM orders o
          WHERE NOT EXISTS (SELECT FROM payments p WHERE p.order_id = o.id) AND o.is_granted LIMIT $1",
     ),

@@ -13,8 +13,9 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Registry};
 
 /// What is logged where `RUST_LOG` says nothing. Postgres' notices ("relation exists, skipping") tell an operator
-/// nothing.
-const FILTER_DEFAULT: &str = "info,sqlx::postgres::notice=warn";
+/// nothing, and what goes wrong with the broker is told by us, once, with what we do about it: the AMQP client's own lines
+/// say it a second time, and also for connections that we close.
+const FILTER_DEFAULT: &str = "info,sqlx::postgres::notice=warn,lapin=off";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

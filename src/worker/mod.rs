@@ -18,15 +18,21 @@ use crate::domain::DisputePolicy;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
 use crate::store::{self, ChangedOrders, Store, StoreError};
-use crate::telemetry::{Dependency, Metrics};
+use crate::telemetry::{Dependency, GivenBack, Metrics};
 use secrecy::SecretString;
 use session::{Ended, Session};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Between tries to reach a dependency, and between sessions that did nothing.
+/// Between tries to reach a dependency.
 const RECONNECT: Limits =
     Limits { initial: Duration::from_millis(100), max: Duration::from_secs(5), give_up_after: None };
+
+/// Between sessions that acknowledged nothing and gave everything back. Each costs every delivery in hand one of its
+/// returns ([`broker::DELIVERY_LIMIT`]), so that a fault which shows only in real batches must not go round quickly:
+/// at this pace it takes most of a day before the broker gives anything up.
+const FRUITLESS: Limits =
+    Limits { initial: Duration::from_secs(1), max: Duration::from_secs(600), give_up_after: None };
 
 /// How long a session may go on after shutdown was requested; the process has 10 s altogether.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
@@ -155,8 +161,8 @@ pub async fn run(
         waiting_max: settings.pace.batch_max * (settings.pace.batches_in_flight + 1),
         confirm_deadline: CONFIRM_DEADLINE,
     });
-    let mut idle_sessions = Backoff::new(RECONNECT);
-    while let Some(store) = database(&settings, &health, &stop).await? {
+    let mut fruitless = Backoff::new(FRUITLESS);
+    while let Some(store) = database(&settings, &clock, &health, &stop).await? {
         let housekeeping =
             tokio::spawn(keep_house(store.clone(), settings.inbox_retention, clock.clone(), stop.clone()));
         let ended = match consumer(&settings, &health, &stop).await {
@@ -177,10 +183,16 @@ pub async fn run(
             }
         };
         housekeeping.abort();
-        let acknowledged = match ended {
+        let (acknowledged, is_ours_to_mend) = match ended {
             Ended::Drained { acknowledged } => {
                 tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
                 store.close(Duration::from_secs(1)).await;
+                break;
+            }
+            Ended::Stopped { acknowledged, given_back, cause } => {
+                tracing::warn!(event = "not_drained", acknowledged, given_back, cause = %cause,
+                    "stopped with batches in hand; what was committed is known to the inbox, the rest goes to others");
+                metrics.given_back(GivenBack::Shutdown, given_back);
                 break;
             }
             Ended::DatabaseOutage { acknowledged, cause, given_back } => {
@@ -189,23 +201,23 @@ pub async fn run(
                 health.postgres(false);
                 metrics.given_back(cause.label(), given_back);
                 store.abandon();
-                acknowledged
+                (acknowledged, true)
             }
             Ended::BrokerLost { acknowledged, cause, given_back } => {
                 tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
                 health.rabbitmq(false);
                 metrics.given_back(cause.label(), given_back);
                 store.abandon();
-                acknowledged
+                (acknowledged, matches!(cause, session::Lost::Copy(_) | session::Lost::Panicked(_)))
             }
         };
         if acknowledged > 0 {
-            idle_sessions.reset();
-        } else {
-            // A session that settled nothing may be the first of many: each costs every delivery one return.
-            let pause = idle_sessions.next_delay().unwrap_or(RECONNECT.max);
+            fruitless.reset();
+        } else if is_ours_to_mend {
+            let pause = fruitless.next_delay().unwrap_or(FRUITLESS.max);
             tokio::select! {
                 () = stop.cancelled() => break,
+                // Not a wait for anything: what would end it cannot be seen from here.
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -214,10 +226,15 @@ pub async fn run(
 }
 
 /// Waits until the database takes writes and prepares connections. `None`: stopped meanwhile.
-async fn database(settings: &Settings, health: &Health, stop: &CancellationToken) -> Result<Option<Store>, StoreError> {
+async fn database(
+    settings: &Settings,
+    clock: &Clock,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Result<Option<Store>, StoreError> {
     let store = Store::new(&settings.database)?;
-    let probe = || async { Store::probe_write(&settings.database).await.map_err(Failure::Transient) };
-    match until_ok(RECONNECT, stop, "reaching Postgres", probe).await {
+    let rehearse = || async { store.rehearse(clock.now()).await.map_err(Failure::Transient) };
+    match until_ok(RECONNECT, stop, "reaching Postgres", rehearse).await {
         Ok(()) => {
             health.postgres(true);
             Ok(Some(store))

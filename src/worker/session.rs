@@ -16,11 +16,19 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// How long batches that are under way are waited for when a shutdown's time is over.
+const LEFT_AFTER_DRAIN: Duration = Duration::from_secs(1);
+
+/// And when a dependency is lost: each has its own deadlines, which together stay below this.
+const LEFT_AFTER_LOSS: Duration = Duration::from_secs(60);
+
 /// How a session ended. `acknowledged` deliveries were settled in it; `given_back` ones go back to the queue, once.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// As asked: nothing is left in hand.
     Drained { acknowledged: u64 },
+    /// As asked, but something was left in hand.
+    Stopped { acknowledged: u64, given_back: u64, cause: Lost },
     /// Postgres is away.
     DatabaseOutage { acknowledged: u64, given_back: u64, cause: Outage },
     /// RabbitMQ, or the way to it, is away.
@@ -38,6 +46,8 @@ pub(super) enum Lost {
     Canceled,
     #[error("the drain took longer than {} s", .0.as_secs())]
     DrainTooLong(Duration),
+    #[error(transparent)]
+    Outage(#[from] Outage),
     #[error("a batch ended without an answer: {0}")]
     Panicked(#[from] tokio::task::JoinError),
 }
@@ -48,6 +58,7 @@ impl Lost {
         match self {
             Self::Copy(_) => GivenBack::PublishFailed,
             Self::DrainTooLong(_) => GivenBack::Shutdown,
+            Self::Outage(outage) => outage.label(),
             Self::Broker(_) | Self::Canceled | Self::Panicked(_) => GivenBack::ConnectionLost,
         }
     }
@@ -63,7 +74,7 @@ enum Unsettled {
 struct Worked {
     last_tag: u64,
     messages: usize,
-    took: Duration,
+    began: Instant,
     settled: Result<BatchSettled, Unsettled>,
 }
 
@@ -166,17 +177,20 @@ impl Session {
             }
         };
         // Those that are still under way commit or not; unacknowledged, they come back and the inbox knows them. They
-        // are waited for, so that the next session does not run into its own predecessor.
-        while let Some(worked) = in_flight.next().await {
-            if let (Err(_), Ok(worked)) = (&lost, worked) {
-                metrics.batch(worked.messages, worked.took);
-            }
+        // are waited for, so that the next session does not run into its own predecessor; but not past a shutdown's time.
+        let patience = if draining_until.is_some() { LEFT_AFTER_DRAIN } else { LEFT_AFTER_LOSS };
+        let rest = async { while in_flight.next().await.is_some() {} };
+        if tokio::time::timeout(patience, rest).await.is_err() {
+            tracing::warn!(event = "batches_left", "batches are still under way; their transactions end by themselves");
         }
         consumer.close().await;
         let (acknowledged, given_back) = (counts.acknowledged, counts.given_back());
         match lost {
             Ok(()) => Ended::Drained { acknowledged },
-            Err(_) if draining_until.is_some() => Ended::Drained { acknowledged },
+            Err(Failure::Lost(cause)) if draining_until.is_some() => Ended::Stopped { acknowledged, given_back, cause },
+            Err(Failure::Outage(cause)) if draining_until.is_some() => {
+                Ended::Stopped { acknowledged, given_back, cause: Lost::Outage(cause) }
+            }
             Err(Failure::Outage(cause)) => Ended::DatabaseOutage { acknowledged, given_back, cause },
             Err(Failure::Lost(cause)) => Ended::BrokerLost { acknowledged, given_back, cause },
         }
@@ -195,7 +209,6 @@ async fn acknowledge(
     metrics: &Metrics,
 ) -> Result<(), Failure> {
     let worked = worked.map_err(|error| Failure::Lost(error.into()))?;
-    metrics.batch(worked.messages, worked.took);
     let settled = worked.settled.map_err(|unsettled| match unsettled {
         Unsettled::Outage(outage) => Failure::Outage(outage),
         Unsettled::Copy(error) => Failure::Lost(error.into()),
@@ -203,6 +216,7 @@ async fn acknowledge(
     acknowledger.acknowledge_through(worked.last_tag, &settled).await.map_err(|error| Failure::Lost(error.into()))?;
     counts.acknowledged += worked.last_tag.saturating_sub(counts.last_acknowledged);
     counts.last_acknowledged = worked.last_tag;
+    metrics.batch(worked.messages, worked.began.elapsed());
     Ok(())
 }
 
@@ -211,7 +225,7 @@ async fn work(deliveries: Vec<Delivery>, shared: Arc<Shared>) -> Worked {
     let last_tag = deliveries.last().map_or(0, |last| last.tag);
     let messages = deliveries.len();
     let settled = work_through(deliveries, &shared).await;
-    Worked { last_tag, messages, took: began.elapsed(), settled }
+    Worked { last_tag, messages, began, settled }
 }
 
 async fn work_through(deliveries: Vec<Delivery>, shared: &Shared) -> Result<BatchSettled, Unsettled> {

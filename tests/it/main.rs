@@ -15,6 +15,7 @@ mod command_line;
 mod contract;
 mod crash;
 mod house;
+mod readme;
 mod receiver;
 mod rights;
 mod support;
