@@ -10,5 +10,6 @@
 )]
 
 mod command_line;
+mod store;
 mod support;
 mod worker;
