@@ -10,6 +10,7 @@
 )]
 
 mod command_line;
+mod outage;
 mod store;
 mod support;
 mod worker;
