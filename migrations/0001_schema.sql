@@ -118,6 +118,9 @@ BEGIN
     FOR day IN SELECT generate_series(today - 1, today + 7, interval '1 day')::date LOOP
         name := 'inbox_' || to_char(day, 'YYYYMMDD');
         CONTINUE WHEN to_regclass(name) IS NOT NULL;
+        -- The parent first, as every batch does. Dropping will need it too, and a batch that holds the parent and waits
+        -- for the rest partition would then wait for us while we wait for it.
+        LOCK TABLE ONLY inbox IN ACCESS EXCLUSIVE MODE;
         -- Rows of that day may stand in the rest partition, if this was not called for a week: they move.
         LOCK TABLE inbox_other IN ACCESS EXCLUSIVE MODE;
         EXECUTE format('CREATE TABLE %I (LIKE inbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', name);

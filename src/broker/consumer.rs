@@ -63,6 +63,25 @@ pub struct Consumer {
     connection: Connection,
     channel: Channel,
     stream: lapin::Consumer,
+    /// What came behind the deliveries of the last batch. The stream tells its end only once; whoever asks it again
+    /// waits for ever.
+    end: Option<End>,
+}
+
+/// How a stream of deliveries ends.
+#[derive(Debug)]
+enum End {
+    Failed(lapin::Error),
+    Canceled,
+}
+
+fn take(next: Option<lapin::Result<lapin::message::Delivery>>, batch: &mut Vec<Delivery>) -> Result<(), End> {
+    match next {
+        Some(Ok(delivery)) => batch.push(delivery.into()),
+        Some(Err(error)) => return Err(End::Failed(error)),
+        None => return Err(End::Canceled),
+    }
+    Ok(())
 }
 
 impl Consumer {
@@ -75,7 +94,7 @@ impl Consumer {
         let stream =
             channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
         let stream = BrokerError::within("consuming", ANSWER_DEADLINE, stream).await?;
-        Ok(Self { connection, channel, stream })
+        Ok(Self { connection, channel, stream, end: None })
     }
 
     /// The acknowledging end, which lives as long as the channel.
@@ -94,15 +113,19 @@ impl Consumer {
         linger: Duration,
     ) -> Result<Option<()>, BrokerError> {
         if batch.is_empty() {
-            match self.stream.next().await {
-                Some(Ok(delivery)) => batch.push(delivery.into()),
-                Some(Err(source)) => return Err(BrokerError::Amqp { what: "receiving", source }),
-                None if self.channel.status().connected() => return Ok(None),
-                None => return Err(BrokerError::StreamEnded),
+            let end = match self.end.take() {
+                Some(end) => Some(end),
+                None => take(self.stream.next().await, batch).err(),
+            };
+            match end {
+                None => {}
+                Some(End::Failed(source)) => return Err(BrokerError::Amqp { what: "receiving", source }),
+                Some(End::Canceled) if self.channel.status().connected() => return Ok(None),
+                Some(End::Canceled) => return Err(BrokerError::StreamEnded),
             }
         }
         let until = Instant::now() + linger;
-        while batch.len() < count_max {
+        while batch.len() < count_max && self.end.is_none() {
             let next = match self.stream.next().now_or_never() {
                 Some(next) => next,
                 None if linger.is_zero() => break,
@@ -111,10 +134,10 @@ impl Consumer {
                     Err(_elapsed) => break,
                 },
             };
-            match next {
-                Some(Ok(delivery)) => batch.push(delivery.into()),
-                // What was taken is worked on first; the next call meets the error again.
-                Some(Err(_)) | None => break,
+            if let Err(end) = take(next, batch) {
+                // What was taken is worked on first; the next call tells the end.
+                self.end = Some(end);
+                break;
             }
         }
         Ok(Some(()))

@@ -4,8 +4,14 @@
 pub mod await_;
 pub mod db;
 pub mod messages;
+pub mod proxy;
+pub mod servers;
+pub mod traffic;
 pub mod world;
 
 pub use await_::{eventually, eventually_within};
 pub use messages::{captured, event_for, stripe_webhook};
+pub use proxy::Proxy;
+pub use servers::{PrivateServers, Server};
+pub use traffic::{Answer, Poster, Traffic, paid};
 pub use world::{OrderSpec, RunningWorker, World};

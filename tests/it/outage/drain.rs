@@ -1,0 +1,69 @@
+//! SIGTERM to real processes in the middle of their work.
+
+use super::{START, all_granted_once, look_into, receiver, shared_world};
+use crate::support::{Answer, Poster, World, captured, event_for, eventually, paid};
+use futures_util::future::join_all;
+use grantonce::broker::WORK_QUEUE;
+use grantonce::sim::children::Child;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// How long a role may take to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Webhooks that are posted until the receiver is gone take their numbers from 0, those that wait beforehand from here.
+const BACKLOG: std::ops::Range<usize> = 10_000..14_000;
+
+/// Posts every `step`-th webhook until nobody takes them any more; gives those that were taken.
+async fn until_gone(poster: Poster, first: usize, step: usize) -> Vec<usize> {
+    let mut taken = vec![];
+    for n in (first..BACKLOG.start).step_by(step) {
+        match poster.post(&paid(n)).await {
+            Answer::Taken => taken.push(n),
+            Answer::ComeAgain => {}
+            Answer::NoConnection => return taken,
+        }
+    }
+    panic!("the receiver outlived the traffic");
+}
+
+async fn terminated(child: &mut Child) {
+    let status = child.terminate(DRAIN).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{status}\n{}", child.tail());
+}
+
+async fn admitted(world: &World) -> HashSet<String> {
+    let ids: Vec<String> = sqlx::query_scalar("SELECT message_id FROM inbox").fetch_all(&world.sql).await.unwrap();
+    ids.into_iter().collect()
+}
+
+#[tokio::test]
+async fn roles_that_are_told_to_stop_finish_what_they_have_in_hand() {
+    let world = shared_world().await;
+    let (mut receiver, poster) = receiver(&world).await;
+    let backlog: Vec<_> = BACKLOG.map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect();
+    world.publish_all(&backlog).await;
+    let mut worker = world.children().start("worker", &["worker"]).await.unwrap();
+    worker.consuming(START).await.unwrap();
+    let senders = join_all((0..8).map(|n| tokio::spawn(until_gone(poster.clone(), n, 8))));
+
+    eventually("they are at it", async || world.grants().await >= 300).await;
+    tokio::join!(terminated(&mut worker), terminated(&mut receiver));
+    let taken: Vec<usize> = senders.await.into_iter().flat_map(Result::unwrap).collect();
+    assert!(taken.len() > 8, "{} webhooks were taken", taken.len());
+
+    let admitted = admitted(&world).await;
+    let waiting = look_into(&world, WORK_QUEUE, usize::MAX).await;
+    assert!(waiting.iter().all(|message| !message.is_redelivered && message.delivery_count == 0), "given back");
+    assert!(!waiting.is_empty(), "the worker was to be stopped in the middle of its work");
+    let waiting: HashSet<String> = waiting.into_iter().map(|message| message.message_id).collect();
+    let twice: Vec<_> = admitted.intersection(&waiting).collect();
+    assert!(twice.is_empty(), "committed and given back all the same: {twice:?}");
+    let sent = taken.into_iter().chain(BACKLOG).map(|n| format!("stripe::evt_{n}"));
+    let lost: Vec<_> = sent.filter(|id| !admitted.contains(id) && !waiting.contains(id)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+
+    let all = i64::try_from(admitted.len() + waiting.len()).unwrap();
+    let worker = world.start_worker();
+    all_granted_once(&world, worker, all).await;
+}

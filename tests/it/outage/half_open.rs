@@ -1,0 +1,114 @@
+//! Connections that hang: nothing comes back, and nobody says why.
+
+use super::{all_granted_once, given_back, is_up, more_grants, publishing, shared_world, start_receiver};
+use crate::support::{Answer, OrderSpec, Proxy, World, captured, event_for, eventually, eventually_within, paid};
+use grantonce::worker::Settings;
+use std::time::{Duration, Instant};
+
+/// How long a transaction may take in these tests.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// A worker's settings that lead to the database through the proxy.
+fn through(world: &World, database_url: &str) -> Settings {
+    let mut settings = world.worker_settings();
+    settings.database.url = database_url.to_owned().into();
+    settings.database.deadline = DEADLINE;
+    settings
+}
+
+#[tokio::test]
+async fn a_database_connection_that_hangs_within_a_transaction_does_not_hold_the_worker() {
+    let world = shared_world().await;
+    let held = world.order(OrderSpec::paid_by("pi_held")).await;
+    let (proxy, url) = Proxy::before(&world.database_url).await;
+    let worker = world.start_worker_with(through(&world, url.as_str()));
+    let traffic = publishing(&world);
+    more_grants(&world, 20).await;
+
+    // A transaction that waits for this lock is half-way through when the network fails.
+    let mut hold = world.sql.begin().await.unwrap();
+    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE").bind(held.0).execute(&mut *hold).await.unwrap();
+    world.publish(&event_for("pi_held", "evt_held", captured(1999))).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually("a transaction waits", async || world.count(waiting).await > 0).await;
+    proxy.go_silent();
+    hold.rollback().await.unwrap();
+    let soon = DEADLINE * 3;
+    eventually_within(soon, "the worker gives its deliveries back", async || given_back(&worker) > 0).await;
+    assert!(!is_up(&worker, "postgres"));
+
+    proxy.let_new_ones_through();
+    more_grants(&world, 20).await;
+    let sent = traffic.stop().await + 1;
+    all_granted_once(&world, worker, sent).await;
+    assert_eq!(world.status(held).await, "fulfilled");
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_neither_repeated_nor_given_up() {
+    let world = shared_world().await;
+    let (proxy, url) = Proxy::before(&world.database_url).await;
+    let worker = world.start_worker_with(through(&world, url.as_str()));
+    let traffic = publishing(&world);
+    more_grants(&world, 20).await;
+
+    proxy.go_silent_behind(b"COMMIT");
+    let soon = DEADLINE * 3;
+    eventually_within(soon, "the worker gives its deliveries back", async || given_back(&worker) > 0).await;
+    assert!(proxy.is_silent());
+    let known = i64::try_from(worker.metric("grantonce_grants_total")).unwrap();
+    assert!(world.grants().await > known, "committed, although the worker cannot know");
+
+    proxy.let_new_ones_through();
+    more_grants(&world, 20).await;
+    assert!(worker.metric("grantonce_inbox_duplicates_total") > 0, "what was committed comes again");
+    let sent = traffic.stop().await;
+    all_granted_once(&world, worker, sent).await;
+}
+
+#[tokio::test]
+async fn a_worker_notices_that_its_connection_to_the_broker_hangs() {
+    let world = shared_world().await;
+    let (proxy, mut url) = Proxy::before(&world.amqp_url).await;
+    url.set_query(Some("heartbeat=1"));
+    let settings = Settings { amqp_url: String::from(url).into(), ..world.worker_settings() };
+    let worker = world.start_worker_with(settings);
+    let traffic = publishing(&world);
+    more_grants(&world, 20).await;
+
+    proxy.go_silent();
+    let soon = Duration::from_secs(15);
+    eventually_within(soon, "the worker notices", async || !is_up(&worker, "rabbitmq")).await;
+    proxy.let_new_ones_through();
+    more_grants(&world, 20).await;
+    assert!(is_up(&worker, "rabbitmq"));
+    let sent = traffic.stop().await;
+    all_granted_once(&world, worker, sent).await;
+}
+
+#[tokio::test]
+async fn a_receiver_whose_broker_hangs_says_come_again() {
+    let world = shared_world().await;
+    let (proxy, url) = Proxy::before(&world.amqp_url).await;
+    let (_receiver, poster) = start_receiver(&world, url.as_str()).await;
+    assert_eq!(poster.post(&paid(0)).await, Answer::Taken);
+
+    proxy.go_silent();
+    // Two at once, one for each of its connections; then one that finds both of them broken.
+    let began = Instant::now();
+    let (one, two) = (paid(1), paid(2));
+    assert_eq!(tokio::join!(poster.post(&one), poster.post(&two)), (Answer::ComeAgain, Answer::ComeAgain));
+    assert_eq!(poster.post(&paid(3)).await, Answer::ComeAgain);
+    // Providers wait ten seconds; the poster would have panicked.
+    assert!(began.elapsed() > Duration::from_secs(1), "they were answered before anything could be known");
+
+    proxy.let_new_ones_through();
+    let again: Vec<_> = vec![one, two, paid(3)];
+    for webhook in &again {
+        eventually("webhooks are taken again", async || poster.post(webhook).await == Answer::Taken).await;
+    }
+    // 0 to 3, and the one by which the receiver was found to be ready.
+    let worker = world.start_worker();
+    all_granted_once(&world, worker, 5).await;
+}

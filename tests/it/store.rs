@@ -1,0 +1,61 @@
+//! The store on a real Postgres: what it promises when callers vanish, when others are in the way, and when somebody
+//! tries to change what may not be changed.
+
+mod contention;
+mod dropped;
+mod inbox;
+mod ledger;
+mod ownership;
+
+use crate::support::World;
+use grantonce::domain::{AccountId, DisputePolicy, Money, OrderId, PaymentEvent, PaymentId, Provider};
+use grantonce::store::{Applied, BatchTerms, IdempotencyKey, NewOrder, Profile, Settings, Store, StoreError};
+use time::OffsetDateTime;
+
+fn terms() -> BatchTerms {
+    BatchTerms { dispute_policy: DisputePolicy::Hold, now: OffsetDateTime::now_utc() }
+}
+
+fn dollars(minor: i64) -> Money {
+    Money::new(minor, "USD".parse().unwrap()).unwrap()
+}
+
+async fn apply(store: &Store, events: &[PaymentEvent]) -> Result<Applied, StoreError> {
+    store.apply(events.into(), terms()).await
+}
+
+/// A store as the worker has it.
+fn batches(world: &World) -> Store {
+    Store::new(&world.store_settings(Profile::Batches)).unwrap()
+}
+
+/// A store whose server-side timeouts do not interfere within a test's time.
+fn patient(world: &World, connections_max: u32) -> Store {
+    let deadline = std::time::Duration::from_secs(60);
+    Store::new(&Settings { connections_max, deadline, ..world.store_settings(Profile::Requests) }).unwrap()
+}
+
+fn key(key: &str) -> IdempotencyKey {
+    IdempotencyKey { token_name: "site".to_owned(), key: key.to_owned(), request_digest: [7; 32] }
+}
+
+/// An order over 19.99 dollars for 100 credits.
+fn order_for(payment: &str) -> NewOrder {
+    NewOrder {
+        id: OrderId(uuid::Uuid::now_v7()),
+        account_id: AccountId::new("acc").unwrap(),
+        credits: 100,
+        price: dollars(1999),
+        provider: Provider::new("stripe").unwrap(),
+        payment_id: PaymentId::new(payment).unwrap(),
+        metadata: serde_json::json!({}),
+        now: OffsetDateTime::now_utc(),
+    }
+}
+
+/// Statements of this world's database that wait for a lock.
+async fn waiting(world: &World) -> i64 {
+    world
+        .count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+        .await
+}

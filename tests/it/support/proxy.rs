@@ -1,0 +1,146 @@
+//! A network that fails without a word: a TCP proxy that stops forwarding and closes nothing.
+
+use reqwest::Url;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A connection forwards for as long as the network is in the state in which the connection was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Network {
+    generation: u64,
+    is_silent: bool,
+}
+
+struct Shared {
+    network: watch::Sender<Network>,
+    /// Go silent once a client has sent this.
+    trap: Mutex<Option<&'static [u8]>>,
+}
+
+/// Stands in front of one server. Its connections close when it is dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// In front of the server of a URL; gives the URL that leads through the proxy.
+    pub async fn before(url: &str) -> (Self, Url) {
+        let mut url = Url::parse(url).unwrap();
+        let server = format!("{}:{}", url.host_str().unwrap(), url.port().expect("a URL with a port"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let network = watch::Sender::new(Network { generation: 0, is_silent: false });
+        let shared = Arc::new(Shared { network, trap: Mutex::new(None) });
+        let accepting = tokio::spawn(accept(listener, server, Arc::clone(&shared)));
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(address.port())).unwrap();
+        (Self { address, shared, accepting }, url)
+    }
+
+    /// From now on no byte passes; connections stay open, and new ones are made and get no answer either.
+    pub fn go_silent(&self) {
+        self.shared.go_silent();
+    }
+
+    /// The same, as soon as a client has sent `trap`: that still reaches the server, the answer does not come back.
+    pub fn go_silent_behind(&self, trap: &'static [u8]) {
+        *self.shared.trap.lock().unwrap() = Some(trap);
+    }
+
+    /// Whether it is silent.
+    pub fn is_silent(&self) -> bool {
+        self.shared.network.borrow().is_silent
+    }
+
+    /// New connections work from now on; those that fell silent stay so.
+    pub fn let_new_ones_through(&self) {
+        self.shared.network.send_modify(|network| {
+            *network = Network { generation: network.generation + 1, is_silent: false };
+        });
+    }
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "proxy at {}", self.address)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Shared {
+    fn go_silent(&self) {
+        self.network.send_modify(|network| network.is_silent = true);
+    }
+
+    /// Whether this is what the trap waits for. It catches once.
+    fn is_caught(&self, bytes: &[u8]) -> bool {
+        let mut trap = self.trap.lock().unwrap();
+        let is_caught = trap.is_some_and(|trap| bytes.windows(trap.len()).any(|window| window == trap));
+        if is_caught {
+            *trap = None;
+        }
+        is_caught
+    }
+}
+
+async fn accept(listener: TcpListener, server: String, shared: Arc<Shared>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        connections.spawn(forward(client, server.clone(), Arc::clone(&shared)));
+    }
+}
+
+async fn forward(mut client: TcpStream, server: String, shared: Arc<Shared>) {
+    let mut network = shared.network.subscribe();
+    let own = *network.borrow_and_update();
+    if own.is_silent {
+        std::future::pending::<()>().await;
+    }
+    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let is_alive = || *shared.network.borrow() == own;
+    tokio::select! {
+        _ = network.wait_for(|now| *now != own) => {}
+        () = pump(&mut from_client, &mut to_server, |bytes| {
+            let passes = is_alive();
+            if passes && shared.is_caught(bytes) {
+                shared.go_silent();
+            }
+            passes
+        }) => return,
+        () = pump(&mut from_server, &mut to_client, |_| is_alive()) => return,
+    }
+    // Both sockets stay open; nobody reads them any more.
+    std::future::pending::<()>().await;
+}
+
+/// Forwards what may pass, until either end closes.
+async fn pump(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    may_pass: impl Fn(&[u8]) -> bool,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        // So little is written at once: a last message gets through, although nothing may pass behind it.
+        if !may_pass(&buffer[..count]) {
+            std::future::pending::<()>().await;
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Servers of a test's own, which it may stop and kill: `./dev` in another folder.
+
+use std::collections::HashMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use tokio::time::timeout;
+
+const DEV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dev");
+
+/// How long one call of `./dev` may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Waits until its stdin is closed, then takes the servers and their folder away.
+const KEEPER: &str = r#"cat >/dev/null; DEV_DIR=$1 "$0" reset && rm -rf "$1""#;
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    Postgres,
+    Rabbitmq,
+}
+
+impl Server {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Rabbitmq => "rabbitmq",
+        }
+    }
+}
+
+/// A private Postgres, or RabbitMQ. Gone when dropped, with its data; and also when the test's process is killed.
+pub struct PrivateServers {
+    dir: PathBuf,
+    /// A process of its own, out of reach of Ctrl-C: it ends the servers when our end of its pipe closes.
+    keeper: Child,
+}
+
+impl PrivateServers {
+    /// Starts one.
+    pub async fn start(server: Server) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("grantonce-servers-")
+            // The servers run as another user when root runs the tests.
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir()
+            .unwrap()
+            .keep();
+        let mut keeper = std::process::Command::new("sh");
+        keeper.args(["-c", KEEPER, DEV]).arg(&dir).process_group(0);
+        let keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let servers = Self { dir, keeper };
+        servers.up(server).await;
+        servers
+    }
+
+    /// Starts it again: same port, same data. Returns when it answers.
+    pub async fn up(&self, server: Server) {
+        self.dev(&["up", server.name()]).await;
+    }
+
+    /// Stops it gently. Returns when it is gone.
+    pub async fn down(&self, server: Server) {
+        self.dev(&["down", server.name()]).await;
+    }
+
+    /// Crashes it. Returns when it is gone.
+    pub async fn crash(&self, server: Server) {
+        self.dev(&["down", "--hard", server.name()]).await;
+    }
+
+    /// How to reach it: what `./dev env` prints.
+    pub async fn env(&self) -> HashMap<String, String> {
+        let printed = self.dev(&["env"]).await;
+        let pairs = printed.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    async fn dev(&self, args: &[&str]) -> String {
+        let mut command = tokio::process::Command::new(DEV);
+        command.args(args).env("DEV_DIR", &self.dir).stdin(Stdio::null());
+        let done = timeout(DEADLINE, command.output()).await.expect("./dev takes its time").unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "./dev {args:?} ended with {}\n{said}", done.status);
+        String::from_utf8(done.stdout).unwrap()
+    }
+}
+
+impl Drop for PrivateServers {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        if !self.keeper.wait().is_ok_and(|status| status.success()) {
+            eprintln!("servers are left behind: DEV_DIR={} ./dev reset", self.dir.display());
+        }
+    }
+}
