@@ -54,7 +54,7 @@ fn args() -> Args {
 }
 
 fn var(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use ./dev bench drain"))
+    std::env::var(name).expect("DATABASE_URL, AMQP_URL and GRANTONCE_MANAGEMENT_URL are set: use ./dev bench drain")
 }
 
 /// One round's figures.

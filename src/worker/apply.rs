@@ -64,7 +64,8 @@ pub(super) async fn apply(
 ) -> Result<Done, Outage> {
     let mut done = Done::default();
     // Ranges still to do, the next one last: so that results come in the events' order.
-    let mut ranges: Vec<Range<usize>> = vec![0..events.len()];
+    let whole: Range<usize> = 0..events.len();
+    let mut ranges = Vec::from([whole]);
     while let Some(range) = ranges.pop() {
         let Some(part) = events.get(range.clone()).filter(|part| !part.is_empty()) else { continue };
         match apply_part(store, part, terms, grace, stop).await? {
@@ -134,6 +135,10 @@ async fn apply_part(
         if began.elapsed() + pause > grace || stop.is_cancelled() {
             return Err(Outage { held: began.elapsed(), cause: error });
         }
-        tokio::time::sleep(pause).await;
+        // Nothing tells when others are out of the way or the database is back, but a session that ends waits for none.
+        tokio::select! {
+            () = stop.cancelled() => return Err(Outage { held: began.elapsed(), cause: error }),
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }

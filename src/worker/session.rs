@@ -99,7 +99,7 @@ struct Shared {
     grace: Duration,
     clock: Clock,
     metrics: Metrics,
-    stop: CancellationToken,
+    ending: CancellationToken,
 }
 
 /// Counts what was received and what was settled.
@@ -123,6 +123,8 @@ impl Session {
         let Self { mut consumer, store, publisher, changed, rules, pace, clock, metrics } = self;
         let acknowledger = consumer.acknowledger();
         let grace = pace.outage_grace;
+        // Also when this session alone ends: batches that are held then are held no longer.
+        let ending = stop.child_token();
         let shared = Arc::new(Shared {
             store,
             publisher,
@@ -131,7 +133,7 @@ impl Session {
             grace,
             clock,
             metrics: metrics.clone(),
-            stop: stop.clone(),
+            ending: ending.clone(),
         });
         let mut counts = Counts::default();
         let mut in_flight: FuturesOrdered<JoinHandle<Worked>> = FuturesOrdered::new();
@@ -178,6 +180,7 @@ impl Session {
         };
         // Those that are still under way commit or not; unacknowledged, they come back and the inbox knows them. They
         // are waited for, so that the next session does not run into its own predecessor; but not past a shutdown's time.
+        ending.cancel();
         let patience = if draining_until.is_some() { LEFT_AFTER_DRAIN } else { LEFT_AFTER_LOSS };
         let rest = async { while in_flight.next().await.is_some() {} };
         if tokio::time::timeout(patience, rest).await.is_err() {
@@ -239,7 +242,7 @@ async fn work_through(deliveries: Vec<Delivery>, shared: &Shared) -> Result<Batc
         })
         .collect();
     let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
-    let done = apply(&shared.store, &events, terms, shared.grace, &shared.stop).await.map_err(Unsettled::Outage)?;
+    let done = apply(&shared.store, &events, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
     shared.changed.announce(done.changed);
     Settling::new(deliveries, verdicts, done.results, &shared.rules)
         .finish(&shared.publisher, shared.grace, &shared.metrics)

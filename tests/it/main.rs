@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
     unreachable_pub,
     reason = "a test that cannot go on says so by failing"
 )]

@@ -129,7 +129,7 @@ async fn bad_input_is_answered_clearly_and_nothing_of_it_is_published() {
     };
     let forged = stripe_signature("whsec_another_secret_altogether", OffsetDateTime::now_utc().unix_timestamp(), &good);
     let forged = forged.unwrap();
-    let cases: Vec<(&str, &str, Vec<u8>, Option<&str>, u16)> = vec![
+    let cases = [
         ("no signature", "/webhooks/stripe", good.clone(), None, 401),
         ("a broken signature", "/webhooks/stripe", good.clone(), Some("t=1,v1=zz"), 401),
         ("a wrong signature", "/webhooks/stripe", good.clone(), Some(&forged), 401),
