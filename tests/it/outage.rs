@@ -20,7 +20,7 @@ use std::time::Duration;
 const START: Duration = Duration::from_secs(30);
 
 /// Orders that a test makes beforehand: more than its traffic can pay.
-const ORDERS: usize = 20_000;
+const ORDERS: usize = 8_000;
 
 /// Between two webhooks, or messages, of one sender.
 const PACE: Duration = Duration::from_millis(20);
