@@ -53,7 +53,8 @@ async fn a_commit_whose_answer_is_lost_is_neither_repeated_nor_given_up() {
     let traffic = publishing(&world);
     more_grants(&world, 20).await;
 
-    proxy.go_silent_behind(b"COMMIT");
+    // As a statement of its own, not within READ COMMITTED.
+    proxy.go_silent_behind(b"COMMIT\0");
     let soon = DEADLINE * 3;
     eventually_within(soon, "the worker gives its deliveries back", async || given_back(&worker) > 0).await;
     assert!(proxy.is_silent());
