@@ -69,7 +69,8 @@ async fn prefill(database_url: &str, amqp_url: &str, orders: u32, messages: u32)
     sqlx::query(
         "WITH made AS (
              INSERT INTO orders (id, account_id, credits, amount_minor, currency, provider, created_at, updated_at)
-             SELECT gen_random_uuid(), 'account-' || n, 100, 1999, 'USD', 'stripe', now(), now()
+             -- Ordered by time, as the API makes them.
+             SELECT (lpad(to_hex(1767600000000 + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid, 'account-' || n, 100, 1999, 'USD', 'stripe', now(), now()
              FROM generate_series(0, $1 - 1) n RETURNING id, account_id)
          INSERT INTO payments (provider, payment_id, order_id, registered_at)
          SELECT 'stripe', 'pi_' || substr(account_id, 9), id, now() FROM made",
@@ -186,7 +187,8 @@ async fn round(messages: u32) -> Round {
             DEADLINE.as_secs(),
             worker.tail()
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        // Asking costs the worker something, too.
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     worker.terminate(Duration::from_secs(10)).await.unwrap();
 

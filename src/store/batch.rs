@@ -22,6 +22,7 @@ use crate::failpoint::{self, Failpoint};
 use plan::Plan;
 use sqlx::PgPool;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -65,11 +66,25 @@ pub struct Applied {
 }
 
 impl Store {
-    /// Applies a batch of events in one transaction and commits it.
+    /// Applies a batch of events in one transaction and commits it; see [`Store::apply_part`].
+    pub async fn apply(&self, events: Arc<[PaymentEvent]>, terms: BatchTerms) -> Result<Applied, StoreError> {
+        let all = 0..events.len();
+        self.apply_part(events, all, terms).await
+    }
+
+    /// Applies a part of a batch's events in one transaction and commits it.
     ///
     /// An error means that nothing of it is known to be written; [`StoreError::class`] says what to do.
-    pub async fn apply(&self, events: Arc<[PaymentEvent]>, terms: BatchTerms) -> Result<Applied, StoreError> {
-        self.run("applying a batch", move |pool| async move { apply(&pool, &events, terms).await }).await
+    pub async fn apply_part(
+        &self,
+        events: Arc<[PaymentEvent]>,
+        part: Range<usize>,
+        terms: BatchTerms,
+    ) -> Result<Applied, StoreError> {
+        self.run("applying a batch", move |pool| async move {
+            apply(&pool, events.get(part).unwrap_or_default(), terms).await
+        })
+        .await
     }
 
     /// Whether a batch could be applied now: the server is there and writes, the schema and this user's rights are as a

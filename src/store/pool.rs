@@ -67,7 +67,9 @@ fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<P
     if profile == Profile::Batches {
         // Every statement of a batch looks rows up by key. With fresh or skewed statistics the planner may think that
         // reading a whole table is cheaper; it never is.
-        settings.extend(["enable_seqscan", "enable_hashjoin", "enable_mergejoin"].map(|name| (name, "off".to_owned())));
+        // And nothing of a batch is worth compiling.
+        let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"];
+        settings.extend(off.map(|name| (name, "off".to_owned())));
     }
     let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::sql("DATABASE_URL"))?;
     Ok(options.options(settings).disable_statement_logging())

@@ -57,7 +57,7 @@ pub(super) struct Done {
 /// Applies the events. Fails only when the database is away for longer than `grace`.
 pub(super) async fn apply(
     store: &Store,
-    events: &[PaymentEvent],
+    events: &Arc<[PaymentEvent]>,
     terms: BatchTerms,
     grace: Duration,
     stop: &CancellationToken,
@@ -67,8 +67,10 @@ pub(super) async fn apply(
     let whole: Range<usize> = 0..events.len();
     let mut ranges = Vec::from([whole]);
     while let Some(range) = ranges.pop() {
-        let Some(part) = events.get(range.clone()).filter(|part| !part.is_empty()) else { continue };
-        match apply_part(store, part, terms, grace, stop).await? {
+        if range.is_empty() {
+            continue;
+        }
+        match apply_part(store, events, range.clone(), terms, grace, stop).await? {
             Part::Applied { outcomes, committed, changed } => {
                 let committed = Arc::new(committed);
                 done.changed.extend(changed);
@@ -78,15 +80,15 @@ pub(super) async fn apply(
                         .map(|outcome| EventResult { outcome, committed: Some(Arc::clone(&committed)) }),
                 );
             }
-            Part::BadData(error) if part.len() == 1 => {
+            Part::BadData(error) if range.len() == 1 => {
                 let detail = error.code().unwrap_or_else(|| error.to_string());
                 let detail = format!("Postgres refuses this message: {detail}");
                 let outcome = Outcome::Refused(Refusal::new(Reason::RejectedByDatabase, detail));
                 done.results.push(EventResult { outcome, committed: None });
             }
             Part::BadData(error) => {
-                tracing::warn!(event = "narrowing", messages = part.len(), cause = %error, "one of these is refused by Postgres");
-                let middle = range.start + part.len() / 2;
+                tracing::warn!(event = "narrowing", messages = range.len(), cause = %error, "one of these is refused by Postgres");
+                let middle = range.start + range.len() / 2;
                 ranges.push(middle..range.end);
                 ranges.push(range.start..middle);
             }
@@ -102,17 +104,17 @@ enum Part {
 
 async fn apply_part(
     store: &Store,
-    part: &[PaymentEvent],
+    events: &Arc<[PaymentEvent]>,
+    range: Range<usize>,
     terms: BatchTerms,
     grace: Duration,
     stop: &CancellationToken,
 ) -> Result<Part, Outage> {
-    let part: Arc<[PaymentEvent]> = part.into();
     let began = Instant::now();
     let mut away = Backoff::new(AWAY);
     let mut contended = Backoff::new(CONTENDED);
     loop {
-        let error = match store.apply(Arc::clone(&part), terms).await {
+        let error = match store.apply_part(Arc::clone(events), range.clone(), terms).await {
             Ok(applied) => {
                 return Ok(Part::Applied {
                     outcomes: applied.outcomes,
@@ -128,7 +130,7 @@ async fn apply_part(
             (_, Class::Data) => return Ok(Part::BadData(error)),
             (_, Class::Contended) => contended.next_delay().unwrap_or(CONTENDED.max),
             (_, Class::Transient | Class::Bug) => {
-                tracing::warn!(event = "batch_held", messages = part.len(), cause = %error, "Postgres is away; trying again");
+                tracing::warn!(event = "batch_held", messages = range.len(), cause = %error, "Postgres is away; trying again");
                 away.next_delay().unwrap_or(AWAY.max)
             }
         };

@@ -2,10 +2,11 @@
 
 use super::apply::{Outage, apply};
 use super::judge::{Verdict, judge};
-use super::settle::{BatchSettled, Settling};
+use super::settle::{BatchSettled, Judged, Settling};
 use super::{DRAIN_DEADLINE, Pace, Rules};
 use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError, Publisher};
 use crate::clock::Clock;
+use crate::domain::PaymentEvent;
 use crate::store::{BatchTerms, ChangedOrders, Store};
 use crate::telemetry::{GivenBack, Metrics};
 use futures_util::StreamExt;
@@ -233,18 +234,23 @@ async fn work(deliveries: Vec<Delivery>, shared: Arc<Shared>) -> Worked {
 
 async fn work_through(deliveries: Vec<Delivery>, shared: &Shared) -> Result<BatchSettled, Unsettled> {
     let now = shared.clock.now();
-    let verdicts: Vec<Verdict> = deliveries.iter().map(|d| judge(d, shared.rules.is_live, now)).collect();
-    let events: Vec<_> = verdicts
+    let mut events = Vec::with_capacity(deliveries.len());
+    let first: Vec<_> = deliveries
         .iter()
-        .filter_map(|verdict| match verdict {
-            Verdict::Event(event) => Some(event.clone()),
-            Verdict::TestEvent | Verdict::Refused(_) => None,
+        .map(|delivery| match judge(delivery, shared.rules.is_live, now) {
+            Verdict::Event(event) => {
+                events.push(event);
+                Judged::Event
+            }
+            Verdict::TestEvent => Judged::TestEvent,
+            Verdict::Refused(refusal) => Judged::Refused(refusal),
         })
         .collect();
+    let events: Arc<[PaymentEvent]> = events.into();
     let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
     let done = apply(&shared.store, &events, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
     shared.changed.announce(done.changed);
-    Settling::new(deliveries, verdicts, done.results, &shared.rules)
+    Settling::new(deliveries, first, &events, done.results, &shared.rules)
         .finish(&shared.publisher, shared.grace, &shared.metrics)
         .await
         .map_err(Unsettled::Copy)

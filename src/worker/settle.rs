@@ -3,7 +3,7 @@
 
 use super::Rules;
 use super::apply::EventResult;
-use super::judge::{Verdict, attempts_before, first_routing_key};
+use super::judge::{attempts_before, first_routing_key};
 use crate::broker::{
     Confirmed, DEAD_EXCHANGE, Delivery, Durable, Headers, Outgoing, PublishError, Publisher, RETRY_EXCHANGE,
 };
@@ -22,6 +22,17 @@ use tokio::time::Instant;
 
 /// Between tries to publish a copy.
 const AGAIN: Limits = Limits { initial: Duration::from_millis(50), max: Duration::from_secs(1), give_up_after: None };
+
+/// A delivery's first judgement; the events themselves stand apart, in the same order.
+#[derive(Debug)]
+pub(super) enum Judged {
+    /// To be applied.
+    Event,
+    /// A test event in a live deployment.
+    TestEvent,
+    /// Never.
+    Refused(Refusal),
+}
 
 /// What is to be done with a delivery.
 #[derive(Debug)]
@@ -68,24 +79,25 @@ pub(super) struct Settling {
 }
 
 impl Settling {
-    /// `results` are those of the batch's events, in their order.
+    /// `events` and `results` are those of the deliveries judged to be events, in their order.
     pub(super) fn new(
         deliveries: Vec<Delivery>,
-        verdicts: Vec<Verdict>,
+        judged: Vec<Judged>,
+        events: &[PaymentEvent],
         results: Vec<EventResult>,
         rules: &Rules,
     ) -> Self {
-        let mut results = results.into_iter();
+        let mut results = events.iter().zip(results);
         let mut fates = Vec::with_capacity(deliveries.len());
         let mut tallies = Vec::with_capacity(deliveries.len());
-        for (delivery, verdict) in deliveries.iter().zip(verdicts) {
-            let (fate, tally) = match verdict {
-                Verdict::TestEvent => (Fate::Nothing, Tally::of(MessageOutcome::TestEventDropped)),
-                Verdict::Refused(refusal) => dead(refusal),
-                Verdict::Event(event) => match results.next() {
-                    Some(result) => fate_of(delivery, &event, result, rules),
-                    // Cannot be: there is a result for each event. The message then waits for its next attempt.
-                    None => put_off_or_give_up(delivery, &event, rules),
+        for (delivery, judged) in deliveries.iter().zip(judged) {
+            let (fate, tally) = match judged {
+                Judged::TestEvent => (Fate::Nothing, Tally::of(MessageOutcome::TestEventDropped)),
+                Judged::Refused(refusal) => dead(refusal),
+                Judged::Event => match results.next() {
+                    Some((event, result)) => fate_of(delivery, event, result, rules),
+                    // Cannot be: there is a result for each event. Kept for a person to see.
+                    None => dead(Refusal::new(Reason::RejectedByDatabase, "the batch had no result for this message")),
                 },
             };
             fates.push(fate);

@@ -101,11 +101,19 @@ async fn a_payment_belongs_to_one_order_for_ever() {
     api.end().await;
 }
 
-/// Sends one order under each key, all at once.
+/// Sends one order under each key, all at once. A site that is told to come again does: a busy machine has fewer
+/// connections than callers.
 async fn create_at_once(api: &Arc<Api>, keys: impl Iterator<Item = String>) -> Vec<Answer> {
     let calls = keys.map(|key| {
         let api = Arc::clone(api);
-        tokio::spawn(async move { api.create(SHOP, &key, &order_for("pi_1")).await })
+        tokio::spawn(async move {
+            loop {
+                let answer = api.create(SHOP, &key, &order_for("pi_1")).await;
+                if answer.status != 503 {
+                    return answer;
+                }
+            }
+        })
     });
     join_all(calls).await.into_iter().map(Result::unwrap).collect()
 }
@@ -118,7 +126,8 @@ async fn of_a_hundred_calls_with_one_key_one_makes_an_order_and_all_are_told_the
     assert_eq!(texts.len(), 1, "{texts:?}");
     assert_eq!(answers[0].status, 201);
     let replayed = answers.iter().filter(|answer| answer.header("idempotent-replayed") == Some("true")).count();
-    assert_eq!(replayed, 99);
+    // A call whose answer was 503 may have made it; then all hundred are repetitions.
+    assert!(replayed >= 99, "{replayed}");
     for table in ["orders", "payments", "idempotency_keys"] {
         assert_eq!(api.db.number(format!("SELECT count(*) FROM {table}")).await, 1, "{table}");
     }

@@ -61,8 +61,8 @@ impl Drop for TestDb {
     }
 }
 
-/// Cleans up in a thread of its own: the test's runtime may be of one thread, and that one is here. A test that fails
-/// already has more to say than that this failed too.
+/// Cleans up in a thread of its own: the test's runtime may be of one thread, and that one is here. What
+/// cannot be removed, on a machine that is too busy for it, is told and fails no test.
 pub(crate) fn at_the_end(work: impl Future<Output = Result<(), String>> + Send + 'static) {
     let done = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -70,8 +70,7 @@ pub(crate) fn at_the_end(work: impl Future<Output = Result<(), String>> + Send +
     });
     match done.join() {
         Ok(Ok(())) => {}
-        Ok(Err(error)) if std::thread::panicking() => eprintln!("left behind: {error}"),
-        Ok(Err(error)) => panic!("left behind: {error}"),
+        Ok(Err(error)) => eprintln!("left behind: {error}"),
         Err(_panicked) => eprintln!("left behind: the clean-up panicked"),
     }
 }
