@@ -132,7 +132,7 @@ async fn a_caller_that_goes_away_leaves_no_transaction_open() {
     let world = World::new().await;
     let store = patient(&world, 1);
     for n in 0..60 {
-        drop(dropped_at_wait(n % 12, attach(store.clone(), n)).await);
+        let _given_up = dropped_at_wait(n % 12, attach(store.clone(), n)).await;
         nothing_is_left_open(&world).await;
     }
 }
