@@ -122,10 +122,25 @@ async fn a_success_that_the_store_reports_is_there_however_many_callers_go_away(
     assert_eq!(missing(&world, "inbox", "message_id", messages.clone()).await, [""; 0]);
     assert_eq!(missing(&world, "credit_grants", "message_id", messages).await, [""; 0]);
 
-    // What callers went away from ends by itself, long before the server's own timeouts, and leaves nothing open.
-    let soon = Duration::from_secs(20);
-    eventually_within(soon, "no transaction is open", async || open_transactions(&world).await == 0).await;
+    nothing_is_left_open(&world).await;
     world.verify().await;
+}
+
+/// The next transaction on the same connection would hide what is left: so here there is none.
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_transaction_open() {
+    let world = World::new().await;
+    let store = patient(&world, 1);
+    for n in 0..60 {
+        let _given_up = dropped_at_wait(n % 12, attach(store.clone(), n)).await;
+        nothing_is_left_open(&world).await;
+    }
+}
+
+/// What callers went away from ends by itself, long before the server's own timeouts would end it.
+async fn nothing_is_left_open(world: &World) {
+    let soon = Duration::from_secs(20);
+    eventually_within(soon, "no transaction is open", async || open_transactions(world).await == 0).await;
 }
 
 /// Backends that are in a transaction, or left in one. Not the one that asks.

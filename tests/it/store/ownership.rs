@@ -134,7 +134,7 @@ async fn a_race_for_a_payment_has_one_winner() {
                 assert_eq!(outcomes, [Outcome::Applied { granted: true }]);
                 order
             }
-            other => panic!("{other:?}"),
+            other @ (Attach::Replayed(_) | Attach::KeyReused) => panic!("{other:?}"),
         };
         assert_eq!(owner_of(&world, &payment).await, winner);
     }
