@@ -1,6 +1,7 @@
 //! Reading a request's body within bounds. The bound is on the bytes that come, not on what the headers promise.
 
 use super::problem::Problem;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
@@ -8,38 +9,58 @@ use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// A body that is too long is read on, and thrown away, up to this many times the bound: a client that is still sending
-/// when the connection closes would not see the answer.
+/// A body that is too long is read on for so long, and thrown away: a client that is still sending when the connection
+/// closes would not see the answer.
+const READ_ON: Duration = Duration::from_millis(500);
+
+/// And at most so many times the bound.
 const READ_ON_FACTOR: usize = 4;
 
 /// Reads a body of at most `bytes_max` bytes that is all there before the deadline. Above the bound the answer is
-/// 413, at once where it is far above; after the deadline it is 408.
+/// 413, soon; after the deadline it is 408.
 pub async fn read_body(request: Request, bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
     let promised = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if promised.is_some_and(|bytes| bytes > bytes_max.saturating_mul(READ_ON_FACTOR) as u64) {
+    let mut body = request.into_body();
+    if promised.is_some_and(|bytes| bytes > bytes_max as u64) {
+        read_on(&mut body, bytes_max).await;
         return Err(Problem::payload_too_large(bytes_max));
     }
-    match tokio::time::timeout(deadline, collect(request, bytes_max)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Problem::request_timeout(format!("the body did not come within {} ms", deadline.as_millis()))),
+    let late = || Problem::request_timeout(format!("the body did not come within {} ms", deadline.as_millis()));
+    match tokio::time::timeout(deadline, collect(&mut body, bytes_max)).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => {
+            read_on(&mut body, bytes_max).await;
+            Err(Problem::payload_too_large(bytes_max))
+        }
+        Ok(Err(problem)) => Err(problem),
+        Err(_) => Err(late()),
     }
 }
 
-async fn collect(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
-    let mut body = request.into_body();
+/// Takes what a client still sends, within bounds.
+async fn read_on(body: &mut Body, bytes_max: usize) {
+    let rest = async {
+        let mut read = 0_usize;
+        while let Some(Ok(frame)) = body.frame().await {
+            read = read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+            if read > bytes_max.saturating_mul(READ_ON_FACTOR) {
+                return;
+            }
+        }
+    };
+    // It is a courtesy: when the time is over the answer is the same.
+    let _over = tokio::time::timeout(READ_ON, rest).await;
+}
+
+/// All of the body, or none where it is longer than the bound.
+async fn collect(body: &mut Body, bytes_max: usize) -> Result<Option<Bytes>, Problem> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
-    let mut read = 0_usize;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body broke off"))?;
         let Ok(chunk) = frame.into_data() else { continue };
-        read = read.saturating_add(chunk.len());
-        if read > bytes_max.saturating_mul(READ_ON_FACTOR) {
-            return Err(Problem::payload_too_large(bytes_max));
-        }
-        if read > bytes_max {
-            (first, all) = (Bytes::new(), BytesMut::new());
-            continue;
+        if first.len() + all.len() + chunk.len() > bytes_max {
+            return Ok(None);
         }
         // Most bodies come in one piece, and need not be copied then.
         if first.is_empty() && all.is_empty() {
@@ -52,10 +73,7 @@ async fn collect(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
         }
         all.extend_from_slice(&chunk);
     }
-    if read > bytes_max {
-        return Err(Problem::payload_too_large(bytes_max));
-    }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    Ok(Some(if all.is_empty() { first } else { all.freeze() }))
 }
 
 /// Reads a body of JSON, see [`read_body`]. Another media type is 415; what does not fit is 400 and names the field.
