@@ -1,4 +1,4 @@
-//! The only user of Postgres. SQL stands in methods of [`tx::Tx`], so that nothing is written outside a transaction.
+//! The only user of Postgres. SQL stands in methods of `tx::Tx`, so that nothing is written outside a transaction.
 
 mod batch;
 mod error;
