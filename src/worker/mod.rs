@@ -215,6 +215,11 @@ pub async fn run(
             fruitless.reset();
         } else if is_ours_to_mend {
             let pause = fruitless.next_delay().unwrap_or(FRUITLESS.max);
+            tracing::warn!(
+                event = "pausing",
+                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "the last session acknowledged nothing; a restart ends the pause"
+            );
             tokio::select! {
                 () = stop.cancelled() => break,
                 // Not a wait for anything: what would end it cannot be seen from here.
