@@ -1,15 +1,18 @@
 -- The truth. Rights: only the migrating role owns anything here; see deploy/postgres-roles.sql for the others.
+--
+-- Ids are compared as bytes (COLLATE "C"): that is what they are, it is quicker than any language's order, and an
+-- upgrade of the system's locales cannot put an index of theirs out of order.
 
 -- What was sold, and how its payment stands. `facts` is the payment's converging state: it lives in the order's own row,
 -- because the row lock then covers it, and what the locking statement returns is never stale.
 CREATE TABLE orders (
     id               uuid PRIMARY KEY,                     -- version 7: new orders lie side by side
-    account_id       text NOT NULL,                        -- who gets the credits; the site's own id
+    account_id       text COLLATE "C" NOT NULL,            -- who gets the credits; the site's own id
     credits          bigint NOT NULL CHECK (credits > 0),  -- sold
     amount_minor     bigint NOT NULL CHECK (amount_minor > 0),
     currency         text NOT NULL CHECK (length(currency) = 3),
-    provider         text NOT NULL,
-    provider_account text NOT NULL DEFAULT '',             -- '' is our own account at the provider
+    provider         text COLLATE "C" NOT NULL,
+    provider_account text COLLATE "C" NOT NULL DEFAULT '', -- '' is our own account at the provider
     status           text NOT NULL DEFAULT 'awaiting_payment' CHECK (status IN (
                          'awaiting_payment', 'processing', 'fulfilled', 'canceled',
                          'partially_refunded', 'refunded', 'disputed')),
@@ -26,19 +29,19 @@ CREATE TABLE orders (
 
 -- Which order a payment belongs to, for ever, by every id the provider knows it by.
 CREATE TABLE payments (
-    provider         text NOT NULL,
-    provider_account text NOT NULL DEFAULT '',
-    payment_id       text NOT NULL,
+    provider         text COLLATE "C" NOT NULL,
+    provider_account text COLLATE "C" NOT NULL DEFAULT '',
+    payment_id       text COLLATE "C" NOT NULL,
     order_id         uuid NOT NULL REFERENCES orders (id),
     registered_at    timestamptz NOT NULL,
-    PRIMARY KEY (provider, provider_account, payment_id)
+    PRIMARY KEY (payment_id, provider, provider_account)   -- what tells two of them apart comes first
 );
 CREATE INDEX payments_order_id ON payments (order_id);
 
 -- Answers to POST /v1/orders, by the caller's key; the name of the caller's token scopes it.
 CREATE TABLE idempotency_keys (
-    token_name     text NOT NULL,
-    key            text NOT NULL,
+    token_name     text COLLATE "C" NOT NULL,
+    key            text COLLATE "C" NOT NULL,
     request_digest bytea NOT NULL,
     order_id       uuid NOT NULL REFERENCES orders (id),
     created_at     timestamptz NOT NULL,
@@ -49,21 +52,22 @@ CREATE TABLE idempotency_keys (
 -- on: so the key is unique where it matters, the busy part of its index stays small, and old days are dropped whole.
 CREATE TABLE inbox (
     event_day   date NOT NULL,
-    message_id  text NOT NULL,
+    message_id  text COLLATE "C" NOT NULL,
     fact_digest bytea NOT NULL,
     order_id    uuid NOT NULL,
     admitted_at timestamptz NOT NULL,
-    PRIMARY KEY (event_day, message_id)
+    PRIMARY KEY (message_id, event_day)                    -- within a partition the day tells nothing apart
 ) PARTITION BY RANGE (event_day);
 -- Days that have no partition of their own: long before or after the present.
 CREATE TABLE inbox_other PARTITION OF inbox DEFAULT;
+CREATE INDEX inbox_other_event_day ON inbox_other (event_day); -- inbox_maintain moves and deletes whole days of it
 
 -- The ledger. Append-only: a grant once an order, then signed adjustments, numbered by the order's revision.
 CREATE TABLE credit_grants (
     order_id   uuid PRIMARY KEY,
-    account_id text NOT NULL,
+    account_id text COLLATE "C" NOT NULL,
     credits    bigint NOT NULL CHECK (credits > 0),
-    message_id text NOT NULL,
+    message_id text COLLATE "C" NOT NULL,
     granted_at timestamptz NOT NULL
 );
 CREATE INDEX credit_grants_account ON credit_grants (account_id, granted_at, order_id);
@@ -71,10 +75,10 @@ CREATE INDEX credit_grants_account ON credit_grants (account_id, granted_at, ord
 CREATE TABLE credit_adjustments (
     order_id   uuid NOT NULL,
     revision   integer NOT NULL CHECK (revision > 0),
-    account_id text NOT NULL,
+    account_id text COLLATE "C" NOT NULL,
     credits    bigint NOT NULL CHECK (credits <> 0),
     reason     text NOT NULL,
-    message_id text NOT NULL,
+    message_id text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL,
     PRIMARY KEY (order_id, revision)
 );
@@ -137,7 +141,7 @@ BEGIN
         EXECUTE format('DROP TABLE %I', name);
         dropped := dropped + 1;
     END LOOP;
-    -- By the primary key's first column: no scan that grows with the inbox.
+    -- By its index on the day: no scan that grows with the inbox.
     DELETE FROM inbox_other WHERE event_day < oldest;
 END $$;
 REVOKE EXECUTE ON FUNCTION inbox_maintain FROM PUBLIC;

@@ -67,9 +67,10 @@ fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<P
     if profile == Profile::Batches {
         // Every statement of a batch looks rows up by key. With fresh or skewed statistics the planner may think that
         // reading a whole table is cheaper; it never is.
-        // And nothing of a batch is worth compiling.
+        // And nothing of a batch is worth compiling, or planning anew for the arrays of the day.
         let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"];
         settings.extend(off.map(|name| (name, "off".to_owned())));
+        settings.push(("plan_cache_mode", "force_generic_plan".to_owned()));
     }
     let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::sql("DATABASE_URL"))?;
     Ok(options.options(settings).disable_statement_logging())
