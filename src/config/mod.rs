@@ -10,9 +10,9 @@ mod variables;
 pub use parse::{NamedToken, RetryDelay};
 pub use read::{ConfigFaults, Environment, Fault};
 pub use roles::{
-    AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, Config, DatabaseConfig, DemoConfig, MigrateConfig,
-    OpsConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig, RetryConfig, RoleConfig,
-    StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
+    AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, Config, DatabaseConfig, DemoConfig,
+    MigrateConfig, OpsConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig, RetryConfig,
+    RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
 };
 pub use variables::{DefaultValue, VARIABLES, Variable, help};
 

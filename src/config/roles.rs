@@ -93,6 +93,17 @@ pub struct ReceiverConfig {
     pub livemode: bool,
     /// Whom it believes.
     pub secrets: WebhookSecrets,
+    /// When an Adyen payment is paid.
+    pub adyen_capture: AdyenCapture,
+}
+
+/// When an Adyen payment is paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdyenCapture {
+    /// With its authorisation: Adyen captures by itself.
+    Automatic,
+    /// When the merchant has captured it.
+    Manual,
 }
 
 /// What webhooks are verified with. A provider without any is not served.

@@ -3,9 +3,9 @@
 use super::parse::{self, NamedToken, RetryDelay};
 use super::read::Reader;
 use super::roles::{
-    AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DemoConfig, MigrateConfig, OpsConfig,
-    PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig, RetryConfig, RoleConfig, StripeApi,
-    UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
+    AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DemoConfig,
+    MigrateConfig, OpsConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig, RetryConfig,
+    RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
 };
 use super::{Role, variables as v};
 use crate::domain::DisputePolicy;
@@ -31,6 +31,7 @@ pub(super) struct Values {
     ops_addr: Option<SocketAddr>,
     metrics_addr: Option<SocketAddr>,
     secrets: WebhookSecrets,
+    adyen_capture: Option<AdyenCapture>,
     api_tokens: Vec<NamedToken>,
     status_token_key: Option<SecretString>,
     cors_origins: Vec<String>,
@@ -74,6 +75,10 @@ impl Values {
                 paypal_cert_hosts: r.read_list(&v::PAYPAL_CERT_HOSTS, parse::words),
                 adyen_hmac_keys: r.read_list(&v::ADYEN_HMAC_KEYS, parse::hmac_keys),
             },
+            adyen_capture: r.read(
+                &v::ADYEN_CAPTURE,
+                parse::word(&[("automatic", AdyenCapture::Automatic), ("manual", AdyenCapture::Manual)]),
+            ),
             api_tokens: r.read_list(&v::API_TOKENS, parse::tokens),
             status_token_key: r.read(&v::STATUS_TOKEN_KEY, parse::status_token_key),
             cors_origins: r.read_list(&v::CORS_ORIGINS, parse::origins),
@@ -130,7 +135,7 @@ impl Values {
             reader.fault(&v::PAYPAL_CLIENT_ID, "and GRANTONCE_PAYPAL_CLIENT_SECRET come together");
         }
         // Only providers that the receiver serves today: one that is set up for others alone would refuse everything.
-        let is_served = [&v::STRIPE_WEBHOOK_SECRETS, &v::STANDARD_WEBHOOK_SECRETS];
+        let is_served = [&v::STRIPE_WEBHOOK_SECRETS, &v::ADYEN_HMAC_KEYS, &v::STANDARD_WEBHOOK_SECRETS];
         if v::STRIPE_WEBHOOK_SECRETS.roles.contains(&role) && is_served.iter().all(|variable| !reader.is_set(variable))
         {
             let names: Vec<_> = is_served.iter().map(|variable| variable.name).collect();
@@ -200,6 +205,7 @@ impl Values {
             broker: self.broker.clone()?,
             livemode: self.livemode?,
             secrets: self.secrets.clone(),
+            adyen_capture: self.adyen_capture?,
         })
     }
 

@@ -220,9 +220,17 @@ pub(super) const PAYPAL_CERT_HOSTS: Variable = Variable {
 pub(super) const ADYEN_HMAC_KEYS: Variable = Variable {
     name: "GRANTONCE_ADYEN_HMAC_KEYS",
     example: "44782DEF547AAA06…",
-    meaning: "HMAC keys of Adyen webhooks in hex, by commas",
+    meaning: "HMAC keys of Adyen webhooks in hex, by commas: several while one is rolled",
     roles: RECEIVING,
     ..SECRET
+};
+pub(super) const ADYEN_CAPTURE: Variable = Variable {
+    name: "GRANTONCE_ADYEN_CAPTURE",
+    default: Text("automatic"),
+    example: "manual",
+    meaning: "when an Adyen payment is paid: automatic (with its authorisation) or manual (when it was captured)",
+    roles: RECEIVING,
+    ..PLAIN
 };
 pub(super) const STANDARD_WEBHOOK_SECRETS: Variable = Variable {
     name: "GRANTONCE_STANDARD_WEBHOOK_SECRETS",
@@ -342,6 +350,7 @@ pub const VARIABLES: &[&Variable] = &[
     &PAYPAL_WEBHOOK_IDS,
     &PAYPAL_CERT_HOSTS,
     &ADYEN_HMAC_KEYS,
+    &ADYEN_CAPTURE,
     &API_TOKENS,
     &STATUS_TOKEN_KEY,
     &CORS_ORIGINS,

@@ -106,6 +106,8 @@ pub struct Provider(Cow<'static, str>);
 impl Provider {
     /// Stripe.
     pub const STRIPE: Self = Self(Cow::Borrowed("stripe"));
+    /// Adyen.
+    pub const ADYEN: Self = Self(Cow::Borrowed("adyen"));
     /// Whoever holds a secret of our Standard Webhooks endpoint.
     pub const STANDARD: Self = Self(Cow::Borrowed("standard"));
 
@@ -204,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_is_made_without_a_check_would_pass_it() {
-        for known in [Provider::STRIPE, Provider::STANDARD] {
+        for known in [Provider::STRIPE, Provider::ADYEN, Provider::STANDARD] {
             assert_eq!(Provider::new(known.as_str()), Ok(known));
         }
         let longest = Provider::new("x".repeat(Provider::BYTES_MAX)).unwrap();

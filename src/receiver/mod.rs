@@ -5,10 +5,10 @@ mod take;
 
 use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
-use crate::config::{ReceiverConfig, WebhookSecrets};
+use crate::config::{AdyenCapture, ReceiverConfig, WebhookSecrets};
 use crate::http::{BindError, Limits, Readiness, bind, health_router, serve};
 use crate::telemetry::{Dependency, ListenerName, Metrics};
-use crate::webhook::{Endpoint, KeyError, Keys};
+use crate::webhook::{Endpoint, KeyError, Keys, Terms};
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -49,18 +49,19 @@ pub enum ReceiverError {
 }
 
 /// The keys of the endpoints that are configured.
-fn keys(secrets: &WebhookSecrets) -> Result<HashMap<Endpoint, Keys>, ReceiverError> {
+fn keys(secrets: &WebhookSecrets, terms: Terms) -> Result<HashMap<Endpoint, Keys>, ReceiverError> {
     Endpoint::ALL
         .iter()
         .filter_map(|endpoint| {
             let (variable, secrets) = match endpoint {
                 Endpoint::Stripe => ("GRANTONCE_STRIPE_WEBHOOK_SECRETS", &secrets.stripe),
+                Endpoint::Adyen => ("GRANTONCE_ADYEN_HMAC_KEYS", &secrets.adyen_hmac_keys),
                 Endpoint::Standard => ("GRANTONCE_STANDARD_WEBHOOK_SECRETS", &secrets.standard),
             };
             if secrets.is_empty() {
                 return None;
             }
-            let keys = Keys::new(*endpoint, secrets).map_err(|source| ReceiverError::Key { variable, source });
+            let keys = Keys::new(*endpoint, secrets, terms).map_err(|source| ReceiverError::Key { variable, source });
             Some(keys.map(|keys| (*endpoint, keys)))
         })
         .collect()
@@ -74,7 +75,9 @@ pub async fn run(
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), ReceiverError> {
-    let keys = keys(&config.secrets)?;
+    let terms =
+        Terms { livemode: config.livemode, is_adyen_captured_by_hand: config.adyen_capture == AdyenCapture::Manual };
+    let keys = keys(&config.secrets, terms)?;
     let listener = bind("receiver", config.addr).await?;
     let counted = metrics.clone();
     let listener =

@@ -33,6 +33,7 @@ fn raw_kind(endpoint: Endpoint) -> String {
 fn label(endpoint: Endpoint) -> WebhookEndpoint {
     match endpoint {
         Endpoint::Stripe => WebhookEndpoint::Stripe,
+        Endpoint::Adyen => WebhookEndpoint::Adyen,
         Endpoint::Standard => WebhookEndpoint::Standard,
     }
 }
@@ -89,77 +90,88 @@ impl Taker {
             Err(problem) => return Answer::problem(WebhookOutcome::Malformed, problem),
         };
         let unverified = Unverified { headers: &headers, body: &body, now: self.clock.now() };
-        let translation = match keys.verify(unverified) {
-            Ok(verified) => verified.translate(),
-            Err(rejection) => return rejected(endpoint, &rejection),
-        };
-        match translation {
-            Translation::Ignored { kind } => {
-                tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind);
-                Answer::ok(WebhookOutcome::Ignored)
-            }
-            Translation::Untranslatable { livemode: Some(false), .. } if self.is_live => {
-                Answer::ok(WebhookOutcome::TestEventDropped)
-            }
-            Translation::Untranslatable { message_id, detail, .. } => {
-                self.publish_raw(endpoint, message_id, &detail, body).await
-            }
-            Translation::Events(events) => self.publish_events(endpoint, events).await,
+        match keys.verify(unverified) {
+            Ok(verified) => self.publish(endpoint, verified.translate(), &body).await,
+            Err(rejection) => rejected(endpoint, &rejection),
         }
     }
 
-    async fn publish_events(&self, endpoint: Endpoint, events: Vec<PaymentEvent>) -> Answer {
-        let ours: Vec<_> = events.into_iter().filter(|event| event.livemode || !self.is_live).collect();
-        if ours.is_empty() {
-            return Answer::ok(WebhookOutcome::TestEventDropped);
+    /// Publishes all that a webhook says. It is answered 2xx only when every part of it is confirmed.
+    async fn publish(&self, endpoint: Endpoint, said: Vec<Translation>, body: &Bytes) -> Answer {
+        let mut outgoing = Vec::new();
+        let (mut accepted, mut letters, mut dropped) = (0_usize, 0_usize, 0_usize);
+        for translation in said {
+            match translation {
+                Translation::Ignored { kind } => {
+                    tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind);
+                }
+                Translation::Untranslatable { livemode: Some(false), .. } if self.is_live => dropped += 1,
+                Translation::Untranslatable { message_id, detail, .. } => {
+                    letters += 1;
+                    outgoing.push(dead_letter(endpoint, message_id, &detail, body.clone()));
+                }
+                Translation::Events(events) => {
+                    for event in events {
+                        if self.is_live && !event.livemode {
+                            dropped += 1;
+                        } else {
+                            accepted += 1;
+                            outgoing.push(payment_status(&event));
+                        }
+                    }
+                }
+            }
         }
         let _in_flight = self.metrics.publish_in_flight();
-        let published = ours.iter().map(|event| {
-            self.publisher.publish(Outgoing {
-                exchange: PAYMENTS_EXCHANGE,
-                routing_key: routing_key(&event.provider),
-                message_id: event.message_id.as_str().to_owned(),
-                kind: message::TYPE.to_owned(),
-                content_type: CONTENT_TYPE,
-                headers: Headers::default(),
-                body: Bytes::from(message::encode(event)),
-            })
-        });
-        match try_join_all(published).await {
-            Ok(_confirmed) => {
-                failpoint::hit(Failpoint::AfterConfirm);
-                Answer::ok(WebhookOutcome::Accepted)
-            }
-            Err(error) => not_published(endpoint, &error),
+        let published = outgoing.into_iter().map(|message| self.publisher.publish(message));
+        if let Err(error) = try_join_all(published).await {
+            return not_published(endpoint, &error);
         }
+        for _ in 0..letters {
+            self.metrics.dead_lettered(Reason::Untranslatable);
+        }
+        if accepted > 0 {
+            failpoint::hit(Failpoint::AfterConfirm);
+        }
+        Answer::ok(match (accepted, letters, dropped) {
+            (0, 0, 0) => WebhookOutcome::Ignored,
+            (0, 0, _) => WebhookOutcome::TestEventDropped,
+            (_, 0, _) => WebhookOutcome::Accepted,
+            (_, _, _) => WebhookOutcome::Untranslatable,
+        })
     }
+}
 
-    /// A genuine webhook that we do not understand is kept as it came.
-    async fn publish_raw(&self, endpoint: Endpoint, message_id: MessageId, detail: &str, body: Bytes) -> Answer {
-        let routing_key = routing_key(endpoint.provider());
-        let mut headers = Headers::default();
-        headers.set_text(REASON_HEADER, Reason::Untranslatable.name());
-        headers.set_text(DETAIL_HEADER, detail);
-        headers.set_text(ORIGIN_HEADER, "receiver");
-        headers.set_text(ROUTING_KEY_HEADER, &routing_key);
-        tracing::warn!(event = "dead_letter", reason = Reason::Untranslatable.name(), message_id = %message_id, detail);
-        let _in_flight = self.metrics.publish_in_flight();
-        let published = self.publisher.publish(Outgoing {
-            exchange: DEAD_EXCHANGE,
-            routing_key,
-            message_id: message_id.into_string(),
-            kind: raw_kind(endpoint),
-            content_type: CONTENT_TYPE,
-            headers,
-            body,
-        });
-        match published.await {
-            Ok(_confirmed) => {
-                self.metrics.dead_lettered(Reason::Untranslatable);
-                Answer::ok(WebhookOutcome::Untranslatable)
-            }
-            Err(error) => not_published(endpoint, &error),
-        }
+fn payment_status(event: &PaymentEvent) -> Outgoing {
+    Outgoing {
+        exchange: PAYMENTS_EXCHANGE,
+        routing_key: routing_key(&event.provider),
+        message_id: event.message_id.as_str().to_owned(),
+        kind: message::TYPE.to_owned(),
+        content_type: CONTENT_TYPE,
+        headers: Headers::default(),
+        body: Bytes::from(message::encode(event)),
+    }
+}
+
+/// A genuine webhook that we do not understand, or not all of it, is kept as it came. Translated anew, its other parts
+/// are known already.
+fn dead_letter(endpoint: Endpoint, message_id: MessageId, detail: &str, body: Bytes) -> Outgoing {
+    let routing_key = routing_key(endpoint.provider());
+    let mut headers = Headers::default();
+    headers.set_text(REASON_HEADER, Reason::Untranslatable.name());
+    headers.set_text(DETAIL_HEADER, detail);
+    headers.set_text(ORIGIN_HEADER, "receiver");
+    headers.set_text(ROUTING_KEY_HEADER, &routing_key);
+    tracing::warn!(event = "dead_letter", reason = Reason::Untranslatable.name(), message_id = %message_id, detail);
+    Outgoing {
+        exchange: DEAD_EXCHANGE,
+        routing_key,
+        message_id: message_id.into_string(),
+        kind: raw_kind(endpoint),
+        content_type: CONTENT_TYPE,
+        headers,
+        body,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The keys that an endpoint verifies with.
 
 use super::signature::Mac;
-use super::{Endpoint, Rejection, Unverified, Verified};
+use super::{Endpoint, Rejection, Terms, Unverified, Verified};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 
@@ -9,6 +9,7 @@ use std::fmt;
 pub struct Keys {
     endpoint: Endpoint,
     macs: Vec<Mac>,
+    terms: Terms,
 }
 
 /// What is wrong with a configured secret. Says nothing of the secret itself.
@@ -26,6 +27,15 @@ pub enum KeyFault {
     /// What follows the prefix cannot be decoded.
     #[error("is not base64 after whsec_")]
     NotBase64,
+    /// Adyen shows its keys as hexadecimal digits.
+    #[error("is not made of pairs of hexadecimal digits")]
+    NotHex,
+    /// An Adyen key that is only part of one.
+    #[error("is too short: at least {min_digits} hexadecimal digits")]
+    TooFewDigits {
+        /// The least that is taken.
+        min_digits: usize,
+    },
     /// Standard Webhooks asks for 24 bytes.
     #[error("is too short: at least {min_bytes} bytes, as base64 after whsec_")]
     TooShort {
@@ -57,7 +67,7 @@ pub enum KeyError {
 
 impl Keys {
     /// Takes the secrets that are configured for an endpoint: at least one, each well-formed.
-    pub fn new(endpoint: Endpoint, secrets: &[SecretString]) -> Result<Self, KeyError> {
+    pub fn new(endpoint: Endpoint, secrets: &[SecretString], terms: Terms) -> Result<Self, KeyError> {
         if secrets.is_empty() {
             return Err(KeyError::NoSecret { endpoint });
         }
@@ -68,17 +78,7 @@ impl Keys {
                 fault,
             })
         };
-        Ok(Self { endpoint, macs: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()? })
-    }
-
-    /// Stripe's signing secrets, each as shown in its dashboard: the whole text is the key, `whsec_` included.
-    pub fn stripe(secrets: Vec<SecretString>) -> Result<Self, KeyError> {
-        Self::new(Endpoint::Stripe, &secrets)
-    }
-
-    /// Standard Webhooks' symmetric secrets, each `whsec_` and at least 24 bytes in base64.
-    pub fn standard(secrets: Vec<SecretString>) -> Result<Self, KeyError> {
-        Self::new(Endpoint::Standard, &secrets)
+        Ok(Self { endpoint, macs: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()?, terms })
     }
 
     /// The endpoint whose requests they verify.
@@ -89,7 +89,7 @@ impl Keys {
     /// Checks the raw bytes against the signature that came with them, and the signed time against `request.now`.
     pub fn verify<'a>(&self, request: Unverified<'a>) -> Result<Verified<'a>, Rejection> {
         let delivery_id = (self.endpoint.door().verify)(&self.macs, &request)?;
-        Ok(Verified { endpoint: self.endpoint, body: request.body, delivery_id, now: request.now })
+        Ok(Verified { endpoint: self.endpoint, body: request.body, delivery_id, now: request.now, terms: self.terms })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Webhooks: from what a request brought to what it says of a payment.
 //!
-//! [`Unverified`] → [`Keys::verify`] → [`Verified`] → [`Verified::translate`] → [`Translation`]. The raw bytes are
+//! [`Unverified`] → [`Keys::verify`] → [`Verified`] → [`Verified::translate`] → [`Translation`]s. The raw bytes are
 //! verified before anything is parsed, and only a verified request can be translated. Nothing here waits, reads a clock
 //! or talks to anything: the time to judge by comes in with the request.
 //!
 //! A provider is one file, and one line in the table below.
 
+mod adyen;
 mod json;
 mod keys;
 mod rejection;
@@ -52,6 +53,8 @@ macro_rules! endpoints {
 endpoints! {
     /// Stripe's snapshot events.
     Stripe => stripe::DOOR,
+    /// Adyen's standard webhooks.
+    Adyen => adyen::DOOR,
     /// Standard Webhooks 1.0 whose body is our own `payment-status.v1`.
     Standard => standard::DOOR,
 }
@@ -81,8 +84,17 @@ struct Door {
     key: fn(&str) -> Result<Mac, KeyFault>,
     /// Checks the signature and its time; gives the delivery's id where a header carries it. `'a` is the request's.
     verify: for<'a> fn(&[Mac], &Unverified<'a>) -> Result<Option<&'a str>, Rejection>,
-    /// Says what a verified body means.
-    translate: fn(&Verified<'_>) -> Translation,
+    /// Says what a verified body means: one translation for each thing that it tells.
+    translate: fn(&Verified<'_>) -> Vec<Translation>,
+}
+
+/// What the deployment decides, because a body does not say it, or cannot be believed in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Whether real money moves where the keys come from. Counts for providers whose signature does not cover it.
+    pub livemode: bool,
+    /// Whether an Adyen payment is paid only when the merchant has captured it, instead of with its authorisation.
+    pub is_adyen_captured_by_hand: bool,
 }
 
 /// What a request brought, as it came. Nobody knows yet who sent it.
@@ -102,6 +114,7 @@ pub struct Verified<'a> {
     body: &'a [u8],
     delivery_id: Option<&'a str>,
     now: OffsetDateTime,
+    terms: Terms,
 }
 
 /// What a verified request says.
@@ -136,10 +149,16 @@ impl<'a> Verified<'a> {
     /// A body that was verified when it came in and was kept since, as the dead letter with this `message_id`: it is
     /// translated anew, for instance by a newer version of this room. The caller vouches for it; a request from outside
     /// must never come this way.
-    pub fn kept(endpoint: Endpoint, message_id: &'a MessageId, body: &'a [u8], now: OffsetDateTime) -> Self {
+    pub fn kept(
+        endpoint: Endpoint,
+        message_id: &'a MessageId,
+        body: &'a [u8],
+        now: OffsetDateTime,
+        terms: Terms,
+    ) -> Self {
         let delivery_id =
             message_id.as_str().strip_prefix(endpoint.path()).and_then(|without_path| without_path.strip_prefix("::"));
-        Self { endpoint, body, delivery_id, now }
+        Self { endpoint, body, delivery_id, now, terms }
     }
 
     /// The endpoint that it came to.
@@ -147,8 +166,9 @@ impl<'a> Verified<'a> {
         self.endpoint
     }
 
-    /// What it says. Never fails: what is genuine is never lost.
-    pub fn translate(&self) -> Translation {
+    /// What it says, one translation for each thing that it tells; at least one. Never fails: what is genuine is never
+    /// lost.
+    pub fn translate(&self) -> Vec<Translation> {
         (self.endpoint.door().translate)(self)
     }
 

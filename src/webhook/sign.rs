@@ -1,7 +1,7 @@
 //! The other side: signing as a provider does, for the simulated provider and for tests.
 
 use super::signature::Mac;
-use super::{Endpoint, KeyError, KeyFault, standard, stripe};
+use super::{Endpoint, KeyError, KeyFault, adyen, standard, stripe};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 /// The value of `Stripe-Signature` for a body, signed at `timestamp` (seconds since 1970).
@@ -16,6 +16,11 @@ pub fn standard_signature(secret: &str, id: &str, timestamp: i64, body: &[u8]) -
     let mac = key(Endpoint::Standard, standard::DOOR.key, secret)?;
     let tag = mac.tag(&[id.as_bytes(), timestamp.to_string().as_bytes(), body]);
     Ok(format!("v1,{}", BASE64_STANDARD.encode(tag)))
+}
+
+/// The value of `additionalData.hmacSignature` for a `NotificationRequestItem`; none for one that Adyen would not send.
+pub fn adyen_signature(key_hex: &str, item: &serde_json::Value) -> Result<Option<String>, KeyError> {
+    Ok(adyen::sign(&key(Endpoint::Adyen, adyen::DOOR.key, key_hex)?, item))
 }
 
 fn key(endpoint: Endpoint, take: fn(&str) -> Result<Mac, KeyFault>, secret: &str) -> Result<Mac, KeyError> {

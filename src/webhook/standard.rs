@@ -105,7 +105,11 @@ fn malformed(header: &'static str, fault: &'static str) -> Rejection {
     Rejection::SignatureMalformed { header, fault }
 }
 
-fn translate(verified: &Verified<'_>) -> Translation {
+fn translate(verified: &Verified<'_>) -> Vec<Translation> {
+    vec![translated(verified)]
+}
+
+fn translated(verified: &Verified<'_>) -> Translation {
     let livemode = || serde_json::from_slice::<Value>(verified.body).ok()?.get("livemode")?.as_bool();
     // The id is stable over all attempts of one delivery. The body's own is not looked at.
     let message_id = match verified.message_id("", verified.delivery_id.unwrap_or_default()) {

@@ -72,7 +72,11 @@ struct Said {
     status: PaymentStatus,
 }
 
-fn translate(verified: &Verified<'_>) -> Translation {
+fn translate(verified: &Verified<'_>) -> Vec<Translation> {
+    vec![translated(verified)]
+}
+
+fn translated(verified: &Verified<'_>) -> Translation {
     let body: Option<Value> = serde_json::from_slice(verified.body).ok();
     let Some(event) = body.as_ref().and_then(Object::root) else {
         return verified.untranslatable(None, None, "the body is not a JSON object");

@@ -232,3 +232,52 @@ async fn a_standard_webhook_speaks_for_its_own_provider_only() {
     assert_eq!(world.dead_letter().await.routing_key.as_str(), "payment.standard");
     assert_eq!(world.ready(WORK_QUEUE).await, 0, "a relay that claims another provider grants nothing");
 }
+
+/// A paid order of Adyen's goes by its `merchantReference`, which is the order's id.
+#[tokio::test]
+async fn every_item_of_an_adyen_webhook_counts_by_itself() {
+    use grantonce::webhook::sign::adyen_signature;
+    use serde_json::json;
+    const KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
+    let world = World::new().await;
+    let order = world.order(OrderSpec::paid_by("cart-8271")).await;
+    world.db.execute("UPDATE orders SET provider = 'adyen'").await;
+    let receiver = Receiver::start_with(&world, &[("GRANTONCE_ADYEN_HMAC_KEYS", KEY)]).await;
+    let item = |reference: &str, patch: Value| {
+        let mut item = json!({
+            "additionalData": {}, "amount": {"currency": "USD", "value": 1999}, "eventCode": "AUTHORISATION",
+            "eventDate": "2026-01-05T13:00:00+01:00", "merchantAccountCode": "Shop", "merchantReference": order,
+            "pspReference": reference, "success": "true"
+        });
+        for (key, value) in patch.as_object().unwrap() {
+            item[key] = value.clone();
+        }
+        item["additionalData"]["hmacSignature"] = adyen_signature(KEY, &item).unwrap().unwrap().into();
+        json!({"NotificationRequestItem": item})
+    };
+    let post = async |items: Vec<Value>| {
+        let body = json!({"live": "false", "notificationItems": items});
+        receiver.post("/webhooks/adyen", serde_json::to_vec(&body).unwrap(), None).await.status()
+    };
+    let good = || item("PSP1", json!({}));
+    let mut forged = item("PSP2", json!({}));
+    forged["NotificationRequestItem"]["amount"]["value"] = json!(1);
+    assert_eq!(post(vec![good(), forged]).await, StatusCode::UNAUTHORIZED, "one bad item refuses the request");
+    assert_eq!(post(vec![]).await, StatusCode::BAD_REQUEST);
+    assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0));
+
+    let odd = || item("PSP3", json!({"eventDate": "yesterday"}));
+    let failed = || item("PSP0", json!({"success": "false", "reason": "Refused"}));
+    for _ in 0..3 {
+        assert_eq!(post(vec![failed(), odd(), good()]).await, StatusCode::OK);
+    }
+    let worker = world.start_worker();
+    eventually("it is granted", async || world.grants().await == 1).await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.admitted().await), (1, 2));
+    assert_eq!(world.status(order).await, "fulfilled");
+    let letter = world.dead_letter().await;
+    assert_eq!(letter.routing_key.as_str(), "payment.adyen");
+    assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "adyen::PSP3:AUTHORISATION:true");
+    world.verify().await;
+}

@@ -1,4 +1,4 @@
-use super::super::tests::{NOW, STANDARD_SECRET, at, headers, keys};
+use super::super::tests::{NOW, STANDARD_SECRET, TERMS, at, headers, keys, only};
 use super::super::{Endpoint, Translation, Unverified, Verified, sign};
 use crate::domain::{MessageId, PaymentStatus};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn translate(id: &str, body: &[u8]) -> Translation {
     let headers =
         headers(&[("webhook-id", id), ("webhook-timestamp", &NOW.to_string()), ("webhook-signature", &signature)]);
     let keys = keys(Endpoint::Standard, &[STANDARD_SECRET]);
-    keys.verify(Unverified { headers: &headers, body, now: at(NOW) }).unwrap().translate()
+    only(keys.verify(Unverified { headers: &headers, body, now: at(NOW) }).unwrap().translate())
 }
 
 fn untranslatable(translation: Translation) -> (String, Option<bool>, String) {
@@ -101,5 +101,6 @@ fn an_id_that_is_too_long_is_replaced_by_the_bodys_digest() {
 fn a_kept_body_is_translated_anew_under_its_own_id() {
     let id = MessageId::new("standard::msg_1").unwrap();
     let body = body(json!({}));
-    assert_eq!(Verified::kept(Endpoint::Standard, &id, &body, at(NOW)).translate(), translate("msg_1", &body));
+    let kept = Verified::kept(Endpoint::Standard, &id, &body, at(NOW), TERMS);
+    assert_eq!(only(kept.translate()), translate("msg_1", &body));
 }

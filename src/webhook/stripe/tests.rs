@@ -1,4 +1,4 @@
-use super::super::tests::{NOW, STRIPE_SECRET, at, headers, keys};
+use super::super::tests::{NOW, STRIPE_SECRET, at, headers, keys, only};
 use super::super::{Endpoint, Translation, Unverified, sign};
 use crate::domain::{CaptureState, Currency, DisputeState, FactId, Money, PaymentEvent, PaymentStatus, RefundState};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ fn translate_bytes(body: &[u8]) -> Translation {
     let signature = sign::stripe_signature(STRIPE_SECRET, NOW, body).unwrap();
     let headers = headers(&[("stripe-signature", &signature)]);
     let keys = keys(Endpoint::Stripe, &[STRIPE_SECRET]);
-    keys.verify(Unverified { headers: &headers, body, now: at(NOW) }).unwrap().translate()
+    only(keys.verify(Unverified { headers: &headers, body, now: at(NOW) }).unwrap().translate())
 }
 
 fn translate(event: &Value) -> Translation {

@@ -1,7 +1,7 @@
 //! What holds for any request: nothing forged gets in, and nothing panics.
 
 use super::super::{Endpoint, Unverified, Verified, sign};
-use super::{NOW, STANDARD_SECRET, STRIPE_SECRET, at, keys, verdict};
+use super::{ADYEN_KEY, NOW, STANDARD_SECRET, STRIPE_SECRET, TERMS, at, keys, verdict};
 use crate::domain::MessageId;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -42,7 +42,11 @@ proptest! {
                 headers.append(HeaderName::try_from(name).unwrap(), value);
             }
         }
-        for keys in [keys(Endpoint::Stripe, &[STRIPE_SECRET]), keys(Endpoint::Standard, &[STANDARD_SECRET])] {
+        for keys in [
+            keys(Endpoint::Stripe, &[STRIPE_SECRET]),
+            keys(Endpoint::Standard, &[STANDARD_SECRET]),
+            keys(Endpoint::Adyen, &[ADYEN_KEY]),
+        ] {
             for now in [now, NOW] {
                 let verdict = keys.verify(Unverified { headers: &headers, body: &body, now: at(now) });
                 prop_assert!(verdict.is_err());
@@ -95,11 +99,12 @@ proptest! {
             object.insert("object".to_owned(), kind.1.into());
         }
         let event = json!({"id": "evt_1", "type": kind.0, "created": 1, "livemode": true, "data": {"object": object}});
-        for body in [body, event] {
+        let items = json!({"live": "true", "notificationItems": [{"NotificationRequestItem": event}]});
+        for body in [body, event, items] {
             let body = serde_json::to_vec(&body).unwrap();
             for endpoint in Endpoint::ALL.iter().copied() {
                 for body in [&body[..], &body[..body.len() / 2]] {
-                    let _ = Verified::kept(endpoint, &id, body, at(NOW)).translate();
+                    let _ = Verified::kept(endpoint, &id, body, at(NOW), TERMS).translate();
                 }
             }
         }
