@@ -180,7 +180,8 @@ fn any_key_may_have_made_any_of_the_signatures() {
                 ("webhook-timestamp", &NOW.to_string()),
                 ("webhook-signature", &signatures),
             ];
-            for endpoint in Endpoint::ALL.iter().copied() {
+            // Adyen's tests have the same for its signature in the body.
+            for endpoint in [Endpoint::Stripe, Endpoint::Standard] {
                 assert_eq!(verdict(&keys(endpoint, &secrets), &pairs, body, NOW), Ok(()), "{v1s}");
                 assert!(verdict(&keys(endpoint, &[third]), &pairs, body, NOW).is_err());
             }

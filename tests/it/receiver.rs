@@ -241,7 +241,7 @@ async fn every_item_of_an_adyen_webhook_counts_by_itself() {
     const KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
     let world = World::new().await;
     let order = world.order(OrderSpec::paid_by("cart-8271")).await;
-    world.db.execute("UPDATE orders SET provider = 'adyen'").await;
+    world.execute("UPDATE orders SET provider = 'adyen'").await;
     let receiver = Receiver::start_with(&world, &[("GRANTONCE_ADYEN_HMAC_KEYS", KEY)]).await;
     let item = |reference: &str, patch: Value| {
         let mut item = json!({
