@@ -7,9 +7,14 @@ use sqlx::{ConnectOptions, Executor, PgConnection, PgPool};
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a connection may take to come.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How many connections are in the making at the same time. To make one is work for both sides: a process that is short of
+/// time and begins all that it may have at once finishes none in time, and begins anew for ever.
+const CONNECTING_MAX: usize = 2;
 
 /// What a role's connections are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +54,27 @@ pub struct Store {
 struct Numbered {
     number: u64,
     pool: PgPool,
+    /// Turns at making a connection.
+    connecting: Arc<Semaphore>,
+}
+
+impl Numbered {
+    fn new(number: u64, options: &PgPoolOptions, connect: &PgConnectOptions) -> Self {
+        let pool = options.clone().connect_lazy_with(connect.clone());
+        Self { number, pool, connecting: Arc::new(Semaphore::new(CONNECTING_MAX)) }
+    }
+
+    /// Waits for a turn where the next operation will have to make its connection. To be held until it is done.
+    async fn turn(&self, what: &'static str, patience: Duration) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
+        if self.pool.num_idle() > 0 || self.pool.size() >= self.pool.options().get_max_connections() {
+            return Ok(None);
+        }
+        match tokio::time::timeout(patience, Arc::clone(&self.connecting).acquire_owned()).await {
+            // It is never closed.
+            Ok(turn) => Ok(turn.ok()),
+            Err(_elapsed) => Err(StoreError::Sql { what, source: sqlx::Error::PoolTimedOut }),
+        }
+    }
 }
 
 fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<PgConnectOptions, StoreError> {
@@ -82,15 +108,15 @@ impl Store {
         let connect = options(&settings.url, settings.profile, settings.deadline)?;
         let options = PgPoolOptions::new()
             .max_connections(settings.connections_max)
-            .acquire_timeout(CONNECT_DEADLINE.min(settings.deadline / 2))
+            // Below the waiter's own deadline: a connection that does not come is no reason to give up on the others.
+            .acquire_timeout(CONNECT_DEADLINE.min(settings.deadline * 3 / 4))
             // A connection that was waiting is asked whether it is still there by the statement itself: a failure is
             // an ordinary transient error, and one round trip less for every transaction.
             .test_before_acquire(false)
             .idle_timeout(Duration::from_secs(60))
             .max_lifetime(Duration::from_secs(30 * 60))
             .after_release(|connection, _| Box::pin(leave_no_transaction_open(connection)));
-        let pool = options.clone().connect_lazy_with(connect.clone());
-        let current = Arc::new(RwLock::new(Numbered { number: 0, pool }));
+        let current = Arc::new(RwLock::new(Numbered::new(0, &options, &connect)));
         Ok(Self { current, options, connect, deadline: settings.deadline })
     }
 
@@ -110,7 +136,12 @@ impl Store {
         Work: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let current = self.current();
-        let mut task = tokio::spawn(operation(current.pool.clone()));
+        let turn = current.turn(what, self.deadline / 2).await?;
+        let operation = operation(current.pool.clone());
+        let mut task = tokio::spawn(async move {
+            let _turn = turn;
+            operation.await
+        });
         match tokio::time::timeout(self.deadline, &mut task).await {
             Ok(Ok(result)) => result,
             Ok(Err(_ended)) => Err(StoreError::Lost { what }),
@@ -140,10 +171,7 @@ impl Store {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         // Of many that wait in vain the first one replaces the connections.
         if current.number == dead.number {
-            *current = Numbered {
-                number: dead.number + 1,
-                pool: self.options.clone().connect_lazy_with(self.connect.clone()),
-            };
+            *current = Numbered::new(dead.number + 1, &self.options, &self.connect);
             // The call alone closes it for lending; the task then waits for those that are lent.
             drop(dead.pool.close());
             let pool = dead.pool.clone();
@@ -176,4 +204,41 @@ impl Store {
 async fn leave_no_transaction_open(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     connection.execute("BEGIN; ROLLBACK").await?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::future::join_all;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn connections_are_made_a_few_at_a_time() {
+        // A server that takes connections and never says a word.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://user:password@{}/database", listener.local_addr().unwrap());
+        let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let seen = Arc::clone(&most);
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                seen.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let open = Arc::clone(&open);
+                tokio::spawn(async move {
+                    while client.read(&mut [0; 64]).await.is_ok_and(|bytes| bytes > 0) {}
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        let deadline = Duration::from_millis(400);
+        let settings = Settings { url: url.into(), connections_max: 17, deadline, profile: Profile::Requests };
+        let store = Store::new(&settings).unwrap();
+        let answers = join_all((0..50).map(|_| store.ping())).await;
+        assert!(answers.iter().all(Result::is_err));
+        let most = most.load(Ordering::SeqCst);
+        assert!((1..=CONNECTING_MAX).contains(&most), "{most} at the same time");
+        assert_eq!(store.current().number, 0, "no connection that was there was given up");
+    }
 }
