@@ -3,6 +3,7 @@
 
 mod amend;
 mod contention;
+mod convergence;
 mod dropped;
 mod inbox;
 mod ledger;
