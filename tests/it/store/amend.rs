@@ -5,8 +5,7 @@ use crate::support::{OrderSpec, World, captured, event_for, eventually};
 use grantonce::domain::{
     AmendmentRefusal, CaptureState, DisputePolicy, FactId, Money, OrderId, PaymentEvent, PaymentStatus, Reason,
 };
-use grantonce::store::{Actor, Amended, Amendment, Outcome, Store, Watch};
-use tokio_util::sync::CancellationToken;
+use grantonce::store::{Actor, Amended, Amendment, Outcome, Store};
 
 fn amendment(order_id: OrderId, price: Money) -> Amendment {
     Amendment {
@@ -121,14 +120,14 @@ async fn parts_that_reach_the_new_price_are_granted_by_the_next_new_message_and_
 async fn whoever_waits_for_the_order_is_told() {
     let world = World::new().await;
     let order = world.order(OrderSpec::paid_by("pi_1")).await;
+    let mut listener = sqlx::postgres::PgListener::connect(&world.database_url).await.unwrap();
+    listener.listen("grantonce_orders").await.unwrap();
     let store = world.store();
-    let stop = CancellationToken::new();
-    let watch = Watch::start(store.clone(), stop.clone());
-    let mut changes = watch.subscribe(order, 1).unwrap();
+    amend(&store, order, 1999).await;
     amend(&store, order, 2999).await;
-    tokio::time::timeout(std::time::Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
-    assert_eq!(store.order(order).await.unwrap().unwrap().version, 2);
-    stop.cancel();
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(20), listener.recv()).await.unwrap().unwrap();
+    assert_eq!(heard.payload(), order.0.as_simple().to_string());
+    assert_eq!(store.order(order).await.unwrap().unwrap().version, 2, "told after the commit");
 }
 
 /// An amendment and a payment of 19.99, each behind a lock on the order until both wait, in the order that is asked for.
@@ -137,23 +136,23 @@ async fn one_after_the_other(world: &World, price: i64, amended: i64, is_amended
     let mut hold = world.sql.begin().await.unwrap();
     sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE").bind(order.0).execute(&mut *hold).await.unwrap();
     let (operator, worker) = (world.store(), batches(world));
-    let amending = async || {
+    let amending = || {
         let operator = operator.clone();
         tokio::spawn(async move { amend(&operator, order, amended).await })
     };
-    let paying = async || {
+    let paying = || {
         let worker = worker.clone();
         tokio::spawn(async move { apply(&worker, &[event_for("pi_1", "evt_1", captured(1999))]).await.unwrap() })
     };
     let waits_for = async |count| eventually("the next one waits", async || waiting(world).await == count).await;
     let (amendment, payment) = if is_amended_first {
-        let amendment = amending().await;
+        let amendment = amending();
         waits_for(1).await;
-        (amendment, paying().await)
+        (amendment, paying())
     } else {
-        let payment = paying().await;
+        let payment = paying();
         waits_for(1).await;
-        (amending().await, payment)
+        (amending(), payment)
     };
     waits_for(2).await;
     hold.rollback().await.unwrap();
