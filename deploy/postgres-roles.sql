@@ -10,6 +10,7 @@
 --   grantonce_migrate    `grantonce migrate`: owns the schema; no other role may change it
 --   grantonce_worker     `grantonce worker`: the only one that writes the ledger, and it can only append
 --   grantonce_api        `grantonce api`: makes orders, reads balances
+--   grantonce_operator   `grantonce orders amend`: changes what an order costs before its grant, and writes the audit log
 --   grantonce_verify     `grantonce verify`, `grantonce check`: reads orders, payments and ledger
 --   grantonce_reporting  people and dashboards: the same without payments' facts and buyers' metadata
 --
@@ -22,7 +23,7 @@ DECLARE
     role text;
 BEGIN
     FOREACH role IN ARRAY ARRAY[
-        'grantonce_migrate', 'grantonce_worker', 'grantonce_api', 'grantonce_verify', 'grantonce_reporting']
+        'grantonce_migrate', 'grantonce_worker', 'grantonce_api', 'grantonce_operator', 'grantonce_verify', 'grantonce_reporting']
     LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', role);
@@ -31,16 +32,16 @@ BEGIN
 
     -- Nobody but these connects. Nobody makes temporary tables: a function that runs with its owner's rights must not meet
     -- a table that its caller put in the place of a real one.
-    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting',
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_operator, grantonce_verify, grantonce_reporting',
                    current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO grantonce_migrate, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting',
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO grantonce_migrate, grantonce_worker, grantonce_api, grantonce_operator, grantonce_verify, grantonce_reporting',
                    current_database());
 END $$;
 
 -- Before Postgres 15 everybody may create here, and an upgrade leaves that as it was.
-REVOKE ALL ON SCHEMA public FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting;
+REVOKE ALL ON SCHEMA public FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_operator, grantonce_verify, grantonce_reporting;
 GRANT USAGE, CREATE ON SCHEMA public TO grantonce_migrate;
-GRANT USAGE ON SCHEMA public TO grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting;
+GRANT USAGE ON SCHEMA public TO grantonce_worker, grantonce_api, grantonce_operator, grantonce_verify, grantonce_reporting;
 
 DO $$
 DECLARE
@@ -54,11 +55,11 @@ BEGIN
         RAISE WARNING 'the schema belongs to %, not to grantonce_migrate, which therefore cannot migrate it', owner;
     END IF;
 
-    REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting;
-    REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_verify, grantonce_reporting;
+    REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_operator, grantonce_verify, grantonce_reporting;
+    REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_operator, grantonce_verify, grantonce_reporting;
 
     -- Which migrations are applied: every role looks when it starts.
-    GRANT SELECT ON _sqlx_migrations TO grantonce_worker, grantonce_api, grantonce_verify;
+    GRANT SELECT ON _sqlx_migrations TO grantonce_worker, grantonce_api, grantonce_operator, grantonce_verify;
 
     -- Locks and updates orders, registers payments, admits messages, and appends to the ledger, which it cannot even read.
     GRANT SELECT, UPDATE ON orders TO grantonce_worker;
@@ -77,6 +78,13 @@ BEGIN
     GRANT SELECT ON credit_grants TO grantonce_api;
     GRANT SELECT ON credit_adjustments TO grantonce_api;
 
+    -- Locks an order, sets what it costs, and appends who did so and why. Whoever may set a price may sell at any price:
+    -- give this role to few.
+    GRANT SELECT (id, account_id, credits, amount_minor, currency, provider, provider_account, status, version,
+                  is_granted, credits_granted, revision, facts) ON orders TO grantonce_operator;
+    GRANT UPDATE (amount_minor, currency, status, version, updated_at) ON orders TO grantonce_operator;
+    GRANT SELECT, INSERT ON audit_log TO grantonce_operator;
+
     GRANT SELECT ON orders TO grantonce_verify;
     GRANT SELECT ON payments TO grantonce_verify;
     GRANT SELECT ON credit_grants TO grantonce_verify;
@@ -88,6 +96,7 @@ BEGIN
     GRANT SELECT ON account_balances TO grantonce_reporting;
     GRANT SELECT ON credit_grants TO grantonce_reporting;
     GRANT SELECT ON credit_adjustments TO grantonce_reporting;
+    GRANT SELECT ON audit_log TO grantonce_reporting;
 END $$;
 
 COMMIT;

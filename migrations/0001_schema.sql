@@ -84,14 +84,41 @@ CREATE TABLE credit_adjustments (
 );
 CREATE INDEX credit_adjustments_account ON credit_adjustments (account_id, created_at, order_id);
 
+-- What people did by hand. Append-only.
+CREATE TABLE audit_log (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at               timestamptz NOT NULL,
+    actor            text NOT NULL,
+    is_self_declared boolean NOT NULL,                     -- nobody vouches for the actor's name
+    action           text NOT NULL,                        -- order.amend
+    subject          text COLLATE "C" NOT NULL,            -- what it was done to
+    reason           text,
+    count            integer NOT NULL DEFAULT 1,           -- to how many
+    before           jsonb,
+    after            jsonb
+);
+CREATE INDEX audit_log_subject ON audit_log (subject, id);
+
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION '% is append-only: write an adjustment instead', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+    RAISE EXCEPTION '% is append-only: write a new row instead', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
 END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON credit_grants
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON credit_adjustments
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What was granted was granted for that price, and every later refund is a share of it.
+CREATE FUNCTION refuse_new_price() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'order % is granted: its price stays', OLD.id USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER price_of_a_grant BEFORE UPDATE OF amount_minor, currency ON orders
+    FOR EACH ROW WHEN (OLD.is_granted AND (OLD.amount_minor, OLD.currency) IS DISTINCT FROM (NEW.amount_minor, NEW.currency))
+    EXECUTE FUNCTION refuse_new_price();
 
 CREATE VIEW account_balances AS
     SELECT account_id, sum(credits)::bigint AS credits

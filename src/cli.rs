@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::config::Role;
+use crate::domain::{AMOUNT_MINOR_MAX, Currency, OrderId, tidy};
 use crate::sim::DemoArgs;
 use clap::{Args, Parser, Subcommand};
 
@@ -86,6 +87,10 @@ pub enum Command {
     ))]
     Verify(VerifyArgs),
 
+    /// Work on single orders by hand
+    #[command(subcommand, after_help = EXIT_CODES, after_long_help = with_examples(AMEND_EXAMPLE))]
+    Orders(OrdersCommand),
+
     /// Run the whole flow with a simulated provider
     ///
     /// To try by hand with curl, or headless: then it pays a number of orders, counts what was granted, and
@@ -105,6 +110,73 @@ pub struct CheckArgs {
     pub role: Option<Role>,
 }
 
+/// What is done to an order.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum OrdersCommand {
+    /// Change what an order costs, before its grant only
+    ///
+    /// The way out of a dead letter of reason amount_mismatch or currency_mismatch: tax or a promotion code made the
+    /// payment another one. The change and its reason go to the audit log. It grants nothing: replay the dead letter
+    /// afterwards. Safe to run again.
+    #[command(after_help = EXIT_CODES, after_long_help = with_examples(AMEND_EXAMPLE))]
+    Amend(AmendArgs),
+}
+
+/// For `orders` and for `orders amend`.
+const AMEND_EXAMPLE: &str = "  grantonce orders amend 019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f --amount-minor 1599 --currency USD \\\n    \
+                             --reason 'promotion code SPRING, ticket 4711' --as ada";
+
+/// Which order, and what it costs from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct AmendArgs {
+    /// The order's id
+    #[arg(value_name = "ORDER")]
+    pub id: OrderId,
+
+    /// The price in minor units of the currency, such as cents; above zero
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..=AMOUNT_MINOR_MAX))]
+    pub amount_minor: i64,
+
+    /// ISO 4217, in capitals
+    #[arg(long, value_name = "CODE")]
+    pub currency: Currency,
+
+    /// Why, for the audit log; at most 500 bytes
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: String,
+
+    /// Who does it, for the audit log, marked there as self-declared; without it the system's name of the user
+    #[arg(long = "as", value_name = "NAME", value_parser = actor)]
+    pub by: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Longest reason in the audit log, in bytes.
+const REASON_BYTES_MAX: usize = 500;
+
+/// Longest name in the audit log, in bytes.
+pub const ACTOR_BYTES_MAX: usize = 100;
+
+fn reason(text: &str) -> Result<String, String> {
+    bounded(text, REASON_BYTES_MAX)
+}
+
+fn actor(text: &str) -> Result<String, String> {
+    bounded(text, ACTOR_BYTES_MAX)
+}
+
+/// A text for the audit log: one line, not empty, not cut.
+fn bounded(text: &str, bytes_max: usize) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > bytes_max {
+        return Err(format!("must have 1 to {bytes_max} bytes"));
+    }
+    Ok(tidy(text, bytes_max))
+}
+
 /// How `verify` tells what it found.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct VerifyArgs {
@@ -122,6 +194,7 @@ impl Command {
             Self::Worker => Role::Worker,
             Self::Api => Role::Api,
             Self::All => Role::All,
+            Self::Orders(_) => Role::Orders,
             Self::Check(args) => args.role.unwrap_or(Role::Check),
             Self::Verify(_) => Role::Verify,
             Self::Demo(_) => Role::Demo,
@@ -129,8 +202,8 @@ impl Command {
     }
 }
 
-/// The roles that `check --role` takes: those that run until they are told to stop.
-const CHECKABLE: [Role; 5] = [Role::Migrate, Role::Receiver, Role::Worker, Role::Api, Role::All];
+/// The roles that `check --role` takes: those that write.
+const CHECKABLE: [Role; 6] = [Role::Migrate, Role::Receiver, Role::Worker, Role::Api, Role::All, Role::Orders];
 
 fn checkable(name: &str) -> Result<Role, String> {
     name.parse().ok().filter(|role| CHECKABLE.contains(role)).ok_or_else(|| {
@@ -165,6 +238,11 @@ mod tests {
             ("grantonce check", Role::Check),
             ("grantonce check --role receiver", Role::Receiver),
             ("grantonce verify --json", Role::Verify),
+            (
+                "grantonce orders amend 019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f --amount-minor 1 --currency USD --reason x",
+                Role::Orders,
+            ),
+            ("grantonce check --role orders", Role::Orders),
             ("grantonce demo", Role::Demo),
         ] {
             assert_eq!(command(line).map(|command| command.role()), Ok(role), "{line}");
@@ -202,6 +280,52 @@ mod tests {
     }
 
     #[test]
+    fn an_amendment_has_an_order_a_price_and_a_reason() {
+        const ID: &str = "019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f";
+        let amend = |id: &str, amount: &str, currency: &str, reason: &str| {
+            let line = ["grantonce", "orders", "amend", id, "--amount-minor", amount, "--currency", currency];
+            let line = line.into_iter().chain(["--reason", reason]);
+            Cli::try_parse_from(line).map(|cli| cli.command.unwrap()).map_err(|error| error.kind())
+        };
+        let args = AmendArgs {
+            id: ID.parse().unwrap(),
+            amount_minor: 1599,
+            currency: "USD".parse().unwrap(),
+            reason: "tax, ticket 4711".to_owned(),
+            by: None,
+            json: false,
+        };
+        let expected = Command::Orders(OrdersCommand::Amend(args));
+        assert_eq!(amend(ID, "1599", "USD", " tax,\nticket 4711 "), Ok(expected));
+        let long = "x".repeat(REASON_BYTES_MAX + 1);
+        for (id, amount, currency, reason) in [
+            ("not-a-uuid", "1", "USD", "x"),
+            ("019b8e2f5c1a7d3e9f002b6a7c8d9e0f", "1", "USD", "x"),
+            (ID, "0", "USD", "x"),
+            (ID, "-5", "USD", "x"),
+            (ID, "1.5", "USD", "x"),
+            (ID, "1000000000000001", "USD", "x"),
+            (ID, "1", "usd", "x"),
+            (ID, "1", "XXX", "x"),
+            (ID, "1", "USD", ""),
+            (ID, "1", "USD", " "),
+            (ID, "1", "USD", &long),
+        ] {
+            let kind = amend(id, amount, currency, reason).unwrap_err();
+            assert!(
+                matches!(kind, ErrorKind::ValueValidation | ErrorKind::InvalidValue),
+                "{id} {amount} {currency}: {kind:?}"
+            );
+        }
+        for (line, kind) in [
+            ("grantonce orders", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("grantonce orders amend", ErrorKind::MissingRequiredArgument),
+        ] {
+            assert_eq!(command(line), Err(kind), "{line}");
+        }
+    }
+
+    #[test]
     fn nothing_at_all_shows_the_help() {
         let kind = Cli::try_parse_from(["grantonce"]).unwrap_err().kind();
         assert_eq!(kind, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand);
@@ -210,9 +334,17 @@ mod tests {
 
     #[test]
     fn every_long_help_tells_the_exit_codes_and_an_example() {
-        for command in Cli::command().get_subcommands_mut() {
-            let help = command.render_long_help().to_string();
-            assert!(help.contains("Exit codes:") && help.contains("Examples:\n  "), "{help}");
+        fn check(command: &mut clap::Command) {
+            for command in command.get_subcommands_mut() {
+                // clap's own.
+                if command.get_name() == "help" {
+                    continue;
+                }
+                let help = command.render_long_help().to_string();
+                assert!(help.contains("Exit codes:") && help.contains("Examples:\n  "), "{help}");
+                check(command);
+            }
         }
+        check(&mut Cli::command());
     }
 }

@@ -11,8 +11,8 @@ pub use parse::{NamedToken, RetryDelay};
 pub use read::{ConfigFaults, Environment, Fault};
 pub use roles::{
     AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, Config, DatabaseConfig, DemoConfig,
-    MigrateConfig, OpsConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig, RetryConfig,
-    RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
+    MigrateConfig, OpsConfig, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig,
+    ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
 };
 pub use variables::{DefaultValue, VARIABLES, Variable, help};
 
@@ -36,6 +36,8 @@ pub enum Role {
     Ops,
     /// Every role in one process.
     All,
+    /// Works on single orders by hand.
+    Orders,
     /// Looks whether things are as a role needs them.
     Check,
     /// Looks whether the ledger is right.
@@ -46,7 +48,7 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Migrate,
         Self::Receiver,
         Self::Worker,
@@ -54,6 +56,7 @@ impl Role {
         Self::Reconciler,
         Self::Ops,
         Self::All,
+        Self::Orders,
         Self::Check,
         Self::Verify,
         Self::Demo,
@@ -69,6 +72,7 @@ impl Role {
             Self::Reconciler => "reconciler",
             Self::Ops => "ops",
             Self::All => "all",
+            Self::Orders => "orders",
             Self::Check => "check",
             Self::Verify => "verify",
             Self::Demo => "demo",

@@ -49,6 +49,8 @@ pub enum RoleConfig {
     Ops(OpsConfig),
     /// `all`.
     All(Box<AllConfig>),
+    /// `orders`.
+    Orders(OrdersConfig),
     /// `check`.
     Check(CheckConfig),
     /// `verify`.
@@ -260,6 +262,15 @@ pub struct AllConfig {
     pub worker: WorkerConfig,
     /// As by itself.
     pub api: ApiConfig,
+}
+
+/// `orders`.
+#[derive(Debug, Clone)]
+pub struct OrdersConfig {
+    /// The orders.
+    pub database: DatabaseConfig,
+    /// When a dispute takes the credits.
+    pub dispute_policy: DisputePolicy,
 }
 
 /// `check` without a role; with one it is given that role's configuration.

@@ -63,7 +63,7 @@ fn every_role_starts_with_enough() {
 fn each_role_requires_what_it_needs_and_no_more() {
     use Role::*;
     for (name, required_by) in [
-        ("DATABASE_URL", &[Migrate, Worker, Api, Reconciler, Ops, All, Check, Verify, Demo][..]),
+        ("DATABASE_URL", &[Migrate, Worker, Api, Reconciler, Ops, All, Orders, Check, Verify, Demo][..]),
         ("AMQP_URL", &[Migrate, Receiver, Worker, Reconciler, Ops, All, Check, Demo]),
         ("GRANTONCE_LIVEMODE", &[Receiver, Worker, Reconciler, All]),
         ("GRANTONCE_STRIPE_WEBHOOK_SECRETS", &[Receiver, All]),

@@ -4,8 +4,8 @@ use super::parse::{self, NamedToken, RetryDelay};
 use super::read::Reader;
 use super::roles::{
     AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DemoConfig,
-    MigrateConfig, OpsConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig, RetryConfig,
-    RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
+    MigrateConfig, OpsConfig, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig,
+    ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
 };
 use super::{Role, variables as v};
 use crate::domain::DisputePolicy;
@@ -181,6 +181,10 @@ impl Values {
                 worker: self.worker()?,
                 api: self.api()?,
             })),
+            Role::Orders => RoleConfig::Orders(OrdersConfig {
+                database: self.database.clone()?,
+                dispute_policy: self.dispute_policy?,
+            }),
             Role::Check => RoleConfig::Check(CheckConfig {
                 database: self.database.clone()?,
                 broker: self.broker.clone()?,

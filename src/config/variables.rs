@@ -38,7 +38,7 @@ pub struct Variable {
 }
 
 use DefaultValue::{Derived, Text, Unset};
-use Role::{All, Api, Check, Demo, Migrate, Ops, Receiver, Reconciler, Verify, Worker};
+use Role::{All, Api, Check, Demo, Migrate, Ops, Orders, Receiver, Reconciler, Verify, Worker};
 
 const EVERY: &[Role] = &Role::ALL;
 const SERVING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All, Demo];
@@ -55,8 +55,8 @@ pub(super) const DATABASE_URL: Variable = Variable {
     name: "DATABASE_URL",
     example: "postgres://grantonce:…@db.example:5432/grantonce",
     meaning: "Postgres",
-    roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Check, Verify, Demo],
-    required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Check, Verify, Demo],
+    roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Orders, Check, Verify, Demo],
+    required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Orders, Check, Verify, Demo],
     ..SECRET
 };
 pub(super) const AMQP_URL: Variable = Variable {
@@ -317,7 +317,7 @@ pub(super) const DISPUTE_POLICY: Variable = Variable {
     default: Text("hold"),
     example: "hold",
     meaning: "when a dispute takes the credits: hold (while it is open) or lost (only when it is lost)",
-    roles: &[Worker, All, Verify],
+    roles: &[Worker, All, Orders, Verify],
     ..PLAIN
 };
 pub(super) const UNKNOWN_PAYMENTS: Variable = Variable {

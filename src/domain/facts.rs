@@ -161,6 +161,25 @@ impl PaymentFacts {
         sum.max(i128::from(self.captured_total_minor))
     }
 
+    /// Whether any amount is known that counts in the order's currency.
+    pub(super) fn has_amounts(&self) -> bool {
+        self.captured_total_minor != 0
+            || self.refunded_total_minor != 0
+            || !self.captures.is_empty()
+            || !self.refunds.is_empty()
+            || self.disputes.values().any(|dispute| dispute.amount_minor != ALL_MINOR)
+    }
+
+    /// The captured total, where the provider has told one.
+    pub(super) fn total_minor(&self) -> Option<i64> {
+        Some(self.captured_total_minor).filter(|total| *total != 0)
+    }
+
+    /// The greatest single capture, whatever became of it.
+    pub(super) fn greatest_capture_minor(&self) -> Option<i64> {
+        self.captures.values().map(|capture| capture.amount_minor).max()
+    }
+
     /// Money on its way back or back with the buyer, disputes aside.
     pub(super) fn refunded_minor(&self) -> i128 {
         let sum = |failed: bool| -> i128 {

@@ -3,6 +3,7 @@
 //!
 //! Nothing in here waits, reads a clock, or talks to anything. Every other room may use this one; it uses none.
 
+mod amend;
 mod decide;
 mod facts;
 mod ids;
@@ -12,6 +13,7 @@ mod reason;
 mod status;
 mod text;
 
+pub use amend::{AmendmentRefusal, Repriced, reprice};
 pub use decide::{Posting, assess, settle};
 pub use facts::{FACTS_MAX, PaymentFacts};
 pub use ids::{AccountId, FactId, MessageId, OrderId, PaymentId, Provider, ProviderAccount};

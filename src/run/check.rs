@@ -49,6 +49,9 @@ fn needs(role: RoleConfig) -> Needs {
             broker: Some((config.broker, config.retry_delays)),
             management_url: config.management_url,
         },
+        RoleConfig::Orders(config) => {
+            Needs { database: Some((config.database, vec![Role::Operator])), broker: None, management_url: None }
+        }
         RoleConfig::Reconciler(_) | RoleConfig::Ops(_) | RoleConfig::Verify(_) | RoleConfig::Demo(_) => {
             Needs { database: None, broker: None, management_url: None }
         }

@@ -1,6 +1,7 @@
 //! From a command to the role that does it. The only place that knows every role.
 
 mod check;
+mod orders;
 mod roles;
 
 use crate::broker::{self, BrokerError};
@@ -109,6 +110,7 @@ pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
     match (command, role) {
         (Command::Check(_), role) => check::check(role).await,
         (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,
+        (Command::Orders(command), RoleConfig::Orders(config)) => orders::run(command, config).await,
         (Command::Demo(args), RoleConfig::Demo(config)) => demo(args, config, shutdown).await,
         (command, role) => serve(command.role(), process, role, shutdown).await,
     }
@@ -124,6 +126,7 @@ async fn serve(name: Role, process: ProcessConfig, config: RoleConfig, shutdown:
         // No command leads here.
         RoleConfig::Reconciler(_)
         | RoleConfig::Ops(_)
+        | RoleConfig::Orders(_)
         | RoleConfig::Check(_)
         | RoleConfig::Verify(_)
         | RoleConfig::Demo(_) => Err(RunError::not_built(name)),

@@ -1,5 +1,7 @@
 //! The only user of Postgres. SQL stands in methods of `tx::Tx`, so that nothing is written outside a transaction.
 
+mod amend;
+mod audit;
 mod batch;
 mod error;
 mod inbox;
@@ -12,6 +14,8 @@ mod verify;
 mod watch;
 pub mod witness;
 
+pub use amend::{Amended, Amendment};
+pub use audit::Actor;
 pub use batch::{Applied, BatchTerms, Outcome};
 pub use error::{Class, StoreError};
 pub use inbox::Maintained;

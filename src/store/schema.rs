@@ -16,6 +16,8 @@ pub enum Role {
     Worker,
     /// Serves orders and balances.
     Api,
+    /// Amends orders.
+    Operator,
     /// Reads everything.
     Verify,
 }
@@ -79,12 +81,42 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("credit_grants", &["SELECT"]),
             ("credit_adjustments", &["SELECT"]),
         ],
+        Role::Operator => &[("audit_log", &["INSERT"])],
         Role::Verify => &[
             ("orders", &["SELECT"]),
             ("payments", &["SELECT"]),
             ("credit_grants", &["SELECT"]),
             ("credit_adjustments", &["SELECT"]),
         ],
+    }
+}
+
+/// Table, right and columns, where a role has a right to some columns only.
+fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static [&'static str])] {
+    match role {
+        Role::Operator => &[
+            (
+                "orders",
+                "SELECT",
+                &[
+                    "id",
+                    "account_id",
+                    "credits",
+                    "amount_minor",
+                    "currency",
+                    "provider",
+                    "provider_account",
+                    "status",
+                    "version",
+                    "is_granted",
+                    "credits_granted",
+                    "revision",
+                    "facts",
+                ],
+            ),
+            ("orders", "UPDATE", &["amount_minor", "currency", "status", "version", "updated_at"]),
+        ],
+        Role::Worker | Role::Api | Role::Verify => &[],
     }
 }
 
@@ -135,6 +167,20 @@ impl Store {
                         faults.push(SchemaFault {
                             fault: format!("this database user lacks {right} on {table}"),
                             remedy: format!("GRANT {right} ON {table} TO it, see deploy/postgres-roles.sql"),
+                        });
+                    }
+                }
+            }
+            for (table, right, columns) in column_rights(role) {
+                for column in *columns {
+                    let has = sqlx::query_scalar!("SELECT has_column_privilege($1, $2, $3)", *table, *column, *right)
+                        .fetch_one(&mut *connection)
+                        .await
+                        .map_err(StoreError::sql(WHAT))?;
+                    if has != Some(true) {
+                        faults.push(SchemaFault {
+                            fault: format!("this database user lacks {right} on {table}.{column}"),
+                            remedy: format!("GRANT {right} ({column}) ON {table} TO it, see deploy/postgres-roles.sql"),
                         });
                     }
                 }

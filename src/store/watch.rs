@@ -65,7 +65,8 @@ impl ChangedOrders {
 }
 
 impl Store {
-    async fn notify(&self, ids: &[OrderId]) -> Result<(), StoreError> {
+    /// Announces changed orders at once; to be called after the commit.
+    pub(super) async fn notify(&self, ids: &[OrderId]) -> Result<(), StoreError> {
         const WHAT: &str = "announcing changed orders";
         for ids in ids.chunks(IDS_PER_PAYLOAD) {
             let mut payload = String::with_capacity(ids.len() * 33);

@@ -19,6 +19,22 @@ fn bad_usage_and_bad_configuration_end_with_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
     }
+    const ORDER: &str = "019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f";
+    for (order, amount, currency, reason) in [
+        ("not-a-uuid", "1599", "USD", "tax"),
+        (ORDER, "-1599", "USD", "tax"),
+        (ORDER, "0", "USD", "tax"),
+        (ORDER, "15.99", "USD", "tax"),
+        (ORDER, "1599", "usd", "tax"),
+        (ORDER, "1599", "XYZ", "tax"),
+        (ORDER, "1599", "USD", " "),
+    ] {
+        let amend = ["orders", "amend", order, "--amount-minor", amount, "--currency", currency, "--reason", reason];
+        let output = grantonce(&amend, &[("DATABASE_URL", "postgres://u@127.0.0.1:1/x")]);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{amend:?}: {told}");
+        assert!(output.stdout.is_empty() && told.contains("invalid value"), "{amend:?}: {told}");
+    }
     let environment = [
         ("DATABASE_URL", "postgres//u:hunter2pw@db/x"),
         ("GRANTONCE_LIVEMODE", "maybe"),
@@ -38,6 +54,7 @@ fn help_goes_to_stdout_and_ends_with_0() {
     for (arguments, part) in [
         (&["--help"][..], "Exit codes:"),
         (&["worker", "--help"], "GRANTONCE_LIVEMODE=true grantonce worker"),
+        (&["orders", "amend", "--help"], "--amount-minor 1599 --currency USD"),
         (&["--version"], "grantonce 0."),
         (&["--help-config"], "GRANTONCE_RETRY_DELAYS [default: 5s,1m,10m]"),
     ] {

@@ -39,7 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("failpoint", &["leaves"]),
     // The simulation plays everyone, and the program puts all of it together.
     ("sim", &["*"]),
-    ("cli", &["leaves", "sim"]),
+    ("cli", &["leaves", "domain", "sim"]),
     ("run", &["*"]),
     ("lib", &["*"]),
     ("main", &["*"]),

@@ -1,14 +1,18 @@
 //! The store on a real Postgres: what it promises when callers vanish, when others are in the way, and when somebody
 //! tries to change what may not be changed.
 
+mod amend;
 mod contention;
+mod convergence;
 mod dropped;
 mod inbox;
 mod ledger;
 mod ownership;
 
 use crate::support::World;
-use grantonce::domain::{AccountId, DisputePolicy, Money, OrderId, PaymentEvent, PaymentId, Provider};
+use grantonce::domain::{
+    AccountId, DisputePolicy, Money, Order, OrderId, OrderStatus, PaymentEvent, PaymentFacts, PaymentId, Provider,
+};
 use grantonce::store::{Applied, BatchTerms, IdempotencyKey, NewOrder, Profile, Settings, Store, StoreError};
 use time::OffsetDateTime;
 
@@ -50,6 +54,23 @@ fn order_for(payment: &str) -> NewOrder {
         payment_id: PaymentId::new(payment).unwrap(),
         metadata: serde_json::json!({}),
         now: OffsetDateTime::now_utc(),
+    }
+}
+
+/// An order of Stripe's that nothing was heard of.
+fn unpaid(id: OrderId, credits: i64, price: Money) -> Order {
+    Order {
+        id,
+        account_id: AccountId::new("acc").unwrap(),
+        credits,
+        price,
+        provider: Provider::STRIPE,
+        provider_account: None,
+        status: OrderStatus::AwaitingPayment,
+        is_granted: false,
+        credits_posted: 0,
+        revision: 0,
+        facts: PaymentFacts::default(),
     }
 }
 

@@ -1,6 +1,7 @@
-//! What events amount to, as tables. `assess` tells which of them an order accepts; `properties` tries what no table
-//! would think of.
+//! What events amount to, as tables. `assess` tells which of them an order accepts, `amend` at which other price
+//! it may be had, `properties` tries what no table would think of.
 
+mod amend;
 mod assess;
 mod properties;
 

@@ -116,11 +116,12 @@ impl<'a> Plan<'a> {
     pub(super) fn decide(&mut self, admitted: &HashMap<usize, Admitted<'a>>, terms: BatchTerms) -> Writes<'a> {
         struct Touched<'a> {
             before: Order,
-            grant_by: Option<Admitted<'a>>,
+            /// The first message at which a grant was due, and its step.
+            grant_by: Option<(Admitted<'a>, usize)>,
             last: Admitted<'a>,
         }
         let mut touched: BTreeMap<OrderId, Touched<'a>> = BTreeMap::new();
-        for (message, step) in &mut self.steps {
+        for (at, (message, step)) in self.steps.iter_mut().enumerate() {
             let Step::Candidate(order_id) = step else { continue };
             let Some(by) = admitted.get(&message.at) else {
                 *step = Step::Done(Outcome::Duplicate);
@@ -134,24 +135,24 @@ impl<'a> Plan<'a> {
             });
             order.facts.join(message.event, order.price);
             touched.last = by.clone();
-            let granted = touched.grant_by.is_none() && settle(order, terms.dispute_policy).grant;
-            if granted {
-                touched.grant_by = Some(by.clone());
+            if touched.grant_by.is_none() && settle(order, terms.dispute_policy).grant {
+                touched.grant_by = Some((by.clone(), at));
             }
-            *step = Step::Done(Outcome::Applied { granted });
+            *step = Step::Done(Outcome::Applied { granted: false });
         }
 
         let mut writes = Writes::default();
         for (id, touched) in touched {
             let Some(order) = self.orders.get_mut(&id) else { continue };
             let posting = settle(order, terms.dispute_policy);
-            write_posting(
-                order,
-                posting,
-                touched.grant_by.unwrap_or_else(|| touched.last.clone()),
-                touched.last,
-                &mut writes,
-            );
+            let (grant_by, at) = touched.grant_by.unzip();
+            // A later message of the same batch may have taken all of it back: then there is no grant to write.
+            if posting.grant
+                && let Some((_, step)) = at.and_then(|at| self.steps.get_mut(at))
+            {
+                *step = Step::Done(Outcome::Applied { granted: true });
+            }
+            write_posting(order, posting, grant_by.unwrap_or_else(|| touched.last.clone()), touched.last, &mut writes);
             let seen =
                 |order: &Order| (order.status, order.credits_posted, order.facts.last_failure().map(str::to_owned));
             if seen(order) != seen(&touched.before) {

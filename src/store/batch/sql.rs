@@ -87,7 +87,7 @@ impl Tx {
 
     /// Locks the orders, in ascending order of their ids, and reads them. A row that another transaction held is read
     /// anew after the wait, whole: everything the decision needs stands in it.
-    pub(super) async fn lock_orders(
+    pub(in crate::store) async fn lock_orders(
         &mut self,
         ids: &BTreeSet<OrderId>,
     ) -> Result<BTreeMap<OrderId, Order>, StoreError> {

@@ -7,7 +7,8 @@ use grantonce::domain::{
     PaymentStatus, Provider,
 };
 use grantonce::store::{
-    Attach, BatchTerms, BrokenInvariant, IdempotencyKey, NewOrder, Outcome, Profile, Role, Settings, Store, migrate,
+    Actor, Amended, Amendment, Attach, BatchTerms, BrokenInvariant, IdempotencyKey, NewOrder, Outcome, Profile, Role,
+    Settings, Store, migrate,
 };
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
@@ -18,8 +19,14 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00 UTC);
-const ROLES: [&str; 5] =
-    ["grantonce_migrate", "grantonce_worker", "grantonce_api", "grantonce_verify", "grantonce_reporting"];
+const ROLES: [&str; 6] = [
+    "grantonce_migrate",
+    "grantonce_worker",
+    "grantonce_api",
+    "grantonce_operator",
+    "grantonce_verify",
+    "grantonce_reporting",
+];
 
 /// What the deployment's administrator has.
 struct Deployment {
@@ -148,6 +155,26 @@ fn event(id: &str, status: PaymentStatus) -> PaymentEvent {
     }
 }
 
+/// An order of 29.99 made by the API, and amended to 19.99 by an operator.
+async fn make_and_amend_an_order(on: &Deployment) {
+    let api = on.store("grantonce_api", Profile::Requests);
+    let key = IdempotencyKey { token_name: "site".to_owned(), key: "2".to_owned(), request_digest: [0; 32] };
+    let new = NewOrder { price: usd(2999), payment_id: PaymentId::new("pi_2").unwrap(), ..new_order() };
+    let order_id = new.id;
+    assert!(matches!(api.attach_order(key, new).await.unwrap(), Attach::Created(_)));
+    let amendment = Amendment {
+        order_id,
+        price: usd(1999),
+        dispute_policy: DisputePolicy::Hold,
+        by: Actor { name: "ada".to_owned(), is_self_declared: true },
+        reason: "tax".to_owned(),
+        now: NOW,
+    };
+    let operator = on.store("grantonce_operator", Profile::Requests);
+    let amended = operator.amend_order(amendment).await.unwrap();
+    assert!(matches!(amended, Amended::Written { version: 2, .. }), "{amended:?}");
+}
+
 /// An order made by the API and paid through the worker, each with its own rights.
 async fn make_and_pay_an_order(on: &Deployment) {
     let api = on.store("grantonce_api", Profile::Requests);
@@ -177,11 +204,16 @@ async fn each_role_has_what_it_needs() {
         for (role, user, profile) in [
             (Role::Worker, "grantonce_worker", Profile::Batches),
             (Role::Api, "grantonce_api", Profile::Requests),
+            (Role::Operator, "grantonce_operator", Profile::Requests),
             (Role::Verify, "grantonce_verify", Profile::Audit),
         ] {
             assert_eq!(on.store(user, profile).check(role).await.unwrap(), [], "{user}");
         }
+        let faults = on.store("grantonce_verify", Profile::Requests).check(Role::Operator).await.unwrap();
+        let missing = |right: &str| faults.iter().any(|fault| fault.fault.contains(right));
+        assert!(missing("UPDATE on orders.amount_minor") && missing("INSERT on audit_log"), "{faults:?}");
         make_and_pay_an_order(on).await;
+        make_and_amend_an_order(on).await;
 
         let api = on.store("grantonce_api", Profile::Requests);
         let buyer = AccountId::new("buyer").unwrap();
@@ -195,6 +227,7 @@ async fn each_role_has_what_it_needs() {
             "SELECT * FROM account_balances",
             "SELECT * FROM credit_grants",
             "SELECT * FROM credit_adjustments",
+            "SELECT * FROM audit_log",
         ] {
             assert_eq!(refusal(&mut reporting, allowed).await, None, "{allowed}");
         }
@@ -208,12 +241,12 @@ async fn no_role_has_more() {
         make_and_pay_an_order(on).await;
         // What was handed out by hand goes with the next run of the script.
         let by_hand =
-            format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO grantonce_worker_{0}, grantonce_api_{0}", on.ending);
+            format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO grantonce_worker_{0}, grantonce_api_{0}, grantonce_operator_{0}", on.ending);
         run(&mut on.as_administrator().await, &by_hand).await.unwrap();
         on.run_script().await;
 
         const GRANT: &str = "INSERT INTO credit_grants VALUES (gen_random_uuid(), 'me', 1, 'm', now())";
-        let rows: [(&str, &[&str]); 5] = [
+        let rows: [(&str, &[&str]); 6] = [
             (
                 "grantonce_worker",
                 &[
@@ -229,6 +262,7 @@ async fn no_role_has_more() {
                     "UPDATE inbox SET message_id = 'x'",
                     "DELETE FROM inbox",
                     "DELETE FROM inbox_other",
+                    "INSERT INTO audit_log (at, actor, is_self_declared, action, subject) VALUES (now(), 'a', true, 'b', 'c')",
                     "UPDATE payments SET payment_id = 'x'",
                     "DELETE FROM payments",
                     "INSERT INTO orders SELECT * FROM orders",
@@ -250,6 +284,28 @@ async fn no_role_has_more() {
                     "UPDATE idempotency_keys SET key = 'x'",
                     "SELECT * FROM inbox",
                     "SELECT inbox_maintain('2026-01-01', 1)",
+                    "CREATE TEMP TABLE orders (n int)",
+                ],
+            ),
+            (
+                "grantonce_operator",
+                &[
+                    GRANT,
+                    "INSERT INTO credit_adjustments VALUES (gen_random_uuid(), 1, 'me', 1, 'r', 'm', now())",
+                    "UPDATE orders SET is_granted = true",
+                    "UPDATE orders SET credits = 1000000",
+                    "UPDATE orders SET account_id = 'me'",
+                    "UPDATE orders SET facts = '{}'",
+                    "UPDATE orders SET amount_minor = 1", // one is granted
+                    "INSERT INTO orders SELECT * FROM orders",
+                    "DELETE FROM orders",
+                    "SELECT metadata FROM orders",
+                    "SELECT * FROM payments",
+                    "SELECT * FROM inbox",
+                    "UPDATE audit_log SET reason = 'x'",
+                    "DELETE FROM audit_log",
+                    "TRUNCATE audit_log",
+                    "ALTER TABLE audit_log DISABLE TRIGGER append_only",
                     "CREATE TEMP TABLE orders (n int)",
                 ],
             ),
@@ -276,6 +332,9 @@ async fn no_role_has_more() {
                     "DELETE FROM credit_grants",
                     "TRUNCATE credit_grants",
                     "DELETE FROM credit_adjustments",
+                    "DELETE FROM audit_log",
+                    "TRUNCATE audit_log",
+                    "UPDATE orders SET amount_minor = 1",
                 ],
             ),
         ];
@@ -294,8 +353,10 @@ async fn no_role_has_more() {
 #[tokio::test]
 async fn it_is_rights_and_not_the_trigger_alone_that_guard_the_ledger() {
     on_a_deployment(async |on| {
-        for role in ["grantonce_worker", "grantonce_api", "grantonce_verify", "grantonce_reporting"] {
-            for table in ["credit_grants", "credit_adjustments"] {
+        for role in
+            ["grantonce_worker", "grantonce_api", "grantonce_operator", "grantonce_verify", "grantonce_reporting"]
+        {
+            for table in ["credit_grants", "credit_adjustments", "audit_log"] {
                 let may_change: bool =
                     sqlx::query_scalar("SELECT has_table_privilege($1, $2, 'UPDATE, DELETE, TRUNCATE')")
                         .bind(format!("{role}_{}", on.ending))

@@ -1,11 +1,11 @@
 //! Batches that get into each other's way.
 
-use super::{apply, batches, dollars};
+use super::{apply, batches, dollars, unpaid};
 use crate::support::{OrderSpec, World, captured, event_for};
 use futures_util::future::join_all;
 use grantonce::domain::{
-    AccountId, CaptureState, DisputePolicy, FactId, Order, OrderId, OrderStatus, PaymentEvent, PaymentFacts, PaymentId,
-    PaymentStatus, Posting, Provider, Reason, RefundState, settle,
+    CaptureState, DisputePolicy, FactId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Posting, Reason, RefundState,
+    settle,
 };
 use grantonce::store::{Outcome, Store};
 use std::collections::HashMap;
@@ -126,19 +126,7 @@ fn facts(payment: &str) -> Vec<PaymentEvent> {
 
 /// What the facts amount to, computed without any database.
 fn computed(id: OrderId, events: &[PaymentEvent]) -> Posting {
-    let mut order = Order {
-        id,
-        account_id: AccountId::new("acc").unwrap(),
-        credits: 100,
-        price: dollars(1000),
-        provider: Provider::new("stripe").unwrap(),
-        provider_account: None,
-        status: OrderStatus::AwaitingPayment,
-        is_granted: false,
-        credits_posted: 0,
-        revision: 0,
-        facts: PaymentFacts::default(),
-    };
+    let mut order = unpaid(id, 100, dollars(1000));
     for event in events {
         order.facts.join(event, order.price);
     }

@@ -1,0 +1,164 @@
+//! `orders`: what people do to single orders.
+
+use super::{Exit, RunError, check, print};
+use crate::cli::{ACTOR_BYTES_MAX, AmendArgs, OrdersCommand};
+use crate::clock::Clock;
+use crate::config::OrdersConfig;
+use crate::domain::{Money, tidy};
+use crate::store::{Actor, Amended, Amendment, Profile, Store};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long one transaction may take before its outcome counts as unknown.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// After an amendment, where a refused message brings the grant.
+const REPLAY: &str = "replay the messages that were refused: the worker grants";
+
+/// After an amendment, where no message was refused that could be replayed.
+const GRANT_IS_DUE: &str = "what is known of its payment pays this price already, but only a message brings a grant: \
+                            replay a dead letter of this payment, or wait for the next new message about it. Copies of \
+                            messages that were applied bring nothing. If none is to come, publish one that repeats a \
+                            known capture, under a message_id of its own";
+
+/// Runs one of them.
+pub(super) async fn run(command: OrdersCommand, config: OrdersConfig) -> Result<Exit, RunError> {
+    match command {
+        OrdersCommand::Amend(args) => amend(args, config).await,
+    }
+}
+
+async fn amend(args: AmendArgs, config: OrdersConfig) -> Result<Exit, RunError> {
+    let price = Money::new(args.amount_minor, args.currency)
+        .map_err(|error| RunError::configuration("this is no price", error))?;
+    let failed = |error| RunError::of_store("cannot amend the order", error);
+    let store = Store::new(&check::settings(config.database.url, Profile::Requests, DEADLINE)).map_err(failed)?;
+    let amendment = Amendment {
+        order_id: args.id,
+        price,
+        dispute_policy: config.dispute_policy,
+        by: actor(args.by),
+        reason: args.reason,
+        now: Clock::system().now(),
+    };
+    let amended = store.amend_order(amendment).await.map_err(failed)?;
+    let Told { exit, text, mut object } = tell(price, &amended);
+    if args.json {
+        if let Value::Object(fields) = &mut object {
+            fields.insert("order_id".to_owned(), json!(args.id));
+        }
+        print(&format!("{object}\n"));
+    } else {
+        print(&format!("order {}: {text}\n", args.id));
+    }
+    Ok(exit)
+}
+
+/// How an outcome is told.
+struct Told {
+    exit: Exit,
+    text: String,
+    object: Value,
+}
+
+fn tell(price: Money, amended: &Amended) -> Told {
+    match amended {
+        Amended::Written { before, version, repriced } => {
+            let next = if repriced.is_grant_due { GRANT_IS_DUE } else { REPLAY };
+            Told {
+                exit: Exit::Done,
+                text: format!("costs {price} now, before {before}; version {version}\nnext: {next}"),
+                object: json!({
+                    "outcome": "amended",
+                    "before": amount(*before),
+                    "after": amount(price),
+                    "status": repriced.status.name(),
+                    "version": version,
+                    "is_grant_due": repriced.is_grant_due,
+                    "next": next,
+                }),
+            }
+        }
+        Amended::Unchanged => Told {
+            exit: Exit::Done,
+            text: format!("costs {price} already; nothing was changed"),
+            object: json!({ "outcome": "unchanged", "after": amount(price) }),
+        },
+        Amended::OrderUnknown => refused("order_unknown", "there is no such order"),
+        Amended::Refused(refusal) => refused(refusal.name(), &refusal.to_string()),
+    }
+}
+
+fn refused(reason: &str, detail: &str) -> Told {
+    Told {
+        exit: Exit::Fault,
+        text: format!("nothing was changed: {detail}"),
+        object: json!({ "outcome": "refused", "reason": reason, "detail": detail }),
+    }
+}
+
+fn amount(money: Money) -> Value {
+    json!({ "amount_minor": money.amount_minor(), "currency": money.currency() })
+}
+
+/// Who runs this: the name that was given, or the system's.
+fn actor(declared: Option<String>) -> Actor {
+    match declared {
+        Some(name) => Actor { name, is_self_declared: true },
+        None => Actor { name: system_user().unwrap_or_else(|| "unknown".to_owned()), is_self_declared: false },
+    }
+}
+
+/// The name of this process's user. Not from the environment, where anybody can set it.
+fn system_user() -> Option<String> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    name_of(rustix::process::getuid().as_raw(), &users)
+}
+
+/// The name of a user, from lines of the form `name:password:uid:…`.
+fn name_of(uid: u32, users: &str) -> Option<String> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let is_it = fields.nth(1)?.parse() == Ok(uid);
+        is_it.then(|| tidy(name, ACTOR_BYTES_MAX)).filter(|name| !name.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AmendmentRefusal, OrderStatus, Repriced};
+
+    #[test]
+    fn a_users_name_is_found_by_its_number() {
+        let users = "root:x:0:0:root:/:/bin/sh\nbroken\n:x:7:\nada:x:1000:1000:,,,:/:/bin/sh\n";
+        assert_eq!(name_of(1000, users).as_deref(), Some("ada"));
+        assert_eq!(name_of(0, users).as_deref(), Some("root"));
+        for unknown in [7, 1001] {
+            assert_eq!(name_of(unknown, users), None);
+        }
+    }
+
+    #[test]
+    fn every_outcome_has_its_exit_and_its_words() {
+        let money = |minor| Money::new(minor, "USD".parse().unwrap()).unwrap();
+        let written = |is_grant_due| Amended::Written {
+            before: money(2999),
+            version: 2,
+            repriced: Repriced { status: OrderStatus::AwaitingPayment, is_grant_due },
+        };
+        for (amended, exit, outcome, part) in [
+            (written(false), Exit::Done, "amended", "before 2999 USD"),
+            (written(false), Exit::Done, "amended", REPLAY),
+            (written(true), Exit::Done, "amended", GRANT_IS_DUE),
+            (Amended::Unchanged, Exit::Done, "unchanged", "already"),
+            (Amended::OrderUnknown, Exit::Fault, "refused", "no such order"),
+            (Amended::Refused(AmendmentRefusal::Granted), Exit::Fault, "refused", "granted already"),
+        ] {
+            let told = tell(money(1999), &amended);
+            assert_eq!((told.exit, &told.object["outcome"]), (exit, &json!(outcome)));
+            assert!(told.text.contains(part), "{}", told.text);
+        }
+    }
+}
