@@ -120,10 +120,8 @@ fn translate(verified: &Verified<'_>) -> Vec<Translation> {
     };
     // Not signed, so it decides nothing; but a webhook of the other environment that was given our key is a mistake that
     // somebody has to see.
-    let is_live = body.as_ref().and_then(|body| match body.get("live")? {
-        Value::String(text) => text.parse().ok(),
-        value => value.as_bool(),
-    });
+    let live = body.as_ref().and_then(|body| body.get("live"));
+    let is_live = live.and_then(|live| live.as_bool().or_else(|| live.as_str()?.parse().ok()));
     items
         .iter()
         .map(|item| {
@@ -153,10 +151,10 @@ fn message_id(verified: &Verified<'_>, item: &Object<'_>) -> Result<MessageId, O
 
 /// A text in JSON's clothes.
 fn success(item: &Object<'_>) -> Result<bool, Odd> {
-    match item.value("success") {
-        Some(Value::Bool(success)) => Ok(*success),
-        _ => item.text("success")?.parse().map_err(|_| item.odd("success", "must be true or false")),
+    if let Some(success) = item.value("success").and_then(Value::as_bool) {
+        return Ok(success);
     }
+    item.text("success")?.parse().map_err(|_| item.odd("success", "must be true or false"))
 }
 
 /// What an item says of its payment.

@@ -71,7 +71,7 @@ fn translate_with(items: &[Value], terms: Terms) -> Vec<Translation> {
 }
 
 fn said_with(item: Value, terms: Terms) -> PaymentEvent {
-    let translation = only(translate_with(&[item.clone()], terms));
+    let translation = only(translate_with(std::slice::from_ref(&item), terms));
     let Translation::Events(events) = translation.clone() else { panic!("{item}: {translation:?}") };
     let [event] = <[PaymentEvent; 1]>::try_from(events).unwrap();
     event
@@ -82,7 +82,7 @@ fn status(item: Value) -> PaymentStatus {
 }
 
 fn fault(item: Value) -> (String, String) {
-    let translation = only(translate_with(&[item.clone()], TERMS));
+    let translation = only(translate_with(std::slice::from_ref(&item), TERMS));
     let Translation::Untranslatable { message_id, livemode: None, detail } = translation.clone() else {
         panic!("{item}: {translation:?}")
     };
@@ -232,7 +232,7 @@ fn the_key_tells_test_from_live_and_not_the_body() {
                 Translation::Untranslatable { livemode: None, detail, .. } => {
                     assert!(livemode != deployed && detail.contains("GRANTONCE_LIVEMODE"), "{detail}");
                 }
-                said => panic!("{said:?}"),
+                Translation::Ignored { .. } | Translation::Untranslatable { .. } => panic!("{said:?}"),
             }
         }
     }
@@ -296,7 +296,7 @@ fn every_item_counts_and_has_to_be_signed() {
 fn a_signature_cannot_be_moved_to_another_parting_of_the_same_text() {
     // "PSP1::Shop:A:B:…" could be read as the account "Shop" with the reference "A:B", or as "Shop:A" with "B".
     let one = signed(item("AUTHORISATION", json!({"merchantReference": "A:B"})), ADYEN_KEY);
-    assert_eq!(verdict(&body(&[one.clone()])), Ok(()));
+    assert_eq!(verdict(&body(std::slice::from_ref(&one))), Ok(()));
     let mut moved = one;
     moved["merchantAccountCode"] = json!("Shop:A");
     moved["merchantReference"] = json!("B");
