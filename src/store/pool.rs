@@ -109,7 +109,7 @@ impl Store {
         let options = PgPoolOptions::new()
             .max_connections(settings.connections_max)
             // Below the waiter's own deadline: a connection that does not come is no reason to give up on the others.
-            .acquire_timeout(CONNECT_DEADLINE.min(settings.deadline * 3 / 4))
+            .acquire_timeout(CONNECT_DEADLINE.min(settings.deadline / 2))
             // A connection that was waiting is asked whether it is still there by the statement itself: a failure is
             // an ordinary transient error, and one round trip less for every transaction.
             .test_before_acquire(false)
