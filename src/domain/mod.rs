@@ -4,6 +4,7 @@
 //! Nothing in here waits, reads a clock, or talks to anything. Every other room may use this one; it uses none.
 
 mod decide;
+pub mod dialect;
 mod facts;
 mod ids;
 mod money;
