@@ -110,6 +110,8 @@ impl Provider {
     pub const ADYEN: Self = Self(Cow::Borrowed("adyen"));
     /// Whoever holds a secret of our Standard Webhooks endpoint.
     pub const STANDARD: Self = Self(Cow::Borrowed("standard"));
+    /// PayPal.
+    pub const PAYPAL: Self = Self(Cow::Borrowed("paypal"));
 
     /// Longest name, in bytes.
     pub const BYTES_MAX: usize = 32;

@@ -5,6 +5,7 @@
 
 mod amend;
 mod decide;
+pub mod dialect;
 mod facts;
 mod ids;
 mod money;

@@ -26,6 +26,16 @@ pub enum MoneyError {
         /// The currency.
         currency: Currency,
     },
+    /// An amount that a provider who counts fewer decimals has no words for.
+    #[error("{amount_minor} {currency} minor units are no whole number with {decimals} decimals")]
+    Finer {
+        /// The amount, in ISO 4217 minor units.
+        amount_minor: i64,
+        /// How many decimals the provider counts for this currency.
+        decimals: u8,
+        /// The currency.
+        currency: Currency,
+    },
 }
 
 /// An ISO 4217 currency that is in use.
@@ -107,6 +117,17 @@ impl<'de> Deserialize<'de> for Currency {
     }
 }
 
+/// The same amount with another number of decimals; none where it is no whole number then.
+fn rescale(amount: i64, from_decimals: u8, to_decimals: u8) -> Result<Option<i64>, MoneyError> {
+    let factor =
+        10_i64.checked_pow(u32::from(from_decimals.abs_diff(to_decimals))).ok_or(MoneyError::OutOfRange(amount))?;
+    if from_decimals <= to_decimals {
+        amount.checked_mul(factor).map(Some).ok_or(MoneyError::OutOfRange(amount))
+    } else {
+        Ok((amount % factor == 0).then_some(amount / factor))
+    }
+}
+
 /// An amount of money: 0 to 10^15 ISO 4217 minor units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash)]
 pub struct Money {
@@ -126,18 +147,22 @@ impl Money {
 
     /// Converts an amount counted with `given_decimals` decimals into ISO 4217 minor units, exactly or not at all.
     pub fn from_units(amount: i64, given_decimals: u8, currency: Currency) -> Result<Self, MoneyError> {
-        let iso_decimals = currency.decimals();
-        let scale = |by: u8| 10_i64.checked_pow(u32::from(by)).ok_or(MoneyError::OutOfRange(amount));
-        let amount_minor = if given_decimals <= iso_decimals {
-            amount.checked_mul(scale(iso_decimals - given_decimals)?).ok_or(MoneyError::OutOfRange(amount))?
-        } else {
-            let divisor = scale(given_decimals - iso_decimals)?;
-            if amount % divisor != 0 {
-                return Err(MoneyError::NotExact { amount, given_decimals, currency });
-            }
-            amount / divisor
-        };
+        let amount_minor = rescale(amount, given_decimals, currency.decimals())?.ok_or(MoneyError::NotExact {
+            amount,
+            given_decimals,
+            currency,
+        })?;
         Self::new(amount_minor, currency)
+    }
+
+    /// The amount counted with `decimals` decimals, exactly or not at all: the way back from [`Money::from_units`].
+    pub fn to_units(self, decimals: u8) -> Result<i64, MoneyError> {
+        let Self { amount_minor, currency } = self;
+        rescale(amount_minor, currency.decimals(), decimals)?.ok_or(MoneyError::Finer {
+            amount_minor,
+            decimals,
+            currency,
+        })
     }
 
     /// ISO 4217 minor units.
@@ -194,5 +219,16 @@ mod tests {
         assert_eq!(minor(1999, 2, "USD"), Ok(1999));
         assert!(matches!(minor(i64::MAX, 0, "USD"), Err(MoneyError::OutOfRange(_))));
         assert!(matches!(minor(1, 255, "USD"), Err(MoneyError::OutOfRange(_))));
+    }
+
+    #[test]
+    fn the_way_back_is_exact_or_refused() {
+        let units =
+            |amount, decimals, code| Money::new(amount, currency(code)).and_then(|money| money.to_units(decimals));
+        assert_eq!(units(5, 2, "ISK"), Ok(500));
+        assert_eq!(units(500, 0, "MGA"), Ok(5));
+        assert!(matches!(units(550, 0, "MGA"), Err(MoneyError::Finer { decimals: 0, .. })));
+        assert_eq!(units(1999, 2, "USD"), Ok(1999));
+        assert!(matches!(units(AMOUNT_MINOR_MAX, 8, "USD"), Err(MoneyError::OutOfRange(_))));
     }
 }

@@ -1,17 +1,14 @@
 //! Stripe: its signature, and what its snapshot events say of a payment.
 //!
-//! Rules from <https://docs.stripe.com/webhooks>, <https://docs.stripe.com/api/events/types> and
-//! <https://docs.stripe.com/currencies>.
+//! Rules from <https://docs.stripe.com/webhooks> and <https://docs.stripe.com/api/events/types>; what its words mean
+//! stands in `domain::dialect::stripe`.
 
 use super::json::{Object, Odd};
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
 use super::{Door, KeyFault, Rejection, Translation, Unverified, Verified};
-use crate::domain::{
-    CaptureState, Currency, DisputeState, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider,
-    ProviderAccount, RefundState,
-};
+use crate::domain::dialect::stripe::{self as words, captured, failed, order_id, reference, time};
+use crate::domain::{MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount};
 use serde_json::Value;
-use time::OffsetDateTime;
 
 pub(super) static DOOR: Door = Door { provider: Provider::STRIPE, key, verify, translate };
 
@@ -96,8 +93,6 @@ fn read(event: &Object<'_>, message_id: Result<&MessageId, &Odd>) -> Result<Tran
         Meaning::Foreign => return Ok(Translation::ignored(kind)),
         Meaning::Nothing(why) => return Ok(Translation::ignored(&format!("{kind} ({why})"))),
     };
-    let created = event.integer("created")?;
-    let occurred_at = (created >= 0).then(|| OffsetDateTime::from_unix_timestamp(created).ok()).flatten();
     Ok(Translation::Events(vec![PaymentEvent {
         provider: DOOR.provider.clone(),
         message_id: message_id.map_err(Odd::clone)?.clone(),
@@ -106,7 +101,7 @@ fn read(event: &Object<'_>, message_id: Result<&MessageId, &Odd>) -> Result<Tran
         provider_account: account(event)?,
         order_id: said.order_id,
         status: said.status,
-        occurred_at: occurred_at.ok_or_else(|| event.odd("created", "must be a time in seconds since 1970"))?,
+        occurred_at: time(event, "created")?,
         livemode: event.flag("livemode")?,
     }]))
 }
@@ -207,36 +202,19 @@ fn checkout_session(kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
 /// Fires on partial refunds, too; `amount_refunded` is the sum so far.
 fn charge_refunded(event: &Object<'_>) -> Result<Said, Odd> {
     let charge = snapshot(event, "charge")?;
-    let status = PaymentStatus::RefundedTotal { money: money(&charge, "amount_refunded")? };
+    let status = words::refunded_total(&charge)?;
     of_charge(&charge, charge.parsed("id").map(Some)?, status)
 }
 
 fn refund(event: &Object<'_>) -> Result<Said, Odd> {
     let refund = snapshot(event, "refund")?;
-    let state = match refund.text("status")? {
-        "pending" | "requires_action" => RefundState::Pending,
-        "succeeded" => RefundState::Succeeded,
-        "failed" | "canceled" => RefundState::Failed,
-        _ => return Err(refund.odd("status", "must be pending, requires_action, succeeded, failed or canceled")),
-    };
-    let status = PaymentStatus::Refund { refund_id: refund.parsed("id")?, state, money: money(&refund, "amount")? };
+    let status = words::refund(&refund)?;
     of_charge(&refund, reference(&refund, "charge")?, status)
 }
 
 fn dispute(event: &Object<'_>) -> Result<Said, Odd> {
     let dispute = snapshot(event, "dispute")?;
-    let state = match dispute.text("status")? {
-        // `prevented`: stopped before it became a dispute.
-        "won" | "prevented" => DisputeState::Won,
-        // Of old API versions: the money went back as a refund, which is reported by itself and must not count twice.
-        "charge_refunded" => DisputeState::Won,
-        "lost" => DisputeState::Lost,
-        warning if warning.starts_with("warning_") => DisputeState::Inquiry,
-        // `needs_response`, `under_review`, and what Stripe may add: the money is not ours until it says so.
-        _ => DisputeState::Open,
-    };
-    let money = money(&dispute, "amount")?;
-    let status = PaymentStatus::Dispute { dispute_id: dispute.parsed("id")?, state, round: 1, money };
+    let status = words::dispute(&dispute)?;
     of_charge(&dispute, reference(&dispute, "charge")?, status)
 }
 
@@ -249,53 +227,6 @@ fn of_charge(object: &Object<'_>, charge: Option<PaymentId>, status: PaymentStat
         (None, None) => return Err(object.odd("payment_intent", "is missing, and so is charge")),
     };
     Ok(Said { payment_id, related_ids, order_id: None, status })
-}
-
-/// The id of another object, where there is one: as such, or within the object where that was expanded.
-fn reference(object: &Object<'_>, field: &str) -> Result<Option<PaymentId>, Odd> {
-    let Some(value) = object.value(field) else { return Ok(None) };
-    let id = value.as_str().or_else(|| value.get("id")?.as_str());
-    let id = id.ok_or_else(|| object.odd(field, "must be an id"))?;
-    id.parse().map(Some).map_err(|fault| object.odd(field, fault))
-}
-
-/// Ours, where `metadata.order_id` is one: only an API key can set metadata. `client_reference_id` does not count, which
-/// a buyer can set in the address of a payment link.
-fn order_id(object: &Object<'_>) -> Option<OrderId> {
-    object.value("metadata")?.get("order_id")?.as_str()?.parse().ok()
-}
-
-/// The whole sum received so far.
-fn captured(object: &Object<'_>, amount: &str) -> Result<PaymentStatus, Odd> {
-    Ok(PaymentStatus::Captured { money: money(object, amount)?, capture_id: None, state: CaptureState::Succeeded })
-}
-
-/// Stripe's words for the buyer, else its error code. Never its `decline_code`: "stolen_card" and the like must not be
-/// shown to the buyer (<https://docs.stripe.com/declines/codes>), and this reason is.
-fn failed(intent: &Object<'_>) -> PaymentStatus {
-    let word = |field| intent.value("last_payment_error")?.get(field)?.as_str();
-    PaymentStatus::failed(word("message").or_else(|| word("code")).unwrap_or("the payment failed"))
-}
-
-fn money(object: &Object<'_>, amount: &str) -> Result<Money, Odd> {
-    let units = object.integer(amount)?;
-    let code = object.text("currency")?.to_ascii_uppercase();
-    let currency = Currency::new(&code).map_err(|fault| object.odd("currency", fault))?;
-    let decimals =
-        decimals(currency).ok_or_else(|| object.odd("currency", "is one whose unit at Stripe is unknown"))?;
-    Money::from_units(units, decimals, currency).map_err(|fault| object.odd(amount, fault))
-}
-
-/// How many decimals Stripe counts. Not ISO 4217's: MGA has none there, and ISK and UGX keep two, always zero, as they
-/// had before they lost them. None where Stripe's page says nothing and ISO's number is not the usual one.
-fn decimals(currency: Currency) -> Option<u8> {
-    match currency.as_str() {
-        "BIF" | "CLP" | "DJF" | "GNF" | "JPY" | "KMF" | "KRW" | "MGA" | "PYG" | "RWF" | "VND" | "VUV" | "XAF"
-        | "XOF" | "XPF" => Some(0),
-        "BHD" | "JOD" | "KWD" | "OMR" | "TND" => Some(3),
-        "ISK" | "UGX" => Some(2),
-        _ => Some(2).filter(|two| currency.decimals() == *two),
-    }
 }
 
 #[cfg(test)]

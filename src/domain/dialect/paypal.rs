@@ -1,0 +1,100 @@
+//! PayPal's words.
+//!
+//! Rules from <https://developer.paypal.com/docs/api/orders/v2/> and
+//! <https://developer.paypal.com/api/rest/reference/currency-codes/>.
+
+use super::json::{Object, Odd};
+use crate::domain::{CaptureState, Currency, FactId, Money, MoneyError, OrderId, PaymentStatus, RefundState};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Most digits of an amount: more than any amount that we take, and they fit an `i64`.
+const AMOUNT_DIGITS_MAX: usize = 18;
+
+/// What one capture says. A partly refunded one stands; its refunds are told by themselves.
+pub fn capture(capture: &Object<'_>) -> Result<Vec<PaymentStatus>, Odd> {
+    let capture_id: FactId = capture.parsed("id")?;
+    let fact = |state| -> Result<PaymentStatus, Odd> {
+        Ok(PaymentStatus::Captured { money: amount(capture)?, capture_id: Some(capture_id.clone()), state })
+    };
+    match capture.text("status")? {
+        "COMPLETED" | "PARTIALLY_REFUNDED" | "REFUNDED" => Ok(vec![fact(CaptureState::Succeeded)?]),
+        "PENDING" => Ok(vec![PaymentStatus::Pending]),
+        "DECLINED" => Ok(vec![fact(CaptureState::Failed)?, PaymentStatus::failed("the payment was declined")]),
+        "FAILED" => Ok(vec![fact(CaptureState::Failed)?, PaymentStatus::failed("the payment failed")]),
+        _ => {
+            let fault = "must be COMPLETED, PARTIALLY_REFUNDED, REFUNDED, PENDING, DECLINED or FAILED";
+            Err(capture.odd("status", fault))
+        }
+    }
+}
+
+/// One refund.
+pub fn refund(refund: &Object<'_>) -> Result<PaymentStatus, Odd> {
+    let state = match refund.text("status")? {
+        "PENDING" => RefundState::Pending,
+        "COMPLETED" => RefundState::Succeeded,
+        "FAILED" | "CANCELLED" => RefundState::Failed,
+        _ => return Err(refund.odd("status", "must be PENDING, COMPLETED, FAILED or CANCELLED")),
+    };
+    Ok(PaymentStatus::Refund { refund_id: refund.parsed("id")?, state, money: amount(refund)? })
+}
+
+/// Ours, where `custom_id` is one.
+pub fn order_id(object: &Object<'_>) -> Option<OrderId> {
+    object.value("custom_id")?.as_str()?.parse().ok()
+}
+
+/// A time; none where it is missing.
+pub fn time(object: &Object<'_>, field: &str) -> Result<Option<OffsetDateTime>, Odd> {
+    if object.value(field).is_none() {
+        return Ok(None);
+    }
+    let time = OffsetDateTime::parse(object.text(field)?, &Rfc3339);
+    time.map(Some).map_err(|_| object.odd(field, "must be a date and time, as in RFC 3339"))
+}
+
+/// The object's `amount`: a currency and a decimal number as a text.
+pub fn amount(object: &Object<'_>) -> Result<Money, Odd> {
+    let amount = object.object("amount", "amount")?;
+    let currency: Currency = amount.parsed("currency_code")?;
+    let (units, decimals) =
+        decimal(amount.text("value")?).ok_or_else(|| amount.odd("value", "must be a decimal number, as in 10.99"))?;
+    Money::from_units(units, decimals, currency).map_err(|fault| amount.odd("value", fault))
+}
+
+/// `10.99` is 1099 with 2 decimals.
+fn decimal(text: &str) -> Option<(i64, u8)> {
+    let (whole, part) = match text.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (text, ""),
+    };
+    let digits = [whole, part].concat();
+    let is_number =
+        !whole.is_empty() && digits.len() <= AMOUNT_DIGITS_MAX && digits.bytes().all(|b| b.is_ascii_digit());
+    if !is_number {
+        return None;
+    }
+    Some((digits.parse().ok()?, u8::try_from(part.len()).ok()?))
+}
+
+/// The amount as PayPal wants it written.
+pub fn amount_text(money: Money) -> Result<String, MoneyError> {
+    let decimals = decimals(money.currency());
+    let units = money.to_units(decimals)?;
+    let scale = 10_i64.checked_pow(u32::from(decimals)).ok_or(MoneyError::OutOfRange(units))?;
+    Ok(match decimals {
+        0 => units.to_string(),
+        _ => format!("{}.{:0width$}", units / scale, units % scale, width = usize::from(decimals)),
+    })
+}
+
+/// How many decimals PayPal takes: HUF and TWD have two in ISO 4217 and none there.
+fn decimals(currency: Currency) -> u8 {
+    match currency.as_str() {
+        "HUF" | "JPY" | "TWD" => 0,
+        "TND" => 3,
+        _ => currency.decimals(),
+    }
+}

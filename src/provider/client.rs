@@ -1,0 +1,288 @@
+//! One request and its answer, over HTTPS, each bounded: in time, in size, and to the one address that was configured.
+//!
+//! No redirect is followed: a payment is asked for where it was meant to be, and the key goes nowhere else.
+
+use super::{BuildError, CallError};
+use crate::telemetry::causes;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a connection that nobody uses is kept. Shorter than providers keep theirs, so that a call rarely meets one
+/// that has just been closed.
+const IDLE_MAX: Duration = Duration::from_secs(20);
+
+/// Longest key of a call. PayPal takes no more.
+const KEY_BYTES_MAX: usize = 108;
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    /// From the first byte sent, or the wait for a connection, to the last one read.
+    pub(super) whole: Duration,
+    /// Until there is a connection, before TLS.
+    pub(super) connect: Duration,
+}
+
+/// A provider's API.
+#[derive(Debug)]
+pub(super) struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    base: String,
+    host: String,
+    deadlines: Deadlines,
+}
+
+/// A request, without what proves who we are.
+#[derive(Debug)]
+pub(super) struct Call {
+    method: Method,
+    /// From the base on, with the query.
+    path: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+/// What proves who we are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Auth<'a> {
+    Bearer(&'a SecretString),
+    Basic { user: &'a str, password: &'a SecretString },
+}
+
+/// An answer, whole. Of one that is no success, the body has our secret no more, if it was ever there.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Http {
+    /// `base` is `https://host[:port][/path]`; `http` will do on loopback only.
+    pub(super) fn new(provider: &'static str, base: &str, deadlines: Deadlines) -> Result<Self, BuildError> {
+        let bad = |fault| BuildError::BadBase { provider, fault };
+        let base = base.trim_end_matches('/');
+        let uri: Uri = base.parse().map_err(|_| bad("is no address"))?;
+        let authority = uri.authority().ok_or(bad("names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad("must not have a user or password in it"));
+        }
+        if uri.query().is_some() {
+            return Err(bad("must not have a query"));
+        }
+        let is_https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") if is_loopback(authority.host()) => false,
+            Some("http") => return Err(bad("must begin with https://; http:// will do for loopback only")),
+            _ => return Err(bad("must begin with https://")),
+        };
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(deadlines.connect));
+        http.set_nodelay(true);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls(is_https)?);
+        // A base with https never meets the plain half: no redirect is followed.
+        let connector = connector.https_or_http().enable_http1().wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_MAX)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Ok(Self { client, base: base.to_owned(), host: authority.host().to_ascii_lowercase(), deadlines })
+    }
+
+    /// The host it talks to, in small letters.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// How long a call may take.
+    pub(super) fn deadlines(&self) -> Deadlines {
+        self.deadlines
+    }
+
+    /// Sends it once. An answer of any status but a redirect is an answer.
+    pub(super) async fn send(&self, call: &Call, auth: Auth<'_>) -> Result<Answer, CallError> {
+        let request = self.request(call, auth)?;
+        let whole = self.deadlines.whole;
+        let late = || CallError::unavailable(&format!("no answer within {} ms", whole.as_millis()), None);
+        let mut answer = tokio::time::timeout(whole, self.exchange(request)).await.map_err(|_| late())??;
+        if answer.status.is_redirection() {
+            let detail = format!("{}: a redirect is not followed; see that the base address is right", answer.status);
+            return Err(CallError::odd(&detail));
+        }
+        if !answer.status.is_success() {
+            answer.body = auth.without_secret(&answer.body);
+        }
+        Ok(answer)
+    }
+
+    fn request(&self, call: &Call, auth: Auth<'_>) -> Result<Request<Full<Bytes>>, CallError> {
+        let mut request = Request::builder()
+            .method(&call.method)
+            .uri(format!("{}{}", self.base, call.path))
+            .header(USER_AGENT, concat!("grantonce/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, "application/json")
+            .header(AUTHORIZATION, auth.header()?);
+        for (name, value) in &call.headers {
+            request = request.header(name, value);
+        }
+        // What goes into a path was looked at before.
+        request.body(Full::new(call.body.clone())).map_err(|_| CallError::Unsupported)
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
+        let unavailable = |what: &str, error: &(dyn std::error::Error + 'static)| {
+            CallError::unavailable(&format!("{what}: {}", causes(error)), None)
+        };
+        let answer = self.client.request(request).await.map_err(|error| unavailable("no answer", &error))?;
+        let (head, body) = answer.into_parts();
+        let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(CallError::odd(&format!("{}: longer than {ANSWER_BYTES_MAX} bytes", head.status)));
+            }
+            Err(error) => return Err(unavailable("the answer broke off", &*error)),
+        };
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+impl Call {
+    /// `path` begins with a slash, and holds nothing that was not written here or passed [`is_plain`].
+    pub(super) fn get(path: String) -> Self {
+        Self { method: Method::GET, path, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// See [`Call::get`].
+    pub(super) fn post(path: String, media_type: &'static str, body: String) -> Self {
+        let headers = vec![(http::header::CONTENT_TYPE, HeaderValue::from_static(media_type))];
+        Self { method: Method::POST, path, headers, body: body.into() }
+    }
+
+    /// With a header more.
+    pub(super) fn with(mut self, name: &'static str, value: HeaderValue) -> Self {
+        self.headers.push((HeaderName::from_static(name), value));
+        self
+    }
+
+    /// Under a key: the same call under the same key is done once.
+    pub(super) fn under(self, header: &'static str, key: &str) -> Result<Self, CallError> {
+        let is_good = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+        let value = HeaderValue::from_str(key).ok().filter(|_| is_good).ok_or(CallError::Unsupported)?;
+        Ok(self.with(header, value))
+    }
+}
+
+/// Whether a provider's id can stand in a path or a query as it is. Those of real providers can.
+pub(super) fn is_plain(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+impl Auth<'_> {
+    fn header(&self) -> Result<HeaderValue, CallError> {
+        let text = match self {
+            Self::Bearer(token) => format!("Bearer {}", token.expose_secret()),
+            Self::Basic { .. } => format!("Basic {}", self.encoded()),
+        };
+        let mut value = HeaderValue::try_from(text).map_err(|_| CallError::Unsupported)?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// The secret as it is sent.
+    fn encoded(&self) -> String {
+        match self {
+            Self::Bearer(token) => token.expose_secret().to_owned(),
+            Self::Basic { user, password } => BASE64_STANDARD.encode(format!("{user}:{}", password.expose_secret())),
+        }
+    }
+
+    /// Whatever a server throws back at us ends up in an error's words: our secret must not be in there.
+    fn without_secret(&self, body: &Bytes) -> Bytes {
+        let mut text = String::from_utf8_lossy(body).into_owned();
+        let plain = match self {
+            Self::Bearer(token) => token.expose_secret(),
+            Self::Basic { password, .. } => password.expose_secret(),
+        };
+        for secret in [plain, &self.encoded()] {
+            if !secret.is_empty() {
+                text = text.replace(secret, "***");
+            }
+        }
+        text.into()
+    }
+}
+
+impl Answer {
+    /// The body, which must be JSON.
+    pub(super) fn json(&self) -> Result<Value, CallError> {
+        serde_json::from_slice(&self.body).map_err(|_| CallError::odd(&format!("{}: not JSON", self.status)))
+    }
+
+    /// Whether the header says `true`.
+    pub(super) fn has_flag(&self, header: &str) -> bool {
+        self.headers.get(header).is_some_and(|value| value == "true")
+    }
+
+    /// What an answer means that is no success, where the provider has no words of its own for it.
+    pub(super) fn fault(&self, said: &str) -> CallError {
+        let detail = format!("{}{}{said}", self.status, if said.is_empty() { "" } else { ": " });
+        match self.status {
+            // Too long under way; another call under the same key is under way; too many.
+            StatusCode::REQUEST_TIMEOUT
+            | StatusCode::CONFLICT
+            | StatusCode::TOO_EARLY
+            | StatusCode::TOO_MANY_REQUESTS => CallError::unavailable(&detail, self.retry_after()),
+            status if status.is_server_error() => CallError::unavailable(&detail, self.retry_after()),
+            status if status.is_client_error() => CallError::refused(status.as_u16(), &detail),
+            _ => CallError::odd(&detail),
+        }
+    }
+
+    /// In seconds only: a date would need a clock, and providers give none.
+    fn retry_after(&self) -> Option<Duration> {
+        let seconds: u32 = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds.into()))
+    }
+}
+
+/// Whom we trust: those the system trusts. Where nothing goes over TLS, nobody.
+fn tls(is_needed: bool) -> Result<rustls::ClientConfig, BuildError> {
+    let mut roots = rustls::RootCertStore::empty();
+    if is_needed {
+        // Single files that cannot be read are no reason to refuse the others.
+        let (added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if added == 0 {
+            return Err(BuildError::NoRoots);
+        }
+    }
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(ring);
+    let config = config.with_safe_default_protocol_versions().map_err(BuildError::Tls)?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a credential can stand in a header.
+pub(super) fn is_credential(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
+}

@@ -1,0 +1,263 @@
+//! Outgoing calls to providers: create a payment, ask what became of it, capture it.
+//!
+//! A provider is one file (what to ask), and one file below it that reads the answers and asks nobody. Whatever goes
+//! wrong is a [`CallError`], which says what is known of the outcome.
+//!
+//! Bounds: an answer has 10 s and 1 MiB, a connection 3 s. What is transient is tried three times at most, and no try
+//! begins later than 8 s after the first. Asking twice for a payment under one key makes one payment.
+
+mod client;
+mod error;
+mod paypal;
+mod persist;
+mod stripe;
+
+pub use error::{BuildError, CallError};
+
+use crate::domain::{Money, OrderId, PaymentId, PaymentStatus, Provider};
+use crate::retry;
+use client::Deadlines;
+use paypal::Paypal;
+use persist::Patience;
+use secrecy::SecretString;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use stripe::Stripe;
+use time::OffsetDateTime;
+
+/// How to reach Stripe.
+#[derive(Debug, Clone)]
+pub struct StripeSettings {
+    /// Secret or restricted key.
+    pub key: SecretString,
+    /// `https://api.stripe.com`, or another address.
+    pub base: String,
+}
+
+/// How to reach PayPal.
+#[derive(Debug, Clone)]
+pub struct PaypalSettings {
+    /// Public half of the credentials.
+    pub client_id: String,
+    /// Secret half.
+    pub client_secret: SecretString,
+    /// `https://api-m.paypal.com`, or another address. Real money moves at PayPal's own alone, without `sandbox` in it.
+    pub base: String,
+}
+
+/// A payment to be made for an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPayment {
+    /// Where.
+    pub provider: Provider,
+    /// What it pays for; carried at the provider, where a buyer cannot change it.
+    pub order_id: OrderId,
+    /// What it costs.
+    pub price: Money,
+    /// Where PayPal sends the buyer back to, whether he agreed or not. Stripe is told by the page, when it confirms.
+    pub return_url: Option<String>,
+}
+
+/// A payment that was made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Created {
+    /// The provider's id (Stripe: `pi_…`; PayPal: the order's).
+    pub payment_id: PaymentId,
+    /// For the buyer's browser and nobody else (Stripe).
+    pub client_secret: Option<String>,
+    /// Where the buyer agrees to pay (PayPal).
+    pub approve_url: Option<String>,
+    /// Whether an earlier call under the same key had made it.
+    pub is_replay: bool,
+}
+
+/// What a provider says of a payment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The id under which the provider's messages name it; may be another than was asked for.
+    pub payment_id: PaymentId,
+    /// Further ids of the same payment, at most `RELATED_IDS_MAX`.
+    pub related_ids: Vec<PaymentId>,
+    /// Our order, where the payment carries its id.
+    pub order_id: Option<OrderId>,
+    /// Every fact that the provider tells, in the ids and meanings of its webhooks.
+    pub statuses: Vec<PaymentStatus>,
+    /// What can still become of it.
+    pub state: PaymentState,
+    /// When the latest of it happened, by the provider's clock: the same for as long as nothing new happens.
+    pub occurred_at: OffsetDateTime,
+    /// Whether it is about real money.
+    pub livemode: bool,
+    /// See [`Created::client_secret`].
+    pub client_secret: Option<String>,
+    /// See [`Created::approve_url`].
+    pub approve_url: Option<String>,
+}
+
+/// What can still become of a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PaymentState {
+    /// The buyer can pay it.
+    Payable,
+    /// PayPal: the buyer has agreed; it is to be captured.
+    Approved,
+    /// Under way: it waits for a bank, or for somebody to capture it.
+    Pending,
+    /// Money came in. Some or all of it may have gone back: the statuses tell.
+    Paid,
+    /// It can no longer be paid.
+    Over,
+}
+
+/// The providers that are set up.
+#[derive(Clone)]
+pub struct Providers {
+    stripe: Option<Arc<Stripe>>,
+    paypal: Option<Arc<Paypal>>,
+}
+
+/// How far calls go.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    deadlines: Deadlines,
+    patience: Patience,
+}
+
+impl Limits {
+    const USUAL: Self = Self {
+        deadlines: Deadlines { whole: Duration::from_secs(10), connect: Duration::from_secs(3) },
+        patience: Patience {
+            tries_max: 3,
+            last_try_after: Duration::from_secs(8),
+            pauses: retry::Limits {
+                initial: Duration::from_millis(250),
+                max: Duration::from_secs(2),
+                give_up_after: None,
+            },
+        },
+    };
+}
+
+enum Door<'a> {
+    Stripe(&'a Stripe),
+    Paypal(&'a Paypal),
+}
+
+impl Providers {
+    /// Sets up those that have settings. Asks nobody.
+    pub fn new(stripe: Option<StripeSettings>, paypal: Option<PaypalSettings>) -> Result<Self, BuildError> {
+        Self::with_limits(stripe, paypal, Limits::USUAL)
+    }
+
+    fn with_limits(
+        stripe: Option<StripeSettings>,
+        paypal: Option<PaypalSettings>,
+        limits: Limits,
+    ) -> Result<Self, BuildError> {
+        Ok(Self {
+            stripe: stripe.map(|settings| Stripe::new(settings, limits)).transpose()?.map(Arc::new),
+            paypal: paypal.map(|settings| Paypal::new(settings, limits)).transpose()?.map(Arc::new),
+        })
+    }
+
+    /// Whether payments can be created there.
+    pub fn can_create(&self, provider: &Provider) -> bool {
+        self.door(provider).is_ok()
+    }
+
+    /// Creates the payment of an order under an attempt's key. The same key again is the question what became of the
+    /// first call, for as long as the provider remembers it (Stripe: 24 hours at least; PayPal: 6).
+    pub async fn create(&self, payment: &NewPayment, key: &str) -> Result<Created, CallError> {
+        match self.door(&payment.provider)? {
+            Door::Stripe(stripe) => stripe.create(payment, key).await,
+            Door::Paypal(paypal) => paypal.create(payment, key).await,
+        }
+    }
+
+    /// What the provider says of a payment now; none where it knows no such payment. Stripe's checkout sessions and
+    /// charges, and PayPal's captures, lead to the payment that they belong to.
+    pub async fn fetch(&self, provider: &Provider, payment_id: &PaymentId) -> Result<Option<Found>, CallError> {
+        match self.door(provider)? {
+            Door::Stripe(stripe) => stripe.fetch(payment_id).await,
+            Door::Paypal(paypal) => paypal.fetch(payment_id).await,
+        }
+    }
+
+    /// Payments that carry this order's id and were made since then, give or take the clocks. All of them, or an error.
+    /// Not at PayPal, which has no such list.
+    pub async fn list_of_order(
+        &self,
+        provider: &Provider,
+        order_id: OrderId,
+        since: OffsetDateTime,
+    ) -> Result<Vec<Found>, CallError> {
+        match self.door(provider)? {
+            Door::Stripe(stripe) => stripe.list_of_order(order_id, since).await,
+            Door::Paypal(_) => Err(CallError::Unsupported),
+        }
+    }
+
+    /// PayPal only: captures a payment that the buyer has agreed to. Of all payments of one order at most one is ever
+    /// captured; for another it is [`CallError::KeyReused`].
+    pub async fn capture(
+        &self,
+        provider: &Provider,
+        payment_id: &PaymentId,
+        order_id: OrderId,
+    ) -> Result<Found, CallError> {
+        match self.door(provider)? {
+            Door::Stripe(_) => Err(CallError::Unsupported),
+            Door::Paypal(paypal) => paypal.capture(payment_id, order_id).await,
+        }
+    }
+
+    fn door(&self, provider: &Provider) -> Result<Door<'_>, CallError> {
+        let stripe = self.stripe.as_deref().filter(|_| *provider == Provider::STRIPE).map(Door::Stripe);
+        let paypal = self.paypal.as_deref().filter(|_| *provider == Provider::PAYPAL).map(Door::Paypal);
+        stripe.or(paypal).ok_or(CallError::Unsupported)
+    }
+}
+
+impl fmt::Debug for Providers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stripe, paypal) = (self.stripe.is_some(), self.paypal.is_some());
+        f.debug_struct("Providers").field("stripe", &stripe).field("paypal", &paypal).finish()
+    }
+}
+
+/// Shows that there is something, and not what: with it a payment can be looked at and confirmed.
+fn hidden(secret: Option<&String>) -> Option<&'static str> {
+    secret.map(|_| "***")
+}
+
+impl fmt::Debug for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { payment_id, client_secret, approve_url, is_replay } = self;
+        f.debug_struct("Created")
+            .field("payment_id", payment_id)
+            .field("client_secret", &hidden(client_secret.as_ref()))
+            .field("approve_url", &hidden(approve_url.as_ref()))
+            .field("is_replay", is_replay)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Found")
+            .field("payment_id", &self.payment_id)
+            .field("related_ids", &self.related_ids)
+            .field("order_id", &self.order_id)
+            .field("statuses", &self.statuses)
+            .field("state", &self.state)
+            .field("occurred_at", &self.occurred_at)
+            .field("livemode", &self.livemode)
+            .field("client_secret", &hidden(self.client_secret.as_ref()))
+            .field("approve_url", &hidden(self.approve_url.as_ref()))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! PayPal: orders, which the buyer approves and we capture.
+//!
+//! Rules from <https://developer.paypal.com/docs/api/orders/v2/>,
+//! <https://developer.paypal.com/api/rest/reference/idempotency/> and <https://developer.paypal.com/api/rest/responses/>.
+
+mod found;
+mod token;
+
+use super::client::{Answer, Auth, Call, Http, is_credential, is_plain};
+use super::persist::{Patience, persist};
+use super::{BuildError, CallError, Created, Found, Limits, NewPayment, PaypalSettings};
+use crate::domain::dialect::{Object, paypal as words};
+use crate::domain::{OrderId, PaymentId};
+use http::StatusCode;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use token::Tokens;
+
+const NAME: &str = "PayPal";
+
+const JSON: &str = "application/json";
+
+/// Carries the key. PayPal keeps it for six hours on orders.
+const KEY_HEADER: &str = "paypal-request-id";
+
+/// PayPal's API under one client id.
+#[derive(Debug)]
+pub(super) struct Paypal {
+    http: Http,
+    tokens: Tokens,
+    patience: Patience,
+}
+
+impl Paypal {
+    pub(super) fn new(settings: PaypalSettings, limits: Limits) -> Result<Self, BuildError> {
+        let PaypalSettings { client_id, client_secret, base } = settings;
+        // A colon would move the border between the two.
+        if !is_credential(&client_id) || client_id.contains(':') || !is_credential(client_secret.expose_secret()) {
+            return Err(BuildError::BadCredentials { provider: NAME });
+        }
+        let http = Http::new(NAME, &base, limits.deadlines)?;
+        Ok(Self { http, tokens: Tokens::new(client_id, client_secret), patience: limits.patience })
+    }
+
+    pub(super) async fn create(&self, payment: &NewPayment, key: &str) -> Result<Created, CallError> {
+        let value = words::amount_text(payment.price).map_err(|_| CallError::Unsupported)?;
+        let amount = json!({"currency_code": payment.price.currency().as_str(), "value": value});
+        let unit = json!({"custom_id": payment.order_id.to_string(), "amount": amount});
+        let mut body = json!({"intent": "CAPTURE", "purchase_units": [unit]});
+        if let (Some(url), Some(fields)) = (&payment.return_url, body.as_object_mut()) {
+            let context = json!({"return_url": url, "cancel_url": url, "user_action": "PAY_NOW",
+                "shipping_preference": "NO_SHIPPING"});
+            fields.insert("payment_source".to_owned(), json!({"paypal": {"experience_context": context}}));
+        }
+        let call = Call::post("/v2/checkout/orders".to_owned(), JSON, body.to_string()).under(KEY_HEADER, key)?;
+        let answer = self.ask(call, "creating a payment at PayPal").await?;
+        let body = judge(&answer)?.json()?;
+        let order = object(&body)?;
+        Ok(Created {
+            payment_id: order.parsed("id")?,
+            client_secret: None,
+            approve_url: found::approve_url(&order)?,
+            // An order that this call made is 201; one that an earlier call under the key had made is 200.
+            is_replay: answer.status == StatusCode::OK,
+        })
+    }
+
+    /// Hints name a payment by its order or by its capture.
+    pub(super) async fn fetch(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
+        if let Some(found) = self.order(id).await? {
+            return Ok(Some(found));
+        }
+        let Some(body) = self.one("/v2/payments/captures", id).await? else { return Ok(None) };
+        let capture = object(&body)?;
+        match found::order_of_capture(&capture)? {
+            Some(order_id) => self.order(&order_id).await,
+            None => Ok(Some(found::of_capture(&capture, self.is_live())?)),
+        }
+    }
+
+    pub(super) async fn capture(&self, id: &PaymentId, order_id: OrderId) -> Result<Found, CallError> {
+        if !is_plain(id.as_str()) {
+            return Err(CallError::Unsupported);
+        }
+        // The key is our order's: PayPal repeats to a second capture, of whichever payment, what became of the first.
+        let call = Call::post(format!("/v2/checkout/orders/{id}/capture"), JSON, "{}".to_owned());
+        let answer = self.ask(call.under(KEY_HEADER, &order_id.to_string())?, "capturing a payment at PayPal").await?;
+        if !has_issue(&answer, "ORDER_ALREADY_CAPTURED") {
+            let body = judge(&answer)?.json()?;
+            if object(&body)?.text("id")? != id.as_str() {
+                return Err(CallError::KeyReused);
+            }
+        }
+        // Asked anew, so that there is one way from PayPal's words to ours, whatever a repeated answer leaves out.
+        self.order(id).await?.ok_or_else(|| CallError::odd("the payment that was captured is unknown"))
+    }
+
+    async fn order(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
+        let Some(body) = self.one("/v2/checkout/orders", id).await? else { return Ok(None) };
+        Ok(Some(found::of_order(&object(&body)?, self.is_live())?))
+    }
+
+    /// One object; none where PayPal says that there is no such one.
+    async fn one(&self, path: &str, id: &PaymentId) -> Result<Option<Value>, CallError> {
+        if !is_plain(id.as_str()) {
+            return Ok(None);
+        }
+        let answer = self.ask(Call::get(format!("{path}/{id}")), "asking PayPal for a payment").await?;
+        // By the name, too: a 404 of a wrong base address is not PayPal's word.
+        if answer.status == StatusCode::NOT_FOUND && has_issue(&answer, "RESOURCE_NOT_FOUND") {
+            return Ok(None);
+        }
+        judge(&answer)?.json().map(Some)
+    }
+
+    /// The first answer that another try would not change. One that says no is an answer.
+    async fn ask(&self, call: Call, what: &'static str) -> Result<Answer, CallError> {
+        let call = &call;
+        let one_try = || async move {
+            let answer = self.authorized(call).await?;
+            match judge(&answer) {
+                Err(fault) if fault.is_transient() => Err(fault),
+                Ok(_) | Err(_) => Ok(answer),
+            }
+        };
+        persist(self.patience, what, one_try).await
+    }
+
+    /// Sends it with a token. One that is no longer taken is replaced, once: a 401 has done nothing.
+    async fn authorized(&self, call: &Call) -> Result<Answer, CallError> {
+        let token = self.tokens.current(&self.http).await?;
+        let answer = self.http.send(call, Auth::Bearer(&token.secret)).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let token = self.tokens.after(&token, &self.http).await?;
+        self.http.send(call, Auth::Bearer(&token.secret)).await
+    }
+
+    fn is_live(&self) -> bool {
+        is_live(self.http.host())
+    }
+}
+
+/// Whether real money moves there. PayPal says nothing of it in an answer: the address decides.
+pub(super) fn is_live(host: &str) -> bool {
+    host.ends_with(".paypal.com") && !host.contains("sandbox")
+}
+
+/// An answer that is a success, or what it means.
+fn judge(answer: &Answer) -> Result<&Answer, CallError> {
+    if answer.status.is_success() {
+        return Ok(answer);
+    }
+    if answer.status.is_client_error() && has_issue(answer, "DUPLICATE_REQUEST_ID") {
+        return Err(CallError::KeyReused);
+    }
+    let body = answer.json().unwrap_or_default();
+    let words = ["name", "error", "message", "error_description", "debug_id"];
+    let mut said: Vec<&str> = words.iter().filter_map(|field| body.get(field)?.as_str()).collect();
+    said.extend(issues(&body));
+    Err(answer.fault(&said.join(" ")))
+}
+
+/// Whether a refusal has this for its name, or for one of its issues.
+fn has_issue(answer: &Answer, issue: &str) -> bool {
+    let Some(body) = answer.json().ok().filter(|_| answer.status.is_client_error()) else { return false };
+    body.get("name").and_then(Value::as_str) == Some(issue) || issues(&body).any(|found| found == issue)
+}
+
+fn issues(body: &Value) -> impl Iterator<Item = &str> {
+    let details = body.get("details").and_then(Value::as_array).into_iter().flatten();
+    details.filter_map(|detail| detail.get("issue")?.as_str())
+}
+
+/// The body, which must be an object.
+fn object(body: &Value) -> Result<Object<'_>, CallError> {
+    Object::root(body).ok_or_else(|| CallError::odd("the body is not a JSON object"))
+}

@@ -1,0 +1,236 @@
+//! Stripe: payment intents, asked for by key; and what hangs on them.
+//!
+//! Rules from <https://docs.stripe.com/api/payment_intents>, <https://docs.stripe.com/api/idempotent_requests>,
+//! <https://docs.stripe.com/api/errors> and <https://docs.stripe.com/api/pagination>.
+
+mod found;
+
+use super::client::{Answer, Auth, Call, Http, is_credential, is_plain};
+use super::persist::{Patience, persist};
+use super::{BuildError, CallError, Created, Found, Limits, NewPayment, StripeSettings};
+use crate::domain::dialect::{Object, stripe as words};
+use crate::domain::{OrderId, PaymentId};
+use found::Parts;
+use http::{HeaderValue, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use time::{Duration, OffsetDateTime};
+
+const NAME: &str = "Stripe";
+
+/// The shape of the answers that this file reads. Without it, it would be whatever the account's owner last clicked.
+const VERSION: &str = "2024-06-20";
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// How far Stripe's clock and ours may lie apart, on the safe side.
+const CLOCK_SKEW: Duration = Duration::minutes(10);
+
+/// Objects in one page of a list. Stripe allows 100; so many payments with all the metadata they can have may be longer
+/// than an answer may be.
+const PAGE_OBJECTS: usize = 50;
+
+/// Most pages of payments that are looked through for those of one order: 10,000 payments.
+const PAYMENT_PAGES_MAX: usize = 200;
+
+/// Most pages of one payment's refunds, or disputes.
+const FACT_PAGES_MAX: usize = 20;
+
+/// Stripe's API under one key.
+#[derive(Debug)]
+pub(super) struct Stripe {
+    http: Http,
+    key: SecretString,
+    patience: Patience,
+}
+
+impl Stripe {
+    pub(super) fn new(settings: StripeSettings, limits: Limits) -> Result<Self, BuildError> {
+        if !is_credential(settings.key.expose_secret()) {
+            return Err(BuildError::BadCredentials { provider: NAME });
+        }
+        let http = Http::new(NAME, &settings.base, limits.deadlines)?;
+        Ok(Self { http, key: settings.key, patience: limits.patience })
+    }
+
+    pub(super) async fn create(&self, payment: &NewPayment, key: &str) -> Result<Created, CallError> {
+        let units = words::units(payment.price).and_then(Result::ok).ok_or(CallError::Unsupported)?;
+        // The same order gives the same bytes: under one key Stripe refuses others.
+        let form = format!(
+            "amount={units}&currency={}&automatic_payment_methods%5Benabled%5D=true&metadata%5Border_id%5D={}",
+            payment.price.currency().as_str().to_ascii_lowercase(),
+            payment.order_id
+        );
+        let call = Call::post("/v1/payment_intents".to_owned(), FORM, form).under("idempotency-key", key)?;
+        let answer = self.ask(call, "creating a payment at Stripe").await?;
+        let body = judge(&answer)?.json()?;
+        let intent = object(&body, "payment_intent")?;
+        Ok(Created {
+            payment_id: intent.parsed("id")?,
+            client_secret: Some(intent.text("client_secret")?.to_owned()),
+            approve_url: None,
+            is_replay: is_replay(&answer),
+        })
+    }
+
+    pub(super) async fn fetch(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
+        match id.as_str() {
+            text if text.starts_with("cs_") => self.session(id).await,
+            text if text.starts_with("ch_") || text.starts_with("py_") => self.charge(id).await,
+            _ => self.intent(id, None).await,
+        }
+    }
+
+    /// Looks through the list, newest first. The search would be quicker, and does not know the newest payments yet.
+    pub(super) async fn list_of_order(&self, id: OrderId, since: OffsetDateTime) -> Result<Vec<Found>, CallError> {
+        let since = since.saturating_sub(CLOCK_SKEW).unix_timestamp();
+        let path = format!("/v1/payment_intents?created%5Bgte%5D={since}");
+        let is_of_order = |intent: &Value| Object::root(intent).and_then(|intent| words::order_id(&intent)) == Some(id);
+        let mut found = Vec::new();
+        for intent in self.pages(&path, PAYMENT_PAGES_MAX, is_of_order).await? {
+            let id: PaymentId = object(&intent, "payment_intent")?.parsed("id")?;
+            found.extend(self.intent(&id, None).await?);
+        }
+        Ok(found)
+    }
+
+    async fn intent(&self, id: &PaymentId, session: Option<Session>) -> Result<Option<Found>, CallError> {
+        let Some(body) = self.one("/v1/payment_intents", id, "?expand%5B%5D=latest_charge").await? else {
+            return Ok(None);
+        };
+        let intent = object(&body, "payment_intent")?;
+        // No money, nothing to take back: two calls less for every payment that is still open.
+        let (refunds, disputes) = if intent.integer("amount_received")? > 0 {
+            let list = |of: &str| format!("/v1/{of}?payment_intent={id}");
+            let (refunds, disputes) = (list("refunds"), list("disputes"));
+            tokio::try_join!(
+                self.pages(&refunds, FACT_PAGES_MAX, |_| true),
+                self.pages(&disputes, FACT_PAGES_MAX, |_| true)
+            )?
+        } else {
+            (Vec::new(), Vec::new())
+        };
+        Ok(Some(found::of_intent(&Parts { intent, refunds: &refunds, disputes: &disputes, session })?))
+    }
+
+    /// A checkout session is the payment that it leads to; until there is one, it is a payment by itself.
+    async fn session(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
+        let Some(body) = self.one("/v1/checkout/sessions", id, "").await? else { return Ok(None) };
+        let session = object(&body, "checkout.session")?;
+        match words::reference(&session, "payment_intent")? {
+            Some(intent) => {
+                let session = Session { id: session.parsed("id")?, order_id: words::order_id(&session) };
+                self.intent(&intent, Some(session)).await
+            }
+            None => Ok(Some(found::of_session(&session)?)),
+        }
+    }
+
+    async fn charge(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
+        let Some(body) = self.one("/v1/charges", id, "").await? else { return Ok(None) };
+        match words::reference(&object(&body, "charge")?, "payment_intent")? {
+            Some(intent) => self.intent(&intent, None).await,
+            // Made without a payment intent, by an integration of years ago.
+            None => Err(CallError::Unsupported),
+        }
+    }
+
+    /// One object; none where Stripe says that there is no such one.
+    async fn one(&self, path: &str, id: &PaymentId, query: &str) -> Result<Option<Value>, CallError> {
+        if !is_plain(id.as_str()) {
+            return Ok(None);
+        }
+        let answer = self.ask(Call::get(format!("{path}/{id}{query}")), "asking Stripe for a payment").await?;
+        // By the code, too: a 404 of a wrong base address is not Stripe's word.
+        if answer.status == StatusCode::NOT_FOUND && error_word(&answer, "code").as_deref() == Some("resource_missing")
+        {
+            return Ok(None);
+        }
+        judge(&answer)?.json().map(Some)
+    }
+
+    /// All objects of a list that are to be kept; `path` has a query already. An error where there are more pages than
+    /// that: half a list must not pass for a whole one.
+    async fn pages(
+        &self,
+        path: &str,
+        pages_max: usize,
+        is_kept: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>, CallError> {
+        let mut kept = Vec::new();
+        let mut after = String::new();
+        for _ in 0..pages_max {
+            let call = Call::get(format!("{path}&limit={PAGE_OBJECTS}{after}"));
+            let answer = self.ask(call, "asking Stripe for a list").await?;
+            let mut body = judge(&answer)?.json()?;
+            let list = object(&body, "list")?;
+            let has_more = list.flag("has_more")?;
+            let last = list.list("data", "data[]")?.last().map(|last| last.text("id")).transpose()?;
+            if has_more {
+                let last = last.filter(|id| is_plain(id));
+                let last = last.ok_or_else(|| list.odd("data", "must end with an id where more follows"))?;
+                after = format!("&starting_after={last}");
+            }
+            if let Some(Value::Array(data)) = body.get_mut("data").map(Value::take) {
+                kept.extend(data.into_iter().filter(|object| is_kept(object)));
+            }
+            if !has_more {
+                return Ok(kept);
+            }
+        }
+        Err(CallError::odd(&format!("a list of more than {pages_max} pages")))
+    }
+
+    /// The first answer that another try would not change. One that says no is an answer.
+    async fn ask(&self, call: Call, what: &'static str) -> Result<Answer, CallError> {
+        let call = &call.with("stripe-version", HeaderValue::from_static(VERSION));
+        let one_try = || async move {
+            let answer = self.http.send(call, Auth::Bearer(&self.key)).await?;
+            match judge(&answer) {
+                Err(fault) if fault.is_transient() => Err(fault),
+                Ok(_) | Err(_) => Ok(answer),
+            }
+        };
+        persist(self.patience, what, one_try).await
+    }
+}
+
+/// The checkout session that led to a payment.
+struct Session {
+    id: PaymentId,
+    order_id: Option<OrderId>,
+}
+
+/// An answer that is a success, or what it means.
+fn judge(answer: &Answer) -> Result<&Answer, CallError> {
+    if answer.status.is_success() {
+        return Ok(answer);
+    }
+    let said: Vec<_> = ["type", "code", "message"].iter().filter_map(|field| error_word(answer, field)).collect();
+    if answer.status.is_server_error() && is_replay(answer) {
+        return Err(CallError::burnt(&format!("{}: {}", answer.status, said.join(" "))));
+    }
+    if answer.status == StatusCode::BAD_REQUEST && error_word(answer, "type").as_deref() == Some("idempotency_error") {
+        return Err(CallError::KeyReused);
+    }
+    Err(answer.fault(&said.join(" ")))
+}
+
+/// Whether Stripe repeats what it said when the key was used first.
+fn is_replay(answer: &Answer) -> bool {
+    answer.has_flag("idempotent-replayed")
+}
+
+fn error_word(answer: &Answer, field: &str) -> Option<String> {
+    answer.json().ok()?.get("error")?.get(field)?.as_str().map(str::to_owned)
+}
+
+/// The body, which must be an object of that kind.
+fn object<'v>(body: &'v Value, is: &str) -> Result<Object<'v>, CallError> {
+    let object = Object::root(body).ok_or_else(|| CallError::odd("the body is not a JSON object"))?;
+    if object.text("object")? == is {
+        Ok(object)
+    } else {
+        Err(object.odd("object", format_args!("must be {is:?}")).into())
+    }
+}

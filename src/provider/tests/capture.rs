@@ -1,0 +1,86 @@
+//! PayPal: what was approved is captured, and of all payments of an order one at most.
+
+use super::fake::{Fake, Trouble};
+use super::fake_paypal::{Paypal, order as told};
+use super::*;
+use crate::domain::{CaptureState, FactId};
+use serde_json::json;
+
+/// Two payments of one order, both approved, and one that is not.
+async fn fake() -> Fake<Paypal> {
+    let approved = |id: &str| (id.to_owned(), told(id, "APPROVED", order(1), &json!({})));
+    let open = ("O3".to_owned(), told("O3", "CREATED", order(3), &json!({})));
+    Fake::start(Paypal { orders: [approved("O1"), approved("O2"), open].into(), ..Paypal::default() }).await
+}
+
+async fn capture(providers: &Providers, payment: &str, order_id: OrderId) -> Result<Found, CallError> {
+    providers.capture(&Provider::PAYPAL, &id(payment), order_id).await
+}
+
+fn captures(fake: &Fake<Paypal>) -> usize {
+    fake.world(|world| {
+        let captures = world.orders.values().map(|order| &order["purchase_units"][0]["payments"]["captures"]);
+        captures.filter_map(|captures| captures.as_array()).map(Vec::len).sum()
+    })
+}
+
+#[tokio::test]
+async fn what_is_captured_is_paid_and_again_is_the_same() {
+    let fake = fake().await;
+    let providers = paypal_of(&fake);
+    let first = capture(&providers, "O1", order(1)).await.unwrap();
+    let fact = PaymentStatus::Captured {
+        money: money(1999, "USD"),
+        capture_id: Some(FactId::new("CAPO1").unwrap()),
+        state: CaptureState::Succeeded,
+    };
+    assert_eq!((first.state, &first.statuses), (PaymentState::Paid, &vec![fact]));
+    assert_eq!(capture(&providers, "O1", order(1)).await.unwrap(), first);
+    assert_eq!(captures(&fake), 1);
+    assert_eq!(fake.asked()[1].header("paypal-request-id"), order(1).to_string());
+}
+
+#[tokio::test]
+async fn a_lost_answer_captures_no_second_time() {
+    let fake = fake().await;
+    fake.will([Trouble::Lost, Trouble::Lost]);
+    assert_eq!(capture(&paypal_of(&fake), "O1", order(1)).await.unwrap().state, PaymentState::Paid);
+    assert_eq!(captures(&fake), 1);
+}
+
+#[tokio::test]
+async fn a_second_payment_of_the_order_is_not_captured() {
+    let fake = fake().await;
+    let providers = paypal_of(&fake);
+    capture(&providers, "O1", order(1)).await.unwrap();
+    assert_eq!(capture(&providers, "O2", order(1)).await, Err(CallError::KeyReused));
+    assert_eq!(captures(&fake), 1);
+    let second = providers.fetch(&Provider::PAYPAL, &id("O2")).await.unwrap().unwrap();
+    assert_eq!(second.state, PaymentState::Approved);
+}
+
+#[tokio::test]
+async fn one_that_somebody_else_captured_is_found() {
+    let fake = fake().await;
+    let providers = paypal_of(&fake);
+    // Under another key, as the page's own script might.
+    capture(&providers, "O1", order(7)).await.unwrap();
+    assert_eq!(capture(&providers, "O1", order(1)).await.unwrap().state, PaymentState::Paid);
+    assert_eq!(captures(&fake), 1);
+}
+
+#[tokio::test]
+async fn one_that_nobody_approved_or_knows_is_refused() {
+    let fake = fake().await;
+    let providers = paypal_of(&fake);
+    let open = capture(&providers, "O3", order(3)).await;
+    match open {
+        Err(CallError::Refused { status: 422, detail }) => assert!(detail.ends_with("ORDER_NOT_APPROVED"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(capture(&providers, "NONE", order(4)).await, Err(CallError::Refused { status: 404, .. })));
+    assert_eq!(capture(&providers, "O1/x", order(1)).await, Err(CallError::Unsupported));
+    // The buyer approves later: the same key serves.
+    fake.world(|world| world.orders.get_mut("O3").unwrap()["status"] = "APPROVED".into());
+    assert_eq!(capture(&providers, "O3", order(3)).await.unwrap().state, PaymentState::Paid);
+}

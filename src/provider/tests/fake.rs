@@ -1,0 +1,164 @@
+//! A provider's server for tests: it keeps what it was asked, and gets into trouble when it is told to.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use http::StatusCode;
+use serde_json::Value;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::time::Instant;
+
+/// What a provider does with a request.
+pub(super) trait World: Send + 'static {
+    fn answer(&mut self, asked: &Asked) -> Told;
+
+    /// Whether trouble may strike this request.
+    fn may_fail(&self, _asked: &Asked) -> bool {
+        true
+    }
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// `GET /path`.
+    pub(super) line: String,
+    pub(super) query: HashMap<String, String>,
+    pub(super) headers: HashMap<String, String>,
+    pub(super) body: String,
+    pub(super) at: Instant,
+}
+
+impl Asked {
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: String,
+}
+
+impl Told {
+    pub(super) fn json(status: u16, body: &Value) -> Self {
+        Self { status, headers: vec![("content-type", "application/json".to_owned())], body: body.to_string() }
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+/// What happens to one request.
+pub(super) enum Trouble {
+    /// Nothing.
+    None,
+    /// It is answered so, and not worked on.
+    Instead(Told),
+    /// It is worked on, and the connection closed before the answer is out.
+    Lost,
+    /// It is worked on, and never answered.
+    Hang,
+}
+
+struct Inner<W> {
+    world: W,
+    troubles: VecDeque<Trouble>,
+    asked: Vec<Asked>,
+}
+
+/// The server.
+pub(super) struct Fake<W> {
+    inner: Arc<Mutex<Inner<W>>>,
+    pub(super) base: String,
+}
+
+impl<W: World> Fake<W> {
+    pub(super) async fn start(world: W) -> Self {
+        let inner = Arc::new(Mutex::new(Inner { world, troubles: VecDeque::new(), asked: vec![] }));
+        let router = Router::new().fallback(handle::<W>).with_state(Arc::clone(&inner));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { inner, base }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner<W>> {
+        self.inner.lock().unwrap()
+    }
+
+    /// Looks at the world, or changes it.
+    pub(super) fn world<T>(&self, with: impl FnOnce(&mut W) -> T) -> T {
+        with(&mut self.inner().world)
+    }
+
+    /// What happens to the next requests, one each.
+    pub(super) fn will(&self, troubles: impl IntoIterator<Item = Trouble>) {
+        self.inner().troubles.extend(troubles);
+    }
+
+    /// All that was asked so far.
+    pub(super) fn asked(&self) -> Vec<Asked> {
+        self.inner().asked.clone()
+    }
+
+    /// The lines of all that was asked so far.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.asked().into_iter().map(|asked| asked.line).collect()
+    }
+}
+
+async fn handle<W: World>(State(inner): State<Arc<Mutex<Inner<W>>>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, 1 << 20).await.unwrap();
+    let asked = Asked {
+        line: format!("{} {}", parts.method, parts.uri.path()),
+        query: pairs(parts.uri.query().unwrap_or_default()),
+        headers: parts.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect(),
+        body: String::from_utf8(body.to_vec()).unwrap(),
+        at: Instant::now(),
+    };
+    let (trouble, told) = {
+        let mut inner = inner.lock().unwrap();
+        let trouble = if inner.world.may_fail(&asked) { inner.troubles.pop_front() } else { None };
+        let trouble = trouble.unwrap_or(Trouble::None);
+        let told = match &trouble {
+            Trouble::Instead(told) => told.clone(),
+            Trouble::None | Trouble::Lost | Trouble::Hang => inner.world.answer(&asked),
+        };
+        inner.asked.push(asked);
+        (trouble, told)
+    };
+    match trouble {
+        Trouble::None | Trouble::Instead(_) => respond(&told, Body::from(told.body.clone())),
+        Trouble::Lost => {
+            let cut = stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut")) });
+            respond(&told, Body::from_stream(cut))
+        }
+        Trouble::Hang => std::future::pending().await,
+    }
+}
+
+fn respond(told: &Told, body: Body) -> Response {
+    let mut response = Response::builder().status(StatusCode::from_u16(told.status).unwrap());
+    for (name, value) in &told.headers {
+        response = response.header(*name, value);
+    }
+    response.body(body).unwrap().into_response()
+}
+
+/// `a=1&b%5Bc%5D=2`.
+pub(super) fn pairs(text: &str) -> HashMap<String, String> {
+    let decoded = text.replace("%5B", "[").replace("%5D", "]");
+    assert!(!decoded.contains('%'), "{decoded}");
+    decoded.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}

@@ -1,0 +1,159 @@
+//! PayPal, as far as its documentation says how it behaves.
+
+use super::fake::{Asked, Told, World};
+use super::{CLIENT_ID, CLIENT_SECRET, OrderId};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+const TOKEN: &str = "POST /v1/oauth2/token";
+
+pub(super) struct Paypal {
+    pub(super) orders: HashMap<String, Value>,
+    pub(super) captures: HashMap<String, Value>,
+    /// Tokens given out so far; only the last one is taken.
+    pub(super) tokens: usize,
+    pub(super) token_seconds: i64,
+    /// Whether tokens meet with trouble, too.
+    pub(super) is_token_frail: bool,
+    pub(super) keys: HashMap<String, (String, Told)>,
+}
+
+impl Default for Paypal {
+    fn default() -> Self {
+        Self {
+            orders: HashMap::new(),
+            captures: HashMap::new(),
+            tokens: 0,
+            token_seconds: 32_400,
+            is_token_frail: false,
+            keys: HashMap::new(),
+        }
+    }
+}
+
+pub(super) fn error(status: u16, name: &str, issue: &str) -> Told {
+    Told::json(status, &json!({"name": name, "message": "No.", "debug_id": "d1", "details": [{"issue": issue}]}))
+}
+
+/// An order of one unit, 19.99 USD.
+pub(super) fn order(id: &str, status: &str, order_id: OrderId, payments: &Value) -> Value {
+    let rel = if status == "PAYER_ACTION_REQUIRED" { "payer-action" } else { "approve" };
+    json!({
+        "id": id, "status": status, "intent": "CAPTURE", "create_time": "2026-01-05T12:00:00Z",
+        "purchase_units": [{
+            "custom_id": order_id, "amount": {"currency_code": "USD", "value": "19.99"}, "payments": payments,
+        }],
+        "links": [
+            {"rel": "self", "href": "https://api.example/x", "method": "GET"},
+            {"rel": rel, "href": format!("https://paypal.example/checkoutnow?token={id}"), "method": "GET"},
+        ],
+    })
+}
+
+/// A capture of an order, whole.
+pub(super) fn capture(id: &str, status: &str, order: &str) -> Value {
+    json!({
+        "id": id, "status": status, "amount": {"currency_code": "USD", "value": "19.99"},
+        "create_time": "2026-01-05T12:05:00Z", "update_time": "2026-01-05T12:06:00Z",
+        "supplementary_data": {"related_ids": {"order_id": order}},
+    })
+}
+
+impl Paypal {
+    /// The token that is taken now.
+    pub(super) fn token(&self) -> String {
+        format!("token-{}", self.tokens)
+    }
+
+    fn give_token(&mut self, asked: &Asked) -> Told {
+        let right = BASE64_STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}"));
+        let given = asked.header("authorization");
+        if given != format!("Basic {right}") || asked.body != "grant_type=client_credentials" {
+            let said = format!("{given} {CLIENT_SECRET} is not right");
+            return Told::json(401, &json!({"error": "invalid_client", "error_description": said}));
+        }
+        self.tokens += 1;
+        let body = json!({"access_token": self.token(), "token_type": "Bearer", "expires_in": self.token_seconds});
+        Told::json(200, &body)
+    }
+
+    /// Once a key: the same request again is told the same, as 200; another one is refused.
+    fn once(&mut self, asked: &Asked, work: impl FnOnce(&mut Self) -> Told) -> Told {
+        let key = asked.header("paypal-request-id").to_owned();
+        assert!(!key.is_empty());
+        let request = format!("{} {}", asked.line, asked.body);
+        if let Some((first, told)) = self.keys.get(&key) {
+            // Of a capture it is told what became of the first one, whichever payment that was.
+            return if *first == request || asked.line.ends_with("/capture") {
+                Told { status: 200, ..told.clone() }
+            } else {
+                error(422, "UNPROCESSABLE_ENTITY", "DUPLICATE_REQUEST_ID")
+            };
+        }
+        let told = work(self);
+        // What was refused may be tried again.
+        if told.status < 300 {
+            self.keys.insert(key, (request, told.clone()));
+        }
+        told
+    }
+
+    fn create(&mut self, asked: &Asked) -> Told {
+        let wanted: Value = serde_json::from_str(&asked.body).unwrap();
+        let unit = &wanted["purchase_units"][0];
+        assert_eq!(wanted["intent"], "CAPTURE");
+        let custom_id = unit["custom_id"].as_str().unwrap().parse().unwrap();
+        let id = format!("ORDER{}", self.orders.len() + 1);
+        let is_wallet = wanted.get("payment_source").is_some();
+        let status = if is_wallet { "PAYER_ACTION_REQUIRED" } else { "CREATED" };
+        let mut made = order(&id, status, custom_id, &json!({}));
+        made["purchase_units"][0]["amount"] = unit["amount"].clone();
+        self.orders.insert(id, made.clone());
+        Told::json(201, &made)
+    }
+
+    fn capture(&mut self, id: &str) -> Told {
+        let Some(order) = self.orders.get_mut(id) else {
+            return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID");
+        };
+        match order["status"].as_str().unwrap() {
+            "APPROVED" => {}
+            "COMPLETED" => return error(422, "UNPROCESSABLE_ENTITY", "ORDER_ALREADY_CAPTURED"),
+            _ => return error(422, "UNPROCESSABLE_ENTITY", "ORDER_NOT_APPROVED"),
+        }
+        order["status"] = "COMPLETED".into();
+        let capture = capture(&format!("CAP{id}"), "COMPLETED", id);
+        order["purchase_units"][0]["payments"] = json!({"captures": [capture]});
+        // The answer is the short one.
+        Told::json(201, &json!({"id": id, "status": "COMPLETED"}))
+    }
+}
+
+impl World for Paypal {
+    fn answer(&mut self, asked: &Asked) -> Told {
+        if asked.line == TOKEN {
+            return self.give_token(asked);
+        }
+        let given = asked.header("authorization");
+        if given != format!("Bearer {}", self.token()) {
+            let said = json!({"name": "AUTHENTICATION_FAILURE", "message": format!("{given} is not taken")});
+            return Told::json(401, &said);
+        }
+        let (method, path) = asked.line.split_once(' ').unwrap();
+        let id = path.trim_end_matches("/capture").rsplit('/').next().unwrap().to_owned();
+        match (method, path) {
+            ("POST", "/v2/checkout/orders") => self.once(asked, |world| world.create(asked)),
+            ("POST", _) => self.once(asked, |world| world.capture(&id)),
+            (_, path) => {
+                let objects = if path.contains("/captures/") { &self.captures } else { &self.orders };
+                let missing = || error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID");
+                objects.get(&id).map_or_else(missing, |object| Told::json(200, object))
+            }
+        }
+    }
+
+    fn may_fail(&self, asked: &Asked) -> bool {
+        self.is_token_frail || asked.line != TOKEN
+    }
+}

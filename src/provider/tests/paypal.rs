@@ -1,0 +1,238 @@
+//! PayPal: creating once, and what it says of a payment in each state.
+
+use super::fake::{Fake, Told, Trouble};
+use super::fake_paypal::{Paypal, capture, error, order as told};
+use super::*;
+use crate::domain::{CaptureState, FactId, RefundState};
+use crate::provider::paypal::is_live;
+use serde_json::{Value, json};
+
+async fn fake() -> Fake<Paypal> {
+    Fake::start(Paypal::default()).await
+}
+
+fn new(order_id: OrderId) -> NewPayment {
+    payment(Provider::PAYPAL, order_id)
+}
+
+#[tokio::test]
+async fn a_payment_is_created_once_a_key() {
+    let fake = fake().await;
+    let providers = paypal_of(&fake);
+    let first = providers.create(&new(order(1)), "key-1").await.unwrap();
+    let expected = Created {
+        payment_id: id("ORDER1"),
+        client_secret: None,
+        approve_url: Some("https://paypal.example/checkoutnow?token=ORDER1".to_owned()),
+        is_replay: false,
+    };
+    assert_eq!(first, expected);
+    let again = providers.create(&new(order(1)), "key-1").await.unwrap();
+    assert_eq!(again, Created { is_replay: true, ..expected });
+    let asked = fake.asked();
+    let body: Value = serde_json::from_str(&asked[1].body).unwrap();
+    assert_eq!(asked[1].header("paypal-request-id"), "key-1");
+    assert_eq!(body["purchase_units"][0]["custom_id"], json!(order(1)));
+    assert_eq!(body["purchase_units"][0]["amount"], json!({"currency_code": "USD", "value": "19.99"}));
+    let context = &body["payment_source"]["paypal"]["experience_context"];
+    assert_eq!(context["return_url"], "https://shop.example/back");
+    // Without a way back it is made for the page's own button.
+    let bare = NewPayment { return_url: None, price: money(50_000, "HUF"), ..new(order(2)) };
+    let bare = providers.create(&bare, "key-2").await.unwrap();
+    assert_eq!(bare.approve_url.as_deref(), Some("https://paypal.example/checkoutnow?token=ORDER2"));
+    let body: Value = serde_json::from_str(&fake.asked()[3].body).unwrap();
+    assert_eq!(body["purchase_units"][0]["amount"], json!({"currency_code": "HUF", "value": "500"}));
+    assert_eq!(body.get("payment_source"), None);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_under_the_same_key() {
+    let fake = fake().await;
+    fake.will([Trouble::Lost, Trouble::Lost]);
+    let created = paypal_of(&fake).create(&new(order(1)), "key-1").await.unwrap();
+    assert_eq!((created.payment_id, created.is_replay), (id("ORDER1"), true));
+    assert_eq!(fake.world(|world| world.orders.len()), 1);
+}
+
+#[tokio::test]
+async fn a_key_serves_one_order_and_waits_for_its_turn() {
+    let fake = fake().await;
+    let providers = paypal_of(&fake);
+    providers.create(&new(order(1)), "key-1").await.unwrap();
+    assert_eq!(providers.create(&new(order(2)), "key-1").await, Err(CallError::KeyReused));
+    fake.will([Trouble::Instead(error(409, "RESOURCE_CONFLICT", "PREVIOUS_REQUEST_IN_PROGRESS"))]);
+    assert!(providers.create(&new(order(1)), "key-1").await.unwrap().is_replay);
+    // A price that PayPal has no words for is not sent.
+    let asked = fake.asked().len();
+    let price = money(50_050, "HUF");
+    let refused = providers.create(&NewPayment { price, ..new(order(3)) }, "key-3").await;
+    assert_eq!((refused, fake.asked().len()), (Err(CallError::Unsupported), asked));
+    fake.will([Trouble::Instead(error(422, "UNPROCESSABLE_ENTITY", "CURRENCY_NOT_SUPPORTED"))]);
+    match providers.create(&new(order(3)), "key-3").await {
+        Err(CallError::Refused { status: 422, detail }) => {
+            assert_eq!(detail, "422 Unprocessable Entity: UNPROCESSABLE_ENTITY No. d1 CURRENCY_NOT_SUPPORTED");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn captured(id: &str, state: CaptureState) -> PaymentStatus {
+    PaymentStatus::Captured { money: money(1999, "USD"), capture_id: Some(FactId::new(id).unwrap()), state }
+}
+
+fn refund(id: &str, state: RefundState) -> PaymentStatus {
+    PaymentStatus::Refund { refund_id: FactId::new(id).unwrap(), state, money: money(500, "USD") }
+}
+
+fn refund_told(id: &str, status: &str) -> Value {
+    json!({"id": id, "status": status, "amount": {"currency_code": "USD", "value": "5.00"},
+        "create_time": "2026-01-06T08:00:00Z", "update_time": "2026-01-06T09:00:00+01:00"})
+}
+
+async fn fetch(order: Value) -> Result<Option<Found>, CallError> {
+    let fake = Fake::start(Paypal { orders: [("O1".to_owned(), order)].into(), ..Paypal::default() }).await;
+    paypal_of(&fake).fetch(&Provider::PAYPAL, &id("O1")).await
+}
+
+#[tokio::test]
+async fn each_state_has_its_words() {
+    let one = |status: &str| json!({"captures": [capture("C1", status, "O1")]});
+    let whole = PaymentStatus::RefundedTotal { money: money(1999, "USD") };
+    let succeeded = captured("C1", CaptureState::Succeeded);
+    let gone = captured("C1", CaptureState::Failed);
+    let rows = [
+        ("CREATED", json!({}), PaymentState::Payable, vec![]),
+        ("CREATED", json!(null), PaymentState::Payable, vec![]),
+        ("SAVED", json!({}), PaymentState::Payable, vec![]),
+        ("PAYER_ACTION_REQUIRED", json!({}), PaymentState::Payable, vec![]),
+        ("APPROVED", json!({}), PaymentState::Approved, vec![PaymentStatus::Pending]),
+        ("VOIDED", json!({}), PaymentState::Over, vec![PaymentStatus::Canceled]),
+        ("COMPLETED", one("COMPLETED"), PaymentState::Paid, vec![succeeded.clone()]),
+        ("COMPLETED", one("PARTIALLY_REFUNDED"), PaymentState::Paid, vec![succeeded.clone()]),
+        ("COMPLETED", one("REFUNDED"), PaymentState::Paid, vec![succeeded, whole]),
+        ("COMPLETED", one("PENDING"), PaymentState::Pending, vec![PaymentStatus::Pending]),
+        (
+            "COMPLETED",
+            one("DECLINED"),
+            PaymentState::Over,
+            vec![gone.clone(), PaymentStatus::failed("the payment was declined")],
+        ),
+        ("COMPLETED", one("FAILED"), PaymentState::Over, vec![gone, PaymentStatus::failed("the payment failed")]),
+    ];
+    for (status, payments, state, statuses) in rows {
+        let found = fetch(told("O1", status, order(1), &payments)).await.unwrap().unwrap();
+        assert_eq!((found.state, &found.statuses), (state, &statuses), "{status} {payments}");
+        assert_eq!((found.payment_id, found.order_id, found.livemode), (id("O1"), Some(order(1)), false));
+        assert_eq!(found.approve_url.is_some(), state == PaymentState::Payable, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn captures_and_refunds_are_told_one_by_one() {
+    let payments = json!({
+        "captures": [capture("C1", "PARTIALLY_REFUNDED", "O1"), capture("C2", "PENDING", "O1")],
+        "refunds": [
+            refund_told("R1", "PENDING"), refund_told("R2", "COMPLETED"), refund_told("R3", "FAILED"),
+            refund_told("R4", "CANCELLED"),
+        ],
+    });
+    let found = fetch(told("O1", "COMPLETED", order(1), &payments)).await.unwrap().unwrap();
+    let expected = [
+        captured("C1", CaptureState::Succeeded),
+        PaymentStatus::Pending,
+        refund("R1", RefundState::Pending),
+        refund("R2", RefundState::Succeeded),
+        refund("R3", RefundState::Failed),
+        refund("R4", RefundState::Failed),
+    ];
+    assert_eq!((found.state, found.statuses), (PaymentState::Paid, expected.to_vec()));
+    assert_eq!(found.related_ids, [id("C1"), id("C2")]);
+    assert_eq!(found.occurred_at, time::macros::datetime!(2026-01-06 08:00 UTC), "the latest of all");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_odd_and_not_left_out() {
+    let captures = |capture: Value| json!({"captures": [capture]});
+    let mut unpriced = capture("C1", "COMPLETED", "O1");
+    unpriced["amount"]["value"] = "19,99".into();
+    let mut timeless = told("O1", "CREATED", order(1), &json!({}));
+    timeless["create_time"] = json!(null);
+    let rows = [
+        told("O1", "EATEN", order(1), &json!({})),
+        told("O1", "COMPLETED", order(1), &json!({})),
+        told("O1", "COMPLETED", order(1), &captures(capture("C1", "EATEN", "O1"))),
+        told("O1", "COMPLETED", order(1), &captures(unpriced)),
+        told("O1", "COMPLETED", order(1), &json!({"refunds": [refund_told("R1", "EATEN")]})),
+        told("O1", "CREATED", order(1), &json!({"captures": 5})),
+        timeless,
+    ];
+    for odd in rows {
+        let found = fetch(odd.clone()).await;
+        assert!(matches!(found, Err(CallError::Odd { .. })), "{odd}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_of_ours_is_named_by_all_units_or_none() {
+    let mut two = told("O1", "CREATED", order(1), &json!({}));
+    let mut second = two["purchase_units"][0].clone();
+    two["purchase_units"].as_array_mut().unwrap().push(second.clone());
+    assert_eq!(fetch(two.clone()).await.unwrap().unwrap().order_id, Some(order(1)));
+    second["custom_id"] = json!(order(2));
+    two["purchase_units"][1] = second;
+    assert_eq!(fetch(two).await.unwrap().unwrap().order_id, None);
+    let mut foreign = told("O1", "CREATED", order(1), &json!({}));
+    foreign["purchase_units"][0]["custom_id"] = "INVOICE-7".into();
+    assert_eq!(fetch(foreign).await.unwrap().unwrap().order_id, None);
+}
+
+#[tokio::test]
+async fn a_capture_leads_to_its_order() {
+    let payments = json!({"captures": [capture("C1", "COMPLETED", "O1")]});
+    let mut alone = capture("C2", "REFUNDED", "");
+    alone["supplementary_data"] = json!({});
+    alone["custom_id"] = json!(order(2));
+    let mut partly = alone.clone();
+    partly["status"] = "PARTIALLY_REFUNDED".into();
+    let world = Paypal {
+        orders: [("O1".to_owned(), told("O1", "COMPLETED", order(1), &payments))].into(),
+        captures: [
+            ("C1".to_owned(), capture("C1", "COMPLETED", "O1")),
+            ("C2".to_owned(), alone),
+            ("C3".to_owned(), partly),
+        ]
+        .into(),
+        ..Paypal::default()
+    };
+    let fake = Fake::start(world).await;
+    let providers = paypal_of(&fake);
+    let found = providers.fetch(&Provider::PAYPAL, &id("C1")).await.unwrap().unwrap();
+    assert_eq!((found.payment_id, found.order_id, found.related_ids), (id("O1"), Some(order(1)), vec![id("C1")]));
+    let alone = providers.fetch(&Provider::PAYPAL, &id("C2")).await.unwrap().unwrap();
+    let whole = PaymentStatus::RefundedTotal { money: money(1999, "USD") };
+    assert_eq!((alone.payment_id, alone.order_id), (id("C2"), Some(order(2))));
+    assert_eq!(
+        (alone.state, alone.statuses),
+        (PaymentState::Paid, vec![captured("C2", CaptureState::Succeeded), whole])
+    );
+    let partly = providers.fetch(&Provider::PAYPAL, &id("C3")).await;
+    assert!(matches!(partly, Err(CallError::Odd { .. })), "how much went back is not known: {partly:?}");
+    assert_eq!(providers.fetch(&Provider::PAYPAL, &id("NONE")).await, Ok(None));
+    // A wrong address knows no payment, and says nothing of any.
+    fake.will([Trouble::Instead(Told { status: 404, body: "<html>".to_owned(), ..Told::default() })]);
+    let wrong = providers.fetch(&Provider::PAYPAL, &id("O1")).await;
+    assert!(matches!(wrong, Err(CallError::Refused { status: 404, .. })), "{wrong:?}");
+    let asked = fake.asked().len();
+    assert_eq!(providers.fetch(&Provider::PAYPAL, &id("../x")).await, Ok(None));
+    assert_eq!(fake.asked().len(), asked);
+    let listed = providers.list_of_order(&Provider::PAYPAL, order(1), at(0)).await;
+    assert_eq!(listed, Err(CallError::Unsupported));
+}
+
+#[test]
+fn real_money_moves_at_paypals_own_address_alone() {
+    assert!(is_live("api-m.paypal.com") && is_live("api.paypal.com"));
+    for test in ["api-m.sandbox.paypal.com", "127.0.0.1", "paypal.com.example", "evilpaypal.com"] {
+        assert!(!is_live(test), "{test}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Stripe: creating once, and finding what was created.
+
+use super::fake::{Asked, Fake, Told, Trouble, World};
+use super::fake_stripe::{CREATED, Stripe, error, intent};
+use super::*;
+use serde_json::json;
+
+async fn fake() -> Fake<Stripe> {
+    Fake::start(Stripe::default()).await
+}
+
+fn new(order_id: OrderId) -> NewPayment {
+    payment(Provider::STRIPE, order_id)
+}
+
+#[tokio::test]
+async fn a_payment_is_created_once_a_key() {
+    let fake = fake().await;
+    let providers = stripe_of(&fake);
+    let first = providers.create(&new(order(1)), "key-1").await.unwrap();
+    let expected = Created {
+        payment_id: id("pi_1"),
+        client_secret: Some("pi_1_secret_x".to_owned()),
+        approve_url: None,
+        is_replay: false,
+    };
+    assert_eq!(first, expected);
+    let again = providers.create(&new(order(1)), "key-1").await.unwrap();
+    assert_eq!(again, Created { is_replay: true, ..expected });
+    let other = providers.create(&new(order(1)), "key-2").await.unwrap();
+    assert_eq!((other.payment_id, other.is_replay), (id("pi_2"), false));
+    fake.world(|world| {
+        let intent = &world.intents[0];
+        assert_eq!((&intent["amount"], &intent["currency"]), (&json!(1999), &json!("usd")));
+        assert_eq!(intent["metadata"]["order_id"], json!(order(1)));
+    });
+    assert_eq!(fake.asked()[0].header("idempotency-key"), "key-1");
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_asked_for_under_the_same_key() {
+    let fake = fake().await;
+    fake.will([Trouble::Lost, Trouble::Lost]);
+    let created = stripe_of(&fake).create(&new(order(1)), "key-1").await.unwrap();
+    assert_eq!((created.payment_id, created.is_replay), (id("pi_1"), true));
+    assert_eq!(fake.world(|world| world.intents.len()), 1);
+    assert!(fake.asked().iter().all(|asked| asked.header("idempotency-key") == "key-1"));
+}
+
+#[tokio::test]
+async fn a_call_that_was_given_up_is_found_by_the_next_one() {
+    let fake = fake().await;
+    fake.will([Trouble::Hang, Trouble::Hang, Trouble::Hang]);
+    let limits = Limits { deadlines: Deadlines { whole: SHORT, ..FAST.deadlines }, ..FAST };
+    assert!(stripe_with(&fake, limits).create(&new(order(1)), "key-1").await.unwrap_err().is_transient());
+    let created = stripe_of(&fake).create(&new(order(1)), "key-1").await.unwrap();
+    assert_eq!((created.payment_id, created.is_replay), (id("pi_1"), true));
+}
+
+#[tokio::test]
+async fn a_key_that_failed_once_is_burnt() {
+    let fake = fake().await;
+    fake.world(|world| world.fails_once = true);
+    let providers = stripe_of(&fake);
+    for tries in [2, 3] {
+        let burnt = providers.create(&new(order(1)), "key-1").await.unwrap_err();
+        assert!(matches!(&burnt, CallError::Burnt { detail } if detail.contains("Something went wrong")), "{burnt:?}");
+        assert!(!burnt.is_transient());
+        // The first failure may be a hiccup; one that is replayed is not tried again.
+        assert_eq!(fake.asked().len(), tries);
+    }
+    assert_eq!(fake.world(|world| world.intents.len()), 0);
+}
+
+#[tokio::test]
+async fn a_key_serves_one_order() {
+    let fake = fake().await;
+    let providers = stripe_of(&fake);
+    providers.create(&new(order(1)), "key-1").await.unwrap();
+    assert_eq!(providers.create(&new(order(2)), "key-1").await, Err(CallError::KeyReused));
+    let dearer = NewPayment { price: money(2000, "USD"), ..new(order(1)) };
+    assert_eq!(providers.create(&dearer, "key-1").await, Err(CallError::KeyReused));
+    assert_eq!((fake.world(|world| world.intents.len()), fake.asked().len()), (1, 3));
+}
+
+#[tokio::test]
+async fn a_key_in_use_is_waited_for() {
+    let fake = fake().await;
+    fake.will([Trouble::Instead(error(409, "idempotency_error", Some("idempotency_key_in_use"), "In use."))]);
+    assert!(stripe_of(&fake).create(&new(order(1)), "key-1").await.is_ok());
+}
+
+#[tokio::test]
+async fn amounts_are_in_stripes_unit_or_not_sent() {
+    let fake = fake().await;
+    let providers = stripe_of(&fake);
+    for (number, (amount_minor, code, units)) in
+        (1..).zip([(5, "ISK", 500), (500, "MGA", 5), (1000, "JPY", 1000), (1500, "KWD", 1500)])
+    {
+        let new = NewPayment { price: money(amount_minor, code), ..new(order(number)) };
+        providers.create(&new, &format!("key-{number}")).await.unwrap();
+        let last = fake.world(|world| world.intents.last().unwrap().clone());
+        assert_eq!((&last["amount"], last["currency"].as_str()), (&json!(units), Some(&*code.to_ascii_lowercase())));
+    }
+    for price in [money(550, "MGA"), money(1, "IQD")] {
+        let refused = providers.create(&NewPayment { price, ..new(order(9)) }, "key-9").await;
+        assert_eq!(refused, Err(CallError::Unsupported));
+    }
+    for key in ["", "a b", "a\r\nb", &"k".repeat(109)] {
+        assert_eq!(providers.create(&new(order(9)), key).await, Err(CallError::Unsupported), "{key:?}");
+    }
+    assert_eq!(fake.asked().len(), 4);
+}
+
+#[tokio::test]
+async fn an_unknown_payment_is_nothing_and_a_wrong_address_is_not() {
+    let fake = fake().await;
+    let providers = stripe_of(&fake);
+    for unknown in ["pi_none", "cs_none", "ch_none"] {
+        assert_eq!(providers.fetch(&Provider::STRIPE, &id(unknown)).await, Ok(None), "{unknown}");
+    }
+    assert_eq!(fake.asked().len(), 3);
+    // What is no id of Stripe's does not get into a path.
+    for odd in ["pi_1/../../customers", "pi_1?expand=x", "pi 1", "pi_1%2f", ".."] {
+        assert_eq!(providers.fetch(&Provider::STRIPE, &id(odd)).await, Ok(None), "{odd}");
+    }
+    assert_eq!(fake.asked().len(), 3);
+    fake.will([Trouble::Instead(Told { status: 404, body: "<html>".to_owned(), ..Told::default() })]);
+    let wrong = providers.fetch(&Provider::STRIPE, &id("pi_1")).await;
+    assert!(matches!(wrong, Err(CallError::Refused { status: 404, .. })), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn payments_of_an_order_are_found_page_by_page() {
+    let fake = fake().await;
+    fake.world(|world| {
+        world.page_max = Some(7);
+        for number in 1..=40 {
+            let owner = if [3, 21].contains(&number) { order(1) } else { order(1000 + number) };
+            let mut made = intent(&format!("pi_{number}"), Some(owner));
+            made["created"] = (CREATED + i64::try_from(number).unwrap()).into();
+            world.intents.push(made);
+        }
+    });
+    let providers = stripe_of(&fake);
+    let found = providers.list_of_order(&Provider::STRIPE, order(1), at(CREATED)).await.unwrap();
+    let ids: Vec<_> = found.iter().map(|found| found.payment_id.as_str()).collect();
+    assert_eq!(ids, ["pi_21", "pi_3"]);
+    assert!(found.iter().all(|found| found.order_id == Some(order(1))));
+    let listed = fake.asked().iter().filter(|asked| asked.line == "GET /v1/payment_intents").count();
+    assert_eq!(listed, 6, "40 payments, 7 a page");
+    // The clocks may lie apart.
+    assert_eq!(fake.asked()[0].query["created[gte]"], (CREATED - 600).to_string());
+    let later = at(CREATED + 4 + 600);
+    let found = providers.list_of_order(&Provider::STRIPE, order(1), later).await.unwrap();
+    assert_eq!(found.len(), 1);
+    let none = providers.list_of_order(&Provider::STRIPE, order(2), at(CREATED)).await.unwrap();
+    assert!(none.is_empty());
+}
+
+/// A list without an end.
+struct Endless(u64);
+
+impl World for Endless {
+    fn answer(&mut self, _asked: &Asked) -> Told {
+        self.0 += 1;
+        let data = [intent(&format!("pi_{}", self.0), Some(order(1000)))];
+        Told::json(200, &json!({"object": "list", "data": data, "has_more": true}))
+    }
+}
+
+#[tokio::test]
+async fn half_a_list_is_no_list() {
+    let fake = Fake::start(Endless(0)).await;
+    let found = stripe_of(&fake).list_of_order(&Provider::STRIPE, order(1), at(CREATED)).await;
+    assert_eq!(found, Err(CallError::Odd { detail: "a list of more than 200 pages".to_owned() }));
+    assert_eq!(fake.asked().len(), 200);
+}
+
+#[tokio::test]
+async fn a_list_that_breaks_off_is_no_list() {
+    let fake = fake().await;
+    let page = json!({"object": "list", "data": [], "has_more": true});
+    fake.will([Trouble::Instead(Told::json(200, &page))]);
+    let found = stripe_of(&fake).list_of_order(&Provider::STRIPE, order(1), at(CREATED)).await;
+    assert!(matches!(found, Err(CallError::Odd { .. })), "{found:?}");
+}

@@ -1,0 +1,204 @@
+//! What Stripe says of a payment in each state, in the words of its webhooks.
+
+use super::fake::Fake;
+use super::fake_stripe::{CREATED, Stripe, intent};
+use super::*;
+use crate::domain::{CaptureState, DisputeState, FactId, RefundState};
+use serde_json::{Value, json};
+
+fn captured(amount_minor: i64) -> PaymentStatus {
+    PaymentStatus::Captured { money: money(amount_minor, "USD"), capture_id: None, state: CaptureState::Succeeded }
+}
+
+fn refund(id: &str, state: RefundState, amount_minor: i64) -> PaymentStatus {
+    PaymentStatus::Refund { refund_id: FactId::new(id).unwrap(), state, money: money(amount_minor, "USD") }
+}
+
+fn dispute(id: &str, state: DisputeState) -> PaymentStatus {
+    PaymentStatus::Dispute { dispute_id: FactId::new(id).unwrap(), state, round: 1, money: money(1999, "USD") }
+}
+
+/// The payment `pi_1` with these fields, as Stripe would tell it.
+fn with(fields: Value) -> Value {
+    let mut made = intent("pi_1", Some(order(1)));
+    for (name, value) in fields.as_object().unwrap() {
+        made[name] = value.clone();
+    }
+    made
+}
+
+fn charge(amount_refunded: i64) -> Value {
+    json!({"id": "ch_1", "object": "charge", "created": CREATED + 60, "currency": "usd", "amount_refunded": amount_refunded})
+}
+
+async fn fetch(world: Stripe) -> (Fake<Stripe>, Result<Option<Found>, CallError>) {
+    let fake = Fake::start(world).await;
+    let found = stripe_of(&fake).fetch(&Provider::STRIPE, &id("pi_1")).await;
+    (fake, found)
+}
+
+#[tokio::test]
+async fn each_state_has_its_words() {
+    let failed = PaymentStatus::failed("Your card was declined.");
+    let declined =
+        json!({"code": "card_declined", "decline_code": "stolen_card", "message": "Your card was declined."});
+    let paid = json!({"status": "succeeded", "amount_received": 1999, "latest_charge": charge(0)});
+    let rows = [
+        (json!({}), PaymentState::Payable, vec![]),
+        (json!({"status": "requires_confirmation"}), PaymentState::Payable, vec![]),
+        (json!({"status": "requires_action"}), PaymentState::Payable, vec![PaymentStatus::Pending]),
+        (json!({"status": "processing"}), PaymentState::Pending, vec![PaymentStatus::Pending]),
+        (json!({"status": "requires_capture"}), PaymentState::Pending, vec![PaymentStatus::Pending]),
+        (json!({"last_payment_error": declined}), PaymentState::Payable, vec![failed.clone()]),
+        (
+            json!({"status": "canceled", "canceled_at": CREATED + 5, "last_payment_error": declined}),
+            PaymentState::Over,
+            vec![PaymentStatus::Canceled, failed],
+        ),
+        (paid, PaymentState::Paid, vec![captured(1999)]),
+        // What Stripe would tell of an amount that is not the price is told as it is.
+        (json!({"status": "succeeded", "amount_received": 1500}), PaymentState::Paid, vec![captured(1500)]),
+    ];
+    for (fields, state, statuses) in rows {
+        let (_fake, found) = fetch(Stripe { intents: vec![with(fields.clone())], ..Stripe::default() }).await;
+        let found = found.unwrap().unwrap();
+        assert_eq!((found.state, &found.statuses), (state, &statuses), "{fields}");
+        assert_eq!((found.payment_id, found.order_id), (id("pi_1"), Some(order(1))));
+        assert_eq!((found.livemode, found.client_secret.as_deref()), (false, Some("pi_1_secret_x")));
+    }
+    for odd in [
+        json!({"status": "eaten"}),
+        json!({"livemode": null}),
+        json!({"created": -1}),
+        json!({"currency": "zzz", "status": "succeeded"}),
+    ] {
+        let (_fake, found) = fetch(Stripe { intents: vec![with(odd.clone())], ..Stripe::default() }).await;
+        assert!(matches!(found, Err(CallError::Odd { .. })), "{odd}: {found:?}");
+    }
+}
+
+fn hanging(id: &str, status: &str, after: i64) -> Value {
+    json!({"id": id, "status": status, "amount": 1999, "currency": "usd", "created": CREATED + after, "payment_intent": "pi_1"})
+}
+
+#[tokio::test]
+async fn refunds_and_disputes_are_told_one_by_one() {
+    let paid =
+        with(json!({"status": "succeeded", "amount_received": 1999, "latest_charge": charge(500), "livemode": true}));
+    let mut foreign = hanging("re_x", "succeeded", 1);
+    foreign["payment_intent"] = "pi_2".into();
+    let world = Stripe {
+        intents: vec![paid],
+        refunds: vec![
+            hanging("re_1", "pending", 100),
+            hanging("re_2", "requires_action", 101),
+            hanging("re_3", "succeeded", 900),
+            foreign,
+            hanging("re_4", "failed", 103),
+            hanging("re_5", "canceled", 104),
+        ],
+        disputes: vec![
+            hanging("dp_1", "warning_needs_response", 200),
+            hanging("dp_2", "needs_response", 201),
+            hanging("dp_3", "lost", 202),
+            hanging("dp_4", "won", 203),
+        ],
+        page_max: Some(2),
+        ..Stripe::default()
+    };
+    let (fake, found) = fetch(world).await;
+    let found = found.unwrap().unwrap();
+    let expected = [
+        captured(1999),
+        PaymentStatus::RefundedTotal { money: money(500, "USD") },
+        refund("re_5", RefundState::Failed, 1999),
+        refund("re_4", RefundState::Failed, 1999),
+        refund("re_3", RefundState::Succeeded, 1999),
+        refund("re_2", RefundState::Pending, 1999),
+        refund("re_1", RefundState::Pending, 1999),
+        dispute("dp_4", DisputeState::Won),
+        dispute("dp_3", DisputeState::Lost),
+        dispute("dp_2", DisputeState::Open),
+        dispute("dp_1", DisputeState::Inquiry),
+    ];
+    assert_eq!((found.state, found.statuses), (PaymentState::Paid, expected.to_vec()));
+    assert_eq!((found.related_ids, found.livemode), (vec![id("ch_1")], true));
+    assert_eq!(found.occurred_at, at(CREATED + 900), "the latest of all");
+    assert_eq!(fake.asked()[0].query["expand[]"], "latest_charge");
+    assert_eq!(fake.asked().len(), 1 + 3 + 2, "two a page");
+}
+
+#[tokio::test]
+async fn what_has_no_money_has_no_refunds_to_ask_for() {
+    let (fake, _found) = fetch(Stripe { intents: vec![with(json!({}))], ..Stripe::default() }).await;
+    assert_eq!(fake.lines(), ["GET /v1/payment_intents/pi_1"]);
+}
+
+#[tokio::test]
+async fn a_refund_that_cannot_be_read_is_not_left_out() {
+    let paid = with(json!({"status": "succeeded", "amount_received": 1999, "latest_charge": charge(0)}));
+    for bad in [json!("eaten"), json!(null)] {
+        let mut refund = hanging("re_1", "x", 1);
+        refund["status"] = bad;
+        let (_fake, found) =
+            fetch(Stripe { intents: vec![paid.clone()], refunds: vec![refund], ..Stripe::default() }).await;
+        assert!(matches!(found, Err(CallError::Odd { .. })), "{found:?}");
+    }
+}
+
+fn session(fields: Value) -> Value {
+    let mut session = json!({
+        "id": "cs_1", "object": "checkout.session", "mode": "payment", "status": "open", "payment_status": "unpaid",
+        "amount_total": 1999, "currency": "usd", "created": CREATED, "livemode": false, "payment_intent": null,
+        "metadata": {"order_id": order(1)}, "url": "https://checkout.example/cs_1",
+    });
+    for (name, value) in fields.as_object().unwrap() {
+        session[name] = value.clone();
+    }
+    session
+}
+
+async fn fetch_session(fields: Value, intents: Vec<Value>) -> Result<Option<Found>, CallError> {
+    let others = [("cs_1".to_owned(), session(fields))].into();
+    let fake = Fake::start(Stripe { intents, others, ..Stripe::default() }).await;
+    stripe_of(&fake).fetch(&Provider::STRIPE, &id("cs_1")).await
+}
+
+#[tokio::test]
+async fn a_session_is_the_payment_that_it_leads_to() {
+    let paid = json!({"status": "succeeded", "amount_received": 1999, "latest_charge": charge(0), "metadata": {}});
+    let found = fetch_session(json!({"payment_intent": "pi_1"}), vec![with(paid)]).await.unwrap().unwrap();
+    assert_eq!((found.payment_id, found.related_ids), (id("pi_1"), vec![id("cs_1"), id("ch_1")]));
+    assert_eq!((found.order_id, found.statuses), (Some(order(1)), vec![captured(1999)]));
+}
+
+#[tokio::test]
+async fn a_session_without_a_payment_speaks_for_itself() {
+    let rows = [
+        (json!({}), PaymentState::Payable, vec![]),
+        (json!({"status": "expired"}), PaymentState::Over, vec![PaymentStatus::Canceled]),
+        (json!({"status": "complete"}), PaymentState::Pending, vec![PaymentStatus::Pending]),
+        (json!({"status": "complete", "payment_status": "paid"}), PaymentState::Paid, vec![captured(1999)]),
+    ];
+    for (fields, state, statuses) in rows {
+        let found = fetch_session(fields.clone(), vec![]).await.unwrap().unwrap();
+        assert_eq!((found.payment_id, found.state, found.statuses), (id("cs_1"), state, statuses), "{fields}");
+        assert_eq!(found.approve_url.as_deref(), Some("https://checkout.example/cs_1"));
+    }
+    for odd in [json!({"mode": "setup"}), json!({"status": "complete", "payment_status": "no_payment_required"})] {
+        let found = fetch_session(odd.clone(), vec![]).await;
+        assert!(matches!(found, Err(CallError::Odd { .. })), "{odd}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_charge_leads_to_its_payment() {
+    let mut charge = charge(0);
+    charge["payment_intent"] = "pi_1".into();
+    let others = [("ch_1".to_owned(), charge), ("ch_2".to_owned(), json!({"id": "ch_2", "object": "charge"}))].into();
+    let fake = Fake::start(Stripe { intents: vec![with(json!({}))], others, ..Stripe::default() }).await;
+    let found = stripe_of(&fake).fetch(&Provider::STRIPE, &id("ch_1")).await.unwrap().unwrap();
+    assert_eq!(found.payment_id, id("pi_1"));
+    let alone = stripe_of(&fake).fetch(&Provider::STRIPE, &id("ch_2")).await;
+    assert_eq!(alone, Err(CallError::Unsupported));
+}
