@@ -74,6 +74,7 @@ BEGIN
     GRANT SELECT, INSERT ON orders TO grantonce_api;
     GRANT SELECT, INSERT ON payments TO grantonce_api;
     GRANT SELECT, INSERT ON idempotency_keys TO grantonce_api;
+    GRANT SELECT, INSERT, UPDATE ON payment_attempts TO grantonce_api;
     GRANT SELECT ON account_balances TO grantonce_api;
     GRANT SELECT ON credit_grants TO grantonce_api;
     GRANT SELECT ON credit_adjustments TO grantonce_api;

@@ -48,6 +48,22 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (token_name, key)
 );
 
+-- Calls that create an order's payment at its provider. Each is committed before it is made, so that whoever comes after a
+-- crash knows what may have been made, and asks before anything new is.
+CREATE TABLE payment_attempts (
+    order_id      uuid NOT NULL REFERENCES orders (id),
+    number        integer NOT NULL CHECK (number > 0),
+    first_sent_at timestamptz NOT NULL,
+    last_sent_at  timestamptz NOT NULL,
+    is_burnt      boolean NOT NULL DEFAULT false,          -- the provider has bound its key to a failure
+    payment_id    text COLLATE "C",                        -- what came of it
+    client_secret text,                                    -- with which the buyer's browser pays
+    approve_url   text,                                    -- where the buyer approves the payment
+    PRIMARY KEY (order_id, number)
+);
+-- What was once handed out to a buyer stays the only payment that is.
+CREATE UNIQUE INDEX payment_attempts_made ON payment_attempts (order_id) WHERE payment_id IS NOT NULL;
+
 -- Which messages have been applied. Partitioned by the day the event happened, which every copy of a message agrees
 -- on: so the key is unique where it matters, the busy part of its index stays small, and old days are dropped whole.
 CREATE TABLE inbox (

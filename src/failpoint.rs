@@ -14,6 +14,12 @@ pub enum Failpoint {
     BeforeCommit,
     /// Committed, not acknowledged.
     AfterCommit,
+    /// The order is committed, its payment not yet asked for.
+    AfterOrder,
+    /// The attempt is committed, its call not yet made.
+    BeforePaymentCall,
+    /// The provider has answered with a payment, which is written down nowhere.
+    AfterPaymentCall,
     /// The retry copy is confirmed, the original not acknowledged.
     AfterRetryPublish,
 }
@@ -26,6 +32,9 @@ impl Failpoint {
             Self::AfterBegin => "after_begin",
             Self::BeforeCommit => "before_commit",
             Self::AfterCommit => "after_commit",
+            Self::AfterOrder => "after_order",
+            Self::BeforePaymentCall => "before_payment_call",
+            Self::AfterPaymentCall => "after_payment_call",
             Self::AfterRetryPublish => "after_retry_publish",
         }
     }

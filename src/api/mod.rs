@@ -9,15 +9,17 @@ mod answers;
 mod cors;
 mod cursor;
 mod orders;
+mod paying;
 mod poll;
 mod query;
 mod request;
 mod view;
 
 use crate::clock::Clock;
-use crate::config::ApiConfig;
+use crate::config::{ApiConfig, ProvidersConfig};
 use crate::domain::OrderId;
 use crate::http::{self, BindError, Limits, Listener, Readiness, ReadinessFlag};
+use crate::provider::{BuildError, Providers, StripeSettings};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{Dependency, ListenerName, Metrics, causes};
 use access::Access;
@@ -55,6 +57,9 @@ pub enum ApiError {
     /// The settings of the database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The settings of a provider cannot be used.
+    #[error(transparent)]
+    Provider(#[from] BuildError),
     /// The task that serves ended by itself.
     #[error("the listener ended without being asked to")]
     ListenerLost,
@@ -90,7 +95,8 @@ pub async fn run_on(
     })?;
     let postgres = readiness.dependency(Dependency::Postgres.name());
     tokio::spawn(look_after_readiness(store.clone(), postgres, metrics.clone(), stop.clone()));
-    let router = router(&config, store.clone(), clock, metrics.clone(), readiness, stop.clone());
+    let providers = providers(&config.providers)?;
+    let router = router(&config, store.clone(), providers, clock, metrics.clone(), readiness, stop.clone());
     let listener = listener.on_response(move |route, status| {
         metrics.http_request(ListenerName::Api, route, status.as_u16());
     });
@@ -107,18 +113,25 @@ pub async fn run_on(
 pub fn router(
     config: &ApiConfig,
     store: Store,
+    providers: Providers,
     clock: Clock,
     metrics: Metrics,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Router {
     let polls = Polls::start(store.clone(), metrics, stop);
-    let app = App { store, clock, access: Access::new(config), polls };
+    let app = App { store, clock, access: Access::new(config), polls, providers };
     let mut router = Router::new();
     for (path, methods) in routes(Origins::new(&config.cors_origins)) {
         router = router.route(path, methods);
     }
     router.layer(middleware::map_response(answers::never_stored)).with_state(app).merge(http::health_router(readiness))
+}
+
+fn providers(config: &ProvidersConfig) -> Result<Providers, BuildError> {
+    let stripe = config.stripe.clone().map(|stripe| StripeSettings { key: stripe.key, base: stripe.base });
+    // A PayPal payment is captured by us, which nothing does yet: none is handed out that nobody would take the money of.
+    Providers::new(stripe, None)
 }
 
 /// Paths and what answers there. `contract/openapi.json` tells the same, and a test compares them.
@@ -140,6 +153,7 @@ struct App {
     clock: Clock,
     access: Access,
     polls: Polls,
+    providers: Providers,
 }
 
 /// Asks what requests ask, so that "ready" also means that the schema is there and may be read.

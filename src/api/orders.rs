@@ -1,14 +1,15 @@
 //! Making an order, and reading it.
 
-use super::App;
 use super::answers::{json, store_failed};
 use super::poll::WAIT_SECONDS_MAX;
 use super::query::Parameters;
 use super::request::{BODY_BYTES_MAX, Fields, OrderRequest, idempotency_key};
 use super::view::OrderBody;
+use super::{App, paying};
 use crate::domain::OrderId;
+use crate::failpoint::{self, Failpoint};
 use crate::http::{Problem, read_json};
-use crate::store::{Attach, Created, IdempotencyKey};
+use crate::store::{Attach, Created, HandedOut, IdempotencyKey};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::LOCATION;
@@ -31,13 +32,23 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
     let fields = read_json::<Fields>(request, BODY_BYTES_MAX, BODY_DEADLINE).await?;
     let asked = OrderRequest::check(fields)?;
 
+    if asked.payment_id.is_none() && !app.providers.can_create(&asked.provider) {
+        let detail =
+            "is required: no API key of this provider is configured here, with which we could create the payment";
+        return Err(Problem::unprocessable("fields are not as they must be")
+            .of_kind("invalid_fields", "Invalid fields")
+            .with_field("payment_id", detail));
+    }
     let now = as_postgres_keeps_it(app.clock.now());
     let key = IdempotencyKey { token_name: site.name, key, request_digest: asked.digest() };
     let attached = app.store.attach_order(key, asked.to_order(new_id(now), now)).await;
     match attached.map_err(|error| store_failed(&error))? {
-        Attach::Created(created) => Ok(answer(&app, &asked, &created)),
+        Attach::Created(created) => {
+            failpoint::hit(Failpoint::AfterOrder);
+            answer(&app, &asked, &created).await
+        }
         Attach::Replayed(created) => {
-            let mut response = answer(&app, &asked, &created);
+            let mut response = answer(&app, &asked, &created).await?;
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
             Ok(response)
         }
@@ -50,14 +61,19 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
     }
 }
 
-fn answer(app: &App, asked: &OrderRequest, created: &Created) -> Response {
+/// The order with its payment, which is created now where neither the site nor an earlier call has made it.
+async fn answer(app: &App, asked: &OrderRequest, created: &Created) -> Result<Response, Problem> {
+    let payment = match &asked.payment_id {
+        Some(payment_id) => HandedOut { payment_id: payment_id.clone(), client_secret: None, approve_url: None },
+        None => paying::hand_out(app, created.id, asked.retry).await?,
+    };
     let token = app.access.status_token(created.id);
-    let mut response = json(StatusCode::CREATED, &OrderBody::created(asked, created, token));
+    let mut response = json(StatusCode::CREATED, &OrderBody::created(asked, created, &payment, token));
     // An id of ours is made of header characters: this cannot fail.
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/orders/{}", created.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
-    response
+    Ok(response)
 }
 
 /// To the microsecond, in UTC: what a repeated call reads back must be what the first one was told.

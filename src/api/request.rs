@@ -3,6 +3,7 @@
 use super::query::FAULTS_MAX;
 use crate::domain::{AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, Provider, tidy};
 use crate::http::Problem;
+use crate::provider::Retry;
 use crate::store::NewOrder;
 use axum::http::HeaderMap;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
@@ -89,7 +90,11 @@ pub(super) struct OrderRequest {
     pub(super) credits: i64,
     pub(super) price: Money,
     pub(super) provider: Provider,
-    pub(super) payment_id: PaymentId,
+    /// The payment that the site made itself; none where we are to create it.
+    pub(super) payment_id: Option<PaymentId>,
+    /// Whether a call to the provider that fails is tried again while the site waits. Not part of what the request asks
+    /// for: it may differ when the call is repeated.
+    pub(super) retry: Retry,
     /// A JSON object.
     pub(super) metadata: Value,
 }
@@ -103,13 +108,14 @@ impl OrderRequest {
         let amount_minor = form.number("amount_minor", 1..=AMOUNT_MINOR_MAX);
         let currency = form.text("currency", |code| Currency::new(&code));
         let provider = form.text("provider", Provider::new);
-        let payment_id = form.payment_id();
+        let payment_id = form.optional_text("payment_id", PaymentId::new);
+        let retry = form.retry();
         let metadata = form.metadata();
         let price = amount_minor.zip(currency).and_then(|(amount, currency)| Money::new(amount, currency).ok());
         form.refuse_the_rest();
-        match (account_id, credits, price, provider, payment_id, metadata, form.faults.is_empty()) {
-            (Some(account_id), Some(credits), Some(price), Some(provider), Some(payment_id), Some(metadata), true) => {
-                Ok(Self { account_id, credits, price, provider, payment_id, metadata })
+        match (account_id, credits, price, provider, metadata, form.faults.is_empty()) {
+            (Some(account_id), Some(credits), Some(price), Some(provider), Some(metadata), true) => {
+                Ok(Self { account_id, credits, price, provider, payment_id, retry, metadata })
             }
             _ => Err(form.problem()),
         }
@@ -190,16 +196,26 @@ impl Form {
         number
     }
 
-    fn payment_id(&mut self) -> Option<PaymentId> {
-        if self.fields.get("payment_id").is_none_or(Value::is_null) {
-            self.fields.remove("payment_id");
-            self.fault(
-                "payment_id",
-                "is required: this version does not create payments at providers; make the payment, then send its id",
-            );
+    /// A field that may be left out.
+    fn optional_text<T, E: fmt::Display>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(String) -> Result<T, E>,
+    ) -> Option<T> {
+        if self.fields.get(name).is_none_or(Value::is_null) {
+            self.fields.remove(name);
             return None;
         }
-        self.text("payment_id", PaymentId::new)
+        self.text(name, check)
+    }
+
+    fn retry(&mut self) -> Retry {
+        let word = self.optional_text("retry", |word| match word.as_str() {
+            "never" => Ok(Retry::Never),
+            "backoff" => Ok(Retry::Backoff),
+            _ => Err("must be backoff or never"),
+        });
+        word.unwrap_or(Retry::Backoff)
     }
 
     fn metadata(&mut self) -> Option<Value> {

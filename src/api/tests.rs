@@ -40,7 +40,15 @@ fn router_without_postgres() -> Router {
     let store = Store::new(&settings).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
-    router(&config, store, Clock::system(), Metrics::new(), Readiness::new(), stop)
+    router(
+        &config,
+        store,
+        providers(&config.providers).unwrap(),
+        Clock::system(),
+        Metrics::new(),
+        Readiness::new(),
+        stop,
+    )
 }
 
 async fn answer(request: Request<Body>) -> Response {

@@ -3,7 +3,7 @@
 use super::access::Reader;
 use super::request::OrderRequest;
 use crate::domain::{OrderId, OrderStatus};
-use crate::store::{Created, Entry, EntryKind, OrderView};
+use crate::store::{Created, Entry, EntryKind, HandedOut, OrderView};
 use serde::Serialize;
 use serde_json::Value;
 use time::{OffsetDateTime, UtcOffset};
@@ -42,11 +42,21 @@ struct OfSite<'a> {
 struct PaymentBody<'a> {
     provider: &'a str,
     payment_id: Option<&'a str>,
+    /// Only where the payment is handed out, to the site: who has it can pay, and nobody else has to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approve_url: Option<&'a str>,
 }
 
 impl<'a> OrderBody<'a> {
     /// An order as it was when it was made: whatever has become of it since, a repeated call is given the same bytes.
-    pub(super) fn created(request: &'a OrderRequest, created: &Created, status_token: String) -> Self {
+    pub(super) fn created(
+        request: &'a OrderRequest,
+        created: &Created,
+        payment: &'a HandedOut,
+        status_token: String,
+    ) -> Self {
         let created_at = created.created_at.to_offset(UtcOffset::UTC);
         Self {
             id: created.id,
@@ -56,7 +66,12 @@ impl<'a> OrderBody<'a> {
             credits_granted: 0,
             amount_minor: request.price.amount_minor(),
             currency: request.price.currency().to_string(),
-            payment: PaymentBody { provider: request.provider.as_str(), payment_id: Some(request.payment_id.as_str()) },
+            payment: PaymentBody {
+                provider: request.provider.as_str(),
+                payment_id: Some(payment.payment_id.as_str()),
+                client_secret: payment.client_secret.as_deref(),
+                approve_url: payment.approve_url.as_deref(),
+            },
             last_failure: None,
             of_site: Some(OfSite { account_id: request.account_id.as_str(), metadata: &request.metadata }),
             created_at,
@@ -79,7 +94,12 @@ impl<'a> OrderBody<'a> {
             credits_granted: order.credits_granted,
             amount_minor: order.amount_minor,
             currency: order.currency.clone(),
-            payment: PaymentBody { provider: &order.provider, payment_id: order.payment_id.as_deref() },
+            payment: PaymentBody {
+                provider: &order.provider,
+                payment_id: order.payment_id.as_deref(),
+                client_secret: None,
+                approve_url: None,
+            },
             // A failed attempt that a later one made good is no news for a buyer any more.
             last_failure: order.last_failure.as_deref().filter(|_| match order.status {
                 OrderStatus::AwaitingPayment | OrderStatus::Processing | OrderStatus::Canceled => true,

@@ -4,6 +4,7 @@
 //! Nothing in here waits, reads a clock, or talks to anything. Every other room may use this one; it uses none.
 
 mod amend;
+mod creation;
 mod decide;
 pub mod dialect;
 mod facts;
@@ -15,6 +16,7 @@ mod status;
 mod text;
 
 pub use amend::{AmendmentRefusal, Repriced, reprice};
+pub use creation::{ATTEMPTS_MAX, Attempt, KeyRules, NextStep, next_step};
 pub use decide::{Posting, assess, settle};
 pub use facts::{FACTS_MAX, PaymentFacts};
 pub use ids::{AccountId, FactId, MessageId, OrderId, PaymentId, Provider, ProviderAccount};

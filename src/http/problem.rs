@@ -132,6 +132,13 @@ impl Problem {
         self
     }
 
+    /// Names when to come again.
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+
     /// Asks for a bearer token.
     #[must_use]
     pub fn with_challenge(mut self) -> Self {

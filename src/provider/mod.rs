@@ -46,6 +46,15 @@ pub struct PaypalSettings {
     pub base: String,
 }
 
+/// Whether a call is tried again when the provider does not answer, or not now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The first failure is the answer.
+    Never,
+    /// For some seconds, with growing pauses.
+    Backoff,
+}
+
 /// A payment to be made for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPayment {
@@ -168,10 +177,10 @@ impl Providers {
 
     /// Creates the payment of an order under an attempt's key. The same key again is the question what became of the
     /// first call, for as long as the provider remembers it (Stripe: 24 hours at least; PayPal: 6).
-    pub async fn create(&self, payment: &NewPayment, key: &str) -> Result<Created, CallError> {
+    pub async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {
         match self.door(&payment.provider)? {
-            Door::Stripe(stripe) => stripe.create(payment, key).await,
-            Door::Paypal(paypal) => paypal.create(payment, key).await,
+            Door::Stripe(stripe) => stripe.create(payment, key, retry).await,
+            Door::Paypal(paypal) => paypal.create(payment, key, retry).await,
         }
     }
 

@@ -8,7 +8,7 @@ mod token;
 
 use super::client::{Answer, Auth, Call, Http, is_credential, is_plain};
 use super::persist::{Patience, persist};
-use super::{BuildError, CallError, Created, Found, Limits, NewPayment, PaypalSettings};
+use super::{BuildError, CallError, Created, Found, Limits, NewPayment, PaypalSettings, Retry};
 use crate::domain::dialect::{Object, paypal as words};
 use crate::domain::{OrderId, PaymentId};
 use http::StatusCode;
@@ -42,7 +42,7 @@ impl Paypal {
         Ok(Self { http, tokens: Tokens::new(client_id, client_secret), patience: limits.patience })
     }
 
-    pub(super) async fn create(&self, payment: &NewPayment, key: &str) -> Result<Created, CallError> {
+    pub(super) async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {
         let value = words::amount_text(payment.price).map_err(|_| CallError::Unsupported)?;
         let amount = json!({"currency_code": payment.price.currency().as_str(), "value": value});
         let unit = json!({"custom_id": payment.order_id.to_string(), "amount": amount});
@@ -53,7 +53,7 @@ impl Paypal {
             fields.insert("payment_source".to_owned(), json!({"paypal": {"experience_context": context}}));
         }
         let call = Call::post("/v2/checkout/orders".to_owned(), JSON, body.to_string()).under(KEY_HEADER, key)?;
-        let answer = self.ask(call, "creating a payment at PayPal").await?;
+        let answer = self.ask_with(self.patience.of(retry), call, "creating a payment at PayPal").await?;
         let body = judge(&answer)?.json()?;
         let order = object(&body)?;
         Ok(Created {
@@ -115,6 +115,10 @@ impl Paypal {
 
     /// The first answer that another try would not change. One that says no is an answer.
     async fn ask(&self, call: Call, what: &'static str) -> Result<Answer, CallError> {
+        self.ask_with(self.patience, call, what).await
+    }
+
+    async fn ask_with(&self, patience: Patience, call: Call, what: &'static str) -> Result<Answer, CallError> {
         let call = &call;
         let one_try = || async move {
             let answer = self.authorized(call).await?;
@@ -123,7 +127,7 @@ impl Paypal {
                 Ok(_) | Err(_) => Ok(answer),
             }
         };
-        persist(self.patience, what, one_try).await
+        persist(patience, what, one_try).await
     }
 
     /// Sends it with a token. One that is no longer taken is replaced, once: a 401 has done nothing.

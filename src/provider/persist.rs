@@ -1,7 +1,7 @@
 //! Trying again, a little: what only hiccuped should not cost a buyer an error page. What takes longer is the caller's
 //! to come back to.
 
-use super::CallError;
+use super::{CallError, Retry};
 use crate::retry::{self, Backoff};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,6 +15,16 @@ pub(super) struct Patience {
     pub(super) last_try_after: Duration,
     /// The pauses between.
     pub(super) pauses: retry::Limits,
+}
+
+impl Patience {
+    /// As far as the caller wants to go.
+    pub(super) fn of(self, retry: Retry) -> Self {
+        match retry {
+            Retry::Never => Self { tries_max: 1, ..self },
+            Retry::Backoff => self,
+        }
+    }
 }
 
 /// Tries until there is an answer that another try would not change, the tries are used up, or the provider wants to be

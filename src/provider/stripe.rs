@@ -7,7 +7,7 @@ mod found;
 
 use super::client::{Answer, Auth, Call, Http, is_credential, is_plain};
 use super::persist::{Patience, persist};
-use super::{BuildError, CallError, Created, Found, Limits, NewPayment, StripeSettings};
+use super::{BuildError, CallError, Created, Found, Limits, NewPayment, Retry, StripeSettings};
 use crate::domain::dialect::{Object, stripe as words};
 use crate::domain::{OrderId, PaymentId};
 use found::Parts;
@@ -53,7 +53,7 @@ impl Stripe {
         Ok(Self { http, key: settings.key, patience: limits.patience })
     }
 
-    pub(super) async fn create(&self, payment: &NewPayment, key: &str) -> Result<Created, CallError> {
+    pub(super) async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {
         let units = words::units(payment.price).and_then(Result::ok).ok_or(CallError::Unsupported)?;
         // The same order gives the same bytes: under one key Stripe refuses others.
         let form = format!(
@@ -62,7 +62,7 @@ impl Stripe {
             payment.order_id
         );
         let call = Call::post("/v1/payment_intents".to_owned(), FORM, form).under("idempotency-key", key)?;
-        let answer = self.ask(call, "creating a payment at Stripe").await?;
+        let answer = self.ask_with(self.patience.of(retry), call, "creating a payment at Stripe").await?;
         let body = judge(&answer)?.json()?;
         let intent = object(&body, "payment_intent")?;
         Ok(Created {
@@ -183,6 +183,10 @@ impl Stripe {
 
     /// The first answer that another try would not change. One that says no is an answer.
     async fn ask(&self, call: Call, what: &'static str) -> Result<Answer, CallError> {
+        self.ask_with(self.patience, call, what).await
+    }
+
+    async fn ask_with(&self, patience: Patience, call: Call, what: &'static str) -> Result<Answer, CallError> {
         let call = &call.with("stripe-version", HeaderValue::from_static(VERSION));
         let one_try = || async move {
             let answer = self.http.send(call, Auth::Bearer(&self.key)).await?;
@@ -191,7 +195,7 @@ impl Stripe {
                 Ok(_) | Err(_) => Ok(answer),
             }
         };
-        persist(self.patience, what, one_try).await
+        persist(patience, what, one_try).await
     }
 }
 

@@ -90,7 +90,7 @@ async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
 async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
     api::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(|error| match error {
         ApiError::Store(error) => RunError::of_store("the API cannot start", error),
-        ApiError::Bind(_) => RunError::configuration("the API cannot start", error),
+        ApiError::Bind(_) | ApiError::Provider(_) => RunError::configuration("the API cannot start", error),
         ApiError::ListenerLost => RunError::fault("the API cannot go on", error),
     })
 }

@@ -27,6 +27,7 @@ mod plan;
 mod provider;
 mod roles;
 pub mod scratch;
+pub mod standin;
 mod summary;
 
 pub use summary::Summary;

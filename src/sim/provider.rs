@@ -2,6 +2,7 @@
 //! times, out of order, by two different events, and again until somebody answers 2xx. See [`http`] for its HTTP API.
 
 pub(super) mod http;
+mod stripe;
 
 use super::courier::{Counts, Courier, Webhook};
 use super::lock;
@@ -53,6 +54,8 @@ pub(super) struct PaymentView {
     pub(super) currency: String,
     pub(super) metadata: Metadata,
     pub(super) webhooks: WebhookCounts,
+    #[serde(skip)]
+    pub(super) created_at: OffsetDateTime,
 }
 
 /// What the site attached to a payment.
@@ -131,6 +134,7 @@ impl Entry {
             currency: self.payment.money.currency().to_string(),
             metadata: Metadata { order_id: self.order_id },
             webhooks: *self.webhooks.borrow(),
+            created_at: self.payment.created_at,
         }
     }
 

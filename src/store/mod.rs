@@ -3,6 +3,7 @@
 mod amend;
 mod audit;
 mod batch;
+mod creation;
 mod error;
 mod inbox;
 mod orders;
@@ -17,6 +18,7 @@ pub mod witness;
 pub use amend::{Amended, Amendment};
 pub use audit::Actor;
 pub use batch::{Applied, BatchTerms, Outcome};
+pub use creation::{Creation, HandedOut, Kept};
 pub use error::{Class, StoreError};
 pub use inbox::Maintained;
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};

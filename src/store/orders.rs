@@ -24,8 +24,8 @@ pub struct NewOrder {
     pub price: Money,
     /// Who takes the money.
     pub provider: Provider,
-    /// The payment that the site made itself.
-    pub payment_id: PaymentId,
+    /// The payment that the site made itself; none where it is to be created at the provider.
+    pub payment_id: Option<PaymentId>,
     /// The site's own notes, a JSON object.
     pub metadata: serde_json::Value,
     /// When.
@@ -134,7 +134,7 @@ pub struct Entry {
 }
 
 impl Store {
-    /// Makes an order for a payment that the site made itself. The order, the payment's owner and the key are one
+    /// Makes an order, for a payment that the site made itself where one is named. The order, the payment's owner and the key are one
     /// transaction; of many parallel calls for one payment exactly one makes an order.
     pub async fn attach_order(&self, key: IdempotencyKey, new: NewOrder) -> Result<Attach, StoreError> {
         self.run("creating an order", move |pool| async move {
@@ -149,7 +149,9 @@ impl Store {
                     Some(_) | None => Attach::KeyReused,
                 });
             }
-            if !tx.insert_payment(&new).await? {
+            if let Some(payment_id) = &new.payment_id
+                && !tx.insert_payment(&new.provider, payment_id, new.id, new.now).await?
+            {
                 tx.roll_back().await?;
                 return Ok(Attach::PaymentTaken);
             }
@@ -316,14 +318,21 @@ impl Tx {
         Ok(row.map(|row| (row.request_digest, Created { id: OrderId(row.id), created_at: row.created_at })))
     }
 
-    async fn insert_payment(&mut self, new: &NewOrder) -> Result<bool, StoreError> {
+    /// `false`: the payment belongs to an order already.
+    pub(super) async fn insert_payment(
+        &mut self,
+        provider: &Provider,
+        payment_id: &PaymentId,
+        order_id: OrderId,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
         let done = sqlx::query!(
             "INSERT INTO payments (provider, payment_id, order_id, registered_at) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO NOTHING",
-            new.provider.as_str(),
-            new.payment_id.as_str(),
-            new.id.0,
-            new.now
+            provider.as_str(),
+            payment_id.as_str(),
+            order_id.0,
+            now
         )
         .execute(self.connection())
         .await

@@ -77,6 +77,7 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("orders", &["SELECT", "INSERT"]),
             ("payments", &["SELECT", "INSERT"]),
             ("idempotency_keys", &["SELECT", "INSERT"]),
+            ("payment_attempts", &["SELECT", "INSERT", "UPDATE"]),
             ("account_balances", &["SELECT"]),
             ("credit_grants", &["SELECT"]),
             ("credit_adjustments", &["SELECT"]),

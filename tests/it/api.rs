@@ -4,6 +4,7 @@ mod accounts;
 mod contract;
 mod creating;
 mod outage;
+mod paying;
 mod reading;
 mod server;
 mod waiting;

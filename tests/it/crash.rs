@@ -6,6 +6,7 @@ use crate::support::world::STRIPE_SECRET;
 use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_webhook};
 use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
 use grantonce::failpoint::Failpoint;
+use grantonce::sim::standin::Standin;
 use reqwest::{Client, StatusCode};
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -105,4 +106,65 @@ async fn a_receiver_killed_between_confirm_and_answer_doubles_nothing_when_the_p
     eventually("it is granted", async || world.grants().await == 1).await;
     world.settled(worker).await;
     assert_eq!((world.grants().await, world.admitted().await), (1, 1));
+}
+
+/// The API dies at that place while it creates an order's payment. Called again, it ends with one order and one payment.
+async fn api_dies_at(place: Failpoint, made_before: usize) {
+    const TOKEN: &str = "shop-token-shop-token";
+    let world = World::new().await;
+    let provider = Standin::start().await.unwrap();
+    let api = || {
+        world
+            .children()
+            .env("GRANTONCE_API_TOKENS", format!("shop:{TOKEN}"))
+            .env("GRANTONCE_STATUS_TOKEN_KEY", "status-key-status-key-status-key-0")
+            .env("GRANTONCE_STRIPE_API_KEY", "sk_test_1")
+            .env("GRANTONCE_STRIPE_API_BASE", &provider.base)
+    };
+    let http = Client::builder().no_proxy().build().unwrap();
+    let order = serde_json::json!({
+        "account_id": "acc", "credits": 100, "amount_minor": 1999, "currency": "USD", "provider": "stripe"
+    });
+    let post = async |address: std::net::SocketAddr| {
+        let request = http.post(format!("http://{address}/v1/orders")).bearer_auth(TOKEN);
+        request.header("idempotency-key", "k").json(&order).send().await
+    };
+    let made = async || -> Vec<serde_json::Value> {
+        let list = http.get(format!("{}/v1/payment_intents", provider.base)).bearer_auth("sk_test_1");
+        let list: serde_json::Value = list.send().await.unwrap().json().await.unwrap();
+        list["data"].as_array().unwrap().clone()
+    };
+
+    let mut victim = api().env("FAILPOINT", place.name()).start("victim", &["api"]).await.unwrap();
+    let address = victim.listening("api", START).await.unwrap();
+    assert!(post(address).await.is_err(), "it dies without an answer");
+    assert_eq!(victim.ended(START).await.unwrap().signal(), Some(SIGKILL), "{}", victim.tail());
+    assert_eq!(made().await.len(), made_before);
+
+    let mut survivor = api().start("survivor", &["api"]).await.unwrap();
+    let address = survivor.listening("api", START).await.unwrap();
+    let answer = post(address).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let answer: serde_json::Value = answer.json().await.unwrap();
+    let made = made().await;
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert_eq!(made[0]["id"], answer["payment"]["payment_id"]);
+    assert_eq!(made[0]["metadata"]["order_id"], answer["id"]);
+    assert_eq!(world.count("SELECT count(*) FROM orders").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM payments").await, 1);
+}
+
+#[tokio::test]
+async fn an_api_killed_between_order_and_attempt_makes_one_payment() {
+    api_dies_at(Failpoint::AfterOrder, 0).await;
+}
+
+#[tokio::test]
+async fn an_api_killed_between_attempt_and_call_makes_one_payment() {
+    api_dies_at(Failpoint::BeforePaymentCall, 0).await;
+}
+
+#[tokio::test]
+async fn an_api_killed_between_call_and_record_makes_one_payment() {
+    api_dies_at(Failpoint::AfterPaymentCall, 1).await;
 }

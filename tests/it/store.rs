@@ -51,7 +51,7 @@ fn order_for(payment: &str) -> NewOrder {
         credits: 100,
         price: dollars(1999),
         provider: Provider::new("stripe").unwrap(),
-        payment_id: PaymentId::new(payment).unwrap(),
+        payment_id: Some(PaymentId::new(payment).unwrap()),
         metadata: serde_json::json!({}),
         now: OffsetDateTime::now_utc(),
     }

@@ -258,7 +258,10 @@ async fn a_provider_that_is_not_set_up_is_unsupported() {
     assert!(!providers.can_create(&Provider::STANDARD) && !providers.can_create(&Provider::new("acme").unwrap()));
     let fetched = providers.fetch(&Provider::PAYPAL, &id("X")).await;
     assert_eq!(fetched, Err(CallError::Unsupported));
-    assert_eq!(providers.create(&payment(Provider::PAYPAL, order(1)), "k").await, Err(CallError::Unsupported));
+    assert_eq!(
+        providers.create(&payment(Provider::PAYPAL, order(1)), "k", Retry::Backoff).await,
+        Err(CallError::Unsupported)
+    );
     let captured = providers.capture(&Provider::STRIPE, &id("pi_1"), order(1)).await;
     assert_eq!(captured, Err(CallError::Unsupported));
     assert_eq!(Provider::new("paypal"), Ok(Provider::PAYPAL));
@@ -269,7 +272,7 @@ fn calls_can_be_made_from_any_task() {
     fn sendable<T: Send>(_: T) {}
     let providers = Providers::new(None, None).unwrap();
     let (new, id) = (payment(Provider::PAYPAL, order(1)), id("X"));
-    sendable(providers.create(&new, "k"));
+    sendable(providers.create(&new, "k", Retry::Backoff));
     sendable(providers.fetch(&Provider::PAYPAL, &id));
     sendable(providers.list_of_order(&Provider::STRIPE, order(1), at(0)));
     sendable(providers.capture(&Provider::PAYPAL, &id, order(1)));

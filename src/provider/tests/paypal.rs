@@ -19,7 +19,7 @@ fn new(order_id: OrderId) -> NewPayment {
 async fn a_payment_is_created_once_a_key() {
     let fake = fake().await;
     let providers = paypal_of(&fake);
-    let first = providers.create(&new(order(1)), "key-1").await.unwrap();
+    let first = providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
     let expected = Created {
         payment_id: id("ORDER1"),
         client_secret: None,
@@ -27,7 +27,7 @@ async fn a_payment_is_created_once_a_key() {
         is_replay: false,
     };
     assert_eq!(first, expected);
-    let again = providers.create(&new(order(1)), "key-1").await.unwrap();
+    let again = providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
     assert_eq!(again, Created { is_replay: true, ..expected });
     let asked = fake.asked();
     let body: Value = serde_json::from_str(&asked[1].body).unwrap();
@@ -38,7 +38,7 @@ async fn a_payment_is_created_once_a_key() {
     assert_eq!(context["return_url"], "https://shop.example/back");
     // Without a way back it is made for the page's own button.
     let bare = NewPayment { return_url: None, price: money(50_000, "HUF"), ..new(order(2)) };
-    let bare = providers.create(&bare, "key-2").await.unwrap();
+    let bare = providers.create(&bare, "key-2", Retry::Backoff).await.unwrap();
     assert_eq!(bare.approve_url.as_deref(), Some("https://paypal.example/checkoutnow?token=ORDER2"));
     let body: Value = serde_json::from_str(&fake.asked()[3].body).unwrap();
     assert_eq!(body["purchase_units"][0]["amount"], json!({"currency_code": "HUF", "value": "500"}));
@@ -49,7 +49,7 @@ async fn a_payment_is_created_once_a_key() {
 async fn a_lost_answer_is_asked_for_under_the_same_key() {
     let fake = fake().await;
     fake.will([Trouble::Lost, Trouble::Lost]);
-    let created = paypal_of(&fake).create(&new(order(1)), "key-1").await.unwrap();
+    let created = paypal_of(&fake).create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
     assert_eq!((created.payment_id, created.is_replay), (id("ORDER1"), true));
     assert_eq!(fake.world(|world| world.orders.len()), 1);
 }
@@ -58,17 +58,17 @@ async fn a_lost_answer_is_asked_for_under_the_same_key() {
 async fn a_key_serves_one_order_and_waits_for_its_turn() {
     let fake = fake().await;
     let providers = paypal_of(&fake);
-    providers.create(&new(order(1)), "key-1").await.unwrap();
-    assert_eq!(providers.create(&new(order(2)), "key-1").await, Err(CallError::KeyReused));
+    providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
+    assert_eq!(providers.create(&new(order(2)), "key-1", Retry::Backoff).await, Err(CallError::KeyReused));
     fake.will([Trouble::Instead(error(409, "RESOURCE_CONFLICT", "PREVIOUS_REQUEST_IN_PROGRESS"))]);
-    assert!(providers.create(&new(order(1)), "key-1").await.unwrap().is_replay);
+    assert!(providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap().is_replay);
     // A price that PayPal has no words for is not sent.
     let asked = fake.asked().len();
     let price = money(50_050, "HUF");
-    let refused = providers.create(&NewPayment { price, ..new(order(3)) }, "key-3").await;
+    let refused = providers.create(&NewPayment { price, ..new(order(3)) }, "key-3", Retry::Backoff).await;
     assert_eq!((refused, fake.asked().len()), (Err(CallError::Unsupported), asked));
     fake.will([Trouble::Instead(error(422, "UNPROCESSABLE_ENTITY", "CURRENCY_NOT_SUPPORTED"))]);
-    match providers.create(&new(order(3)), "key-3").await {
+    match providers.create(&new(order(3)), "key-3", Retry::Backoff).await {
         Err(CallError::Refused { status: 422, detail }) => {
             assert_eq!(detail, "422 Unprocessable Entity: UNPROCESSABLE_ENTITY No. d1 CURRENCY_NOT_SUPPORTED");
         }

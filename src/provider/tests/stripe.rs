@@ -17,7 +17,7 @@ fn new(order_id: OrderId) -> NewPayment {
 async fn a_payment_is_created_once_a_key() {
     let fake = fake().await;
     let providers = stripe_of(&fake);
-    let first = providers.create(&new(order(1)), "key-1").await.unwrap();
+    let first = providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
     let expected = Created {
         payment_id: id("pi_1"),
         client_secret: Some("pi_1_secret_x".to_owned()),
@@ -25,9 +25,9 @@ async fn a_payment_is_created_once_a_key() {
         is_replay: false,
     };
     assert_eq!(first, expected);
-    let again = providers.create(&new(order(1)), "key-1").await.unwrap();
+    let again = providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
     assert_eq!(again, Created { is_replay: true, ..expected });
-    let other = providers.create(&new(order(1)), "key-2").await.unwrap();
+    let other = providers.create(&new(order(1)), "key-2", Retry::Backoff).await.unwrap();
     assert_eq!((other.payment_id, other.is_replay), (id("pi_2"), false));
     fake.world(|world| {
         let intent = &world.intents[0];
@@ -41,7 +41,7 @@ async fn a_payment_is_created_once_a_key() {
 async fn a_lost_answer_is_asked_for_under_the_same_key() {
     let fake = fake().await;
     fake.will([Trouble::Lost, Trouble::Lost]);
-    let created = stripe_of(&fake).create(&new(order(1)), "key-1").await.unwrap();
+    let created = stripe_of(&fake).create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
     assert_eq!((created.payment_id, created.is_replay), (id("pi_1"), true));
     assert_eq!(fake.world(|world| world.intents.len()), 1);
     assert!(fake.asked().iter().all(|asked| asked.header("idempotency-key") == "key-1"));
@@ -52,8 +52,10 @@ async fn a_call_that_was_given_up_is_found_by_the_next_one() {
     let fake = fake().await;
     fake.will([Trouble::Hang, Trouble::Hang, Trouble::Hang]);
     let limits = Limits { deadlines: Deadlines { whole: SHORT, ..FAST.deadlines }, ..FAST };
-    assert!(stripe_with(&fake, limits).create(&new(order(1)), "key-1").await.unwrap_err().is_transient());
-    let created = stripe_of(&fake).create(&new(order(1)), "key-1").await.unwrap();
+    assert!(
+        stripe_with(&fake, limits).create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap_err().is_transient()
+    );
+    let created = stripe_of(&fake).create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
     assert_eq!((created.payment_id, created.is_replay), (id("pi_1"), true));
 }
 
@@ -63,7 +65,7 @@ async fn a_key_that_failed_once_is_burnt() {
     fake.world(|world| world.fails_once = true);
     let providers = stripe_of(&fake);
     for tries in [2, 3] {
-        let burnt = providers.create(&new(order(1)), "key-1").await.unwrap_err();
+        let burnt = providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap_err();
         assert!(matches!(&burnt, CallError::Burnt { detail } if detail.contains("Something went wrong")), "{burnt:?}");
         assert!(!burnt.is_transient());
         // The first failure may be a hiccup; one that is replayed is not tried again.
@@ -76,10 +78,10 @@ async fn a_key_that_failed_once_is_burnt() {
 async fn a_key_serves_one_order() {
     let fake = fake().await;
     let providers = stripe_of(&fake);
-    providers.create(&new(order(1)), "key-1").await.unwrap();
-    assert_eq!(providers.create(&new(order(2)), "key-1").await, Err(CallError::KeyReused));
+    providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap();
+    assert_eq!(providers.create(&new(order(2)), "key-1", Retry::Backoff).await, Err(CallError::KeyReused));
     let dearer = NewPayment { price: money(2000, "USD"), ..new(order(1)) };
-    assert_eq!(providers.create(&dearer, "key-1").await, Err(CallError::KeyReused));
+    assert_eq!(providers.create(&dearer, "key-1", Retry::Backoff).await, Err(CallError::KeyReused));
     assert_eq!((fake.world(|world| world.intents.len()), fake.asked().len()), (1, 3));
 }
 
@@ -87,7 +89,7 @@ async fn a_key_serves_one_order() {
 async fn a_key_in_use_is_waited_for() {
     let fake = fake().await;
     fake.will([Trouble::Instead(error(409, "idempotency_error", Some("idempotency_key_in_use"), "In use."))]);
-    assert!(stripe_of(&fake).create(&new(order(1)), "key-1").await.is_ok());
+    assert!(stripe_of(&fake).create(&new(order(1)), "key-1", Retry::Backoff).await.is_ok());
 }
 
 #[tokio::test]
@@ -98,16 +100,16 @@ async fn amounts_are_in_stripes_unit_or_not_sent() {
         (1..).zip([(5, "ISK", 500), (500, "MGA", 5), (1000, "JPY", 1000), (1500, "KWD", 1500)])
     {
         let new = NewPayment { price: money(amount_minor, code), ..new(order(number)) };
-        providers.create(&new, &format!("key-{number}")).await.unwrap();
+        providers.create(&new, &format!("key-{number}"), Retry::Backoff).await.unwrap();
         let last = fake.world(|world| world.intents.last().unwrap().clone());
         assert_eq!((&last["amount"], last["currency"].as_str()), (&json!(units), Some(&*code.to_ascii_lowercase())));
     }
     for price in [money(550, "MGA"), money(1, "IQD")] {
-        let refused = providers.create(&NewPayment { price, ..new(order(9)) }, "key-9").await;
+        let refused = providers.create(&NewPayment { price, ..new(order(9)) }, "key-9", Retry::Backoff).await;
         assert_eq!(refused, Err(CallError::Unsupported));
     }
     for key in ["", "a b", "a\r\nb", &"k".repeat(109)] {
-        assert_eq!(providers.create(&new(order(9)), key).await, Err(CallError::Unsupported), "{key:?}");
+        assert_eq!(providers.create(&new(order(9)), key, Retry::Backoff).await, Err(CallError::Unsupported), "{key:?}");
     }
     assert_eq!(fake.asked().len(), 4);
 }

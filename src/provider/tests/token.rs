@@ -54,7 +54,7 @@ async fn a_payment_is_made_once_although_the_token_was_refused() {
     let providers = paypal_of(&fake);
     ask(&providers).await.unwrap();
     fake.world(|world| world.tokens += 1);
-    let created = providers.create(&payment(Provider::PAYPAL, order(2)), "key-1").await.unwrap();
+    let created = providers.create(&payment(Provider::PAYPAL, order(2)), "key-1", Retry::Backoff).await.unwrap();
     assert!(!created.is_replay);
     assert_eq!(fake.world(|world| world.orders.len()), 2);
 }

@@ -9,6 +9,8 @@
 //! | `GET /payments/{id}` | the payment, and what was delivered of its webhooks |
 //! | `GET /` | a plain index of all this |
 //!
+//! Beside it stands Stripe's own API, as far as a payment is created there ([`super::stripe`]).
+//!
 //! Nobody has to log in: it listens on loopback and knows no real money.
 
 use super::{Metadata, PaymentView, Provider, ProviderError, Replayed};
@@ -70,7 +72,8 @@ pub(in crate::sim) fn router(provider: Provider) -> Router {
         .route("/payments/{id}", get(show).post(change))
         .route("/payments/{id}/pay", post(pay))
         .route("/payments/{id}/replay", post(replay))
-        .with_state(provider)
+        .with_state(provider.clone())
+        .merge(super::stripe::router(provider))
 }
 
 async fn create(

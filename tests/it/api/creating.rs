@@ -176,9 +176,18 @@ async fn what_is_not_of_the_right_form_is_refused_and_makes_nothing() {
 
     let faulty = api.create(SHOP, "k", &json!({"credits": 0, "metadata": {"a": "\u{0}"}, "extra": true})).await;
     assert_eq!((faulty.status, faulty.kind().as_str()), (422, "invalid_fields"));
-    assert_eq!(faulty.field("fields").as_array().unwrap().len(), 8);
+    assert_eq!(faulty.field("fields").as_array().unwrap().len(), 7);
     let fields = faulty.field("fields").to_string();
-    assert!(fields.contains("this version does not create payments at providers"), "{fields}");
+    assert!(fields.contains("currency"), "{fields}");
+    let mut without = good.clone();
+    without["payment_id"] = json!(null);
+    let faulty = api.create(SHOP, "k", &without).await;
+    assert_eq!((faulty.status, faulty.kind().as_str()), (422, "invalid_fields"));
+    assert!(
+        faulty.field("fields").to_string().contains("no API key of this provider is configured"),
+        "{}",
+        faulty.text
+    );
 
     assert_eq!(api.db.number("SELECT count(*) FROM orders").await, 0);
     // The key was not used up by any of these.

@@ -4,7 +4,7 @@ use super::contract::Contract;
 use crate::support::db::TestDb;
 use grantonce::api;
 use grantonce::clock::Clock;
-use grantonce::config::{ApiConfig, DatabaseConfig, NamedToken, ProvidersConfig};
+use grantonce::config::{ApiConfig, DatabaseConfig, NamedToken, ProvidersConfig, StripeApi};
 use grantonce::domain::{
     CaptureState, Currency, DisputePolicy, FactId, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus,
     Provider, RefundState,
@@ -69,6 +69,7 @@ pub(crate) struct Api {
     pub(crate) stop: CancellationToken,
     pub(crate) worker: Store,
     pub(crate) base: String,
+    pub(crate) clock: Clock,
     client: Client,
     contract: Contract,
     served: JoinHandle<Result<(), api::ApiError>>,
@@ -82,8 +83,20 @@ impl Api {
         Self::start_on(db, url).await
     }
 
+    /// Starts one that creates payments at a provider with Stripe's API.
+    pub(crate) async fn start_paying(base: &str) -> Self {
+        let db = TestDb::create().await;
+        let url = db.url.clone();
+        let stripe = StripeApi { key: "sk_test_1".into(), base: base.to_owned() };
+        Self::start_with(db, url, ProvidersConfig { stripe: Some(stripe), paypal: None }).await
+    }
+
     /// Starts one that looks for its database at `url`.
     pub(crate) async fn start_on(db: TestDb, url: SecretString) -> Self {
+        Self::start_with(db, url, ProvidersConfig { stripe: None, paypal: None }).await
+    }
+
+    async fn start_with(db: TestDb, url: SecretString, providers: ProvidersConfig) -> Self {
         let listener = bind("api", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let base = format!("http://{}", listener.local_addr());
         let token = |name: &str, token: &str| NamedToken { name: name.to_owned(), token: token.into() };
@@ -93,16 +106,18 @@ impl Api {
             tokens: vec![token("shop", SHOP), token("kiosk", KIOSK)],
             status_token_key: STATUS_KEY.into(),
             cors_origins: vec![],
-            providers: ProvidersConfig { stripe: None, paypal: None },
+            providers,
         };
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-        let run = api::run_on(listener, config, Clock::fixed(NOW), metrics.clone(), Readiness::new(), stop.clone());
+        let clock = Clock::fixed(NOW);
+        let run = api::run_on(listener, config, clock.clone(), metrics.clone(), Readiness::new(), stop.clone());
         Self {
             worker: db.store(Profile::Batches),
             db,
             metrics,
             stop,
             base,
+            clock,
             client: Client::builder().no_proxy().build().unwrap(),
             contract: Contract::read(),
             served: tokio::spawn(run),

@@ -7,8 +7,8 @@ use grantonce::domain::{
     PaymentStatus, Provider,
 };
 use grantonce::store::{
-    Actor, Amended, Amendment, Attach, BatchTerms, BrokenInvariant, IdempotencyKey, NewOrder, Outcome, Profile, Role,
-    Settings, Store, migrate,
+    Actor, Amended, Amendment, Attach, BatchTerms, BrokenInvariant, HandedOut, IdempotencyKey, Kept, NewOrder, Outcome,
+    Profile, Role, Settings, Store, migrate,
 };
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
@@ -135,7 +135,7 @@ fn new_order() -> NewOrder {
         credits: 100,
         price: usd(1999),
         provider: Provider::STRIPE,
-        payment_id: PaymentId::new("pi_1").unwrap(),
+        payment_id: Some(PaymentId::new("pi_1").unwrap()),
         metadata: serde_json::json!({}),
         now: NOW,
     }
@@ -159,7 +159,7 @@ fn event(id: &str, status: PaymentStatus) -> PaymentEvent {
 async fn make_and_amend_an_order(on: &Deployment) {
     let api = on.store("grantonce_api", Profile::Requests);
     let key = IdempotencyKey { token_name: "site".to_owned(), key: "2".to_owned(), request_digest: [0; 32] };
-    let new = NewOrder { price: usd(2999), payment_id: PaymentId::new("pi_2").unwrap(), ..new_order() };
+    let new = NewOrder { price: usd(2999), payment_id: Some(PaymentId::new("pi_2").unwrap()), ..new_order() };
     let order_id = new.id;
     assert!(matches!(api.attach_order(key, new).await.unwrap(), Attach::Created(_)));
     let amendment = Amendment {
@@ -170,6 +170,17 @@ async fn make_and_amend_an_order(on: &Deployment) {
         reason: "tax".to_owned(),
         now: NOW,
     };
+    // And one whose payment the API creates.
+    let key = IdempotencyKey { token_name: "site".to_owned(), key: "3".to_owned(), request_digest: [0; 32] };
+    let new = NewOrder { payment_id: None, ..new_order() };
+    let paid_for = new.id;
+    assert!(matches!(api.attach_order(key, new).await.unwrap(), Attach::Created(_)));
+    assert!(api.begin_attempt(paid_for, 1, NOW).await.unwrap());
+    api.burn_attempt(paid_for, 1).await.unwrap();
+    assert!(api.begin_attempt(paid_for, 2, NOW).await.unwrap());
+    let made = HandedOut { payment_id: PaymentId::new("pi_3").unwrap(), client_secret: None, approve_url: None };
+    assert_eq!(api.keep_payment(paid_for, 2, made.clone(), NOW).await.unwrap(), Kept::HandedOut(made));
+
     let operator = on.store("grantonce_operator", Profile::Requests);
     let amended = operator.amend_order(amendment).await.unwrap();
     assert!(matches!(amended, Amended::Written { version: 2, .. }), "{amended:?}");
