@@ -31,25 +31,27 @@ async fn dropped_at_wait<F: Future>(nth: usize, future: F) -> Option<F::Output> 
 /// mended `begin()`: then this test can go, and `leave_no_transaction_open` with it.
 #[tokio::test]
 async fn a_begin_that_is_dropped_half_way_poisons_a_plain_pool() {
-    const DROPS: usize = 120;
+    // Whether a drop comes between BEGIN and its answer is a matter of chance: commonly one in three does.
+    const DROPS_MAX: usize = 5_000;
     let world = World::new().await;
     world.execute("CREATE TABLE probe (n bigint)").await;
-    let pool = PgPoolOptions::new().max_connections(1).connect(&world.database_url).await.unwrap();
-    let mut poisoned = 0;
-    for n in 0..DROPS {
-        drop(dropped_at_wait(n % 6, pool.begin()).await);
-        // The next user of the connection is told that its row is written …
-        let n = i64::try_from(n).unwrap();
-        let done = sqlx::query("INSERT INTO probe VALUES ($1)").bind(n).execute(&pool).await.unwrap();
-        assert_eq!(done.rows_affected(), 1);
-        // … and nobody else ever sees it.
-        if world.count(&format!("SELECT count(*) FROM probe WHERE n = {n}")).await == 0 {
-            poisoned += 1;
-            sqlx::raw_sql("ROLLBACK").execute(&pool).await.unwrap();
+    for n in 0..DROPS_MAX / 8 {
+        // A new pool from time to time: no state of one decides it all.
+        let pool = PgPoolOptions::new().max_connections(1).connect(&world.database_url).await.unwrap();
+        for m in 0..8 {
+            drop(dropped_at_wait(m, pool.begin()).await);
+            // The next user of the connection is told that its row is written …
+            let id = i64::try_from(8 * n + m).unwrap();
+            let done = sqlx::query("INSERT INTO probe VALUES ($1)").bind(id).execute(&pool).await.unwrap();
+            assert_eq!(done.rows_affected(), 1);
+            // … and nobody else ever sees it.
+            if world.count(&format!("SELECT count(*) FROM probe WHERE n = {id}")).await == 0 {
+                return;
+            }
         }
+        pool.close().await;
     }
-    eprintln!("{poisoned} of {DROPS} dropped begin()s poisoned the connection");
-    assert!(poisoned > 0, "sqlx no longer poisons its pool: good news, see this test's comment");
+    panic!("sqlx no longer poisons its pool in {DROPS_MAX} drops: good news, see this test's comment");
 }
 
 /// Waits for an operation in one of several ways, most of which give it up. None: given up.
