@@ -48,7 +48,7 @@ pub(super) async fn hand_out(app: &App, id: OrderId, retry: Retry) -> Result<Han
                               looked for when it is certain to be listed; the same call again is safe and finishes it";
                 return Err(Problem::bad_gateway(detail)
                     .with_retry_after(wait)
-                    .of_kind("provider_unclear", KIND_TITLE));
+                    .of_kind("provider_unclear", "Payment not certain yet"));
             }
             NextStep::GiveUp => {
                 tracing::error!(event = "payment_attempts_exhausted", order_id = %id, "a person has to look");
@@ -63,8 +63,6 @@ pub(super) async fn hand_out(app: &App, id: OrderId, retry: Retry) -> Result<Han
     Err(Problem::unavailable(detail, Duration::from_secs(1)))
 }
 
-const KIND_TITLE: &str = "Provider out of reach";
-
 /// None: look again.
 async fn call(
     app: &App,
@@ -74,7 +72,7 @@ async fn call(
     retry: Retry,
 ) -> Result<Option<HandedOut>, Problem> {
     let store_error = |error| store_failed(&error);
-    if !app.store.begin_attempt(id, number, app.clock.now()).await.map_err(store_error)? {
+    if !app.store.begin_attempt(id, number, creation.attempts.clone(), app.clock.now()).await.map_err(store_error)? {
         return Ok(None);
     }
     failpoint::hit(Failpoint::BeforePaymentCall);
@@ -142,7 +140,7 @@ fn failed(creation: &Creation, error: &CallError) -> Problem {
             tracing::warn!(event = "provider_unavailable", provider = %provider, cause = %error);
             Problem::bad_gateway(format!("{error}; the same call again is safe and finishes it"))
                 .with_retry_after(retry_after.unwrap_or(RETRY_AFTER))
-                .of_kind("provider_unavailable", KIND_TITLE)
+                .of_kind("provider_unavailable", "Provider out of reach")
         }
         CallError::Refused { .. }
         | CallError::Burnt { .. }

@@ -4,6 +4,7 @@ use super::error::StoreError;
 use super::pool::Store;
 use super::tx::Tx;
 use crate::domain::{Attempt, Currency, Money, OrderId, PaymentId, Provider};
+use std::fmt;
 use time::OffsetDateTime;
 
 /// An order whose payment is created at its provider.
@@ -20,7 +21,7 @@ pub struct Creation {
 }
 
 /// What a buyer pays with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HandedOut {
     /// The payment's id.
     pub payment_id: PaymentId,
@@ -28,6 +29,13 @@ pub struct HandedOut {
     pub client_secret: Option<String>,
     /// Where the buyer approves the payment.
     pub approve_url: Option<String>,
+}
+
+impl fmt::Debug for HandedOut {
+    /// Without what the payment can be paid with.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandedOut").field("payment_id", &self.payment_id).finish_non_exhaustive()
+    }
 }
 
 /// What came of keeping a payment.
@@ -39,7 +47,7 @@ pub enum Kept {
     PaymentTaken,
 }
 
-fn corrupt(id: OrderId, detail: impl std::fmt::Display) -> StoreError {
+fn corrupt(id: OrderId, detail: impl fmt::Display) -> StoreError {
     StoreError::Corrupt { what: format!("order {id}"), detail: detail.to_string() }
 }
 
@@ -55,9 +63,16 @@ impl Store {
         .await
     }
 
-    /// Commits that a call under this attempt's key is about to be made. `false`: another process is further already; read
-    /// the creation again.
-    pub async fn begin_attempt(&self, id: OrderId, number: i32, now: OffsetDateTime) -> Result<bool, StoreError> {
+    /// Commits that a call under this attempt's key is about to be made. `seen` are the attempts by which that was decided:
+    /// a new one is opened only where they are all there is, and none was sent again since. `false`: another call is further
+    /// already; read the creation again.
+    pub async fn begin_attempt(
+        &self,
+        id: OrderId,
+        number: i32,
+        seen: Vec<Attempt>,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
         self.run("beginning a payment attempt", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             // One at a time: of two that want to open a new attempt, the second finds the first one's.
@@ -67,7 +82,8 @@ impl Store {
             };
             let last = creation.attempts.last();
             let is_last = last.is_some_and(|last| last.number == number && !last.is_burnt);
-            let is_next = last.map_or(1, |last| last.number + 1) == number;
+            // What was sent again meanwhile may have made a payment behind the back of who looked for one.
+            let is_next = creation.attempts == seen && last.map_or(1, |last| last.number + 1) == number;
             if creation.handed_out.is_some() || !(is_last || is_next) {
                 tx.roll_back().await?;
                 return Ok(false);

@@ -3,9 +3,9 @@
 //! Rules from <https://docs.adyen.com/development-resources/webhooks/>, its pages on HMAC signatures, event codes, dispute
 //! webhooks and currency codes.
 
-use super::json::{Object, Odd};
 use super::signature::{Mac, Tag, check};
 use super::{Door, KeyFault, Rejection, Translation, Unverified, Verified};
+use crate::domain::dialect::{Object, Odd};
 use crate::domain::{
     CaptureState, Currency, DisputeState, FactId, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus,
     Provider, RefundState,

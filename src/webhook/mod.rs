@@ -7,7 +7,6 @@
 //! A provider is one file, and one line in the table below.
 
 mod adyen;
-mod json;
 mod keys;
 mod rejection;
 pub mod sign;

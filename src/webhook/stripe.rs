@@ -3,10 +3,10 @@
 //! Rules from <https://docs.stripe.com/webhooks> and <https://docs.stripe.com/api/events/types>; what its words mean
 //! stands in `domain::dialect::stripe`.
 
-use super::json::{Object, Odd};
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
 use super::{Door, KeyFault, Rejection, Translation, Unverified, Verified};
 use crate::domain::dialect::stripe::{self as words, captured, failed, order_id, reference, time};
+use crate::domain::dialect::{Object, Odd};
 use crate::domain::{MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount};
 use serde_json::Value;
 

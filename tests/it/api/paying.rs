@@ -1,8 +1,10 @@
 //! Payments that we create at the provider: at most one is ever handed out, whatever is lost on the way.
 
-use super::server::{Answer, Api, KIOSK, SHOP};
+use super::server::{Answer, Api, KIOSK, NOW, SHOP};
 use futures_util::future::join_all;
+use grantonce::domain::OrderId;
 use grantonce::sim::standin::Standin;
+use grantonce::store::Profile;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use time::Duration;
@@ -172,5 +174,25 @@ async fn a_provider_that_is_out_of_reach_keeps_the_order_and_a_refusal_is_told()
     let mut bad = unpaid();
     bad["retry"] = json!("often");
     assert!(api.create(SHOP, "bad", &bad).await.text.contains("must be backoff or never"));
+    api.end().await;
+}
+
+#[tokio::test]
+async fn no_new_attempt_is_opened_behind_the_back_of_one_that_was_sent_again() {
+    let provider = Standin::start().await.unwrap();
+    let api = Api::start_paying(&provider.base).await;
+    faults(&provider, json!(["lose_request"])).await;
+    assert_eq!(api.create(SHOP, "k", &once()).await.status, 502);
+    let store = api.db.store(Profile::Requests);
+    let order: OrderId = api.db.text("SELECT id::text FROM orders").await.parse().unwrap();
+    let attempts = async || store.creation(order).await.unwrap().unwrap().attempts;
+
+    // One call has looked at the attempts and found that it is time for a new one; another sends the last one again.
+    let seen = attempts().await;
+    let later = NOW + Duration::hours(21);
+    assert!(store.begin_attempt(order, 1, seen.clone(), later).await.unwrap());
+    assert!(!store.begin_attempt(order, 2, seen, later).await.unwrap());
+    assert!(store.begin_attempt(order, 2, attempts().await, later).await.unwrap());
+    assert!(!store.begin_attempt(order, 1, attempts().await, later).await.unwrap(), "an old one is never sent again");
     api.end().await;
 }

@@ -175,9 +175,10 @@ async fn make_and_amend_an_order(on: &Deployment) {
     let new = NewOrder { payment_id: None, ..new_order() };
     let paid_for = new.id;
     assert!(matches!(api.attach_order(key, new).await.unwrap(), Attach::Created(_)));
-    assert!(api.begin_attempt(paid_for, 1, NOW).await.unwrap());
+    assert!(api.begin_attempt(paid_for, 1, vec![], NOW).await.unwrap());
     api.burn_attempt(paid_for, 1).await.unwrap();
-    assert!(api.begin_attempt(paid_for, 2, NOW).await.unwrap());
+    let seen = api.creation(paid_for).await.unwrap().unwrap().attempts;
+    assert!(api.begin_attempt(paid_for, 2, seen, NOW).await.unwrap());
     let made = HandedOut { payment_id: PaymentId::new("pi_3").unwrap(), client_secret: None, approve_url: None };
     assert_eq!(api.keep_payment(paid_for, 2, made.clone(), NOW).await.unwrap(), Kept::HandedOut(made));
 

@@ -46,6 +46,13 @@ impl TestDb {
         execute(self.url.expose_secret(), sql.into()).await.unwrap();
     }
 
+    /// Reads one text.
+    pub(crate) async fn text(&self, sql: impl Into<String>) -> String {
+        use secrecy::ExposeSecret as _;
+        let mut connection = PgConnection::connect(self.url.expose_secret()).await.unwrap();
+        sqlx::query_scalar(AssertSqlSafe(sql.into())).fetch_one(&mut connection).await.unwrap()
+    }
+
     /// Reads one number.
     pub(crate) async fn number(&self, sql: impl Into<String>) -> i64 {
         use secrecy::ExposeSecret as _;
