@@ -24,6 +24,6 @@ pub use money::{AMOUNT_MINOR_MAX, Currency, Money, MoneyError};
 pub use order::{CREDITS_MAX, Order, OrderStatus};
 pub use reason::{Reason, Refusal};
 pub use status::{
-    CaptureState, DisputePolicy, DisputeState, PaymentEvent, PaymentStatus, RELATED_IDS_MAX, RefundState,
+    CaptureState, DisputePolicy, DisputeState, Hint, PaymentEvent, PaymentStatus, RELATED_IDS_MAX, RefundState,
 };
 pub use text::{TextError, tidy};

@@ -150,6 +150,30 @@ pub struct PaymentEvent {
     pub livemode: bool,
 }
 
+/// Something has happened to a payment, and that is all that is believed: its provider is to be asked what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// Whom to ask.
+    pub provider: Provider,
+    /// The id of the message that said so.
+    pub message_id: MessageId,
+    /// The payment, or something that leads to it at the provider: a checkout session, a charge, a capture, a refund.
+    pub payment_id: PaymentId,
+    /// Further ids of the same payment, at most [`RELATED_IDS_MAX`].
+    pub related_ids: Vec<PaymentId>,
+    /// The account at the provider; none is our own.
+    pub provider_account: Option<ProviderAccount>,
+    /// Whether it is said to be about real money.
+    pub livemode: bool,
+}
+
+impl Hint {
+    /// The payment's ids, the main one first.
+    pub fn payment_ids(&self) -> impl Iterator<Item = &PaymentId> {
+        std::iter::once(&self.payment_id).chain(&self.related_ids)
+    }
+}
+
 impl PaymentEvent {
     /// The payment's ids, the main one first.
     pub fn payment_ids(&self) -> impl Iterator<Item = &PaymentId> {

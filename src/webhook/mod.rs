@@ -17,7 +17,7 @@ mod stripe;
 pub use keys::{KeyError, KeyFault, Keys};
 pub use rejection::{Rejection, TOLERANCE_SECONDS};
 
-use crate::domain::{MessageId, PaymentEvent, Provider, tidy};
+use crate::domain::{Hint, MessageId, PaymentEvent, Provider, tidy};
 use sha2::{Digest, Sha256};
 use signature::Mac;
 use time::OffsetDateTime;
@@ -121,6 +121,8 @@ pub struct Verified<'a> {
 pub enum Translation {
     /// Publish these.
     Events(Vec<PaymentEvent>),
+    /// Something happened that the body does not tell, or cannot be believed to tell: the provider is to be asked.
+    Hint(Hint),
     /// Genuine, but none of our business: it says nothing of a payment that could be paid. To be acknowledged and counted.
     Ignored {
         /// What it was; printable ASCII, at most 80 bytes. As many values as the provider has event types.
