@@ -11,6 +11,7 @@
 # - the receiver publishes, under the keys of its own providers;
 # - a relay publishes to `payments`, under its own provider's key, and nothing else: not to the default exchange either, by
 #   which workers know their own retries;
+# - the reconciler reads hints, and publishes what providers answer;
 # - the worker reads its queue, and passes on what it cannot apply.
 #
 # `^$` matches nothing.
@@ -36,16 +37,22 @@ permit_keys() { # user, exchange, routing keys it may publish under; it may bind
     ${RABBITMQCTL:-rabbitmqctl} set_topic_permissions -p "$vhost" "$1" "$2" "$3" '^$'
 }
 
-exchanges='payments|payments\.retry|payments\.dead'
-queues='fulfilment|fulfilment\.retry\.[^.]+|fulfilment\.dead'
+exchanges='payments|payments\.hints|payments\.retry|payments\.dead'
+queues='payments\.hints|fulfilment|fulfilment\.retry\.[^.]+|fulfilment\.dead'
 
 # A queue that dead-letters is only declared by who may read it and write where its letters go (`amq.default` is how
 # permissions name the default exchange); binding writes to the queue and reads from the exchange.
 permit grantonce-migrate "^($exchanges|$queues)\$" "^($queues|payments\.dead|amq\.default)\$" "^($exchanges|$queues)\$"
 
-permit grantonce-receiver '^$' '^(payments|payments\.dead)$' '^$'
-permit_keys grantonce-receiver payments '^payment\.(stripe|paypal|adyen|standard)$'
-permit_keys grantonce-receiver payments.dead '^payment\.(stripe|paypal|adyen|standard)$'
+permit grantonce-receiver '^$' '^(payments|payments\.hints|payments\.dead)$' '^$'
+for exchange in payments payments.hints payments.dead; do
+    permit_keys grantonce-receiver "$exchange" '^payment\.(stripe|paypal|adyen|standard)$'
+done
+
+permit grantonce-reconciler '^$' '^(payments|payments\.dead)$' '^payments\.hints$'
+for exchange in payments payments.dead; do
+    permit_keys grantonce-reconciler "$exchange" '^payment\.(stripe|paypal)$'
+done
 
 permit grantonce-worker '^$' '^(payments\.retry|payments\.dead)$' '^fulfilment$'
 

@@ -64,6 +64,32 @@ CREATE TABLE payment_attempts (
 -- What was once handed out to a buyer stays the only payment that is.
 CREATE UNIQUE INDEX payment_attempts_made ON payment_attempts (order_id) WHERE payment_id IS NOT NULL;
 
+-- What a provider is to be asked about, and when: the payment of each order, and payments of hints that lead to no order of
+-- ours yet. A reconciler claims what is due; a claim that is not finished is over by itself after a while.
+CREATE TABLE provider_looks (
+    provider         text COLLATE "C" NOT NULL,
+    provider_account text COLLATE "C" NOT NULL DEFAULT '', -- '' is our own account at the provider
+    payment_id       text COLLATE "C" NOT NULL,            -- to ask by
+    order_id         uuid REFERENCES orders (id),
+    created_at       timestamptz NOT NULL,
+    due_at           timestamptz,                          -- none: nothing more is expected
+    wanted           integer NOT NULL DEFAULT 0,           -- how often somebody asked for it since it was last answered
+    claimed_at       timestamptz,
+    asked_at         timestamptz,
+    said             text,                                 -- what the provider's last answer came to
+    failures         integer NOT NULL DEFAULT 0,           -- in a row: times that it could not be asked
+    PRIMARY KEY (payment_id, provider, provider_account)
+) WITH (fillfactor = 80);
+CREATE UNIQUE INDEX provider_looks_order_id ON provider_looks (order_id) WHERE order_id IS NOT NULL;
+CREATE INDEX provider_looks_due ON provider_looks (provider, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX provider_looks_wanted ON provider_looks (provider, due_at) WHERE wanted > 0;
+
+-- How far the time of each provider is filled with looks: what bounds their rate, however many processes ask.
+CREATE TABLE provider_pace (
+    provider   text COLLATE "C" PRIMARY KEY,
+    busy_until timestamptz NOT NULL
+);
+
 -- Which messages have been applied. Partitioned by the day the event happened, which every copy of a message agrees
 -- on: so the key is unique where it matters, the busy part of its index stays small, and old days are dropped whole.
 CREATE TABLE inbox (

@@ -67,6 +67,15 @@ pub enum Command {
     ))]
     Api,
 
+    /// Ask providers about payments of which nothing is heard, and publish what they say
+    ///
+    /// Also takes the money of PayPal payments that a buyer has agreed to. Run more than one if you like: they share the
+    /// work, and keep one rate.
+    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+        "  GRANTONCE_LIVEMODE=true GRANTONCE_STRIPE_API_KEY_FILE=/run/secrets/stripe-api grantonce reconciler"
+    ))]
+    Reconciler,
+
     /// Run every role in one process
     #[command(after_help = EXIT_CODES, after_long_help = with_examples("  grantonce migrate && grantonce all"))]
     All,
@@ -193,6 +202,7 @@ impl Command {
             Self::Receiver => Role::Receiver,
             Self::Worker => Role::Worker,
             Self::Api => Role::Api,
+            Self::Reconciler => Role::Reconciler,
             Self::All => Role::All,
             Self::Orders(_) => Role::Orders,
             Self::Check(args) => args.role.unwrap_or(Role::Check),
@@ -203,7 +213,8 @@ impl Command {
 }
 
 /// The roles that `check --role` takes: those that write.
-const CHECKABLE: [Role; 6] = [Role::Migrate, Role::Receiver, Role::Worker, Role::Api, Role::All, Role::Orders];
+const CHECKABLE: [Role; 7] =
+    [Role::Migrate, Role::Receiver, Role::Worker, Role::Api, Role::Reconciler, Role::All, Role::Orders];
 
 fn checkable(name: &str) -> Result<Role, String> {
     name.parse().ok().filter(|role| CHECKABLE.contains(role)).ok_or_else(|| {
@@ -272,7 +283,7 @@ mod tests {
             ("grantonce demo --json", ErrorKind::MissingRequiredArgument),
             ("grantonce check --role nobody", ErrorKind::ValueValidation),
             ("grantonce check --role demo", ErrorKind::ValueValidation),
-            ("grantonce reconciler", ErrorKind::InvalidSubcommand),
+            ("grantonce ops", ErrorKind::InvalidSubcommand),
             ("grantonce --help-config worker", ErrorKind::ArgumentConflict),
         ] {
             assert_eq!(command(line), Err(kind), "{line}");

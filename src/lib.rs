@@ -13,6 +13,7 @@ pub mod http;
 pub mod message;
 pub mod provider;
 pub mod receiver;
+pub mod reconciler;
 pub mod retry;
 mod run;
 pub mod shutdown;

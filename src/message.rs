@@ -3,7 +3,7 @@
 //! The contract for people who write a relay is `contract/payment-status.v1.schema.json` and `contract/asyncapi.yaml`.
 
 use crate::domain::{
-    CaptureState, Currency, DisputeState, FactId, MessageId, Money, MoneyError, OrderId, PaymentEvent, PaymentId,
+    CaptureState, Currency, DisputeState, FactId, Hint, MessageId, Money, MoneyError, OrderId, PaymentEvent, PaymentId,
     PaymentStatus, Provider, ProviderAccount, RELATED_IDS_MAX, RefundState,
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -14,6 +14,9 @@ use time::{Duration, OffsetDateTime};
 
 /// The AMQP property `type` of a message of this contract.
 pub const TYPE: &str = "payment-status.v1";
+
+/// The AMQP property `type` of a hint: ours alone, from receiver to reconciler. No relay publishes any.
+pub const HINT_TYPE: &str = "payment-hint.v1";
 
 /// The AMQP property `content_type` of a message of this contract.
 pub const CONTENT_TYPE: &str = "application/json";
@@ -249,7 +252,7 @@ pub fn decode_as(
     check(wire, now, |_unheeded| message_id)
 }
 
-fn parse<Id: DeserializeOwned>(body: &[u8]) -> Result<Wire<Id>, DecodeError> {
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
     if body.len() > BODY_BYTES_MAX {
         return Err(DecodeError::TooLong { bytes: body.len() });
     }
@@ -291,6 +294,36 @@ fn no_path(error: serde_json::Error) -> serde_path_to_error::Error<serde_json::E
     let track = serde_path_to_error::Track::new();
     let nowhere = track.path();
     serde_path_to_error::Error::new(nowhere, error)
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireHint {
+    provider: Provider,
+    message_id: MessageId,
+    payment_id: PaymentId,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    related_ids: Vec<PaymentId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider_account: Option<ProviderAccount>,
+    livemode: bool,
+}
+
+/// Writes a hint as a body.
+pub fn encode_hint(hint: &Hint) -> Vec<u8> {
+    let Hint { provider, message_id, payment_id, related_ids, provider_account, livemode } = hint.clone();
+    let wire = WireHint { provider, message_id, payment_id, related_ids, provider_account, livemode };
+    // Texts, a list of texts and a flag: there is nothing that could fail.
+    serde_json::to_vec(&wire).unwrap_or_default()
+}
+
+/// Reads and checks a hint's body.
+pub fn decode_hint(body: &[u8]) -> Result<Hint, DecodeError> {
+    let wire: WireHint = parse(body)?;
+    if wire.related_ids.len() > RELATED_IDS_MAX {
+        return Err(DecodeError::TooManyRelatedIds { count: wire.related_ids.len() });
+    }
+    let WireHint { provider, message_id, payment_id, related_ids, provider_account, livemode } = wire;
+    Ok(Hint { provider, message_id, payment_id, related_ids, provider_account, livemode })
 }
 
 /// Digest of what a message says, apart from the id it says it under and the time. Two messages of one id and
@@ -349,6 +382,23 @@ mod tests {
             let event = PaymentEvent { status, ..event.clone() };
             assert_eq!(decode(&encode(&event), NOW).unwrap(), event);
         }
+    }
+
+    #[test]
+    fn a_hint_is_read_back() {
+        let id = |text| PaymentId::new(text).unwrap();
+        let hint = Hint {
+            provider: Provider::PAYPAL,
+            message_id: MessageId::new("paypal::WH-1:PAYMENT.CAPTURE.COMPLETED").unwrap(),
+            payment_id: id("5O190127TN364715T"),
+            related_ids: vec![id("3C679366HH908993F")],
+            provider_account: None,
+            livemode: false,
+        };
+        assert_eq!(decode_hint(&encode_hint(&hint)).unwrap(), hint);
+        assert!(decode_hint(b"{}").unwrap_err().to_string().contains("provider"));
+        let many = Hint { related_ids: vec![id("x"); RELATED_IDS_MAX + 1], ..hint };
+        assert!(matches!(decode_hint(&encode_hint(&many)), Err(DecodeError::TooManyRelatedIds { .. })));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The API: a site's back end creates orders and reads balances, a buyer's browser waits for its order's status.
 //!
-//! `POST /v1/orders` registers a payment that the site made itself; nothing in here grants. Reading an order can wait:
+//! `POST /v1/orders` registers a payment that the site made itself, or makes it; nothing in here grants. Reading an order can wait:
 //! however many buyers do, the process asks Postgres for all of them at once ([`crate::store::Watch`]).
 
 mod access;
@@ -16,10 +16,10 @@ mod request;
 mod view;
 
 use crate::clock::Clock;
-use crate::config::{ApiConfig, ProvidersConfig};
+use crate::config::ApiConfig;
 use crate::domain::OrderId;
 use crate::http::{self, BindError, Limits, Listener, Readiness, ReadinessFlag};
-use crate::provider::{BuildError, Providers, StripeSettings};
+use crate::provider::{BuildError, Providers};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::{Dependency, ListenerName, Metrics, causes};
 use access::Access;
@@ -95,7 +95,7 @@ pub async fn run_on(
     })?;
     let postgres = readiness.dependency(Dependency::Postgres.name());
     tokio::spawn(look_after_readiness(store.clone(), postgres, metrics.clone(), stop.clone()));
-    let providers = providers(&config.providers)?;
+    let providers = Providers::configured(config.providers.clone())?;
     let router = router(&config, store.clone(), providers, clock, metrics.clone(), readiness, stop.clone());
     let listener = listener.on_response(move |route, status| {
         metrics.http_request(ListenerName::Api, route, status.as_u16());
@@ -120,7 +120,8 @@ pub fn router(
     stop: CancellationToken,
 ) -> Router {
     let polls = Polls::start(store.clone(), metrics, stop);
-    let app = App { store, clock, access: Access::new(config), polls, providers };
+    let first_look_after = time::Duration::try_from(config.first_look_after).unwrap_or(time::Duration::MAX);
+    let app = App { store, clock, access: Access::new(config), polls, providers, first_look_after };
     let mut router = Router::new();
     for (path, methods) in routes(Origins::new(&config.cors_origins)) {
         router = router.route(path, methods);
@@ -128,18 +129,13 @@ pub fn router(
     router.layer(middleware::map_response(answers::never_stored)).with_state(app).merge(http::health_router(readiness))
 }
 
-fn providers(config: &ProvidersConfig) -> Result<Providers, BuildError> {
-    let stripe = config.stripe.clone().map(|stripe| StripeSettings { key: stripe.key, base: stripe.base });
-    // A PayPal payment is captured by us, which nothing does yet: none is handed out that nobody would take the money of.
-    Providers::new(stripe, None)
-}
-
 /// Paths and what answers there. `contract/openapi.json` tells the same, and a test compares them.
-fn routes(origins: Origins) -> [(&'static str, MethodRouter<App>); 5] {
+fn routes(origins: Origins) -> [(&'static str, MethodRouter<App>); 6] {
     let order = get(orders::read).options(cors::preflight);
     [
         ("/v1/orders", post(orders::create)),
         ("/v1/orders/{id}", order.layer(middleware::from_fn_with_state(origins, cors::allow))),
+        ("/v1/orders/{id}/check", post(orders::check)),
         ("/v1/accounts/{id}/balance", get(accounts::balance)),
         ("/v1/accounts/{id}/entries", get(accounts::entries)),
         ("/openapi.json", get(answers::openapi)),
@@ -154,6 +150,8 @@ struct App {
     access: Access,
     polls: Polls,
     providers: Providers,
+    /// How long after an order is made its provider is asked, where nothing is heard until then.
+    first_look_after: time::Duration,
 }
 
 /// Asks what requests ask, so that "ready" also means that the schema is there and may be read.
@@ -179,6 +177,32 @@ async fn look_after_readiness(store: Store, flag: ReadinessFlag, metrics: Metric
                 }
             }
         }
+    }
+}
+
+/// Feeds every parser of what clients send; for fuzzing.
+#[cfg(fuzzing)]
+pub fn parse_anything(data: &[u8]) {
+    let value = axum::http::HeaderValue::from_bytes(data);
+    if let Ok(value) = value {
+        let _ = request::idempotency_key(
+            &[("idempotency-key", value)]
+                .into_iter()
+                .map(|(name, value)| (axum::http::HeaderName::from_static(name), value))
+                .collect(),
+        );
+    }
+    if let Ok(fields) = serde_json::from_slice::<request::Fields>(data)
+        && let Ok(order) = request::OrderRequest::check(fields)
+    {
+        assert_eq!(order.digest(), order.clone().digest());
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = cursor::read(text);
+    if let Ok(uri) = axum::http::Uri::try_from(format!("/?{text}")) {
+        let mut parameters = query::Parameters::of(&uri);
+        let _ = parameters.number("wait", 0..=WAIT_SECONDS_MAX);
+        let _ = parameters.check(&["wait", "since", "token"]);
     }
 }
 

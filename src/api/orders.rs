@@ -4,12 +4,12 @@ use super::answers::{json, store_failed};
 use super::poll::WAIT_SECONDS_MAX;
 use super::query::Parameters;
 use super::request::{BODY_BYTES_MAX, Fields, OrderRequest, idempotency_key};
-use super::view::OrderBody;
+use super::view::{CheckBody, OrderBody};
 use super::{App, paying};
-use crate::domain::OrderId;
+use crate::domain::{OrderId, Provider};
 use crate::failpoint::{self, Failpoint};
 use crate::http::{Problem, read_json};
-use crate::store::{Attach, Created, HandedOut, IdempotencyKey};
+use crate::store::{Attach, Created, HandedOut, IdempotencyKey, Wanted};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::LOCATION;
@@ -22,6 +22,9 @@ use uuid::{NoContext, Timestamp, Uuid};
 /// How long a body may take to come.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long after a provider was asked about an order it is asked again, however often buyers come back.
+const CHECK_PAUSE: Duration = Duration::from_secs(5);
+
 /// Says that the answer is that of an earlier call.
 const REPLAYED: &str = "idempotent-replayed";
 
@@ -32,7 +35,13 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
     let fields = read_json::<Fields>(request, BODY_BYTES_MAX, BODY_DEADLINE).await?;
     let asked = OrderRequest::check(fields)?;
 
-    if asked.payment_id.is_none() && !app.providers.can_create(&asked.provider) {
+    let creates = asked.payment_id.is_none();
+    if creates && asked.provider_account.is_some() && asked.provider != Provider::STRIPE {
+        return Err(Problem::unprocessable("fields are not as they must be")
+            .of_kind("invalid_fields", "Invalid fields")
+            .with_field("provider_account", "goes with payments that are created at Stripe, or with a payment_id"));
+    }
+    if creates && !app.providers.can_create(&asked.provider) {
         let detail =
             "is required: no API key of this provider is configured here, with which we could create the payment";
         return Err(Problem::unprocessable("fields are not as they must be")
@@ -41,7 +50,7 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
     }
     let now = as_postgres_keeps_it(app.clock.now());
     let key = IdempotencyKey { token_name: site.name, key, request_digest: asked.digest() };
-    let attached = app.store.attach_order(key, asked.to_order(new_id(now), now)).await;
+    let attached = app.store.attach_order(key, asked.to_order(new_id(now), now, now + app.first_look_after)).await;
     match attached.map_err(|error| store_failed(&error))? {
         Attach::Created(created) => {
             failpoint::hit(Failpoint::AfterOrder);
@@ -65,7 +74,7 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
 async fn answer(app: &App, asked: &OrderRequest, created: &Created) -> Result<Response, Problem> {
     let payment = match &asked.payment_id {
         Some(payment_id) => HandedOut { payment_id: payment_id.clone(), client_secret: None, approve_url: None },
-        None => paying::hand_out(app, created.id, asked.retry).await?,
+        None => paying::hand_out(app, created.id, asked).await?,
     };
     let token = app.access.status_token(created.id);
     let mut response = json(StatusCode::CREATED, &OrderBody::created(asked, created, &payment, token));
@@ -110,4 +119,29 @@ pub(super) async fn read(
     };
     let order = order.map_err(|error| store_failed(&error))?.ok_or_else(unknown)?;
     Ok(json(StatusCode::OK, &OrderBody::now(&order, reader)))
+}
+
+/// `POST /v1/orders/{id}/check`: the buyer is back, the provider is to be asked now. For the site alone: a buyer who asks
+/// himself would set the pace of our calls.
+pub(super) async fn check(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    app.access.site(&headers)?;
+    let unknown = || Problem::not_found("there is no such order");
+    let id = path.map(|Path(id)| id).unwrap_or_default().parse::<OrderId>().map_err(|_| unknown())?;
+    let wanted = app.store.want_look(id, CHECK_PAUSE, app.clock.now()).await;
+    let wanted = wanted.map_err(|error| store_failed(&error))?.ok_or_else(unknown)?;
+    let (will_ask, detail) = match wanted {
+        Wanted::Due => (true, "the provider is asked as soon as its turn comes"),
+        Wanted::Coalesced => (true, "the provider is about to be asked anyway"),
+        Wanted::NoPayment => {
+            (false, "the order has no payment yet: repeat the call that made the order, which makes it")
+        }
+        Wanted::CannotBeAsked => {
+            (false, "this provider cannot be asked what became of a payment: its messages are all there is to wait for")
+        }
+    };
+    Ok(json(StatusCode::ACCEPTED, &CheckBody { id, will_ask, detail }))
 }

@@ -5,10 +5,11 @@
 
 use super::App;
 use super::answers::store_failed;
+use super::request::OrderRequest;
 use crate::domain::{KeyRules, NextStep, OrderId, next_step};
 use crate::failpoint::{self, Failpoint};
 use crate::http::Problem;
-use crate::provider::{CallError, Found, NewPayment, PaymentState, Retry};
+use crate::provider::{CallError, Found, NewPayment, PaymentState};
 use crate::store::{Creation, HandedOut, Kept};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ fn key(id: OrderId, number: i32) -> String {
 }
 
 /// Finds the payment that was handed out for the order, or creates it.
-pub(super) async fn hand_out(app: &App, id: OrderId, retry: Retry) -> Result<HandedOut, Problem> {
+pub(super) async fn hand_out(app: &App, id: OrderId, asked: &OrderRequest) -> Result<HandedOut, Problem> {
     for _ in 0..TURNS_MAX {
         let creation = app.store.creation(id).await.map_err(|error| store_failed(&error))?;
         let creation = creation.ok_or_else(Problem::internal)?;
@@ -34,12 +35,15 @@ pub(super) async fn hand_out(app: &App, id: OrderId, retry: Retry) -> Result<Han
         let rules = KeyRules::of(&creation.provider).ok_or_else(Problem::internal)?;
         let now = app.clock.now();
         let payment = match next_step(rules, &creation.attempts, now) {
-            NextStep::Call { number } => call(app, id, &creation, number, retry).await?,
+            NextStep::Call { number } => call(app, id, &creation, number, asked).await?,
             NextStep::LookFirst { since, number } => {
-                let listed = app.providers.list_of_order(&creation.provider, id, since).await;
+                let listed = app
+                    .providers
+                    .list_of_order(&creation.provider, creation.provider_account.as_ref(), id, since)
+                    .await;
                 match adoptable(listed.map_err(|error| failed(&creation, &error))?) {
                     Some(found) => adopt(app, id, number - 1, found).await?,
-                    None => call(app, id, &creation, number, retry).await?,
+                    None => call(app, id, &creation, number, asked).await?,
                 }
             }
             NextStep::Wait { until } => {
@@ -69,16 +73,21 @@ async fn call(
     id: OrderId,
     creation: &Creation,
     number: i32,
-    retry: Retry,
+    asked: &OrderRequest,
 ) -> Result<Option<HandedOut>, Problem> {
     let store_error = |error| store_failed(&error);
     if !app.store.begin_attempt(id, number, creation.attempts.clone(), app.clock.now()).await.map_err(store_error)? {
         return Ok(None);
     }
     failpoint::hit(Failpoint::BeforePaymentCall);
-    let payment =
-        NewPayment { provider: creation.provider.clone(), order_id: id, price: creation.price, return_url: None };
-    match app.providers.create(&payment, &key(id, number), retry).await {
+    let payment = NewPayment {
+        provider: creation.provider.clone(),
+        account: creation.provider_account.clone(),
+        order_id: id,
+        price: creation.price,
+        return_url: asked.return_url.clone(),
+    };
+    match app.providers.create(&payment, &key(id, number), asked.retry).await {
         Ok(made) => {
             failpoint::hit(Failpoint::AfterPaymentCall);
             let made = HandedOut {
@@ -117,7 +126,9 @@ async fn adopt(app: &App, id: OrderId, number: i32, found: Found) -> Result<Opti
 }
 
 async fn keep(app: &App, id: OrderId, number: i32, made: HandedOut) -> Result<HandedOut, Problem> {
-    match app.store.keep_payment(id, number, made, app.clock.now()).await.map_err(|error| store_failed(&error))? {
+    let now = app.clock.now();
+    let kept = app.store.keep_payment(id, number, made, now, now + app.first_look_after).await;
+    match kept.map_err(|error| store_failed(&error))? {
         Kept::HandedOut(payment) => Ok(payment),
         Kept::PaymentTaken => {
             // The provider gave us a payment that belongs to another order of ours.

@@ -1,7 +1,9 @@
 //! `POST /v1/orders`: from what came in to an order that can be made. All faults are listed at once.
 
 use super::query::FAULTS_MAX;
-use crate::domain::{AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, Provider, tidy};
+use crate::domain::{
+    AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, Provider, ProviderAccount, tidy,
+};
 use crate::http::Problem;
 use crate::provider::Retry;
 use crate::store::NewOrder;
@@ -26,6 +28,9 @@ pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 /// Longest number in metadata, in characters when it is written without an exponent: Postgres keeps and returns it that
 /// way, and `1e300` has 301 digits.
 const NUMBER_CHARS_MAX: usize = 40;
+
+/// Longest address to send a buyer back to, in characters.
+const RETURN_URL_CHARS_MAX: usize = 2_000;
 
 /// Longest field name that is repeated to the sender, in bytes.
 const NAME_BYTES_MAX: usize = 80;
@@ -90,11 +95,15 @@ pub(super) struct OrderRequest {
     pub(super) credits: i64,
     pub(super) price: Money,
     pub(super) provider: Provider,
+    /// At which account there; none is our own.
+    pub(super) provider_account: Option<ProviderAccount>,
     /// The payment that the site made itself; none where we are to create it.
     pub(super) payment_id: Option<PaymentId>,
     /// Whether a call to the provider that fails is tried again while the site waits. Not part of what the request asks
     /// for: it may differ when the call is repeated.
     pub(super) retry: Retry,
+    /// Where PayPal sends the buyer back to.
+    pub(super) return_url: Option<String>,
     /// A JSON object.
     pub(super) metadata: Value,
 }
@@ -108,15 +117,25 @@ impl OrderRequest {
         let amount_minor = form.number("amount_minor", 1..=AMOUNT_MINOR_MAX);
         let currency = form.text("currency", |code| Currency::new(&code));
         let provider = form.text("provider", Provider::new);
+        let provider_account = form.optional_text("provider_account", ProviderAccount::new);
         let payment_id = form.optional_text("payment_id", PaymentId::new);
         let retry = form.retry();
+        let return_url = form.optional_text("return_url", return_url);
         let metadata = form.metadata();
         let price = amount_minor.zip(currency).and_then(|(amount, currency)| Money::new(amount, currency).ok());
         form.refuse_the_rest();
         match (account_id, credits, price, provider, metadata, form.faults.is_empty()) {
-            (Some(account_id), Some(credits), Some(price), Some(provider), Some(metadata), true) => {
-                Ok(Self { account_id, credits, price, provider, payment_id, retry, metadata })
-            }
+            (Some(account_id), Some(credits), Some(price), Some(provider), Some(metadata), true) => Ok(Self {
+                account_id,
+                credits,
+                price,
+                provider,
+                provider_account,
+                payment_id,
+                retry,
+                return_url,
+                metadata,
+            }),
             _ => Err(form.problem()),
         }
     }
@@ -128,7 +147,7 @@ impl OrderRequest {
         let mut metadata = self.metadata.clone();
         metadata.sort_all_objects();
         // An array, not an object: nothing here may depend on how a map is ordered.
-        let normal = json!([
+        let mut normal = json!([
             "grantonce order v1",
             self.account_id,
             self.credits,
@@ -138,21 +157,40 @@ impl OrderRequest {
             self.payment_id,
             metadata
         ]);
+        // Only where they are given: so the fields above keep the form that they had before there were these.
+        if let (Some(_), _) | (_, Some(_)) = (&self.provider_account, &self.return_url)
+            && let Some(normal) = normal.as_array_mut()
+        {
+            normal.push(json!([self.provider_account, self.return_url]));
+        }
         Sha256::digest(normal.to_string()).into()
     }
 
     /// The order to make.
-    pub(super) fn to_order(&self, id: OrderId, now: OffsetDateTime) -> NewOrder {
+    pub(super) fn to_order(&self, id: OrderId, now: OffsetDateTime, first_look_at: OffsetDateTime) -> NewOrder {
         NewOrder {
             id,
             account_id: self.account_id.clone(),
             credits: self.credits,
             price: self.price,
             provider: self.provider.clone(),
+            provider_account: self.provider_account.clone(),
             payment_id: self.payment_id.clone(),
             metadata: self.metadata.clone(),
             now,
+            first_look_at,
         }
+    }
+}
+
+/// An address that a buyer's browser can be sent to.
+fn return_url(text: String) -> Result<String, String> {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_web && is_plain && text.len() <= RETURN_URL_CHARS_MAX {
+        Ok(text)
+    } else {
+        Err(format!("must be an https:// address, printable ASCII, at most {RETURN_URL_CHARS_MAX} characters"))
     }
 }
 

@@ -26,6 +26,7 @@ fn config() -> ApiConfig {
         status_token_key: "k".repeat(32).into(),
         cors_origins: vec![SHOP.to_owned()],
         providers: ProvidersConfig { stripe: None, paypal: None },
+        first_look_after: Duration::from_secs(120),
     }
 }
 
@@ -43,7 +44,7 @@ fn router_without_postgres() -> Router {
     router(
         &config,
         store,
-        providers(&config.providers).unwrap(),
+        Providers::configured(config.providers.clone()).unwrap(),
         Clock::system(),
         Metrics::new(),
         Readiness::new(),

@@ -2,7 +2,7 @@
 
 use super::access::Reader;
 use super::request::OrderRequest;
-use crate::domain::{OrderId, OrderStatus};
+use crate::domain::{OrderId, OrderStatus, ProviderAccount};
 use crate::store::{Created, Entry, EntryKind, HandedOut, OrderView};
 use serde::Serialize;
 use serde_json::Value;
@@ -41,12 +41,24 @@ struct OfSite<'a> {
 #[derive(Debug, Serialize)]
 struct PaymentBody<'a> {
     provider: &'a str,
+    /// Left out where it is our own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_account: Option<&'a str>,
     payment_id: Option<&'a str>,
     /// Only where the payment is handed out, to the site: who has it can pay, and nobody else has to.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     approve_url: Option<&'a str>,
+}
+
+/// Whether the provider is going to be asked about an order.
+#[derive(Debug, Serialize)]
+pub(super) struct CheckBody {
+    pub(super) id: OrderId,
+    pub(super) will_ask: bool,
+    /// Why, or why not.
+    pub(super) detail: &'static str,
 }
 
 impl<'a> OrderBody<'a> {
@@ -68,6 +80,7 @@ impl<'a> OrderBody<'a> {
             currency: request.price.currency().to_string(),
             payment: PaymentBody {
                 provider: request.provider.as_str(),
+                provider_account: request.provider_account.as_ref().map(ProviderAccount::as_str),
                 payment_id: Some(payment.payment_id.as_str()),
                 client_secret: payment.client_secret.as_deref(),
                 approve_url: payment.approve_url.as_deref(),
@@ -96,6 +109,7 @@ impl<'a> OrderBody<'a> {
             currency: order.currency.clone(),
             payment: PaymentBody {
                 provider: &order.provider,
+                provider_account: order.provider_account.as_deref(),
                 payment_id: order.payment_id.as_deref(),
                 client_secret: None,
                 approve_url: None,

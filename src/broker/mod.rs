@@ -8,6 +8,7 @@ mod consumer;
 mod error;
 mod headers;
 mod management;
+mod outgoing;
 mod publisher;
 mod topology;
 
@@ -16,8 +17,9 @@ pub use consumer::{Acknowledger, Consumer, Delivery, Durable};
 pub use error::BrokerError;
 pub use headers::{HeaderValue, Headers};
 pub use management::{Management, QueueFacts};
+pub use outgoing::Letter;
 pub use publisher::{Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 pub use topology::{
-    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, TopologyFault, WORK_QUEUE, declare,
-    inspect, retry_queue, routing_key,
+    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE,
+    TopologyFault, WORK_QUEUE, declare, inspect, retry_queue, routing_key,
 };

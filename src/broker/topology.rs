@@ -3,6 +3,7 @@
 //! ```text
 //! payments (topic) ──payment.<provider>──▶ fulfilment (quorum) ──delivery limit──▶ payments.dead
 //! payments.retry (direct) ──<delay>──▶ fulfilment.retry.<delay> ──after <delay>──▶ fulfilment
+//! payments.hints (topic) ──payment.<provider>──▶ payments.hints (quorum) ──delivery limit──▶ payments.dead
 //! payments.dead (topic) ──#──▶ fulfilment.dead (quorum)
 //! ```
 //!
@@ -25,6 +26,10 @@ pub const PAYMENTS_EXCHANGE: &str = "payments";
 pub const RETRY_EXCHANGE: &str = "payments.retry";
 /// Where dead letters go.
 pub const DEAD_EXCHANGE: &str = "payments.dead";
+/// Where the receiver says that something happened to a payment, for the reconcilers to ask what.
+pub const HINTS_EXCHANGE: &str = "payments.hints";
+/// What the reconcilers consume.
+pub const HINTS_QUEUE: &str = "payments.hints";
 /// What the workers consume.
 pub const WORK_QUEUE: &str = "fulfilment";
 /// The dead letters' buffer.
@@ -39,7 +44,7 @@ pub const DELIVERY_LIMIT: i64 = 100;
 /// which 4.0 takes for 20.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
-/// Messages in the work queue; more are refused, and their senders keep them.
+/// Messages in the work queue, and hints; more are refused, and their senders keep them.
 const WORK_QUEUE_LENGTH_MAX: i64 = 10_000_000;
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
@@ -88,6 +93,9 @@ fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
     let mut work = forwards_to(DEAD_EXCHANGE);
     work.push(("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)));
     work.push(("x-max-length", AMQPValue::LongLongInt(WORK_QUEUE_LENGTH_MAX)));
+    let mut hints = forwards_to(DEAD_EXCHANGE);
+    hints.push(("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)));
+    hints.push(("x-max-length", AMQPValue::LongLongInt(WORK_QUEUE_LENGTH_MAX)));
     let mut queues = vec![
         QueuePlan {
             name: DEAD_QUEUE.to_owned(),
@@ -99,6 +107,12 @@ fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
             name: WORK_QUEUE.to_owned(),
             arguments: quorum(&work),
             exchange: PAYMENTS_EXCHANGE,
+            binding: "payment.*".to_owned(),
+        },
+        QueuePlan {
+            name: HINTS_QUEUE.to_owned(),
+            arguments: quorum(&hints),
+            exchange: HINTS_EXCHANGE,
             binding: "payment.*".to_owned(),
         },
     ];
@@ -118,8 +132,9 @@ fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
     queues
 }
 
-const EXCHANGES: [(&str, ExchangeKind); 3] = [
+const EXCHANGES: [(&str, ExchangeKind); 4] = [
     (DEAD_EXCHANGE, ExchangeKind::Topic),
+    (HINTS_EXCHANGE, ExchangeKind::Topic),
     (PAYMENTS_EXCHANGE, ExchangeKind::Topic),
     (RETRY_EXCHANGE, ExchangeKind::Direct),
 ];

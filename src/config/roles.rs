@@ -192,6 +192,8 @@ pub struct ApiConfig {
     pub cors_origins: Vec<String>,
     /// Whose payments it can create.
     pub providers: ProvidersConfig,
+    /// How long after an order is made its provider is asked, where nothing is heard until then.
+    pub first_look_after: Duration,
 }
 
 /// Providers' own APIs.
@@ -201,6 +203,13 @@ pub struct ProvidersConfig {
     pub stripe: Option<StripeApi>,
     /// PayPal, where client id and secret are set.
     pub paypal: Option<PaypalApi>,
+}
+
+impl ProvidersConfig {
+    /// Whether any of them can be asked.
+    pub(super) fn any(&self) -> bool {
+        self.stripe.is_some() || self.paypal.is_some()
+    }
 }
 
 /// Stripe's API.
@@ -234,6 +243,8 @@ pub struct ReconcilerConfig {
     pub livemode: bool,
     /// Whom it asks.
     pub providers: ProvidersConfig,
+    /// How long after an order is made its provider is asked, where nothing is heard until then.
+    pub first_look_after: Duration,
 }
 
 /// `ops`.
@@ -262,6 +273,8 @@ pub struct AllConfig {
     pub worker: WorkerConfig,
     /// As by itself.
     pub api: ApiConfig,
+    /// As by itself; none where no provider can be asked.
+    pub reconciler: Option<ReconcilerConfig>,
 }
 
 /// `orders`.

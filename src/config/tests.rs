@@ -30,6 +30,9 @@ fn without(name: &str) -> Environment {
 }
 
 fn faults(role: Role, environment: &Environment) -> Vec<String> {
+    // Who asks needs somebody to ask.
+    let asking = environment.clone().with("GRANTONCE_STRIPE_API_KEY", "rk_test_1");
+    let environment = if role == Role::Reconciler { &asking } else { environment };
     match Config::from_env(role, environment) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.faults().iter().map(ToString::to_string).collect(),
@@ -60,6 +63,18 @@ fn every_role_starts_with_enough() {
 }
 
 #[test]
+fn a_reconciler_needs_somebody_to_ask() {
+    let Err(faults) = Config::from_env(Role::Reconciler, &enough()) else { panic!("nobody can be asked") };
+    let [fault] = faults.faults() else { panic!("{faults:?}") };
+    let fault = fault.to_string();
+    assert!(fault.contains("GRANTONCE_STRIPE_API_KEY") && fault.contains("GRANTONCE_PAYPAL_CLIENT_ID"), "{fault}");
+    let paypal = enough().with("GRANTONCE_PAYPAL_CLIENT_ID", "id").with("GRANTONCE_PAYPAL_CLIENT_SECRET", "secret");
+    assert!(Config::from_env(Role::Reconciler, &paypal).is_ok());
+    assert!(all(&paypal).reconciler.is_some());
+    assert!(fault_of("GRANTONCE_RECONCILE_AFTER", "2d").contains("from 100ms to 1d"));
+}
+
+#[test]
 fn each_role_requires_what_it_needs_and_no_more() {
     use Role::*;
     for (name, required_by) in [
@@ -85,7 +100,8 @@ fn the_defaults_are_those_of_the_table() {
     let config = Config::from_env(Role::All, &enough()).unwrap();
     assert_eq!(config.process.metrics_addr, "127.0.0.1:9090".parse().unwrap());
     assert_eq!(config.process.otlp_endpoint, None);
-    let AllConfig { receiver, worker, api } = all(&enough());
+    let AllConfig { receiver, worker, api, reconciler } = all(&enough());
+    assert!(reconciler.is_none(), "nobody to ask");
     assert_eq!(receiver.addr, "0.0.0.0:8080".parse().unwrap());
     assert_eq!(api.addr, "127.0.0.1:8081".parse().unwrap());
     assert!(api.cors_origins.is_empty() && api.providers.stripe.is_none() && api.providers.paypal.is_none());
@@ -119,7 +135,7 @@ fn what_is_set_is_what_the_role_gets() {
         .with("GRANTONCE_LOG_FORMAT", "json")
         .with("GRANTONCE_API_TOKENS", "shop:0123456789abcdef, back-office:0123456789abcde:");
     assert_eq!(Config::from_env(Role::All, &environment).unwrap().process.log_format, LogFormat::Json);
-    let AllConfig { receiver, worker, api } = all(&environment);
+    let AllConfig { receiver, worker, api, reconciler: _ } = all(&environment);
     assert!(receiver.livemode && worker.livemode);
     assert_eq!(receiver.addr.port(), 0);
     assert_eq!(receiver.secrets.standard.len(), 2);

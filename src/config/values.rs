@@ -18,6 +18,8 @@ use std::time::Duration;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Bounds of the times that things are kept.
 const RETENTION: RangeInclusive<Duration> = DAY..=Duration::from_secs(3650 * 24 * 3600);
+/// Bounds of `RECONCILE_AFTER`.
+const FIRST_LOOK: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 /// Bounds of `OUTAGE_GRACE`.
 const GRACE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
@@ -41,6 +43,7 @@ pub(super) struct Values {
     paypal_client_id: Option<String>,
     paypal_client_secret: Option<SecretString>,
     paypal_base: Option<String>,
+    reconcile_after: Option<Duration>,
     workers: Option<usize>,
     batch_max: Option<usize>,
     batch_wait_ms: Option<u64>,
@@ -88,6 +91,7 @@ impl Values {
             paypal_client_id: r.read(&v::PAYPAL_CLIENT_ID, |text| Ok(text.to_owned())),
             paypal_client_secret: r.read(&v::PAYPAL_CLIENT_SECRET, parse::secret),
             paypal_base: r.read(&v::PAYPAL_API_BASE, parse::web_url),
+            reconcile_after: r.read(&v::RECONCILE_AFTER, parse::duration(FIRST_LOOK)),
             workers: r.read(&v::WORKERS, parse::number(1..=32)),
             batch_max: r.read(&v::BATCH_MAX, parse::number(1..=1000)),
             batch_wait_ms: r.read(&v::BATCH_WAIT_MS, parse::number(0..=1000)),
@@ -129,6 +133,12 @@ impl Values {
         {
             reader.fault(&v::PREFETCH, format!("is {prefetch}: it must not be below GRANTONCE_BATCH_MAX, {batch_max}"));
         }
+        if role == Role::Reconciler && self.stripe_key.is_none() && self.paypal_client_id.is_none() {
+            reader.fault(
+                &v::STRIPE_API_KEY,
+                "is not set: reconciler asks Stripe, or PayPal (GRANTONCE_PAYPAL_CLIENT_ID)",
+            );
+        }
         if self.paypal_client_id.is_some() != self.paypal_client_secret.is_some()
             && v::PAYPAL_CLIENT_SECRET.roles.contains(&role)
         {
@@ -162,12 +172,7 @@ impl Values {
             Role::Receiver => RoleConfig::Receiver(self.receiver()?),
             Role::Worker => RoleConfig::Worker(self.worker()?),
             Role::Api => RoleConfig::Api(self.api()?),
-            Role::Reconciler => RoleConfig::Reconciler(ReconcilerConfig {
-                database: self.database.clone()?,
-                broker: self.broker.clone()?,
-                livemode: self.livemode?,
-                providers: self.providers()?,
-            }),
+            Role::Reconciler => RoleConfig::Reconciler(self.reconciler()?),
             Role::Ops => RoleConfig::Ops(OpsConfig {
                 addr: self.ops_addr?,
                 database: self.database.clone()?,
@@ -180,6 +185,7 @@ impl Values {
                 receiver: self.receiver()?,
                 worker: self.worker()?,
                 api: self.api()?,
+                reconciler: self.reconciler().filter(|reconciler| reconciler.providers.any()),
             })),
             Role::Orders => RoleConfig::Orders(OrdersConfig {
                 database: self.database.clone()?,
@@ -200,6 +206,16 @@ impl Values {
                 broker: self.broker.clone()?,
                 management_url: self.management_url.clone(),
             }),
+        })
+    }
+
+    fn reconciler(&self) -> Option<ReconcilerConfig> {
+        Some(ReconcilerConfig {
+            database: self.database.clone()?,
+            broker: self.broker.clone()?,
+            livemode: self.livemode?,
+            providers: self.providers()?,
+            first_look_after: self.reconcile_after?,
         })
     }
 
@@ -244,6 +260,7 @@ impl Values {
             status_token_key: self.status_token_key.clone()?,
             cors_origins: self.cors_origins.clone(),
             providers: self.providers()?,
+            first_look_after: self.reconcile_after?,
         })
     }
 

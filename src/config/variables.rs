@@ -296,6 +296,15 @@ pub(super) const INBOX_RETENTION: Variable = Variable {
     roles: WORKING,
     ..PLAIN
 };
+pub(super) const RECONCILE_AFTER: Variable = Variable {
+    name: "GRANTONCE_RECONCILE_AFTER",
+    default: Text("2m"),
+    example: "2m",
+    meaning: "how long after an order is made its provider is asked, where nothing is heard until then, 100ms to 1d; \
+              then after 5, 15, 60 … times that, for four days. API and reconciler must agree on it",
+    roles: ASKING,
+    ..PLAIN
+};
 pub(super) const DEAD_LETTER_RETENTION: Variable = Variable {
     name: "GRANTONCE_DEAD_LETTER_RETENTION",
     default: Text("400d"),
@@ -360,6 +369,7 @@ pub const VARIABLES: &[&Variable] = &[
     &PAYPAL_CLIENT_ID,
     &PAYPAL_CLIENT_SECRET,
     &PAYPAL_API_BASE,
+    &RECONCILE_AFTER,
     &WORKERS,
     &BATCH_MAX,
     &BATCH_WAIT_MS,

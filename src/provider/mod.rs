@@ -14,7 +14,8 @@ mod stripe;
 
 pub use error::{BuildError, CallError};
 
-use crate::domain::{Money, OrderId, PaymentId, PaymentStatus, Provider};
+use crate::config::ProvidersConfig;
+use crate::domain::{Money, OrderId, PaymentId, PaymentStatus, Provider, ProviderAccount};
 use crate::retry;
 use client::Deadlines;
 use paypal::Paypal;
@@ -60,6 +61,8 @@ pub enum Retry {
 pub struct NewPayment {
     /// Where.
     pub provider: Provider,
+    /// At which account there, if it is not our own (Stripe Connect: a direct charge).
+    pub account: Option<ProviderAccount>,
     /// What it pays for; carried at the provider, where a buyer cannot change it.
     pub order_id: OrderId,
     /// What it costs.
@@ -159,6 +162,18 @@ impl Providers {
         Self::with_limits(stripe, paypal, Limits::USUAL)
     }
 
+    /// Sets up those that are configured.
+    pub fn configured(config: ProvidersConfig) -> Result<Self, BuildError> {
+        let ProvidersConfig { stripe, paypal } = config;
+        let stripe = stripe.map(|stripe| StripeSettings { key: stripe.key, base: stripe.base });
+        let paypal = paypal.map(|paypal| PaypalSettings {
+            client_id: paypal.client_id,
+            client_secret: paypal.client_secret,
+            base: paypal.base,
+        });
+        Self::new(stripe, paypal)
+    }
+
     fn with_limits(
         stripe: Option<StripeSettings>,
         paypal: Option<PaypalSettings>,
@@ -175,21 +190,32 @@ impl Providers {
         self.door(provider).is_ok()
     }
 
+    /// Those that can be asked.
+    pub fn set_up(&self) -> impl Iterator<Item = Provider> {
+        let stripe = self.stripe.as_ref().map(|_| Provider::STRIPE);
+        stripe.into_iter().chain(self.paypal.as_ref().map(|_| Provider::PAYPAL))
+    }
+
     /// Creates the payment of an order under an attempt's key. The same key again is the question what became of the
     /// first call, for as long as the provider remembers it (Stripe: 24 hours at least; PayPal: 6).
     pub async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {
         match self.door(&payment.provider)? {
-            Door::Stripe(stripe) => stripe.create(payment, key, retry).await,
-            Door::Paypal(paypal) => paypal.create(payment, key, retry).await,
+            Door::Stripe(stripe) => stripe.at(payment.account.as_ref())?.create(payment, key, retry).await,
+            Door::Paypal(paypal) => paypal.at(payment.account.as_ref())?.create(payment, key, retry).await,
         }
     }
 
     /// What the provider says of a payment now; none where it knows no such payment. Stripe's checkout sessions and
     /// charges, and PayPal's captures, lead to the payment that they belong to.
-    pub async fn fetch(&self, provider: &Provider, payment_id: &PaymentId) -> Result<Option<Found>, CallError> {
+    pub async fn fetch(
+        &self,
+        provider: &Provider,
+        account: Option<&ProviderAccount>,
+        payment_id: &PaymentId,
+    ) -> Result<Option<Found>, CallError> {
         match self.door(provider)? {
-            Door::Stripe(stripe) => stripe.fetch(payment_id).await,
-            Door::Paypal(paypal) => paypal.fetch(payment_id).await,
+            Door::Stripe(stripe) => stripe.at(account)?.fetch(payment_id).await,
+            Door::Paypal(paypal) => paypal.at(account)?.fetch(payment_id).await,
         }
     }
 
@@ -198,11 +224,12 @@ impl Providers {
     pub async fn list_of_order(
         &self,
         provider: &Provider,
+        account: Option<&ProviderAccount>,
         order_id: OrderId,
         since: OffsetDateTime,
     ) -> Result<Vec<Found>, CallError> {
         match self.door(provider)? {
-            Door::Stripe(stripe) => stripe.list_of_order(order_id, since).await,
+            Door::Stripe(stripe) => stripe.at(account)?.list_of_order(order_id, since).await,
             Door::Paypal(_) => Err(CallError::Unsupported),
         }
     }

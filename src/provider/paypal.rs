@@ -10,7 +10,7 @@ use super::client::{Answer, Auth, Call, Http, is_credential, is_plain};
 use super::persist::{Patience, persist};
 use super::{BuildError, CallError, Created, Found, Limits, NewPayment, PaypalSettings, Retry};
 use crate::domain::dialect::{Object, paypal as words};
-use crate::domain::{OrderId, PaymentId};
+use crate::domain::{OrderId, PaymentId, ProviderAccount};
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -40,6 +40,11 @@ impl Paypal {
         }
         let http = Http::new(NAME, &base, limits.deadlines)?;
         Ok(Self { http, tokens: Tokens::new(client_id, client_secret), patience: limits.patience })
+    }
+
+    /// The API, for what is our own: for other accounts there is none.
+    pub(super) fn at(&self, account: Option<&ProviderAccount>) -> Result<&Self, CallError> {
+        if account.is_none() { Ok(self) } else { Err(CallError::Unsupported) }
     }
 
     pub(super) async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {

@@ -9,7 +9,7 @@ use super::client::{Answer, Auth, Call, Http, is_credential, is_plain};
 use super::persist::{Patience, persist};
 use super::{BuildError, CallError, Created, Found, Limits, NewPayment, Retry, StripeSettings};
 use crate::domain::dialect::{Object, stripe as words};
-use crate::domain::{OrderId, PaymentId};
+use crate::domain::{OrderId, PaymentId, ProviderAccount};
 use found::Parts;
 use http::{HeaderValue, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -44,7 +44,23 @@ pub(super) struct Stripe {
     patience: Patience,
 }
 
+/// One account there: our own, or one that is connected to it.
+#[derive(Debug)]
+pub(super) struct At<'a> {
+    stripe: &'a Stripe,
+    account: Option<HeaderValue>,
+}
+
 impl Stripe {
+    /// The API, for what belongs to that account (<https://docs.stripe.com/connect/authentication>).
+    pub(super) fn at(&self, account: Option<&ProviderAccount>) -> Result<At<'_>, CallError> {
+        let plain = |account: &ProviderAccount| {
+            let value = is_plain(account.as_str()).then(|| HeaderValue::from_str(account.as_str()).ok()).flatten();
+            value.ok_or(CallError::Unsupported)
+        };
+        Ok(At { stripe: self, account: account.map(plain).transpose()? })
+    }
+
     pub(super) fn new(settings: StripeSettings, limits: Limits) -> Result<Self, BuildError> {
         if !is_credential(settings.key.expose_secret()) {
             return Err(BuildError::BadCredentials { provider: NAME });
@@ -52,7 +68,9 @@ impl Stripe {
         let http = Http::new(NAME, &settings.base, limits.deadlines)?;
         Ok(Self { http, key: settings.key, patience: limits.patience })
     }
+}
 
+impl At<'_> {
     pub(super) async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {
         let units = words::units(payment.price).and_then(Result::ok).ok_or(CallError::Unsupported)?;
         // The same order gives the same bytes: under one key Stripe refuses others.
@@ -62,7 +80,7 @@ impl Stripe {
             payment.order_id
         );
         let call = Call::post("/v1/payment_intents".to_owned(), FORM, form).under("idempotency-key", key)?;
-        let answer = self.ask_with(self.patience.of(retry), call, "creating a payment at Stripe").await?;
+        let answer = self.ask_with(self.stripe.patience.of(retry), call, "creating a payment at Stripe").await?;
         let body = judge(&answer)?.json()?;
         let intent = object(&body, "payment_intent")?;
         Ok(Created {
@@ -183,13 +201,17 @@ impl Stripe {
 
     /// The first answer that another try would not change. One that says no is an answer.
     async fn ask(&self, call: Call, what: &'static str) -> Result<Answer, CallError> {
-        self.ask_with(self.patience, call, what).await
+        self.ask_with(self.stripe.patience, call, what).await
     }
 
     async fn ask_with(&self, patience: Patience, call: Call, what: &'static str) -> Result<Answer, CallError> {
-        let call = &call.with("stripe-version", HeaderValue::from_static(VERSION));
+        let call = call.with("stripe-version", HeaderValue::from_static(VERSION));
+        let call = &match &self.account {
+            Some(account) => call.with("stripe-account", account.clone()),
+            None => call,
+        };
         let one_try = || async move {
-            let answer = self.http.send(call, Auth::Bearer(&self.key)).await?;
+            let answer = self.stripe.http.send(call, Auth::Bearer(&self.stripe.key)).await?;
             match judge(&answer) {
                 Err(fault) if fault.is_transient() => Err(fault),
                 Ok(_) | Err(_) => Ok(answer),

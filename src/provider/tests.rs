@@ -68,6 +68,7 @@ fn money(amount_minor: i64, code: &str) -> Money {
 fn payment(provider: Provider, order_id: OrderId) -> NewPayment {
     NewPayment {
         provider,
+        account: None,
         order_id,
         price: money(1999, "USD"),
         return_url: Some("https://shop.example/back".to_owned()),

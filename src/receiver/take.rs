@@ -1,13 +1,11 @@
 //! One webhook: read, verify, translate, publish, answer.
 
-use crate::broker::{DEAD_EXCHANGE, Headers, Outgoing, PAYMENTS_EXCHANGE, PublishError, Publisher, routing_key};
+use crate::broker::{Headers, Letter, Outgoing, PublishError, Publisher, routing_key};
 use crate::clock::Clock;
-use crate::domain::{MessageId, PaymentEvent, Reason};
+use crate::domain::{MessageId, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::http::{Problem, read_body};
-use crate::message::{
-    self, BODY_BYTES_MAX, CONTENT_TYPE, DETAIL_HEADER, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER,
-};
+use crate::message::BODY_BYTES_MAX;
 use crate::telemetry::{Metrics, WebhookEndpoint, WebhookOutcome};
 use crate::webhook::{Endpoint, Keys, Rejection, Translation, Unverified};
 use axum::extract::Request;
@@ -102,15 +100,18 @@ impl Taker {
         let (mut accepted, mut letters, mut dropped) = (0_usize, 0_usize, 0_usize);
         for translation in said {
             match translation {
-                // No endpoint gives hints yet.
-                Translation::Hint(_) => {}
                 Translation::Ignored { kind } => {
                     tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind);
+                }
+                Translation::Hint(hint) if self.is_live && !hint.livemode => dropped += 1,
+                Translation::Hint(hint) => {
+                    accepted += 1;
+                    outgoing.push(Outgoing::hint(&hint));
                 }
                 Translation::Untranslatable { livemode: Some(false), .. } if self.is_live => dropped += 1,
                 Translation::Untranslatable { message_id, detail, .. } => {
                     letters += 1;
-                    outgoing.push(dead_letter(endpoint, message_id, &detail, body.clone()));
+                    outgoing.push(dead_letter(endpoint, message_id, detail, body.clone()));
                 }
                 Translation::Events(events) => {
                     for event in events {
@@ -118,7 +119,7 @@ impl Taker {
                             dropped += 1;
                         } else {
                             accepted += 1;
-                            outgoing.push(payment_status(&event));
+                            outgoing.push(Outgoing::payment_status(&event));
                         }
                     }
                 }
@@ -144,37 +145,18 @@ impl Taker {
     }
 }
 
-fn payment_status(event: &PaymentEvent) -> Outgoing {
-    Outgoing {
-        exchange: PAYMENTS_EXCHANGE,
-        routing_key: routing_key(&event.provider),
-        message_id: event.message_id.as_str().to_owned(),
-        kind: message::TYPE.to_owned(),
-        content_type: CONTENT_TYPE,
-        headers: Headers::default(),
-        body: Bytes::from(message::encode(event)),
-    }
-}
-
 /// A genuine webhook that we do not understand, or not all of it, is kept as it came. Translated anew, its other parts
 /// are known already.
-fn dead_letter(endpoint: Endpoint, message_id: MessageId, detail: &str, body: Bytes) -> Outgoing {
-    let routing_key = routing_key(endpoint.provider());
-    let mut headers = Headers::default();
-    headers.set_text(REASON_HEADER, Reason::Untranslatable.name());
-    headers.set_text(DETAIL_HEADER, detail);
-    headers.set_text(ORIGIN_HEADER, "receiver");
-    headers.set_text(ROUTING_KEY_HEADER, &routing_key);
-    tracing::warn!(event = "dead_letter", reason = Reason::Untranslatable.name(), message_id = %message_id, detail);
-    Outgoing {
-        exchange: DEAD_EXCHANGE,
-        routing_key,
+fn dead_letter(endpoint: Endpoint, message_id: MessageId, detail: String, body: Bytes) -> Outgoing {
+    let letter = Letter {
+        origin: "receiver",
+        routing_key: routing_key(endpoint.provider()),
         message_id: message_id.into_string(),
         kind: raw_kind(endpoint),
-        content_type: CONTENT_TYPE,
-        headers,
+        headers: Headers::default(),
         body,
-    }
+    };
+    Outgoing::dead_letter(letter, &Refusal::new(Reason::Untranslatable, detail))
 }
 
 fn rejected(endpoint: Endpoint, rejection: &Rejection) -> Answer {

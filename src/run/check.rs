@@ -34,11 +34,22 @@ fn needs(role: RoleConfig) -> Needs {
         RoleConfig::Api(config) => {
             Needs { database: Some((config.database, vec![Role::Api])), broker: None, management_url: None }
         }
-        RoleConfig::All(config) => Needs {
-            database: Some((config.worker.database, vec![Role::Worker, Role::Api])),
-            broker: Some((config.worker.broker, config.worker.retry.delays)),
+        RoleConfig::Reconciler(config) => Needs {
+            database: Some((config.database, vec![Role::Reconciler])),
+            broker: Some((config.broker, vec![])),
             management_url: None,
         },
+        RoleConfig::All(config) => {
+            let reconciler = config.reconciler.map(|_| Role::Reconciler);
+            Needs {
+                database: Some((
+                    config.worker.database,
+                    [Role::Worker, Role::Api].into_iter().chain(reconciler).collect(),
+                )),
+                broker: Some((config.worker.broker, config.worker.retry.delays)),
+                management_url: None,
+            }
+        }
         RoleConfig::Migrate(config) => Needs {
             database: Some((config.database, vec![Role::Verify])),
             broker: Some((config.broker, config.retry_delays)),
@@ -52,7 +63,7 @@ fn needs(role: RoleConfig) -> Needs {
         RoleConfig::Orders(config) => {
             Needs { database: Some((config.database, vec![Role::Operator])), broker: None, management_url: None }
         }
-        RoleConfig::Reconciler(_) | RoleConfig::Ops(_) | RoleConfig::Verify(_) | RoleConfig::Demo(_) => {
+        RoleConfig::Ops(_) | RoleConfig::Verify(_) | RoleConfig::Demo(_) => {
             Needs { database: None, broker: None, management_url: None }
         }
     }

@@ -122,10 +122,10 @@ async fn serve(name: Role, process: ProcessConfig, config: RoleConfig, shutdown:
         RoleConfig::Receiver(config) => roles::serve(process, shutdown, Roles::Receiver(config)).await,
         RoleConfig::Worker(config) => roles::serve(process, shutdown, Roles::Worker(config)).await,
         RoleConfig::Api(config) => roles::serve(process, shutdown, Roles::Api(config)).await,
+        RoleConfig::Reconciler(config) => roles::serve(process, shutdown, Roles::Reconciler(config)).await,
         RoleConfig::All(config) => roles::serve(process, shutdown, Roles::All(config)).await,
         // No command leads here.
-        RoleConfig::Reconciler(_)
-        | RoleConfig::Ops(_)
+        RoleConfig::Ops(_)
         | RoleConfig::Orders(_)
         | RoleConfig::Check(_)
         | RoleConfig::Verify(_)

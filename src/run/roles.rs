@@ -3,9 +3,10 @@
 use super::RunError;
 use crate::api::{self, ApiError};
 use crate::clock::Clock;
-use crate::config::{AllConfig, ApiConfig, ProcessConfig, ReceiverConfig, WorkerConfig};
+use crate::config::{AllConfig, ApiConfig, ProcessConfig, ReceiverConfig, ReconcilerConfig, WorkerConfig};
 use crate::http::{Limits, Readiness, bind, metrics_router, serve as serve_http};
 use crate::receiver::{self, ReceiverError};
+use crate::reconciler::{self, ReconcilerError};
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE};
@@ -17,6 +18,7 @@ pub(super) enum Roles {
     Receiver(ReceiverConfig),
     Worker(WorkerConfig),
     Api(ApiConfig),
+    Reconciler(ReconcilerConfig),
     All(Box<AllConfig>),
 }
 
@@ -45,6 +47,7 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
         Roles::Receiver(config) => receiver(config, shared).await,
         Roles::Worker(config) => worker(config, shared).await,
         Roles::Api(config) => api(config, shared).await,
+        Roles::Reconciler(config) => reconciler(config, shared).await,
         Roles::All(config) => all(*config, shared).await,
     };
     metrics_stop.cancel();
@@ -54,7 +57,8 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
 }
 
 async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
-    let AllConfig { receiver: receiver_config, worker: worker_config, api: api_config } = config;
+    let AllConfig { receiver: receiver_config, worker: worker_config, api: api_config, reconciler: reconciler_config } =
+        config;
     // One that cannot go on ends the others in order.
     let ends_all = |done: Result<(), RunError>, stop: &CancellationToken| {
         if done.is_err() {
@@ -62,12 +66,19 @@ async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
         }
         done
     };
-    let (receiver, worker, api) = tokio::join!(
+    let reconciling = async {
+        match reconciler_config {
+            Some(config) => reconciler(config, shared.clone()).await,
+            None => Ok(()),
+        }
+    };
+    let (receiver, worker, api, reconciler) = tokio::join!(
         async { ends_all(receiver(receiver_config, shared.clone()).await, &shared.stop) },
         async { ends_all(worker(worker_config, shared.clone()).await, &shared.stop) },
         async { ends_all(api(api_config, shared.clone()).await, &shared.stop) },
+        async { ends_all(reconciling.await, &shared.stop) },
     );
-    receiver.and(worker).and(api)
+    receiver.and(worker).and(api).and(reconciler)
 }
 
 async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
@@ -92,5 +103,16 @@ async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
         ApiError::Store(error) => RunError::of_store("the API cannot start", error),
         ApiError::Bind(_) | ApiError::Provider(_) => RunError::configuration("the API cannot start", error),
         ApiError::ListenerLost => RunError::fault("the API cannot go on", error),
+    })
+}
+
+async fn reconciler(config: ReconcilerConfig, shared: Shared) -> Result<(), RunError> {
+    reconciler::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(|error| {
+        match error {
+            ReconcilerError::Store(error) => RunError::of_store("the reconciler cannot start", error),
+            ReconcilerError::Provider(_) | ReconcilerError::NobodyToAsk => {
+                RunError::configuration("the reconciler cannot start", error)
+            }
+        }
     })
 }

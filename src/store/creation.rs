@@ -1,9 +1,10 @@
 //! Attempts to create an order's payment at its provider. Each is committed before its call is made.
 
 use super::error::StoreError;
+use super::orders::{PaymentKey, account_of};
 use super::pool::Store;
 use super::tx::Tx;
-use crate::domain::{Attempt, Currency, Money, OrderId, PaymentId, Provider};
+use crate::domain::{Attempt, Currency, Money, OrderId, PaymentId, Provider, ProviderAccount};
 use std::fmt;
 use time::OffsetDateTime;
 
@@ -12,6 +13,8 @@ use time::OffsetDateTime;
 pub struct Creation {
     /// Who takes the money.
     pub provider: Provider,
+    /// At which account there; none is our own.
+    pub provider_account: Option<ProviderAccount>,
     /// How much, as the order stands now.
     pub price: Money,
     /// All attempts so far, by their numbers.
@@ -113,13 +116,14 @@ impl Store {
     }
 
     /// Keeps the payment that an attempt has made, or was found to have made, and registers it to the order. The first one
-    /// that is kept stays the one that is handed out.
+    /// that is kept stays the one that is handed out. Where nothing is heard of it, its provider is asked at `first_look_at`.
     pub async fn keep_payment(
         &self,
         id: OrderId,
         number: i32,
         made: HandedOut,
         now: OffsetDateTime,
+        first_look_at: OffsetDateTime,
     ) -> Result<Kept, StoreError> {
         self.run("keeping a payment", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -131,13 +135,13 @@ impl Store {
                 return Ok(Kept::HandedOut(first));
             }
             // A webhook may have been faster and have registered it to this very order.
-            if !tx.insert_payment(&creation.provider, &made.payment_id, id, now).await?
-                && tx.owner_of(&creation.provider, &made.payment_id).await? != Some(id)
-            {
+            let payment = PaymentKey::new(&creation.provider, creation.provider_account.as_ref(), &made.payment_id);
+            if !tx.insert_payment(payment, id, now).await? && tx.owner_of(payment).await? != Some(id) {
                 tx.roll_back().await?;
                 return Ok(Kept::PaymentTaken);
             }
             tx.write_made(id, number, &made).await?;
+            tx.insert_look(payment, id, now, first_look_at).await?;
             tx.commit().await?;
             Ok(Kept::HandedOut(made))
         })
@@ -157,10 +161,11 @@ impl Tx {
     }
 
     async fn creation(&mut self, id: OrderId) -> Result<Option<Creation>, StoreError> {
-        let order = sqlx::query!("SELECT provider, amount_minor, currency FROM orders WHERE id = $1", id.0)
-            .fetch_optional(self.connection())
-            .await
-            .map_err(StoreError::sql("reading an order's price"))?;
+        let order =
+            sqlx::query!("SELECT provider, provider_account, amount_minor, currency FROM orders WHERE id = $1", id.0)
+                .fetch_optional(self.connection())
+                .await
+                .map_err(StoreError::sql("reading an order's price"))?;
         let Some(order) = order else { return Ok(None) };
         let rows = sqlx::query!(
             "SELECT number, first_sent_at, last_sent_at, is_burnt, payment_id, client_secret, approve_url
@@ -173,6 +178,7 @@ impl Tx {
         let currency = Currency::new(&order.currency).map_err(|error| corrupt(id, error))?;
         let mut creation = Creation {
             provider: Provider::new(order.provider).map_err(|error| corrupt(id, error))?,
+            provider_account: account_of(order.provider_account).map_err(|error| corrupt(id, error))?,
             price: Money::new(order.amount_minor, currency).map_err(|error| corrupt(id, error))?,
             attempts: Vec::with_capacity(rows.len()),
             handed_out: None,
@@ -210,11 +216,12 @@ impl Tx {
         Ok(())
     }
 
-    async fn owner_of(&mut self, provider: &Provider, payment_id: &PaymentId) -> Result<Option<OrderId>, StoreError> {
+    async fn owner_of(&mut self, payment: PaymentKey<'_>) -> Result<Option<OrderId>, StoreError> {
         let owner = sqlx::query_scalar!(
-            "SELECT order_id FROM payments WHERE payment_id = $1 AND provider = $2 AND provider_account = ''",
-            payment_id.as_str(),
-            provider.as_str()
+            "SELECT order_id FROM payments WHERE payment_id = $1 AND provider = $2 AND provider_account = $3",
+            payment.payment_id,
+            payment.provider,
+            payment.account
         )
         .fetch_optional(self.connection())
         .await

@@ -3,7 +3,9 @@
 use super::error::StoreError;
 use super::pool::Store;
 use super::tx::Tx;
-use crate::domain::{AccountId, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, Provider};
+use crate::domain::{
+    AccountId, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, Provider, ProviderAccount, TextError,
+};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -24,12 +26,37 @@ pub struct NewOrder {
     pub price: Money,
     /// Who takes the money.
     pub provider: Provider,
+    /// At which account there; none is our own.
+    pub provider_account: Option<ProviderAccount>,
     /// The payment that the site made itself; none where it is to be created at the provider.
     pub payment_id: Option<PaymentId>,
     /// The site's own notes, a JSON object.
     pub metadata: serde_json::Value,
     /// When.
     pub now: OffsetDateTime,
+    /// When its provider is asked about it, where nothing is heard until then.
+    pub first_look_at: OffsetDateTime,
+}
+
+/// What tells one payment from another: the columns of `payments`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PaymentKey<'a> {
+    pub(super) provider: &'a str,
+    /// Empty where it is our own.
+    pub(super) account: &'a str,
+    pub(super) payment_id: &'a str,
+}
+
+impl<'a> PaymentKey<'a> {
+    pub(super) fn new(provider: &'a Provider, account: Option<&'a ProviderAccount>, payment_id: &'a PaymentId) -> Self {
+        let account = account.map_or("", ProviderAccount::as_str);
+        Self { provider: provider.as_str(), account, payment_id: payment_id.as_str() }
+    }
+}
+
+/// An account as its column has it.
+pub(super) fn account_of(column: String) -> Result<Option<ProviderAccount>, TextError> {
+    if column.is_empty() { Ok(None) } else { ProviderAccount::new(column).map(Some) }
 }
 
 /// The caller's key, within the name of the caller's token.
@@ -82,6 +109,8 @@ pub struct OrderView {
     pub currency: String,
     /// Who takes the money.
     pub provider: String,
+    /// At which account there; none is our own.
+    pub provider_account: Option<String>,
     /// The first id the payment was registered by.
     pub payment_id: Option<String>,
     /// How it stands.
@@ -149,11 +178,13 @@ impl Store {
                     Some(_) | None => Attach::KeyReused,
                 });
             }
-            if let Some(payment_id) = &new.payment_id
-                && !tx.insert_payment(&new.provider, payment_id, new.id, new.now).await?
-            {
-                tx.roll_back().await?;
-                return Ok(Attach::PaymentTaken);
+            if let Some(payment_id) = &new.payment_id {
+                let payment = PaymentKey::new(&new.provider, new.provider_account.as_ref(), payment_id);
+                if !tx.insert_payment(payment, new.id, new.now).await? {
+                    tx.roll_back().await?;
+                    return Ok(Attach::PaymentTaken);
+                }
+                tx.insert_look(payment, new.id, new.now, new.first_look_at).await?;
             }
             let created = Created { id: new.id, created_at: new.now };
             tx.commit().await?;
@@ -168,7 +199,7 @@ impl Store {
         self.run(WHAT, move |pool| async move {
             let row = sqlx::query!(
                 r#"SELECT o.id, o.account_id, o.credits, o.credits_granted, o.amount_minor, o.currency, o.provider,
-                          o.status, o.version, o.facts AS "facts: Json<PaymentFacts>", o.metadata, o.created_at,
+                          o.provider_account, o.status, o.version, o.facts AS "facts: Json<PaymentFacts>", o.metadata, o.created_at,
                           o.updated_at,
                           (SELECT p.payment_id FROM payments p WHERE p.order_id = o.id
                            ORDER BY p.registered_at, p.payment_id LIMIT 1) AS payment_id
@@ -187,6 +218,7 @@ impl Store {
                     amount_minor: row.amount_minor,
                     currency: row.currency,
                     provider: row.provider,
+                    provider_account: Some(row.provider_account).filter(|account| !account.is_empty()),
                     payment_id: row.payment_id,
                     status: OrderStatus::from_name(&row.status)
                         .ok_or_else(|| StoreError::Corrupt { what: format!("order {id}"), detail: row.status })?,
@@ -272,14 +304,16 @@ impl Tx {
     async fn insert_order(&mut self, new: &NewOrder) -> Result<(), StoreError> {
         let currency = new.price.currency();
         sqlx::query!(
-            "INSERT INTO orders (id, account_id, credits, amount_minor, currency, provider, metadata, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
+            "INSERT INTO orders (id, account_id, credits, amount_minor, currency, provider, provider_account, metadata,
+                                 created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
             new.id.0,
             new.account_id.as_str(),
             new.credits,
             new.price.amount_minor(),
             currency.as_str(),
             new.provider.as_str(),
+            new.provider_account.as_ref().map_or("", ProviderAccount::as_str),
             new.metadata,
             new.now
         )
@@ -321,16 +355,16 @@ impl Tx {
     /// `false`: the payment belongs to an order already.
     pub(super) async fn insert_payment(
         &mut self,
-        provider: &Provider,
-        payment_id: &PaymentId,
+        payment: PaymentKey<'_>,
         order_id: OrderId,
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         let done = sqlx::query!(
-            "INSERT INTO payments (provider, payment_id, order_id, registered_at) VALUES ($1, $2, $3, $4)
-             ON CONFLICT DO NOTHING",
-            provider.as_str(),
-            payment_id.as_str(),
+            "INSERT INTO payments (provider, provider_account, payment_id, order_id, registered_at)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            payment.provider,
+            payment.account,
+            payment.payment_id,
             order_id.0,
             now
         )

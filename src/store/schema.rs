@@ -16,6 +16,8 @@ pub enum Role {
     Worker,
     /// Serves orders and balances.
     Api,
+    /// Asks providers.
+    Reconciler,
     /// Amends orders.
     Operator,
     /// Reads everything.
@@ -78,9 +80,15 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("payments", &["SELECT", "INSERT"]),
             ("idempotency_keys", &["SELECT", "INSERT"]),
             ("payment_attempts", &["SELECT", "INSERT", "UPDATE"]),
+            ("provider_looks", &["SELECT", "INSERT", "UPDATE"]),
             ("account_balances", &["SELECT"]),
             ("credit_grants", &["SELECT"]),
             ("credit_adjustments", &["SELECT"]),
+        ],
+        Role::Reconciler => &[
+            ("payments", &["SELECT"]),
+            ("provider_looks", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+            ("provider_pace", &["SELECT", "INSERT", "UPDATE"]),
         ],
         Role::Operator => &[("audit_log", &["INSERT"])],
         Role::Verify => &[
@@ -117,6 +125,7 @@ fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static 
             ),
             ("orders", "UPDATE", &["amount_minor", "currency", "status", "version", "updated_at"]),
         ],
+        Role::Reconciler => &[("orders", "SELECT", &["id", "status", "created_at"])],
         Role::Worker | Role::Api | Role::Verify => &[],
     }
 }

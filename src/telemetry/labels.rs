@@ -102,6 +102,30 @@ label! {
 }
 
 label! {
+    /// What came of asking a provider about a payment.
+    LookOutcome {
+        /// It told something, which was published.
+        Heard = "heard",
+        /// It had nothing to tell: nobody has paid.
+        Quiet = "quiet",
+        /// What it said cannot be, as far as we know.
+        Contradicted = "contradicted",
+        /// It could not be asked, or its answer not be passed on.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// What became of a hint.
+    HintOutcome {
+        /// The provider will be asked.
+        Noted = "noted",
+        /// It went to the dead letters.
+        DeadLettered = "dead_lettered",
+    }
+}
+
+label! {
     /// What we depend on.
     Dependency {
         /// The database.

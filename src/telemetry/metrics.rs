@@ -1,8 +1,10 @@
 //! Metrics: one method a happening, one type a label. Every label's values are a bounded set, and every series
 //! exists from the start, so that a rate over the first happening is right.
 
-use super::labels::{Dependency, GivenBack, ListenerName, MessageOutcome, WebhookEndpoint, WebhookOutcome};
-use crate::domain::Reason;
+use super::labels::{
+    Dependency, GivenBack, HintOutcome, ListenerName, LookOutcome, MessageOutcome, WebhookEndpoint, WebhookOutcome,
+};
+use crate::domain::{Provider, Reason};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -60,6 +62,17 @@ struct ReasonLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookLabels {
+    provider: String,
+    outcome: LookOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HintLabels {
+    outcome: HintOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GivenBackLabels {
     cause: GivenBack,
 }
@@ -88,6 +101,8 @@ struct Inner {
     inbox_duplicates: Counter,
     grants: Counter,
     dead_lettered: Family<ReasonLabels, Counter>,
+    looks: Family<LookLabels, Counter>,
+    hints: Family<HintLabels, Counter>,
     batch_messages: Histogram,
     batch_seconds: Histogram,
     given_back: Family<GivenBackLabels, Counter>,
@@ -113,6 +128,8 @@ impl Metrics {
             inbox_duplicates: Counter::default(),
             grants: Counter::default(),
             dead_lettered: Family::default(),
+            looks: Family::default(),
+            hints: Family::default(),
             batch_messages: Histogram::new(BATCH_MESSAGES_BUCKETS),
             batch_seconds: Histogram::new(BATCH_SECONDS_BUCKETS),
             given_back: Family::default(),
@@ -157,6 +174,16 @@ impl Metrics {
     /// A message was published as a dead letter.
     pub fn dead_lettered(&self, reason: Reason) {
         self.0.dead_lettered.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }).inc();
+    }
+
+    /// A provider was asked about a payment. `provider` is one of those that can be asked, never a relay's.
+    pub fn look(&self, provider: &Provider, outcome: LookOutcome) {
+        self.0.looks.get_or_create(&LookLabels { provider: provider.as_str().to_owned(), outcome }).inc();
+    }
+
+    /// A hint was dealt with.
+    pub fn hint(&self, outcome: HintOutcome) {
+        self.0.hints.get_or_create(&HintLabels { outcome }).inc();
     }
 
     /// A batch of so many messages was committed and acknowledged, so long after its first delivery.
@@ -220,6 +247,8 @@ impl Inner {
         );
         r.register("grants", "Grants committed", self.grants.clone());
         r.register("dead_lettered", "Messages published as dead letters", self.dead_lettered.clone());
+        r.register("provider_looks", "Payments that their provider was asked about", self.looks.clone());
+        r.register("hints", "Hints dealt with", self.hints.clone());
         r.register("batch_messages", "Messages in a committed batch", self.batch_messages.clone());
         r.register_with_unit(
             "batch",
@@ -244,6 +273,14 @@ impl Inner {
         }
         for reason in Reason::ALL {
             drop(self.dead_lettered.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }));
+        }
+        for provider in [Provider::STRIPE, Provider::PAYPAL] {
+            for &outcome in LookOutcome::ALL {
+                drop(self.looks.get_or_create(&LookLabels { provider: provider.as_str().to_owned(), outcome }));
+            }
+        }
+        for &outcome in HintOutcome::ALL {
+            drop(self.hints.get_or_create(&HintLabels { outcome }));
         }
         for &cause in GivenBack::ALL {
             drop(self.given_back.get_or_create(&GivenBackLabels { cause }));
@@ -321,6 +358,8 @@ mod tests {
         assert_eq!(zeros("grantonce_webhooks_total{"), 4 * 8);
         assert_eq!(zeros("grantonce_messages_total{"), 6);
         assert_eq!(zeros("grantonce_dead_lettered_total{"), Reason::ALL.len());
+        assert_eq!(zeros("grantonce_provider_looks_total{"), 2 * 4);
+        assert_eq!(zeros("grantonce_hints_total{"), 2);
         assert_eq!(zeros("grantonce_deliveries_given_back_total{"), 5);
         assert_eq!(zeros("grantonce_dependency_up{"), 2);
     }

@@ -4,6 +4,8 @@ mod labels;
 mod logging;
 mod metrics;
 
-pub use labels::{Dependency, GivenBack, ListenerName, MessageOutcome, WebhookEndpoint, WebhookOutcome};
+pub use labels::{
+    Dependency, GivenBack, HintOutcome, ListenerName, LookOutcome, MessageOutcome, WebhookEndpoint, WebhookOutcome,
+};
 pub use logging::{LogFilter, LogFormat, LoggingError, causes, init_logging};
 pub use metrics::{InFlight, Metrics, OPEN_METRICS_CONTENT_TYPE};

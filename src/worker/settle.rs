@@ -4,13 +4,11 @@
 use super::Rules;
 use super::apply::EventResult;
 use super::judge::{attempts_before, first_routing_key};
-use crate::broker::{
-    Confirmed, DEAD_EXCHANGE, Delivery, Durable, Headers, Outgoing, PublishError, Publisher, RETRY_EXCHANGE,
-};
+use crate::broker::{Confirmed, Delivery, Durable, Letter, Outgoing, PublishError, Publisher, RETRY_EXCHANGE};
 use crate::config::UnknownPayments;
 use crate::domain::{PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
-use crate::message::{self, ATTEMPT_HEADER, DETAIL_HEADER, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
+use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER};
 use crate::retry::{Backoff, Limits};
 use crate::store::{Committed, Outcome};
 use crate::telemetry::{MessageOutcome, Metrics};
@@ -122,11 +120,7 @@ impl Settling {
                 Fate::Later { label, attempt } => {
                     Proof::Copied(publish(publisher, retry_copy(delivery, label, attempt), until).await?)
                 }
-                Fate::Dead(refusal) => {
-                    tracing::warn!(event = "dead_letter", reason = refusal.reason.name(), detail = %refusal.detail,
-                        message_id = delivery.message_id.as_deref().unwrap_or("none"));
-                    Proof::Copied(publish(publisher, dead_letter(delivery, &refusal), until).await?)
-                }
+                Fate::Dead(refusal) => Proof::Copied(publish(publisher, dead_letter(delivery, &refusal), until).await?),
             })
         });
         let proofs = try_join_all(proofs).await?;
@@ -196,10 +190,13 @@ fn put_off_or_give_up(delivery: &Delivery, event: &PaymentEvent, rules: &Rules) 
     }
 }
 
-fn copy(delivery: Delivery, exchange: &'static str, routing_key: String, headers: Headers) -> Outgoing {
+fn retry_copy(delivery: Delivery, label: String, attempt: u32) -> Outgoing {
+    let mut headers = delivery.headers.without_brokers_own();
+    headers.set_integer(ATTEMPT_HEADER, i64::from(attempt));
+    headers.set_text(ROUTING_KEY_HEADER, first_routing_key(&delivery));
     Outgoing {
-        exchange,
-        routing_key,
+        exchange: RETRY_EXCHANGE,
+        routing_key: label,
         message_id: delivery.message_id.unwrap_or_default(),
         kind: delivery.kind.unwrap_or_default(),
         content_type: message::CONTENT_TYPE,
@@ -208,22 +205,18 @@ fn copy(delivery: Delivery, exchange: &'static str, routing_key: String, headers
     }
 }
 
-fn retry_copy(delivery: Delivery, label: String, attempt: u32) -> Outgoing {
-    let mut headers = delivery.headers.without_brokers_own();
-    headers.set_integer(ATTEMPT_HEADER, i64::from(attempt));
-    headers.set_text(ROUTING_KEY_HEADER, first_routing_key(&delivery));
-    copy(delivery, RETRY_EXCHANGE, label, headers)
-}
-
 fn dead_letter(delivery: Delivery, refusal: &Refusal) -> Outgoing {
     let mut headers = delivery.headers.without_brokers_own();
-    let routing_key = first_routing_key(&delivery).to_owned();
-    headers.set_text(REASON_HEADER, refusal.reason.name());
-    headers.set_text(DETAIL_HEADER, &refusal.detail);
-    headers.set_text(ORIGIN_HEADER, "worker");
-    headers.set_text(ROUTING_KEY_HEADER, &routing_key);
     headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(&delivery).saturating_add(1)));
-    copy(delivery, DEAD_EXCHANGE, routing_key, headers)
+    let letter = Letter {
+        origin: "worker",
+        routing_key: first_routing_key(&delivery).to_owned(),
+        message_id: delivery.message_id.unwrap_or_default(),
+        kind: delivery.kind.unwrap_or_default(),
+        headers,
+        body: Bytes::from(delivery.body),
+    };
+    Outgoing::dead_letter(letter, refusal)
 }
 
 async fn publish(publisher: &Publisher, message: Outgoing, until: Instant) -> Result<Confirmed, PublishError> {

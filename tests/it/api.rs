@@ -1,6 +1,7 @@
 //! The API over real HTTP, on a database of each test's own.
 
 mod accounts;
+mod checking;
 mod contract;
 mod creating;
 mod outage;

@@ -108,7 +108,8 @@ async fn a_receiver_killed_between_confirm_and_answer_doubles_nothing_when_the_p
     assert_eq!((world.grants().await, world.admitted().await), (1, 1));
 }
 
-/// The API dies at that place while it creates an order's payment. Called again, it ends with one order and one payment.
+/// The API dies at that place while it creates an order's payment. Called again, it ends with one order and one payment; and
+/// when the buyer has paid that, with its credits, though no webhook ever comes.
 async fn api_dies_at(place: Failpoint, made_before: usize) {
     const TOKEN: &str = "shop-token-shop-token";
     let world = World::new().await;
@@ -120,6 +121,7 @@ async fn api_dies_at(place: Failpoint, made_before: usize) {
             .env("GRANTONCE_STATUS_TOKEN_KEY", "status-key-status-key-status-key-0")
             .env("GRANTONCE_STRIPE_API_KEY", "sk_test_1")
             .env("GRANTONCE_STRIPE_API_BASE", &provider.base)
+            .env("GRANTONCE_RECONCILE_AFTER", "100ms")
     };
     let http = Client::builder().no_proxy().build().unwrap();
     let order = serde_json::json!({
@@ -152,6 +154,13 @@ async fn api_dies_at(place: Failpoint, made_before: usize) {
     assert_eq!(made[0]["metadata"]["order_id"], answer["id"]);
     assert_eq!(world.count("SELECT count(*) FROM orders").await, 1);
     assert_eq!(world.count("SELECT count(*) FROM payments").await, 1);
+
+    let pay = format!("{}/payments/{}/pay", provider.base, made[0]["id"].as_str().unwrap());
+    http.post(pay).json(&serde_json::json!({"outcome": "succeeded"})).send().await.unwrap();
+    let _reconciler = api().start("reconciler", &["reconciler"]).await.unwrap();
+    let worker = world.start_worker();
+    eventually("the credits are there", async || world.grants().await == 1).await;
+    world.settled(worker).await;
 }
 
 #[tokio::test]

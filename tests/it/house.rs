@@ -22,7 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Rooms that talk to somebody.
     ("broker", &["domain", "message", "config", "retry"]),
     ("store", &["domain", "message::fact_digest", "failpoint", "retry"]),
-    ("provider", &["domain", "retry", "telemetry::causes"]),
+    ("provider", &["domain", "retry", "config", "telemetry::causes"]),
     // Roles join the rooms above, and never each other.
     ("receiver", &["domain", "message", "webhook", "broker", "leaves"]),
     ("worker", &["domain", "message", "broker", "store", "leaves"]),

@@ -20,6 +20,7 @@ mod house;
 mod outage;
 mod readme;
 mod receiver;
+mod reconciler;
 mod rights;
 mod store;
 mod support;

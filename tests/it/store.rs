@@ -7,6 +7,7 @@ mod convergence;
 mod dropped;
 mod inbox;
 mod ledger;
+mod looks;
 mod ownership;
 
 use crate::support::World;
@@ -51,9 +52,11 @@ fn order_for(payment: &str) -> NewOrder {
         credits: 100,
         price: dollars(1999),
         provider: Provider::new("stripe").unwrap(),
+        provider_account: None,
         payment_id: Some(PaymentId::new(payment).unwrap()),
         metadata: serde_json::json!({}),
         now: OffsetDateTime::now_utc(),
+        first_look_at: OffsetDateTime::now_utc() + time::Duration::minutes(2),
     }
 }
 

@@ -11,7 +11,7 @@ async fn fake() -> Fake<Stripe> {
 }
 
 async fn ask(providers: &Providers) -> Result<Option<Found>, CallError> {
-    providers.fetch(&Provider::STRIPE, &id("pi_1")).await
+    providers.fetch(&Provider::STRIPE, None, &id("pi_1")).await
 }
 
 fn instead(status: u16, body: &str) -> Trouble {
@@ -256,7 +256,7 @@ async fn a_provider_that_is_not_set_up_is_unsupported() {
     let providers = Providers::new(Some(at_stripe("http://127.0.0.1:1")), None).unwrap();
     assert!(providers.can_create(&Provider::STRIPE) && !providers.can_create(&Provider::PAYPAL));
     assert!(!providers.can_create(&Provider::STANDARD) && !providers.can_create(&Provider::new("acme").unwrap()));
-    let fetched = providers.fetch(&Provider::PAYPAL, &id("X")).await;
+    let fetched = providers.fetch(&Provider::PAYPAL, None, &id("X")).await;
     assert_eq!(fetched, Err(CallError::Unsupported));
     assert_eq!(
         providers.create(&payment(Provider::PAYPAL, order(1)), "k", Retry::Backoff).await,
@@ -273,7 +273,7 @@ fn calls_can_be_made_from_any_task() {
     let providers = Providers::new(None, None).unwrap();
     let (new, id) = (payment(Provider::PAYPAL, order(1)), id("X"));
     sendable(providers.create(&new, "k", Retry::Backoff));
-    sendable(providers.fetch(&Provider::PAYPAL, &id));
-    sendable(providers.list_of_order(&Provider::STRIPE, order(1), at(0)));
+    sendable(providers.fetch(&Provider::PAYPAL, None, &id));
+    sendable(providers.list_of_order(&Provider::STRIPE, None, order(1), at(0)));
     sendable(providers.capture(&Provider::PAYPAL, &id, order(1)));
 }

@@ -55,7 +55,7 @@ async fn a_second_payment_of_the_order_is_not_captured() {
     capture(&providers, "O1", order(1)).await.unwrap();
     assert_eq!(capture(&providers, "O2", order(1)).await, Err(CallError::KeyReused));
     assert_eq!(captures(&fake), 1);
-    let second = providers.fetch(&Provider::PAYPAL, &id("O2")).await.unwrap().unwrap();
+    let second = providers.fetch(&Provider::PAYPAL, None, &id("O2")).await.unwrap().unwrap();
     assert_eq!(second.state, PaymentState::Approved);
 }
 

@@ -91,7 +91,7 @@ fn refund_told(id: &str, status: &str) -> Value {
 
 async fn fetch(order: Value) -> Result<Option<Found>, CallError> {
     let fake = Fake::start(Paypal { orders: [("O1".to_owned(), order)].into(), ..Paypal::default() }).await;
-    paypal_of(&fake).fetch(&Provider::PAYPAL, &id("O1")).await
+    paypal_of(&fake).fetch(&Provider::PAYPAL, None, &id("O1")).await
 }
 
 #[tokio::test]
@@ -206,26 +206,26 @@ async fn a_capture_leads_to_its_order() {
     };
     let fake = Fake::start(world).await;
     let providers = paypal_of(&fake);
-    let found = providers.fetch(&Provider::PAYPAL, &id("C1")).await.unwrap().unwrap();
+    let found = providers.fetch(&Provider::PAYPAL, None, &id("C1")).await.unwrap().unwrap();
     assert_eq!((found.payment_id, found.order_id, found.related_ids), (id("O1"), Some(order(1)), vec![id("C1")]));
-    let alone = providers.fetch(&Provider::PAYPAL, &id("C2")).await.unwrap().unwrap();
+    let alone = providers.fetch(&Provider::PAYPAL, None, &id("C2")).await.unwrap().unwrap();
     let whole = PaymentStatus::RefundedTotal { money: money(1999, "USD") };
     assert_eq!((alone.payment_id, alone.order_id), (id("C2"), Some(order(2))));
     assert_eq!(
         (alone.state, alone.statuses),
         (PaymentState::Paid, vec![captured("C2", CaptureState::Succeeded), whole])
     );
-    let partly = providers.fetch(&Provider::PAYPAL, &id("C3")).await;
+    let partly = providers.fetch(&Provider::PAYPAL, None, &id("C3")).await;
     assert!(matches!(partly, Err(CallError::Odd { .. })), "how much went back is not known: {partly:?}");
-    assert_eq!(providers.fetch(&Provider::PAYPAL, &id("NONE")).await, Ok(None));
+    assert_eq!(providers.fetch(&Provider::PAYPAL, None, &id("NONE")).await, Ok(None));
     // A wrong address knows no payment, and says nothing of any.
     fake.will([Trouble::Instead(Told { status: 404, body: "<html>".to_owned(), ..Told::default() })]);
-    let wrong = providers.fetch(&Provider::PAYPAL, &id("O1")).await;
+    let wrong = providers.fetch(&Provider::PAYPAL, None, &id("O1")).await;
     assert!(matches!(wrong, Err(CallError::Refused { status: 404, .. })), "{wrong:?}");
     let asked = fake.asked().len();
-    assert_eq!(providers.fetch(&Provider::PAYPAL, &id("../x")).await, Ok(None));
+    assert_eq!(providers.fetch(&Provider::PAYPAL, None, &id("../x")).await, Ok(None));
     assert_eq!(fake.asked().len(), asked);
-    let listed = providers.list_of_order(&Provider::PAYPAL, order(1), at(0)).await;
+    let listed = providers.list_of_order(&Provider::PAYPAL, None, order(1), at(0)).await;
     assert_eq!(listed, Err(CallError::Unsupported));
 }
 

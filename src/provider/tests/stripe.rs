@@ -1,6 +1,7 @@
 //! Stripe: creating once, and finding what was created.
 
 use super::fake::{Asked, Fake, Told, Trouble, World};
+use super::fake_paypal::Paypal;
 use super::fake_stripe::{CREATED, Stripe, error, intent};
 use super::*;
 use serde_json::json;
@@ -119,16 +120,16 @@ async fn an_unknown_payment_is_nothing_and_a_wrong_address_is_not() {
     let fake = fake().await;
     let providers = stripe_of(&fake);
     for unknown in ["pi_none", "cs_none", "ch_none"] {
-        assert_eq!(providers.fetch(&Provider::STRIPE, &id(unknown)).await, Ok(None), "{unknown}");
+        assert_eq!(providers.fetch(&Provider::STRIPE, None, &id(unknown)).await, Ok(None), "{unknown}");
     }
     assert_eq!(fake.asked().len(), 3);
     // What is no id of Stripe's does not get into a path.
     for odd in ["pi_1/../../customers", "pi_1?expand=x", "pi 1", "pi_1%2f", ".."] {
-        assert_eq!(providers.fetch(&Provider::STRIPE, &id(odd)).await, Ok(None), "{odd}");
+        assert_eq!(providers.fetch(&Provider::STRIPE, None, &id(odd)).await, Ok(None), "{odd}");
     }
     assert_eq!(fake.asked().len(), 3);
     fake.will([Trouble::Instead(Told { status: 404, body: "<html>".to_owned(), ..Told::default() })]);
-    let wrong = providers.fetch(&Provider::STRIPE, &id("pi_1")).await;
+    let wrong = providers.fetch(&Provider::STRIPE, None, &id("pi_1")).await;
     assert!(matches!(wrong, Err(CallError::Refused { status: 404, .. })), "{wrong:?}");
 }
 
@@ -145,7 +146,7 @@ async fn payments_of_an_order_are_found_page_by_page() {
         }
     });
     let providers = stripe_of(&fake);
-    let found = providers.list_of_order(&Provider::STRIPE, order(1), at(CREATED)).await.unwrap();
+    let found = providers.list_of_order(&Provider::STRIPE, None, order(1), at(CREATED)).await.unwrap();
     let ids: Vec<_> = found.iter().map(|found| found.payment_id.as_str()).collect();
     assert_eq!(ids, ["pi_21", "pi_3"]);
     assert!(found.iter().all(|found| found.order_id == Some(order(1))));
@@ -154,9 +155,9 @@ async fn payments_of_an_order_are_found_page_by_page() {
     // The clocks may lie apart.
     assert_eq!(fake.asked()[0].query["created[gte]"], (CREATED - 600).to_string());
     let later = at(CREATED + 4 + 600);
-    let found = providers.list_of_order(&Provider::STRIPE, order(1), later).await.unwrap();
+    let found = providers.list_of_order(&Provider::STRIPE, None, order(1), later).await.unwrap();
     assert_eq!(found.len(), 1);
-    let none = providers.list_of_order(&Provider::STRIPE, order(2), at(CREATED)).await.unwrap();
+    let none = providers.list_of_order(&Provider::STRIPE, None, order(2), at(CREATED)).await.unwrap();
     assert!(none.is_empty());
 }
 
@@ -174,7 +175,7 @@ impl World for Endless {
 #[tokio::test]
 async fn half_a_list_is_no_list() {
     let fake = Fake::start(Endless(0)).await;
-    let found = stripe_of(&fake).list_of_order(&Provider::STRIPE, order(1), at(CREATED)).await;
+    let found = stripe_of(&fake).list_of_order(&Provider::STRIPE, None, order(1), at(CREATED)).await;
     assert_eq!(found, Err(CallError::Odd { detail: "a list of more than 200 pages".to_owned() }));
     assert_eq!(fake.asked().len(), 200);
 }
@@ -184,6 +185,29 @@ async fn a_list_that_breaks_off_is_no_list() {
     let fake = fake().await;
     let page = json!({"object": "list", "data": [], "has_more": true});
     fake.will([Trouble::Instead(Told::json(200, &page))]);
-    let found = stripe_of(&fake).list_of_order(&Provider::STRIPE, order(1), at(CREATED)).await;
+    let found = stripe_of(&fake).list_of_order(&Provider::STRIPE, None, order(1), at(CREATED)).await;
     assert!(matches!(found, Err(CallError::Odd { .. })), "{found:?}");
+}
+
+#[tokio::test]
+async fn what_belongs_to_a_connected_account_is_asked_for_there() {
+    let fake = fake().await;
+    let providers = stripe_of(&fake);
+    let account = ProviderAccount::new("acct_1").unwrap();
+    let theirs = NewPayment { account: Some(account.clone()), ..new(order(1)) };
+    providers.create(&theirs, "key-1", Retry::Backoff).await.unwrap();
+    providers.fetch(&Provider::STRIPE, Some(&account), &id("pi_1")).await.unwrap().unwrap();
+    providers.list_of_order(&Provider::STRIPE, Some(&account), order(1), at(CREATED)).await.unwrap();
+    assert!(fake.asked().len() >= 3);
+    assert!(fake.asked().iter().all(|asked| asked.header("stripe-account") == "acct_1"));
+    let asked_before = fake.asked().len();
+    providers.fetch(&Provider::STRIPE, None, &id("pi_1")).await.unwrap();
+    assert!(fake.asked()[asked_before..].iter().all(|asked| !asked.headers.contains_key("stripe-account")));
+
+    let odd = ProviderAccount::new("acct 1").unwrap();
+    let refused = providers.fetch(&Provider::STRIPE, Some(&odd), &id("pi_1")).await;
+    assert_eq!(refused, Err(CallError::Unsupported));
+    let at_paypal = NewPayment { account: Some(account), ..payment(Provider::PAYPAL, order(2)) };
+    let paypals = paypal_of(&Fake::start(Paypal::default()).await);
+    assert_eq!(paypals.create(&at_paypal, "key-2", Retry::Backoff).await, Err(CallError::Unsupported));
 }

@@ -33,7 +33,7 @@ fn charge(amount_refunded: i64) -> Value {
 
 async fn fetch(world: Stripe) -> (Fake<Stripe>, Result<Option<Found>, CallError>) {
     let fake = Fake::start(world).await;
-    let found = stripe_of(&fake).fetch(&Provider::STRIPE, &id("pi_1")).await;
+    let found = stripe_of(&fake).fetch(&Provider::STRIPE, None, &id("pi_1")).await;
     (fake, found)
 }
 
@@ -161,7 +161,7 @@ fn session(fields: Value) -> Value {
 async fn fetch_session(fields: Value, intents: Vec<Value>) -> Result<Option<Found>, CallError> {
     let others = [("cs_1".to_owned(), session(fields))].into();
     let fake = Fake::start(Stripe { intents, others, ..Stripe::default() }).await;
-    stripe_of(&fake).fetch(&Provider::STRIPE, &id("cs_1")).await
+    stripe_of(&fake).fetch(&Provider::STRIPE, None, &id("cs_1")).await
 }
 
 #[tokio::test]
@@ -197,8 +197,8 @@ async fn a_charge_leads_to_its_payment() {
     charge["payment_intent"] = "pi_1".into();
     let others = [("ch_1".to_owned(), charge), ("ch_2".to_owned(), json!({"id": "ch_2", "object": "charge"}))].into();
     let fake = Fake::start(Stripe { intents: vec![with(json!({}))], others, ..Stripe::default() }).await;
-    let found = stripe_of(&fake).fetch(&Provider::STRIPE, &id("ch_1")).await.unwrap().unwrap();
+    let found = stripe_of(&fake).fetch(&Provider::STRIPE, None, &id("ch_1")).await.unwrap().unwrap();
     assert_eq!(found.payment_id, id("pi_1"));
-    let alone = stripe_of(&fake).fetch(&Provider::STRIPE, &id("ch_2")).await;
+    let alone = stripe_of(&fake).fetch(&Provider::STRIPE, None, &id("ch_2")).await;
     assert_eq!(alone, Err(CallError::Unsupported));
 }

@@ -12,7 +12,7 @@ async fn fake(world: Paypal) -> Fake<Paypal> {
 }
 
 async fn ask(providers: &Providers) -> Result<Option<Found>, CallError> {
-    providers.fetch(&Provider::PAYPAL, &id("O1")).await
+    providers.fetch(&Provider::PAYPAL, None, &id("O1")).await
 }
 
 fn tokens(fake: &Fake<Paypal>) -> usize {

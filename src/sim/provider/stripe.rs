@@ -172,7 +172,12 @@ fn intent(payment: &PaymentView) -> Value {
         "created": payment.created_at.unix_timestamp(),
         "currency": payment.currency.to_ascii_lowercase(),
         "last_payment_error": (payment.status == "failed").then_some(declined),
-        "latest_charge": is_paid.then(|| json!({"id": payment.id.replacen("pi_", "ch_", 1), "object": "charge"})),
+        "latest_charge": is_paid.then(|| json!({
+            "id": payment.id.replacen("pi_", "ch_", 1),
+            "object": "charge",
+            "created": payment.created_at.unix_timestamp(),
+            "amount_refunded": 0,
+        })),
         "livemode": false,
         "metadata": payment.metadata.order_id.map_or_else(|| json!({}), |id| json!({"order_id": id})),
         "status": status,

@@ -2,8 +2,9 @@
 
 use super::Message;
 use super::plan::{Adjustment, Grant, NewPayment, payment_keys};
-use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider, ProviderAccount};
+use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider};
 use crate::store::error::StoreError;
+use crate::store::orders::account_of;
 use crate::store::tx::Tx;
 use sqlx::types::Json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -105,10 +106,7 @@ impl Tx {
             .map(|row| {
                 let id = row.id;
                 let currency = Currency::new(&row.currency).map_err(|e| corrupt(id, e))?;
-                let provider_account = match row.provider_account {
-                    own if own.is_empty() => None,
-                    account => Some(ProviderAccount::new(account).map_err(|e| corrupt(id, e))?),
-                };
+                let provider_account = account_of(row.provider_account).map_err(|e| corrupt(id, e))?;
                 let order = Order {
                     id: OrderId(id),
                     account_id: AccountId::new(row.account_id).map_err(|e| corrupt(id, e))?,

@@ -69,6 +69,7 @@ impl Contract {
             "string" => value.is_string(),
             "integer" => value.is_i64(),
             "null" => value.is_null(),
+            "boolean" => value.is_boolean(),
             other => panic!("a type that this test does not know: {other}"),
         };
         match schema.get("type") {

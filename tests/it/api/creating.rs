@@ -2,6 +2,8 @@
 
 use super::server::{Answer, Api, KIOSK, NOW, SHOP, failed, order_for, paid};
 use futures_util::future::join_all;
+use grantonce::domain::{DisputePolicy, MessageId, OrderId, PaymentEvent, ProviderAccount, Reason};
+use grantonce::store::{BatchTerms, Outcome};
 use reqwest::Method;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -215,5 +217,50 @@ async fn only_sites_make_orders() {
         assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
     }
     assert_eq!(api.db.number("SELECT count(*) FROM orders").await, 1);
+    api.end().await;
+}
+
+#[tokio::test]
+async fn an_order_belongs_to_the_account_that_the_payment_belongs_to() {
+    let api = Api::start().await;
+    let mut theirs = order_for("pi_1");
+    theirs["provider_account"] = json!("acct_1");
+    let made = api.create(SHOP, "theirs", &theirs).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    assert_eq!(
+        made.field("payment"),
+        json!({"provider": "stripe", "provider_account": "acct_1", "payment_id": "pi_1"})
+    );
+    // Another account's payment of the same id is another payment, and the same key another request.
+    assert_eq!(api.create(SHOP, "theirs", &order_for("pi_1")).await.status, 422);
+    let ours = api.create(SHOP, "ours", &order_for("pi_1")).await;
+    assert_eq!(ours.status, 201, "{}", ours.text);
+
+    let id: OrderId = made.field("id").as_str().unwrap().parse().unwrap();
+    let said = |account: &str| PaymentEvent {
+        provider_account: Some(ProviderAccount::new(account).unwrap()),
+        order_id: Some(id),
+        message_id: MessageId::new(format!("stripe:{account}:evt_1")).unwrap(),
+        ..paid("pi_1")
+    };
+    // A seller who charges himself, with our order's id in his metadata.
+    let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: NOW };
+    let forged = api.worker.apply(vec![said("acct_2")].into(), terms).await.unwrap();
+    assert!(matches!(&forged.outcomes[..], [Outcome::Refused(refusal)] if refusal.reason == Reason::AccountMismatch));
+    assert_eq!(api.apply(NOW, vec![said("acct_1")]).await, [id]);
+    let read = api.get(&format!("/v1/orders/{id}")).await;
+    assert_eq!(
+        (read.field("status"), &read.field("payment")["provider_account"]),
+        (json!("fulfilled"), &json!("acct_1"))
+    );
+    let ours = api.get(&format!("/v1/orders/{}", ours.field("id").as_str().unwrap())).await;
+    assert_eq!(ours.field("status"), "awaiting_payment");
+
+    let mut by_paypal = theirs.clone();
+    by_paypal["provider"] = json!("paypal");
+    by_paypal.as_object_mut().unwrap().remove("payment_id");
+    let refused = api.create(SHOP, "paypal", &by_paypal).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.text.contains("provider_account"), "{}", refused.text);
     api.end().await;
 }

@@ -1,6 +1,6 @@
 //! Payments that we create at the provider: at most one is ever handed out, whatever is lost on the way.
 
-use super::server::{Answer, Api, KIOSK, NOW, SHOP};
+use super::server::{Answer, Api, KIOSK, NOW, SHOP, paid};
 use futures_util::future::join_all;
 use grantonce::domain::OrderId;
 use grantonce::sim::standin::Standin;
@@ -43,14 +43,19 @@ fn payment_id(answer: &Answer) -> String {
     answer.field("payment")["payment_id"].as_str().unwrap().to_owned()
 }
 
-/// The one payment at the provider is the one that was handed out, and the order's.
+/// The one payment at the provider is the one that was handed out, and the order's; once it is paid, the order is fulfilled.
 async fn one_payment(api: &Api, provider: &Standin, answer: &Answer) {
     let made = payments(provider).await;
     assert_eq!(made.len(), 1, "{made:?}");
     assert_eq!(made[0]["id"], payment_id(answer));
     assert_eq!(made[0]["metadata"]["order_id"], answer.field("id"));
-    let order = api.get(&format!("/v1/orders/{}", answer.field("id").as_str().unwrap())).await;
+    let path = format!("/v1/orders/{}", answer.field("id").as_str().unwrap());
+    let order = api.get(&path).await;
     assert_eq!(order.field("payment")["payment_id"], payment_id(answer));
+    if order.field("status") == "awaiting_payment" {
+        api.apply(api.clock.now(), vec![paid(&payment_id(answer))]).await;
+    }
+    assert_eq!(api.get(&path).await.field("status"), "fulfilled");
 }
 
 #[tokio::test]

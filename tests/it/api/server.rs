@@ -16,6 +16,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use std::time::Duration;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::task::JoinHandle;
@@ -27,6 +28,8 @@ pub(crate) const SHOP: &str = "shop-token-shop-token-shop-token-1";
 pub(crate) const KIOSK: &str = "kiosk-token-kiosk-token-kiosk-tok-2";
 /// The key of status tokens.
 pub(crate) const STATUS_KEY: &str = "status-key-status-key-status-key-0";
+/// When a provider is asked first.
+pub(crate) const FIRST_LOOK_AFTER: Duration = Duration::from_secs(120);
 /// When the tests' clock stands, with nanoseconds that Postgres does not keep.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00.123456789 UTC);
 
@@ -107,6 +110,7 @@ impl Api {
             status_token_key: STATUS_KEY.into(),
             cors_origins: vec![],
             providers,
+            first_look_after: FIRST_LOOK_AFTER,
         };
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
         let clock = Clock::fixed(NOW);

@@ -3,12 +3,12 @@
 
 use super::{server, unique, with_cleanup};
 use grantonce::domain::{
-    AccountId, CaptureState, Currency, DisputePolicy, MessageId, Money, OrderId, PaymentEvent, PaymentId,
+    AccountId, CaptureState, Currency, DisputePolicy, Hint, MessageId, Money, OrderId, PaymentEvent, PaymentId,
     PaymentStatus, Provider,
 };
 use grantonce::store::{
-    Actor, Amended, Amendment, Attach, BatchTerms, BrokenInvariant, HandedOut, IdempotencyKey, Kept, NewOrder, Outcome,
-    Profile, Role, Settings, Store, migrate,
+    Actor, Amended, Amendment, Attach, BatchTerms, BrokenInvariant, ClaimTerms, HandedOut, IdempotencyKey, Kept,
+    Looked, NewOrder, Outcome, Profile, Role, Said, Settings, Store, Wanted, migrate,
 };
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
@@ -19,10 +19,11 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00 UTC);
-const ROLES: [&str; 6] = [
+const ROLES: [&str; 7] = [
     "grantonce_migrate",
     "grantonce_worker",
     "grantonce_api",
+    "grantonce_reconciler",
     "grantonce_operator",
     "grantonce_verify",
     "grantonce_reporting",
@@ -135,9 +136,11 @@ fn new_order() -> NewOrder {
         credits: 100,
         price: usd(1999),
         provider: Provider::STRIPE,
+        provider_account: None,
         payment_id: Some(PaymentId::new("pi_1").unwrap()),
         metadata: serde_json::json!({}),
         now: NOW,
+        first_look_at: NOW + time::Duration::minutes(2),
     }
 }
 
@@ -180,11 +183,39 @@ async fn make_and_amend_an_order(on: &Deployment) {
     let seen = api.creation(paid_for).await.unwrap().unwrap().attempts;
     assert!(api.begin_attempt(paid_for, 2, seen, NOW).await.unwrap());
     let made = HandedOut { payment_id: PaymentId::new("pi_3").unwrap(), client_secret: None, approve_url: None };
-    assert_eq!(api.keep_payment(paid_for, 2, made.clone(), NOW).await.unwrap(), Kept::HandedOut(made));
+    assert_eq!(api.keep_payment(paid_for, 2, made.clone(), NOW, NOW).await.unwrap(), Kept::HandedOut(made));
 
     let operator = on.store("grantonce_operator", Profile::Requests);
     let amended = operator.amend_order(amendment).await.unwrap();
     assert!(matches!(amended, Amended::Written { version: 2, .. }), "{amended:?}");
+}
+
+/// A look that the API makes due and a reconciler takes, and one that only a hint asks for.
+async fn ask_about_an_order(on: &Deployment) {
+    let api = on.store("grantonce_api", Profile::Requests);
+    let key = IdempotencyKey { token_name: "site".to_owned(), key: "4".to_owned(), request_digest: [0; 32] };
+    let new = NewOrder { payment_id: Some(PaymentId::new("pi_4").unwrap()), ..new_order() };
+    let id = new.id;
+    assert!(matches!(api.attach_order(key, new).await.unwrap(), Attach::Created(_)));
+    assert_eq!(api.want_look(id, Duration::from_secs(5), NOW).await.unwrap(), Some(Wanted::Due));
+
+    let reconciler = on.store("grantonce_reconciler", Profile::Requests);
+    let hint = Hint {
+        provider: Provider::STRIPE,
+        message_id: MessageId::new("stripe::evt_9").unwrap(),
+        payment_id: PaymentId::new("pi_9").unwrap(),
+        related_ids: vec![],
+        provider_account: None,
+        livemode: true,
+    };
+    reconciler.want_looks(vec![hint], Duration::from_secs(5), NOW).await.unwrap();
+    let terms = ClaimTerms { provider: Provider::STRIPE, per_s_max: 9, lease: Duration::from_secs(60), now: NOW };
+    let due = reconciler.claim_looks(terms).await.unwrap();
+    assert_eq!(due.len(), 3, "with the one whose payment was created: {due:?}");
+    for look in due {
+        let looked = Looked::Answered { said: Said::Unpaid, next_at: None, wanted_at: NOW };
+        reconciler.finish_look(look, looked, NOW).await.unwrap();
+    }
 }
 
 /// An order made by the API and paid through the worker, each with its own rights.
@@ -216,6 +247,7 @@ async fn each_role_has_what_it_needs() {
         for (role, user, profile) in [
             (Role::Worker, "grantonce_worker", Profile::Batches),
             (Role::Api, "grantonce_api", Profile::Requests),
+            (Role::Reconciler, "grantonce_reconciler", Profile::Requests),
             (Role::Operator, "grantonce_operator", Profile::Requests),
             (Role::Verify, "grantonce_verify", Profile::Audit),
         ] {
@@ -226,6 +258,7 @@ async fn each_role_has_what_it_needs() {
         assert!(missing("UPDATE on orders.amount_minor") && missing("INSERT on audit_log"), "{faults:?}");
         make_and_pay_an_order(on).await;
         make_and_amend_an_order(on).await;
+        ask_about_an_order(on).await;
 
         let api = on.store("grantonce_api", Profile::Requests);
         let buyer = AccountId::new("buyer").unwrap();
@@ -258,7 +291,7 @@ async fn no_role_has_more() {
         on.run_script().await;
 
         const GRANT: &str = "INSERT INTO credit_grants VALUES (gen_random_uuid(), 'me', 1, 'm', now())";
-        let rows: [(&str, &[&str]); 6] = [
+        let rows: [(&str, &[&str]); 7] = [
             (
                 "grantonce_worker",
                 &[
@@ -296,6 +329,21 @@ async fn no_role_has_more() {
                     "UPDATE idempotency_keys SET key = 'x'",
                     "SELECT * FROM inbox",
                     "SELECT inbox_maintain('2026-01-01', 1)",
+                    "DELETE FROM provider_looks",
+                    "SELECT * FROM provider_pace",
+                    "CREATE TEMP TABLE orders (n int)",
+                ],
+            ),
+            (
+                "grantonce_reconciler",
+                &[
+                    GRANT,
+                    "UPDATE orders SET status = 'fulfilled'",
+                    "SELECT id FROM orders FOR UPDATE",
+                    "SELECT account_id FROM orders",
+                    "INSERT INTO payments SELECT * FROM payments",
+                    "SELECT * FROM inbox",
+                    "SELECT * FROM payment_attempts",
                     "CREATE TEMP TABLE orders (n int)",
                 ],
             ),

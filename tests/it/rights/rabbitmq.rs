@@ -2,7 +2,10 @@
 //! what it says is done over the management API: so it is tried wherever the broker runs.
 
 use super::{server, unique, with_cleanup};
-use grantonce::broker::{self, DEAD_EXCHANGE, DEAD_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, WORK_QUEUE, retry_queue};
+use grantonce::broker::{
+    self, DEAD_EXCHANGE, DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, WORK_QUEUE,
+    retry_queue,
+};
 use grantonce::config::RetryDelay;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
@@ -187,8 +190,14 @@ async fn each_user_has_what_it_needs_and_no_more() {
             ),
             (
                 "grantonce-receiver",
-                &[Publish(PAYMENTS_EXCHANGE, "payment.stripe"), Publish(DEAD_EXCHANGE, "payment.standard")],
                 &[
+                    Publish(PAYMENTS_EXCHANGE, "payment.stripe"),
+                    Publish(HINTS_EXCHANGE, "payment.paypal"),
+                    Publish(DEAD_EXCHANGE, "payment.standard"),
+                ],
+                &[
+                    Publish(HINTS_EXCHANGE, "payment.acme-pay"),
+                    Get(HINTS_QUEUE),
                     Publish(PAYMENTS_EXCHANGE, "payment.acme-pay"),
                     Publish(DEAD_EXCHANGE, "payment.acme-pay"),
                     Publish(RETRY_EXCHANGE, "5s"),
@@ -197,6 +206,24 @@ async fn each_user_has_what_it_needs_and_no_more() {
                     Get(DEAD_QUEUE),
                     Declare("other"),
                     Delete(WORK_QUEUE),
+                ],
+            ),
+            (
+                "grantonce-reconciler",
+                &[
+                    Get(HINTS_QUEUE),
+                    Publish(PAYMENTS_EXCHANGE, "payment.stripe"),
+                    Publish(DEAD_EXCHANGE, "payment.paypal"),
+                ],
+                &[
+                    Publish(PAYMENTS_EXCHANGE, "payment.adyen"),
+                    Publish(PAYMENTS_EXCHANGE, "payment.acme-pay"),
+                    Publish(HINTS_EXCHANGE, "payment.stripe"),
+                    Publish("", WORK_QUEUE),
+                    Get(WORK_QUEUE),
+                    Get(DEAD_QUEUE),
+                    Declare("other"),
+                    Delete(HINTS_QUEUE),
                 ],
             ),
             (
@@ -221,6 +248,7 @@ async fn each_user_has_what_it_needs_and_no_more() {
                     Publish(PAYMENTS_EXCHANGE, "payment.acme-pay2"),
                     Publish(PAYMENTS_EXCHANGE, "xpayment.acme-pay"),
                     Publish(DEAD_EXCHANGE, "payment.acme-pay"),
+                    Publish(HINTS_EXCHANGE, "payment.acme-pay"),
                     Publish(RETRY_EXCHANGE, "5s"),
                     // By the default exchange workers know their own retries.
                     Publish("", WORK_QUEUE),

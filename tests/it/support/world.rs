@@ -2,14 +2,11 @@
 
 use super::await_::eventually;
 use super::db::{TestDb, at_the_end};
-use grantonce::broker::{
-    self, Confirmed, Headers, Outgoing, PAYMENTS_EXCHANGE, PublishError, Publisher, PublisherSettings, routing_key,
-};
+use grantonce::broker::{self, Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 use grantonce::clock::Clock;
 use grantonce::config::{RetryDelay, UnknownPayments};
 use grantonce::domain::{DisputePolicy, OrderId, PaymentEvent};
 use grantonce::http::Readiness;
-use grantonce::message;
 use grantonce::sim::children::Children;
 use grantonce::sim::scratch::{Management, unique_name};
 use grantonce::store::{self, Profile, Store, StoreError};
@@ -247,7 +244,7 @@ impl World {
 
     /// The same, for when the broker may be away.
     pub async fn try_publish(&self, event: &PaymentEvent) -> Result<Confirmed, PublishError> {
-        self.publisher.publish(outgoing(event)).await
+        self.publisher.publish(Outgoing::payment_status(event)).await
     }
 
     /// Publishes many at once, all confirmed.
@@ -337,18 +334,6 @@ impl World {
     pub async fn verify(&self) {
         let broken = self.store().verify(DisputePolicy::Hold).await.unwrap();
         assert!(broken.is_empty(), "{broken:#?}");
-    }
-}
-
-fn outgoing(event: &PaymentEvent) -> Outgoing {
-    Outgoing {
-        exchange: PAYMENTS_EXCHANGE,
-        routing_key: routing_key(&event.provider),
-        message_id: event.message_id.as_str().to_owned(),
-        kind: message::TYPE.to_owned(),
-        content_type: message::CONTENT_TYPE,
-        headers: Headers::default(),
-        body: message::encode(event).into(),
     }
 }
 

@@ -1,0 +1,36 @@
+//! Requests to `/webhooks/{provider}`: nothing unsigned is believed, and a signed body, whatever it is, becomes something that
+//! is published, counted or kept.
+
+#![no_main]
+
+use grantonce::domain::MessageId;
+use grantonce::message::{decode, decode_hint, encode, encode_hint};
+use grantonce::webhook::{Endpoint, Terms, Translation, Verified};
+use libfuzzer_sys::fuzz_target;
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+/// So late that no event is from the future.
+const NOW: OffsetDateTime = datetime!(9999-12-01 00:00:00 UTC);
+const TERMS: Terms = Terms { livemode: false, is_adyen_captured_by_hand: true };
+
+fuzz_target!(|data: &[u8]| {
+    let Some((first, body)) = data.split_first() else { return };
+    let endpoint = Endpoint::ALL[usize::from(*first) % Endpoint::ALL.len()];
+    let id = MessageId::new(format!("{}::fuzz", endpoint.path())).unwrap();
+    let said = Verified::kept(endpoint, &id, body, NOW, TERMS).translate();
+    assert!(!said.is_empty(), "what is genuine is never passed over in silence");
+    for translation in said {
+        match translation {
+            Translation::Events(events) => {
+                for event in events {
+                    assert_eq!(event.provider, *endpoint.provider());
+                    assert_eq!(decode(&encode(&event), NOW).unwrap(), event);
+                }
+            }
+            Translation::Hint(hint) => assert_eq!(decode_hint(&encode_hint(&hint)).unwrap(), hint),
+            Translation::Ignored { kind } => assert!(kind.len() <= 80),
+            Translation::Untranslatable { detail, .. } => assert!(detail.len() <= 500),
+        }
+    }
+});

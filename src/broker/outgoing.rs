@@ -1,0 +1,64 @@
+//! Messages that more than one role publishes, as they are published: one form, whoever does.
+
+use super::headers::Headers;
+use super::publisher::Outgoing;
+use super::topology::{DEAD_EXCHANGE, HINTS_EXCHANGE, PAYMENTS_EXCHANGE, routing_key};
+use crate::domain::{Hint, PaymentEvent, Refusal};
+use crate::message::{self, CONTENT_TYPE, DETAIL_HEADER, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
+use bytes::Bytes;
+
+/// What becomes a dead letter, beside its reason.
+#[derive(Debug)]
+pub struct Letter {
+    /// The role that gives it up.
+    pub origin: &'static str,
+    /// Where it was published first, or would have been.
+    pub routing_key: String,
+    /// Its id.
+    pub message_id: String,
+    /// Its property `type`.
+    pub kind: String,
+    /// Headers that it keeps.
+    pub headers: Headers,
+    /// Its body, as it came.
+    pub body: Bytes,
+}
+
+impl Outgoing {
+    /// What a provider says of a payment, for the workers.
+    pub fn payment_status(event: &PaymentEvent) -> Self {
+        Self {
+            exchange: PAYMENTS_EXCHANGE,
+            routing_key: routing_key(&event.provider),
+            message_id: event.message_id.as_str().to_owned(),
+            kind: message::TYPE.to_owned(),
+            content_type: CONTENT_TYPE,
+            headers: Headers::default(),
+            body: Bytes::from(message::encode(event)),
+        }
+    }
+
+    /// That something happened to a payment, for the reconcilers.
+    pub fn hint(hint: &Hint) -> Self {
+        Self {
+            exchange: HINTS_EXCHANGE,
+            routing_key: routing_key(&hint.provider),
+            message_id: hint.message_id.as_str().to_owned(),
+            kind: HINT_TYPE.to_owned(),
+            content_type: CONTENT_TYPE,
+            headers: Headers::default(),
+            body: Bytes::from(message::encode_hint(hint)),
+        }
+    }
+
+    /// What will never be applied as things stand, for an operator.
+    pub fn dead_letter(letter: Letter, refusal: &Refusal) -> Self {
+        let Letter { origin, routing_key, message_id, kind, mut headers, body } = letter;
+        headers.set_text(REASON_HEADER, refusal.reason.name());
+        headers.set_text(DETAIL_HEADER, &refusal.detail);
+        headers.set_text(ORIGIN_HEADER, origin);
+        headers.set_text(ROUTING_KEY_HEADER, &routing_key);
+        tracing::warn!(event = "dead_letter", reason = refusal.reason.name(), detail = %refusal.detail, message_id);
+        Self { exchange: DEAD_EXCHANGE, routing_key, message_id, kind, content_type: CONTENT_TYPE, headers, body }
+    }
+}

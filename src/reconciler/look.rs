@@ -1,0 +1,193 @@
+//! One payment: ask, publish what is said, and note when to ask again.
+
+use super::PAUSE;
+use crate::broker::{Outgoing, PublishError, Publisher};
+use crate::clock::Clock;
+use crate::domain::{MessageId, PaymentEvent, is_unpaid, look_again, next_look};
+use crate::message;
+use crate::provider::{CallError, Found, PaymentState, Providers};
+use crate::store::{DueLook, Looked, LookedAt, Said, Store};
+use crate::telemetry::{LookOutcome, Metrics, causes};
+use futures_util::future::try_join_all;
+use time::{Duration, OffsetDateTime};
+
+/// How soon it is looked whether a payment that the provider calls paid has granted.
+const GRANTED_WITHIN: Duration = Duration::minutes(1);
+
+/// How long after it was made an order is asked about where the provider does not answer: a little longer than where it does.
+const PATIENCE_WITH_ORDERS: Duration = Duration::days(130);
+
+/// How long a hint is followed that leads to no order of ours. The provider itself goes on telling for three days.
+const PATIENCE_WITH_HINTS: Duration = Duration::days(3);
+
+/// What looking needs.
+pub(super) struct Look {
+    pub(super) store: Store,
+    pub(super) publisher: Publisher,
+    pub(super) providers: Providers,
+    /// The age at which an unpaid order is looked at first.
+    pub(super) first_after: Duration,
+    pub(super) is_live: bool,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+}
+
+/// Why nothing was learnt.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("what the provider said could not be published: {0}")]
+    Publish(#[from] PublishError),
+    #[error("what the provider said has no form in the contract: {0}")]
+    Form(String),
+}
+
+/// What a provider's answer came to.
+#[derive(Debug, PartialEq, Eq)]
+struct Learnt {
+    said: Said,
+    /// Facts that were published.
+    facts: usize,
+    /// Something in the answer that cannot be, as far as we know.
+    oddity: Option<&'static str>,
+}
+
+impl Look {
+    /// Looks at what was claimed.
+    pub(super) async fn at(&self, due: DueLook) {
+        let learnt = self.ask(&due).await;
+        let now = self.clock.now();
+        let order_id = due.order.map(|order| order.id.to_string()).unwrap_or_default();
+        let (outcome, looked) = match learnt {
+            Ok(learnt) => {
+                let contradiction = contradiction(&due, &learnt);
+                if let Some(what) = contradiction {
+                    tracing::error!(event = "provider_contradicts", order_id, provider = %due.provider,
+                        payment_id = %due.payment_id, "{what}");
+                }
+                let outcome = match (contradiction, learnt.facts) {
+                    (Some(_), _) => LookOutcome::Contradicted,
+                    (None, 0) => LookOutcome::Quiet,
+                    (None, _) => LookOutcome::Heard,
+                };
+                let next_at = again(&due, &learnt, self.first_after, now);
+                (outcome, Looked::Answered { said: learnt.said, next_at, wanted_at: now + PAUSE })
+            }
+            Err(error) => {
+                let failures = due.failures.saturating_add(1);
+                tracing::warn!(event = "provider_not_asked", order_id, provider = %due.provider, failures,
+                    payment_id = %due.payment_id, cause = %causes(&error), "asking again later");
+                let next_at = Some(look_again(failures, now)).filter(|at| *at < patience_ends_at(&due));
+                if next_at.is_none() {
+                    tracing::error!(event = "provider_never_asked", order_id, provider = %due.provider,
+                        payment_id = %due.payment_id, "given up: nothing more is expected of it");
+                }
+                (LookOutcome::Failed, Looked::Failed { next_at })
+            }
+        };
+        self.metrics.look(&due.provider, outcome);
+        if let Err(error) = self.store.finish_look(due, looked, now).await {
+            // The lease ends by itself, and it is asked once more.
+            tracing::warn!(event = "look_not_noted", order_id, cause = %causes(&error));
+        }
+    }
+
+    async fn ask(&self, due: &DueLook) -> Result<Learnt, Failed> {
+        let Some(found) = self.providers.fetch(&due.provider, due.provider_account.as_ref(), &due.payment_id).await?
+        else {
+            return Ok(Learnt { said: Said::Unknown, facts: 0, oddity: None });
+        };
+        let found = match due.order {
+            Some(order) if found.state == PaymentState::Approved => self.capture(due, order, found).await?,
+            Some(_) | None => found,
+        };
+        let said = if found.state == PaymentState::Paid { Said::Paid } else { Said::Unpaid };
+        let names_another = due.order.zip(found.order_id).is_some_and(|(order, named)| order.id != named);
+        let oddity = match (names_another, found.livemode == self.is_live) {
+            (true, _) => Some("the payment there names another order of ours"),
+            (false, false) => Some("the payment there is not of this deployment's mode: compare GRANTONCE_LIVEMODE"),
+            (false, true) => None,
+        };
+        let events = events(due, found)?;
+        try_join_all(events.iter().map(|event| self.publisher.publish(Outgoing::payment_status(event)))).await?;
+        Ok(Learnt { said, facts: events.len(), oddity })
+    }
+
+    /// The buyer has agreed: we take the money. At most once for an order, however often and by whom it is asked.
+    async fn capture(&self, due: &DueLook, order: LookedAt, found: Found) -> Result<Found, Failed> {
+        match self.providers.capture(&due.provider, &due.payment_id, order.id).await {
+            Ok(captured) => Ok(captured),
+            // Not by us, or not to be captured at all: it stays as it was found.
+            Err(error @ (CallError::KeyReused | CallError::Refused { .. } | CallError::Unsupported)) => {
+                tracing::warn!(event = "not_captured", order_id = %order.id, payment_id = %due.payment_id,
+                    cause = %causes(&error));
+                Ok(found)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What the provider says and we do not believe, or the other way round. An abandoned cart is none.
+fn contradiction(due: &DueLook, learnt: &Learnt) -> Option<&'static str> {
+    let order = due.order?;
+    let was_paid = due.said == Some(Said::Paid);
+    match (learnt.said, is_unpaid(order.status)) {
+        (Said::Unknown, _) => Some("the provider knows no payment of this id: the order can never be paid by it"),
+        (Said::Paid, true) if was_paid => {
+            Some("the provider calls it paid, as it did before, and still nothing is granted: look at the dead letters")
+        }
+        (Said::Unpaid, false) => Some("credits were granted for a payment that the provider does not call paid"),
+        (Said::Paid | Said::Unpaid, _) => learnt.oddity,
+    }
+}
+
+fn again(due: &DueLook, learnt: &Learnt, first_after: Duration, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    let order = due.order?;
+    let is_news = learnt.said == Said::Paid && due.said != Some(Said::Paid) && is_unpaid(order.status);
+    if is_news {
+        return Some(now + GRANTED_WITHIN);
+    }
+    next_look(order.status, order.created_at, first_after, now)
+}
+
+/// Until when a provider that cannot be asked is tried.
+fn patience_ends_at(due: &DueLook) -> OffsetDateTime {
+    match due.order {
+        Some(order) => order.created_at.max(due.created_at) + PATIENCE_WITH_ORDERS,
+        None => due.created_at + PATIENCE_WITH_HINTS,
+    }
+}
+
+/// One event for each fact. Its id digests the provider, the payment and the whole fact: the same fact, asked for again, is
+/// the same message.
+fn events(due: &DueLook, found: Found) -> Result<Vec<PaymentEvent>, Failed> {
+    let DueLook { provider, provider_account, payment_id: asked_for, .. } = due;
+    let form = |error: crate::domain::TextError| Failed::Form(error.to_string());
+    let Found { payment_id, mut related_ids, order_id, statuses, occurred_at, livemode, .. } = found;
+    if *asked_for != payment_id && !related_ids.contains(asked_for) {
+        related_ids.insert(0, asked_for.clone());
+        related_ids.truncate(crate::domain::RELATED_IDS_MAX);
+    }
+    let unnamed = MessageId::new(format!("{provider}::asked")).map_err(form)?;
+    statuses
+        .into_iter()
+        .map(|status| {
+            let event = PaymentEvent {
+                provider: provider.clone(),
+                message_id: unnamed.clone(),
+                payment_id: payment_id.clone(),
+                related_ids: related_ids.clone(),
+                provider_account: provider_account.clone(),
+                order_id,
+                status,
+                occurred_at,
+                livemode,
+            };
+            let digest = hex::encode(message::fact_digest(&event));
+            let message_id = format!("{unnamed}-{}-{digest}", occurred_at.unix_timestamp());
+            Ok(PaymentEvent { message_id: MessageId::new(message_id).map_err(form)?, ..event })
+        })
+        .collect()
+}

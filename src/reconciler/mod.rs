@@ -1,0 +1,170 @@
+//! The reconciler: asks providers about payments of which nothing is heard, or of which only hints are, and publishes what
+//! they say as ordinary messages. It grants nothing; and what it says twice, the inbox knows.
+//!
+//! What is due stands in Postgres, where several reconcilers share the work and keep one rate. Orders bring it there when
+//! they are made, the API when a buyer is back, and `hints` what the receiver was told but could not believe.
+
+mod hints;
+mod look;
+
+use crate::broker::{Publisher, PublisherSettings};
+use crate::clock::Clock;
+use crate::config::ReconcilerConfig;
+use crate::domain::Provider;
+use crate::http::{Readiness, ReadinessFlag};
+use crate::provider::{BuildError, Providers};
+use crate::store::{self, ClaimTerms, DueLook, Store, StoreError};
+use crate::telemetry::{Dependency, Metrics, causes};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use hints::Hints;
+use look::Look;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked for what is due.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Looks a second at one provider, by all reconcilers together. Each takes up to three calls; Stripe allows 25 a second in
+/// test mode and 100 else (<https://docs.stripe.com/rate-limits>), and the site needs some of them.
+const LOOKS_PER_S_MAX: u16 = 8;
+
+/// Looks at one provider that are under way in this process; no more are claimed then.
+const LOOKS_AT_ONCE_MAX: usize = 16;
+
+/// How long what is claimed is nobody else's: more than asking and publishing may take together.
+const LEASE: Duration = Duration::from_secs(120);
+
+/// How long after one look the next one at the same payment is taken, whoever wants it.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// How long one transaction may take.
+const TRANSACTION_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a confirm is awaited.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long what is under way is waited for at the end.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Why the reconciler cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcilerError {
+    /// The settings of the database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The settings of a provider cannot be used.
+    #[error(transparent)]
+    Provider(#[from] BuildError),
+    /// Nobody can be asked.
+    #[error("no provider can be asked: set GRANTONCE_STRIPE_API_KEY, or GRANTONCE_PAYPAL_CLIENT_ID and …_SECRET")]
+    NobodyToAsk,
+}
+
+/// Asks until `stop`. What is under way then is finished.
+pub async fn run(
+    config: ReconcilerConfig,
+    clock: Clock,
+    metrics: Metrics,
+    readiness: Readiness,
+    stop: CancellationToken,
+) -> Result<(), ReconcilerError> {
+    let providers = Providers::configured(config.providers)?;
+    let asked: Vec<Provider> = providers.set_up().collect();
+    if asked.is_empty() {
+        return Err(ReconcilerError::NobodyToAsk);
+    }
+    let store = Store::new(&store::Settings {
+        url: config.database.url,
+        connections_max: 4,
+        deadline: TRANSACTION_DEADLINE,
+        profile: store::Profile::Requests,
+    })?;
+    let publisher = Publisher::start(&PublisherSettings {
+        url: config.broker.url.clone(),
+        name: "reconciler",
+        lanes: 1,
+        waiting_max: 4_096,
+        confirm_deadline: CONFIRM_DEADLINE,
+    });
+    let (database_up, is_database_up) = watch::channel(false);
+    let hints = Hints {
+        amqp_url: config.broker.url,
+        store: store.clone(),
+        publisher: publisher.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
+    };
+    let hints = tokio::spawn(hints.take(is_database_up, stop.clone()));
+    let postgres = readiness.dependency(Dependency::Postgres.name());
+    let look = Look {
+        store: store.clone(),
+        publisher,
+        providers,
+        first_after: time::Duration::try_from(config.first_look_after).unwrap_or(time::Duration::MAX),
+        is_live: config.livemode,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    };
+    // Each by itself: one that is slow to answer does not hold up the other.
+    let asking = asked.into_iter().map(|provider| {
+        let asker = Asker { provider, look: &look, store: &store, clock: &clock, metrics: &metrics };
+        asker.ask(&postgres, &database_up, &stop)
+    });
+    futures_util::future::join_all(asking).await;
+    // It ends with `stop`, within the broker's own deadlines.
+    if tokio::time::timeout(DRAIN_DEADLINE, hints).await.is_err() {
+        tracing::warn!(event = "hints_left", "hints that were in hand come again");
+    }
+    store.close(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+/// Asks one provider.
+struct Asker<'a> {
+    provider: Provider,
+    look: &'a Look,
+    store: &'a Store,
+    clock: &'a Clock,
+    metrics: &'a Metrics,
+}
+
+impl Asker<'_> {
+    /// Claims what is due and asks about it until `stop`. Then what is under way has a while; the rest comes due again by
+    /// itself.
+    async fn ask(self, postgres: &ReadinessFlag, database_up: &watch::Sender<bool>, stop: &CancellationToken) {
+        let mut every = interval(EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut in_hand = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(()) = in_hand.next(), if !in_hand.is_empty() => {}
+                _ = every.tick(), if in_hand.len() < LOOKS_AT_ONCE_MAX => {
+                    let claimed = self.claim().await;
+                    postgres.set(claimed.is_ok());
+                    self.metrics.dependency(Dependency::Postgres, claimed.is_ok());
+                    database_up.send_replace(claimed.is_ok());
+                    match claimed {
+                        Ok(due) => in_hand.extend(due.into_iter().map(|due| self.look.at(due))),
+                        Err(error) => {
+                            tracing::warn!(event = "looks_not_claimed", cause = %causes(&error), "trying again");
+                        }
+                    }
+                }
+            }
+        }
+        let rest = async { while in_hand.next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_DEADLINE, rest).await.is_err() {
+            tracing::warn!(event = "looks_left", "what was being asked about comes due again");
+        }
+    }
+
+    async fn claim(&self) -> Result<Vec<DueLook>, StoreError> {
+        let (provider, now) = (self.provider.clone(), self.clock.now());
+        self.store.claim_looks(ClaimTerms { provider, per_s_max: LOOKS_PER_S_MAX, lease: LEASE, now }).await
+    }
+}

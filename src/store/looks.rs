@@ -1,0 +1,228 @@
+//! What providers are to be asked about, and when. Several processes share the work: what one has claimed is not given to
+//! another before its lease is over, and all of them together keep one rate.
+
+mod sql;
+
+use super::error::StoreError;
+use super::orders::PaymentKey;
+use super::pool::Store;
+use super::tx::{Committed, Tx};
+use crate::domain::{
+    Hint, OrderId, OrderStatus, PaymentId, Provider, ProviderAccount, allowance, busy_until, can_be_asked,
+};
+use std::time::Duration;
+use time::OffsetDateTime;
+
+/// What is claimed, and for how long.
+#[derive(Debug, Clone)]
+pub struct ClaimTerms {
+    /// Whom to ask about.
+    pub provider: Provider,
+    /// At most so many a second, by all processes together.
+    pub per_s_max: u16,
+    /// How long they are nobody else's.
+    pub lease: Duration,
+    /// When.
+    pub now: OffsetDateTime,
+}
+
+/// Something to ask about, which is claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueLook {
+    /// Whom to ask.
+    pub provider: Provider,
+    /// About a payment at which account there; none is our own.
+    pub provider_account: Option<ProviderAccount>,
+    /// By which id.
+    pub payment_id: PaymentId,
+    /// The order that it pays for, where we know of one.
+    pub order: Option<LookedAt>,
+    /// When it was first to be asked about.
+    pub created_at: OffsetDateTime,
+    /// How often in a row the provider could not be asked.
+    pub failures: u32,
+    /// What the provider's last answer came to.
+    pub said: Option<Said>,
+    claim: Claim,
+}
+
+/// An order whose payment is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LookedAt {
+    /// Which.
+    pub id: OrderId,
+    /// How it stood when it was claimed.
+    pub status: OrderStatus,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+}
+
+/// Tells one claim from the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    at: OffsetDateTime,
+    wanted: i32,
+}
+
+/// What a provider's answer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// Money came in.
+    Paid,
+    /// It did not, or not yet.
+    Unpaid,
+    /// It knows no such payment.
+    Unknown,
+}
+
+impl Said {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Paid => "paid",
+            Self::Unpaid => "unpaid",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Paid, Self::Unpaid, Self::Unknown].into_iter().find(|said| said.name() == name)
+    }
+}
+
+/// What came of asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looked {
+    /// The provider answered.
+    Answered {
+        /// What.
+        said: Said,
+        /// When to ask again. Never: what belongs to no order is forgotten, too.
+        next_at: Option<OffsetDateTime>,
+        /// When to ask again where somebody has asked for it meanwhile.
+        wanted_at: OffsetDateTime,
+    },
+    /// It could not be asked.
+    Failed {
+        /// When to ask again. Never: what belongs to no order is forgotten, too.
+        next_at: Option<OffsetDateTime>,
+    },
+}
+
+/// What came of wanting a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The provider will be asked as soon as its turn comes.
+    Due,
+    /// It is going to be asked anyway.
+    Coalesced,
+    /// The order has no payment yet.
+    NoPayment,
+    /// The provider tells of payments by messages alone.
+    CannotBeAsked,
+}
+
+impl DueLook {
+    fn payment(&self) -> PaymentKey<'_> {
+        PaymentKey::new(&self.provider, self.provider_account.as_ref(), &self.payment_id)
+    }
+}
+
+impl Store {
+    /// Claims what is due.
+    pub async fn claim_looks(&self, terms: ClaimTerms) -> Result<Vec<DueLook>, StoreError> {
+        self.run("claiming looks", move |pool| async move {
+            let ClaimTerms { provider, per_s_max, lease, now } = terms;
+            let mut tx = Tx::begin(&pool).await?;
+            let busy = tx.locked_pace(&provider, now).await?;
+            let count_max = allowance(per_s_max, busy, now);
+            if count_max == 0 {
+                tx.roll_back().await?;
+                return Ok(vec![]);
+            }
+            tx.put_off_what_is_paid(&provider, now).await?;
+            let due = tx.claim(&provider, count_max, now, now - lease).await?;
+            let count = u16::try_from(due.len()).unwrap_or(count_max);
+            if count > 0 {
+                tx.set_pace(&provider, busy_until(per_s_max, count, busy, now)).await?;
+            }
+            tx.commit().await?;
+            Ok(due)
+        })
+        .await
+    }
+
+    /// Notes what came of a look that was claimed. Nothing, where the lease was over and somebody else has claimed it.
+    pub async fn finish_look(&self, look: DueLook, looked: Looked, now: OffsetDateTime) -> Result<(), StoreError> {
+        self.run("finishing a look", move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            let next_at = match looked {
+                Looked::Answered { said, next_at, wanted_at } => {
+                    tx.answered(&look, said, next_at, wanted_at, now).await?;
+                    next_at
+                }
+                Looked::Failed { next_at } => {
+                    tx.not_answered(&look, next_at, now).await?;
+                    next_at
+                }
+            };
+            if look.order.is_none() && next_at.is_none() {
+                tx.forget(&look).await?;
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes an order's look due, though not within `pause` of the last one. None where there is no such order.
+    pub async fn want_look(
+        &self,
+        id: OrderId,
+        pause: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Option<Wanted>, StoreError> {
+        self.run("wanting a look", move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            let wanted = match tx.want_of_order(id, pause, now).await? {
+                Some(wanted) => Some(wanted),
+                None => tx.provider_of(id).await?.map(|provider| match can_be_asked(&provider) {
+                    true => Wanted::NoPayment,
+                    false => Wanted::CannotBeAsked,
+                }),
+            };
+            tx.commit().await?;
+            Ok(wanted)
+        })
+        .await
+    }
+
+    /// Makes looks due for what hints are about. What leads to no order of ours is asked about by its own id.
+    pub async fn want_looks(
+        &self,
+        hints: Vec<Hint>,
+        pause: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Committed, StoreError> {
+        self.run("wanting looks", move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            // In one order, whoever else does the same: their row locks cannot then wait for each other in a ring.
+            let mut wants: Vec<(Option<OrderId>, &Hint)> = vec![];
+            for hint in &hints {
+                wants.push((tx.order_of(hint).await?, hint));
+            }
+            wants.sort_by(|(a, x), (b, y)| (a, &x.payment_id).cmp(&(b, &y.payment_id)));
+            for (order, hint) in wants {
+                let of_order = match order {
+                    Some(id) => tx.want_of_order(id, pause, now).await?,
+                    None => None,
+                };
+                if of_order.is_none() {
+                    let payment = PaymentKey::new(&hint.provider, hint.provider_account.as_ref(), &hint.payment_id);
+                    tx.want_of_payment(payment, order, pause, now).await?;
+                }
+            }
+            tx.commit().await
+        })
+        .await
+    }
+}

@@ -1,0 +1,273 @@
+//! The reconciler on real servers and a provider to ask: what no webhook tells is found out, once.
+
+use crate::support::{OrderSpec, World, eventually};
+use grantonce::broker::{DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, Headers, Outgoing};
+use grantonce::clock::Clock;
+use grantonce::config::{BrokerConfig, DatabaseConfig, ProvidersConfig, ReconcilerConfig, StripeApi};
+use grantonce::domain::{AccountId, Currency, Hint, MessageId, Money, OrderId, PaymentId, Provider};
+use grantonce::http::Readiness;
+use grantonce::message;
+use grantonce::reconciler::{self, ReconcilerError};
+use grantonce::sim::standin::Standin;
+use grantonce::store::{Attach, IdempotencyKey, NewOrder, Wanted};
+use grantonce::telemetry::Metrics;
+use serde_json::{Value, json};
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A reconciler in this process.
+struct Running {
+    stop: CancellationToken,
+    metrics: Metrics,
+    readiness: Readiness,
+    task: JoinHandle<Result<(), ReconcilerError>>,
+}
+
+impl Running {
+    fn start(world: &World, base: &str) -> Self {
+        let config = ReconcilerConfig {
+            database: DatabaseConfig { url: world.database_url.clone().into() },
+            broker: BrokerConfig { url: world.amqp_url.clone().into() },
+            livemode: false,
+            providers: ProvidersConfig {
+                stripe: Some(StripeApi { key: "sk_test_1".into(), base: base.to_owned() }),
+                paypal: None,
+            },
+            first_look_after: Duration::from_secs(120),
+        };
+        let (stop, metrics, readiness) = (CancellationToken::new(), Metrics::new(), Readiness::new());
+        let run = reconciler::run(config, Clock::system(), metrics.clone(), readiness.clone(), stop.clone());
+        Self { stop, metrics, readiness, task: tokio::spawn(run) }
+    }
+
+    fn looks(&self, outcome: &str) -> u64 {
+        let name = format!("grantonce_provider_looks_total{{provider=\"stripe\",outcome=\"{outcome}\"}} ");
+        let page = self.metrics.render();
+        let line = page.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
+    }
+
+    async fn drain(self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), self.task).await;
+        ended.expect("a reconciler ends within 10 s").expect("it does not panic").unwrap();
+    }
+}
+
+async fn post(provider: &Standin, path: &str, body: &Value) -> Value {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = http.post(format!("{}{path}", provider.base)).json(body).send().await.unwrap();
+    assert!(answer.status().is_success(), "{path}: {}", answer.status());
+    answer.json().await.unwrap()
+}
+
+/// A payment of 19.99 dollars at the provider.
+async fn payment(provider: &Standin) -> String {
+    let made = json!({"provider": "stripe", "amount_minor": 1999, "currency": "USD"});
+    post(provider, "/payments", &made).await["id"].as_str().unwrap().to_owned()
+}
+
+/// One that the buyer has paid, and of which no webhook comes.
+async fn paid(provider: &Standin) -> String {
+    let id = payment(provider).await;
+    post(provider, &format!("/payments/{id}/pay"), &json!({"outcome": "succeeded"})).await;
+    id
+}
+
+/// An order as the API makes it, whose provider is to be asked at once.
+async fn order(world: &World, payment_id: &str) -> OrderId {
+    order_asked_about(world, payment_id, OffsetDateTime::now_utc()).await
+}
+
+async fn order_asked_about(world: &World, payment_id: &str, first_look_at: OffsetDateTime) -> OrderId {
+    let new = NewOrder {
+        id: OrderId(uuid::Uuid::now_v7()),
+        account_id: AccountId::new("acc").unwrap(),
+        credits: 100,
+        price: Money::new(1999, Currency::new("USD").unwrap()).unwrap(),
+        provider: Provider::STRIPE,
+        provider_account: None,
+        payment_id: Some(PaymentId::new(payment_id).unwrap()),
+        metadata: json!({}),
+        now: OffsetDateTime::now_utc(),
+        first_look_at,
+    };
+    let id = new.id;
+    let key = IdempotencyKey { token_name: "site".to_owned(), key: payment_id.to_owned(), request_digest: [7; 32] };
+    assert!(matches!(world.store().attach_order(key, new).await.unwrap(), Attach::Created(_)));
+    id
+}
+
+fn in_an_hour() -> OffsetDateTime {
+    OffsetDateTime::now_utc() + time::Duration::HOUR
+}
+
+async fn fulfilled(world: &World, id: OrderId) {
+    eventually("the order is fulfilled", async || world.status(id).await == "fulfilled").await;
+}
+
+fn hint(payment_id: &str) -> Hint {
+    Hint {
+        provider: Provider::STRIPE,
+        message_id: MessageId::new(format!("stripe::hint_{payment_id}")).unwrap(),
+        payment_id: PaymentId::new(payment_id).unwrap(),
+        related_ids: vec![],
+        provider_account: None,
+        livemode: false,
+    }
+}
+
+#[tokio::test]
+async fn orders_of_which_no_webhook_comes_are_fulfilled_and_each_is_asked_about_once() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    let mut orders = vec![];
+    for _ in 0..24 {
+        orders.push(order(&world, &paid(&provider).await).await);
+    }
+    let abandoned = order(&world, &payment(&provider).await).await;
+    let reconcilers = [Running::start(&world, &provider.base), Running::start(&world, &provider.base)];
+    let worker = world.start_worker();
+    for id in orders {
+        fulfilled(&world, id).await;
+    }
+    let all = |outcome: &str| reconcilers.iter().map(|reconciler| reconciler.looks(outcome)).sum::<u64>();
+    eventually("the cart was looked at, too", async || all("quiet") == 1).await;
+    assert_eq!((all("heard"), all("contradicted"), all("failed")), (24, 0, 0), "each by one of the two");
+    assert_eq!(world.status(abandoned).await, "awaiting_payment");
+    for reconciler in reconcilers {
+        reconciler.drain().await;
+    }
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (24, 0));
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn what_a_look_and_a_webhook_both_tell_grants_once() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    let payment_id = paid(&provider).await;
+    let id = order(&world, &payment_id).await;
+    let worker = world.start_worker();
+    world.publish(&crate::support::event_for(&payment_id, "evt_1", crate::support::captured(1999))).await;
+    fulfilled(&world, id).await;
+    world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    let reconciler = Running::start(&world, &provider.base);
+    eventually("it was asked all the same", async || reconciler.looks("heard") == 1).await;
+    // And once more: now it is the same message.
+    world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    eventually("twice", async || reconciler.looks("heard") == 2).await;
+    eventually("the second time it is known", async || worker.metric("grantonce_inbox_duplicates_total") > 0).await;
+    reconciler.drain().await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (1, 0));
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn while_a_provider_is_away_nothing_is_lost_and_nothing_is_a_dead_letter() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    let address = provider.address;
+    let base = provider.base.clone();
+    provider.stop().await;
+    let id = order(&world, "pi_1").await;
+    let worker = world.start_worker();
+    let reconciler = Running::start(&world, &base);
+    eventually("it was tried", async || reconciler.looks("failed") == 1).await;
+    assert_eq!(world.count("SELECT failures::bigint FROM provider_looks").await, 1);
+    assert_eq!(world.status(id).await, "awaiting_payment");
+    let provider = Standin::start_at(address).await.unwrap();
+    let payment_id = paid(&provider).await;
+    world.execute(&format!("UPDATE provider_looks SET payment_id = '{payment_id}', due_at = now()")).await;
+    world.execute(&format!("UPDATE payments SET payment_id = '{payment_id}'")).await;
+    fulfilled(&world, id).await;
+    reconciler.drain().await;
+    world.settled(worker).await;
+    assert_eq!(world.ready(DEAD_QUEUE).await, 0);
+}
+
+#[tokio::test]
+async fn a_hint_has_the_provider_asked_now() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    let payment_id = paid(&provider).await;
+    let id = order_asked_about(&world, &payment_id, in_an_hour()).await;
+    // An order that knows nothing of looks, made by hand for instance.
+    let other = paid(&provider).await;
+    let by_hand = world.order(OrderSpec::paid_by(&other)).await;
+    let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
+    for payment in [&payment_id, &payment_id, &other] {
+        world.publish_raw(Outgoing::hint(&hint(payment))).await;
+    }
+    fulfilled(&world, id).await;
+    fulfilled(&world, by_hand).await;
+    // The broken one is for a person to see, and those behind it go on.
+    let broken = Outgoing {
+        exchange: HINTS_EXCHANGE,
+        routing_key: "payment.stripe".to_owned(),
+        message_id: "stripe::broken".to_owned(),
+        kind: message::HINT_TYPE.to_owned(),
+        content_type: message::CONTENT_TYPE,
+        headers: Headers::default(),
+        body: b"{}".to_vec().into(),
+    };
+    world.publish_raw(broken).await;
+    let third = paid(&provider).await;
+    world.publish_raw(Outgoing::hint(&hint(&third))).await;
+    let letter = world.dead_letter().await;
+    assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::broken");
+    // A hint that comes before its order: the worker waits for it as for any message.
+    let id = order_asked_about(&world, &third, in_an_hour()).await;
+    fulfilled(&world, id).await;
+    reconciler.drain().await;
+    assert_eq!(world.ready(HINTS_QUEUE).await, 0);
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (3, 0));
+}
+
+#[tokio::test]
+async fn what_contradicts_us_is_loud_and_an_abandoned_cart_is_not() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    order(&world, "pi_nobody_knows").await;
+    order(&world, &payment(&provider).await).await;
+    let granted = order(&world, &payment(&provider).await).await;
+    world.execute(&format!("UPDATE orders SET status = 'fulfilled' WHERE id = '{granted}'")).await;
+    world.store().want_look(granted, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    // It costs something else than was paid: the worker refuses it, and the second look finds it still unpaid.
+    let refused = order(&world, &paid(&provider).await).await;
+    world.execute(&format!("UPDATE orders SET amount_minor = 2999 WHERE id = '{refused}'")).await;
+    let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
+    eventually("three are as they should not be or news", async || {
+        (reconciler.looks("contradicted"), reconciler.looks("quiet"), reconciler.looks("heard")) == (2, 1, 1)
+    })
+    .await;
+    world.dead_letter().await;
+    assert_eq!(
+        world.store().want_look(refused, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap(),
+        Some(Wanted::Due)
+    );
+    eventually("the provider says so again", async || reconciler.looks("contradicted") == 3).await;
+    reconciler.drain().await;
+    worker.drain().await;
+    assert_eq!(world.grants().await, 0);
+}
+
+#[tokio::test]
+async fn without_postgres_it_waits_and_says_so() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    let reconciler = Running::start(&world, &provider.base);
+    let both = ["postgres", "rabbitmq"].map(|name| format!("grantonce_dependency_up{{dependency=\"{name}\"}} 1"));
+    eventually("both are there", async || {
+        let page = reconciler.metrics.render();
+        both.iter().all(|line| page.lines().any(|found| found == line))
+    })
+    .await;
+    assert!(reconciler.readiness.missing().is_empty());
+    world.execute("ALTER TABLE provider_looks RENAME TO away").await;
+    eventually("Postgres is missed", async || reconciler.readiness.missing() == ["postgres"]).await;
+    let payment_id = paid(&provider).await;
+    world.publish_raw(Outgoing::hint(&hint(&payment_id))).await;
+    world.execute("ALTER TABLE away RENAME TO provider_looks").await;
+    eventually("it goes on", async || reconciler.looks("heard") == 1).await;
+    reconciler.drain().await;
+}
