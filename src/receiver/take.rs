@@ -102,8 +102,6 @@ impl Taker {
         let (mut accepted, mut letters, mut dropped) = (0_usize, 0_usize, 0_usize);
         for translation in said {
             match translation {
-                // No endpoint gives hints yet.
-                Translation::Hint(_) => {}
                 Translation::Ignored { kind } => {
                     tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind);
                 }
