@@ -3,6 +3,7 @@
 use crate::support::world::STRIPE_SECRET;
 use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_webhook};
 use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
+use grantonce::http::plain_client;
 use grantonce::sim::children::Child;
 use grantonce::webhook::sign::stripe_signature;
 use reqwest::{Client, Response, StatusCode};
@@ -27,7 +28,8 @@ impl Receiver {
         let children = more.iter().fold(world.children(), |children, (name, value)| children.env(name, value));
         let mut process = children.start("receiver", &["receiver"]).await.unwrap();
         let address = process.listening("receiver", START).await.unwrap();
-        let receiver = Self { _process: process, url: format!("http://{address}"), http: Client::new() };
+        let receiver =
+            Self { _process: process, url: format!("http://{address}"), http: plain_client().build().unwrap() };
         eventually("the receiver is ready", async || {
             receiver.http.get(format!("{}/readyz", receiver.url)).send().await.unwrap().status() == StatusCode::OK
         })

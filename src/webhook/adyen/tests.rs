@@ -232,7 +232,9 @@ fn the_key_tells_test_from_live_and_not_the_body() {
                 Translation::Untranslatable { livemode: None, detail, .. } => {
                     assert!(livemode != deployed && detail.contains("GRANTONCE_LIVEMODE"), "{detail}");
                 }
-                Translation::Ignored { .. } | Translation::Untranslatable { .. } => panic!("{said:?}"),
+                Translation::Ignored { .. } | Translation::Untranslatable { .. } | Translation::Hint(_) => {
+                    panic!("{said:?}")
+                }
             }
         }
     }
@@ -258,6 +260,7 @@ fn every_item_counts_and_has_to_be_signed() {
             Translation::Events(events) => format!("event {}", events[0].message_id),
             Translation::Untranslatable { message_id, .. } => format!("letter {message_id}"),
             Translation::Ignored { kind } => kind.clone(),
+            Translation::Hint(hint) => panic!("{hint:?}"),
         })
         .collect();
     assert_eq!(
