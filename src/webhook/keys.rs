@@ -2,7 +2,7 @@
 
 use super::signature::Mac;
 use super::trust::{CertificateUrl, Trust};
-use super::{CertificateProof, Endpoint, Proof, Rejection, SecretProof, Terms, Unverified, Verified};
+use super::{CertificateProof, Endpoint, Proof, Rejection, SecretProof, Subscriptions, Terms, Unverified, Verified};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Keys {
 /// What the configured secrets were made into.
 enum Held {
     Macs { proof: &'static SecretProof, macs: Vec<Mac> },
-    Ids { proof: &'static CertificateProof, ids: Vec<String>, trust: Trust },
+    Ids { proof: &'static CertificateProof, subscriptions: Subscriptions },
 }
 
 /// What is wrong with a configured secret. Says nothing of the secret itself.
@@ -88,7 +88,7 @@ impl Keys {
             Proof::Secret(proof) => Held::Macs { proof, macs: each(endpoint, secrets, proof.key)? },
             Proof::Certificate(proof) => {
                 let ids = each(endpoint, secrets, |id| (proof.id)(id, terms))?;
-                Held::Ids { proof, ids, trust: Trust::default() }
+                Held::Ids { proof, subscriptions: Subscriptions { ids, trust: Trust::default(), terms } }
             }
         };
         Ok(Self { endpoint, held, terms })
@@ -97,7 +97,7 @@ impl Keys {
     /// Says whom to believe where a certificate proves who signed; without it, nobody. Means nothing to other endpoints.
     pub fn trusting(mut self, trusted: Trust) -> Self {
         match &mut self.held {
-            Held::Ids { trust, .. } => *trust = trusted,
+            Held::Ids { subscriptions, .. } => subscriptions.trust = trusted,
             Held::Macs { .. } => {}
         }
         self
@@ -113,7 +113,7 @@ impl Keys {
     pub fn certificate_url(&self, request: &Unverified<'_>) -> Result<Option<CertificateUrl>, Rejection> {
         match &self.held {
             Held::Macs { .. } => Ok(None),
-            Held::Ids { proof, trust, .. } => (proof.url)(trust, request).map(Some),
+            Held::Ids { proof, subscriptions } => (proof.url)(&subscriptions.trust, request).map(Some),
         }
     }
 
@@ -127,8 +127,8 @@ impl Keys {
     pub fn verify_with<'a>(&self, request: Unverified<'a>, certificates: &[u8]) -> Result<Verified<'a>, Rejection> {
         let delivery_id = match &self.held {
             Held::Macs { proof, macs } => (proof.verify)(macs, &request)?,
-            Held::Ids { proof, ids, trust } => {
-                (proof.verify)(trust, ids, self.terms, &request, certificates)?;
+            Held::Ids { proof, subscriptions } => {
+                (proof.verify)(subscriptions, &request, certificates)?;
                 None
             }
         };
@@ -151,7 +151,7 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = match &self.held {
             Held::Macs { macs, .. } => macs.len(),
-            Held::Ids { ids, .. } => ids.len(),
+            Held::Ids { subscriptions, .. } => subscriptions.ids.len(),
         };
         f.debug_struct("Keys").field("endpoint", &self.endpoint).field("count", &count).finish_non_exhaustive()
     }

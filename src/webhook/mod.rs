@@ -111,7 +111,14 @@ struct CertificateProof {
     /// Where the certificate lies that a request names, if the request is worth asking for it.
     url: fn(&Trust, &Unverified<'_>) -> Result<CertificateUrl, Rejection>,
     /// Checks certificate and signature. The certificates are PEM, as they were fetched.
-    verify: fn(&Trust, &[String], Terms, &Unverified<'_>, &[u8]) -> Result<(), Rejection>,
+    verify: fn(&Subscriptions, &Unverified<'_>, &[u8]) -> Result<(), Rejection>,
+}
+
+/// What is held of an endpoint that is proven by a certificate.
+struct Subscriptions {
+    ids: Vec<String>,
+    trust: Trust,
+    terms: Terms,
 }
 
 /// What the deployment decides, because a body does not say it, or cannot be believed in it.

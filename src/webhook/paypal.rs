@@ -10,7 +10,9 @@
 
 use super::signature::single;
 use super::trust::{CertificateUrl, Signed, Trust};
-use super::{CertificateProof, Door, KeyFault, Proof, Rejection, Terms, Translation, Unverified, Verified};
+use super::{
+    CertificateProof, Door, KeyFault, Proof, Rejection, Subscriptions, Terms, Translation, Unverified, Verified,
+};
 use crate::domain::dialect::paypal::{order_of, parent};
 use crate::domain::dialect::{Object, Odd};
 use crate::domain::{Hint, MessageId, PaymentId, Provider};
@@ -96,23 +98,17 @@ fn url(trust: &Trust, request: &Unverified<'_>) -> Result<CertificateUrl, Reject
 
 /// The signed time is not compared with ours: PayPal sends an event again for three days and says nothing of signing it
 /// anew. A replay says what was said before, and only that PayPal is to be asked.
-fn verify(
-    trust: &Trust,
-    ids: &[String],
-    terms: Terms,
-    request: &Unverified<'_>,
-    certificates: &[u8],
-) -> Result<(), Rejection> {
-    let Transmission { id, time, signature, url: _ } = transmission(trust, request)?;
+fn verify(held: &Subscriptions, request: &Unverified<'_>, certificates: &[u8]) -> Result<(), Rejection> {
+    let Transmission { id, time, signature, url: _ } = transmission(&held.trust, request)?;
     let text = |webhook_id: &String| signed_text(id, time, webhook_id, request.body);
     let signed = Signed {
         certificates,
         between: BETWEEN,
-        names: if terms.livemode { &[NAME] } else { &[NAME, SANDBOX_NAME] },
-        texts: &ids.iter().map(text).collect::<Vec<_>>(),
+        names: if held.terms.livemode { &[NAME] } else { &[NAME, SANDBOX_NAME] },
+        texts: &held.ids.iter().map(text).collect::<Vec<_>>(),
         signature: &signature,
     };
-    trust.check(&signed, request.now)
+    held.trust.check(&signed, request.now)
 }
 
 /// `<transmission id>|<time>|<webhook id>|<CRC-32 of the body, as an unsigned decimal>`.

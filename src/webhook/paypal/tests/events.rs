@@ -19,9 +19,9 @@ fn translate(event: &Value) -> Vec<Translation> {
 }
 
 fn hints(event: &Value) -> Vec<Hint> {
-    let hint = |said| match said {
-        Translation::Hint(hint) => hint,
-        other => panic!("{event}: {other:?}"),
+    let hint = |said| {
+        let Translation::Hint(hint) = said else { panic!("{event}: {said:?}") };
+        hint
     };
     translate(event).into_iter().map(hint).collect()
 }
