@@ -87,7 +87,7 @@ async fn round(orders: u32, messages: &[u32]) -> Round {
     let children = std::env::vars()
         .filter_map(|(name, value)| Some((format!("GRANTONCE_{}", name.strip_prefix("BENCH_")?), value)))
         .fold(children, |children, (name, value)| children.env(name, value));
-    let http = reqwest::Client::new();
+    let http = grantonce::http::plain_client().build().unwrap();
     let all = messages.len() as u64;
     let started = Instant::now();
     let mut worker = children.start("worker", &["worker"]).await.unwrap();

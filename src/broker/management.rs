@@ -2,6 +2,7 @@
 
 use super::topology::{TopologyFault, wanted_arguments};
 use crate::config::RetryDelay;
+use crate::http::{client, system_roots};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub struct QueueFacts {
 impl Management {
     /// `base` is `http://user:password@host:15672`.
     pub fn new(base: SecretString, vhost: &str) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder().timeout(ANSWER_DEADLINE).build()?;
+        let client = client(system_roots()).timeout(ANSWER_DEADLINE).build()?;
         Ok(Self { client, base, vhost: vhost.to_owned() })
     }
 

@@ -167,6 +167,18 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, Demand> {
     list(text, |entry| visible(entry, 1).map(str::to_owned))
 }
 
+/// Hosts as they stand in an address, with a port only where it is not the usual one.
+pub(super) fn hosts(text: &str) -> Result<Vec<String>, Demand> {
+    list(text, |entry| {
+        let url = Url::parse(&format!("https://{entry}/")).ok();
+        let host = url.and_then(|url| url.origin().ascii_serialization().strip_prefix("https://").map(str::to_owned));
+        match host {
+            Some(host) if host == entry => Ok(host),
+            Some(_) | None => Err("must be a host in small letters, without https:// and path".to_owned()),
+        }
+    })
+}
+
 /// At least so many visible ASCII characters.
 fn visible(text: &str, chars_min: usize) -> Result<&str, Demand> {
     if text.is_empty() {

@@ -75,7 +75,7 @@ impl Values {
                 stripe: r.read_list(&v::STRIPE_WEBHOOK_SECRETS, parse::webhook_secrets),
                 standard: r.read_list(&v::STANDARD_WEBHOOK_SECRETS, parse::standard_webhook_secrets),
                 paypal_webhook_ids: r.read_list(&v::PAYPAL_WEBHOOK_IDS, parse::words),
-                paypal_cert_hosts: r.read_list(&v::PAYPAL_CERT_HOSTS, parse::words),
+                paypal_cert_hosts: r.read_list(&v::PAYPAL_CERT_HOSTS, parse::hosts),
                 adyen_hmac_keys: r.read_list(&v::ADYEN_HMAC_KEYS, parse::hmac_keys),
             },
             adyen_capture: r.read(
@@ -145,7 +145,8 @@ impl Values {
             reader.fault(&v::PAYPAL_CLIENT_ID, "and GRANTONCE_PAYPAL_CLIENT_SECRET come together");
         }
         // Only providers that the receiver serves today: one that is set up for others alone would refuse everything.
-        let is_served = [&v::STRIPE_WEBHOOK_SECRETS, &v::ADYEN_HMAC_KEYS, &v::STANDARD_WEBHOOK_SECRETS];
+        let is_served =
+            [&v::STRIPE_WEBHOOK_SECRETS, &v::PAYPAL_WEBHOOK_IDS, &v::ADYEN_HMAC_KEYS, &v::STANDARD_WEBHOOK_SECRETS];
         if v::STRIPE_WEBHOOK_SECRETS.roles.contains(&role) && is_served.iter().all(|variable| !reader.is_set(variable))
         {
             let names: Vec<_> = is_served.iter().map(|variable| variable.name).collect();

@@ -3,20 +3,16 @@
 //! No redirect is followed: a payment is asked for where it was meant to be, and the key goes nowhere else.
 
 use super::{BuildError, CallError};
+use crate::http::{client, plain_client, system_roots};
 use crate::telemetry::causes;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use reqwest::{Client, ClientBuilder, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest answer that is read.
@@ -41,7 +37,7 @@ pub(super) struct Deadlines {
 /// A provider's API.
 #[derive(Debug)]
 pub(super) struct Http {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client,
     base: String,
     host: String,
     deadlines: Deadlines,
@@ -91,17 +87,16 @@ impl Http {
             Some("http") => return Err(bad("must begin with https://; http:// will do for loopback only")),
             _ => return Err(bad("must begin with https://")),
         };
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(deadlines.connect));
-        http.set_nodelay(true);
-        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls(is_https)?);
-        // A base with https never meets the plain half: no redirect is followed.
-        let connector = connector.https_or_http().enable_http1().wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
+        let begun = if is_https {
+            let roots = system_roots();
+            if roots.is_empty() {
+                return Err(BuildError::NoRoots);
+            }
+            client(roots).https_only(true)
+        } else {
+            plain_client()
+        };
+        let client = bounded(begun, deadlines).build().map_err(BuildError::Client)?;
         Ok(Self { client, base: base.to_owned(), host: authority.host().to_ascii_lowercase(), deadlines })
     }
 
@@ -117,10 +112,7 @@ impl Http {
 
     /// Sends it once. An answer of any status but a redirect is an answer.
     pub(super) async fn send(&self, call: &Call, auth: Auth<'_>) -> Result<Answer, CallError> {
-        let request = self.request(call, auth)?;
-        let whole = self.deadlines.whole;
-        let late = || CallError::unavailable(&format!("no answer within {} ms", whole.as_millis()), None);
-        let mut answer = tokio::time::timeout(whole, self.exchange(request)).await.map_err(|_| late())??;
+        let mut answer = self.exchange(self.request(call, auth)?).await?;
         if answer.status.is_redirection() {
             let detail = format!("{}: a redirect is not followed; see that the base address is right", answer.status);
             return Err(CallError::odd(&detail));
@@ -131,35 +123,68 @@ impl Http {
         Ok(answer)
     }
 
-    fn request(&self, call: &Call, auth: Auth<'_>) -> Result<Request<Full<Bytes>>, CallError> {
-        let mut request = Request::builder()
-            .method(&call.method)
-            .uri(format!("{}{}", self.base, call.path))
-            .header(USER_AGENT, concat!("grantonce/", env!("CARGO_PKG_VERSION")))
-            .header(ACCEPT, "application/json")
-            .header(AUTHORIZATION, auth.header()?);
-        for (name, value) in &call.headers {
-            request = request.header(name, value);
-        }
+    fn request(&self, call: &Call, auth: Auth<'_>) -> Result<Request, CallError> {
         // What goes into a path was looked at before.
-        request.body(Full::new(call.body.clone())).map_err(|_| CallError::Unsupported)
+        let url: Url = format!("{}{}", self.base, call.path).parse().map_err(|_| CallError::Unsupported)?;
+        let mut request = Request::new(call.method.clone(), url);
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(AUTHORIZATION, auth.header()?);
+        for (name, value) in &call.headers {
+            headers.insert(name, value.clone());
+        }
+        *request.body_mut() = Some(call.body.clone().into());
+        Ok(request)
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
-        let unavailable = |what: &str, error: &(dyn std::error::Error + 'static)| {
-            CallError::unavailable(&format!("{what}: {}", causes(error)), None)
-        };
-        let answer = self.client.request(request).await.map_err(|error| unavailable("no answer", &error))?;
-        let (head, body) = answer.into_parts();
-        let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(CallError::odd(&format!("{}: longer than {ANSWER_BYTES_MAX} bytes", head.status)));
-            }
-            Err(error) => return Err(unavailable("the answer broke off", &*error)),
-        };
-        Ok(Answer { status: head.status, headers: head.headers, body })
+    async fn exchange(&self, request: Request) -> Result<Answer, CallError> {
+        let unavailable =
+            |what: &str, error: reqwest::Error| CallError::unavailable(&self.deadlines.trouble(what, error), None);
+        let mut answer = self.client.execute(request).await.map_err(|error| unavailable("no answer", error))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let body =
+            read(&mut answer, ANSWER_BYTES_MAX).await.map_err(|error| unavailable("the answer broke off", error))?;
+        let body = body.ok_or_else(|| CallError::odd(&format!("{status}: longer than {ANSWER_BYTES_MAX} bytes")))?;
+        Ok(Answer { status, headers, body })
     }
+}
+
+impl Deadlines {
+    /// What went wrong with a call, in words.
+    pub(super) fn trouble(&self, what: &str, error: reqwest::Error) -> String {
+        match (error.is_timeout(), error.is_connect()) {
+            (true, true) => format!("no connection within {} ms", self.connect.as_millis()),
+            (true, false) => format!("no answer within {} ms", self.whole.as_millis()),
+            // Without the address: it may be long, and says nothing that the settings do not.
+            (false, _) => format!("{what}: {}", causes(&error.without_url())),
+        }
+    }
+}
+
+/// What holds for every call of this room.
+pub(super) fn bounded(begun: ClientBuilder, deadlines: Deadlines) -> ClientBuilder {
+    begun
+        .user_agent(concat!("grantonce/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        // Not by a proxy that the environment happens to name: nobody else has to see that a call is made.
+        .no_proxy()
+        .connect_timeout(deadlines.connect)
+        .timeout(deadlines.whole)
+        .pool_idle_timeout(IDLE_MAX)
+        .tcp_nodelay(true)
+        .http1_only()
+}
+
+/// An answer's body; none where it is longer than that.
+pub(super) async fn read(answer: &mut Response, bytes_max: usize) -> Result<Option<Bytes>, reqwest::Error> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > bytes_max {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body.freeze()))
 }
 
 impl Call {
@@ -259,22 +284,6 @@ impl Answer {
         let seconds: u32 = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds.into()))
     }
-}
-
-/// Whom we trust: those the system trusts. Where nothing goes over TLS, nobody.
-fn tls(is_needed: bool) -> Result<rustls::ClientConfig, BuildError> {
-    let mut roots = rustls::RootCertStore::empty();
-    if is_needed {
-        // Single files that cannot be read are no reason to refuse the others.
-        let (added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if added == 0 {
-            return Err(BuildError::NoRoots);
-        }
-    }
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(ring);
-    let config = config.with_safe_default_protocol_versions().map_err(BuildError::Tls)?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -96,9 +96,9 @@ pub enum BuildError {
         /// Whose.
         provider: &'static str,
     },
-    /// TLS could not be set up.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
+    /// The client could not be made.
+    #[error("no HTTP client can be made")]
+    Client(#[source] reqwest::Error),
     /// The system trusts nobody.
     #[error("no root certificate was found: install the system's CA certificates, or set SSL_CERT_FILE")]
     NoRoots,

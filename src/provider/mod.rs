@@ -1,4 +1,4 @@
-//! Outgoing calls to providers: create a payment, ask what became of it, capture it.
+//! Outgoing calls to providers: create a payment, ask what became of it, capture it; fetch the certificate of a webhook.
 //!
 //! A provider is one file (what to ask), and one file below it that reads the answers and asks nobody. Whatever goes
 //! wrong is a [`CallError`], which says what is known of the outcome.
@@ -6,6 +6,7 @@
 //! Bounds: an answer has 10 s and 1 MiB, a connection 3 s. What is transient is tried three times at most, and no try
 //! begins later than 8 s after the first. Asking twice for a payment under one key makes one payment.
 
+pub mod certificates;
 mod client;
 mod error;
 mod paypal;
@@ -205,8 +206,8 @@ impl Providers {
         }
     }
 
-    /// What the provider says of a payment now; none where it knows no such payment. Stripe's checkout sessions and
-    /// charges, and PayPal's captures, lead to the payment that they belong to.
+    /// What the provider says of a payment now; none where it knows no such payment. Stripe's checkout sessions, charges,
+    /// refunds and disputes, and PayPal's captures and refunds, lead to the payment that they belong to.
     pub async fn fetch(
         &self,
         provider: &Provider,
@@ -234,8 +235,9 @@ impl Providers {
         }
     }
 
-    /// PayPal only: captures a payment that the buyer has agreed to. Of all payments of one order at most one is ever
-    /// captured; for another it is [`CallError::KeyReused`].
+    /// PayPal only: captures a payment that the buyer has agreed to. Of all payments of one order at most one is captured for
+    /// as long as PayPal remembers the first (six hours at least); for another it is [`CallError::KeyReused`]. Not to be asked
+    /// for an order that is known to be paid.
     pub async fn capture(
         &self,
         provider: &Provider,

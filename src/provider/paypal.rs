@@ -70,19 +70,35 @@ impl Paypal {
         })
     }
 
-    /// Hints name a payment by its order or by its capture.
+    /// Hints name a payment by its order, by its capture (a dispute's transaction is one, too), or by a refund. The ids of
+    /// all of them look alike.
     pub(super) async fn fetch(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
         if let Some(found) = self.order(id).await? {
             return Ok(Some(found));
         }
+        if let Some(found) = self.captured(id).await? {
+            return Ok(Some(found));
+        }
+        let Some(body) = self.one("/v2/payments/refunds", id).await? else { return Ok(None) };
+        let refund = object(&body)?;
+        match words::parent(&refund, "/captures/") {
+            Some(capture) => self.captured(&capture).await,
+            None => Err(refund.odd("links", "has none that leads up to a capture").into()),
+        }
+    }
+
+    /// The payment that a capture belongs to.
+    async fn captured(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
         let Some(body) = self.one("/v2/payments/captures", id).await? else { return Ok(None) };
         let capture = object(&body)?;
-        match found::order_of_capture(&capture)? {
+        match words::order_of(&capture)? {
             Some(order_id) => self.order(&order_id).await,
             None => Ok(Some(found::of_capture(&capture, self.is_live())?)),
         }
     }
 
+    /// At most one payment of an order is captured for as long as PayPal remembers the key, which is six hours at least: the
+    /// caller must not ask for an order that it knows to be paid.
     pub(super) async fn capture(&self, id: &PaymentId, order_id: OrderId) -> Result<Found, CallError> {
         if !is_plain(id.as_str()) {
             return Err(CallError::Unsupported);

@@ -95,6 +95,8 @@ impl At<'_> {
         match id.as_str() {
             text if text.starts_with("cs_") => self.session(id).await,
             text if text.starts_with("ch_") || text.starts_with("py_") => self.charge(id).await,
+            text if text.starts_with("re_") || text.starts_with("pyr_") => self.of("/v1/refunds", "refund", id).await,
+            text if text.starts_with("dp_") || text.starts_with("du_") => self.of("/v1/disputes", "dispute", id).await,
             _ => self.intent(id, None).await,
         }
     }
@@ -150,6 +152,19 @@ impl At<'_> {
             Some(intent) => self.intent(&intent, None).await,
             // Made without a payment intent, by an integration of years ago.
             None => Err(CallError::Unsupported),
+        }
+    }
+
+    /// The payment that a refund or a dispute hangs on.
+    async fn of(&self, path: &str, is: &str, id: &PaymentId) -> Result<Option<Found>, CallError> {
+        let Some(body) = self.one(path, id, "").await? else { return Ok(None) };
+        let object = object(&body, is)?;
+        if let Some(intent) = words::reference(&object, "payment_intent")? {
+            return self.intent(&intent, None).await;
+        }
+        match words::reference(&object, "charge")? {
+            Some(charge) => self.charge(&charge).await,
+            None => Err(object.odd("payment_intent", "is missing, and so is charge").into()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod calls;
 mod capture;
+mod certificates;
 mod fake;
 mod fake_paypal;
 mod fake_stripe;

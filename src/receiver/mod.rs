@@ -6,13 +6,16 @@ mod take;
 use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
 use crate::config::{AdyenCapture, ReceiverConfig, WebhookSecrets};
-use crate::http::{BindError, Limits, Readiness, bind, health_router, serve};
+use crate::http::{BindError, Limits, Readiness, bind, health_router, serve, system_roots};
+use crate::provider::BuildError;
+use crate::provider::certificates::Certificates;
 use crate::telemetry::{Dependency, ListenerName, Metrics};
-use crate::webhook::{Endpoint, KeyError, Keys, Terms};
+use crate::webhook::{Endpoint, KeyError, Keys, Terms, Trust};
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::post;
+use secrecy::SecretString;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +41,9 @@ pub enum ReceiverError {
     /// The task that serves ended by itself.
     #[error("the listener ended without being asked to")]
     ListenerLost,
+    /// What PayPal signs with could not be fetched or judged.
+    #[error("GRANTONCE_PAYPAL_WEBHOOK_IDS: {0}")]
+    Certificates(#[from] BuildError),
     /// A configured secret is not of its provider's form.
     #[error("{variable}: {source}")]
     Key {
@@ -49,12 +55,14 @@ pub enum ReceiverError {
 }
 
 /// The keys of the endpoints that are configured.
-fn keys(secrets: &WebhookSecrets, terms: Terms) -> Result<HashMap<Endpoint, Keys>, ReceiverError> {
+fn keys(secrets: &WebhookSecrets, terms: Terms, trust: &Trust) -> Result<HashMap<Endpoint, Keys>, ReceiverError> {
+    let paypal: Vec<_> = secrets.paypal_webhook_ids.iter().map(|id| SecretString::from(id.as_str())).collect();
     Endpoint::ALL
         .iter()
         .filter_map(|endpoint| {
             let (variable, secrets) = match endpoint {
                 Endpoint::Stripe => ("GRANTONCE_STRIPE_WEBHOOK_SECRETS", &secrets.stripe),
+                Endpoint::Paypal => ("GRANTONCE_PAYPAL_WEBHOOK_IDS", &paypal),
                 Endpoint::Adyen => ("GRANTONCE_ADYEN_HMAC_KEYS", &secrets.adyen_hmac_keys),
                 Endpoint::Standard => ("GRANTONCE_STANDARD_WEBHOOK_SECRETS", &secrets.standard),
             };
@@ -62,9 +70,19 @@ fn keys(secrets: &WebhookSecrets, terms: Terms) -> Result<HashMap<Endpoint, Keys
                 return None;
             }
             let keys = Keys::new(*endpoint, secrets, terms).map_err(|source| ReceiverError::Key { variable, source });
-            Some(keys.map(|keys| (*endpoint, keys)))
+            Some(keys.map(|keys| (*endpoint, keys.trusting(trust.clone()))))
         })
         .collect()
+}
+
+/// Whose certificates are believed, and how they are come by; nobody's where no endpoint needs any.
+fn trust(secrets: &WebhookSecrets) -> Result<(Trust, Option<Certificates>), BuildError> {
+    if secrets.paypal_webhook_ids.is_empty() {
+        return Ok((Trust::default(), None));
+    }
+    let roots = system_roots();
+    let trust = Trust { hosts: secrets.paypal_cert_hosts.clone(), anchors: roots.roots.clone() };
+    Ok((trust, Some(Certificates::new(roots)?)))
 }
 
 /// Serves `POST /webhooks/{provider}` until `stop`; requests in hand are finished.
@@ -77,7 +95,8 @@ pub async fn run(
 ) -> Result<(), ReceiverError> {
     let terms =
         Terms { livemode: config.livemode, is_adyen_captured_by_hand: config.adyen_capture == AdyenCapture::Manual };
-    let keys = keys(&config.secrets, terms)?;
+    let (trust, certificates) = trust(&config.secrets)?;
+    let keys = keys(&config.secrets, terms, &trust)?;
     let listener = bind("receiver", config.addr).await?;
     let counted = metrics.clone();
     let listener =
@@ -90,8 +109,8 @@ pub async fn run(
         confirm_deadline: CONFIRM_DEADLINE,
     });
     let watching = tokio::spawn(watch_broker(publisher.clone(), metrics.clone(), readiness.clone()));
-    let taker =
-        Taker { keys, is_live: config.livemode, publisher, clock, metrics, places: Semaphore::new(IN_FLIGHT_MAX) };
+    let places = Semaphore::new(IN_FLIGHT_MAX);
+    let taker = Taker { keys, certificates, is_live: config.livemode, publisher, clock, metrics, places };
     let router = router(Arc::new(taker)).merge(health_router(readiness));
     let served = serve(listener, router, Limits::default(), stop.clone()).await;
     watching.abort();

@@ -6,6 +6,7 @@ use crate::domain::{MessageId, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::http::{Problem, read_body};
 use crate::message::BODY_BYTES_MAX;
+use crate::provider::certificates::{CertificateError, Certificates};
 use crate::telemetry::{Metrics, WebhookEndpoint, WebhookOutcome};
 use crate::webhook::{Endpoint, Keys, Rejection, Translation, Unverified};
 use axum::extract::Request;
@@ -31,6 +32,7 @@ fn raw_kind(endpoint: Endpoint) -> String {
 fn label(endpoint: Endpoint) -> WebhookEndpoint {
     match endpoint {
         Endpoint::Stripe => WebhookEndpoint::Stripe,
+        Endpoint::Paypal => WebhookEndpoint::Paypal,
         Endpoint::Adyen => WebhookEndpoint::Adyen,
         Endpoint::Standard => WebhookEndpoint::Standard,
     }
@@ -39,6 +41,8 @@ fn label(endpoint: Endpoint) -> WebhookEndpoint {
 /// What taking a webhook needs.
 pub(super) struct Taker {
     pub(super) keys: HashMap<Endpoint, Keys>,
+    /// Where an endpoint is configured that needs them.
+    pub(super) certificates: Option<Certificates>,
     pub(super) is_live: bool,
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,
@@ -88,10 +92,32 @@ impl Taker {
             Err(problem) => return Answer::problem(WebhookOutcome::Malformed, problem),
         };
         let unverified = Unverified { headers: &headers, body: &body, now: self.clock.now() };
-        match keys.verify(unverified) {
+        let certificates = match self.certificates(endpoint, keys, &unverified).await {
+            Ok(certificates) => certificates,
+            Err(answer) => return answer,
+        };
+        match keys.verify_with(unverified, &certificates) {
             Ok(verified) => self.publish(endpoint, verified.translate(), &body).await,
             Err(rejection) => rejected(endpoint, &rejection),
         }
+    }
+
+    /// What the request's signature is to be checked with besides our keys; empty where they are enough.
+    async fn certificates(
+        &self,
+        endpoint: Endpoint,
+        keys: &Keys,
+        unverified: &Unverified<'_>,
+    ) -> Result<Bytes, Answer> {
+        let url = keys.certificate_url(unverified).map_err(|rejection| rejected(endpoint, &rejection))?;
+        let Some((url, certificates)) = url.zip(self.certificates.as_ref()) else { return Ok(Bytes::new()) };
+        certificates.get(url.as_str()).await.map_err(|error| match error {
+            CertificateError::Refused { fault } => rejected(endpoint, &Rejection::CertificateRefused { fault }),
+            CertificateError::Unavailable { .. } => {
+                tracing::warn!(event = "certificate_unavailable", endpoint = endpoint.path(), cause = %error);
+                unavailable("the signing certificate cannot be fetched now; send it again")
+            }
+        })
     }
 
     /// Publishes all that a webhook says. It is answered 2xx only when every part of it is confirmed.

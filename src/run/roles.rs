@@ -84,7 +84,7 @@ async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
 async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
     receiver::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(
         |error| match error {
-            ReceiverError::Bind(_) | ReceiverError::Key { .. } => {
+            ReceiverError::Bind(_) | ReceiverError::Key { .. } | ReceiverError::Certificates(_) => {
                 RunError::configuration("the receiver cannot start", error)
             }
             ReceiverError::ListenerLost => RunError::fault("the receiver cannot go on", error),

@@ -83,7 +83,7 @@ pub(super) struct Api {
 impl Api {
     /// The API at `base` (`http://host:port`).
     pub(super) fn new(base: String, token: String) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder().timeout(ANSWER_DEADLINE).build()?;
+        let http = crate::http::plain_client().timeout(ANSWER_DEADLINE).build()?;
         Ok(Self { http, base, token })
     }
 

@@ -80,7 +80,7 @@ impl Courier {
     /// A courier to `receiver` (`http://host:port`), who tries each webhook for `patience`.
     pub(super) fn new(receiver: String, secrets: Secrets, patience: Duration) -> Result<Self, reqwest::Error> {
         // A redirect is no acceptance, and is not followed.
-        let http = reqwest::Client::builder()
+        let http = crate::http::plain_client()
             .timeout(ANSWER_DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent("grantonce-demo-provider")

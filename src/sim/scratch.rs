@@ -78,7 +78,10 @@ impl Management {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let http = reqwest::Client::builder().timeout(DEADLINE).build().map_err(ManagementError::Unreachable)?;
+        let http = crate::http::client(crate::http::system_roots())
+            .timeout(DEADLINE)
+            .build()
+            .map_err(ManagementError::Unreachable)?;
         Ok(Self { base, user, password, http })
     }
 

@@ -4,7 +4,7 @@
 //! webhooks and currency codes.
 
 use super::signature::{Mac, Tag, check};
-use super::{Door, KeyFault, Rejection, Translation, Unverified, Verified};
+use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::dialect::{Object, Odd};
 use crate::domain::{
     CaptureState, Currency, DisputeState, FactId, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus,
@@ -15,7 +15,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub(super) static DOOR: Door = Door { provider: Provider::ADYEN, key, verify, translate };
+pub(super) static DOOR: Door =
+    Door { provider: Provider::ADYEN, proof: Proof::Secret(SecretProof { key, verify }), translate };
 
 /// Adyen makes keys of 32 bytes.
 const KEY_BYTES_MIN: usize = 16;
@@ -24,7 +25,7 @@ const KEY_BYTES_MIN: usize = 16;
 /// than this of any that say something.
 const ITEMS_MAX: usize = 1_000;
 
-fn key(secret: &str) -> Result<Mac, KeyFault> {
+pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
     if secret.is_empty() {
         return Err(KeyFault::Empty);
     }

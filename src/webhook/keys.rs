@@ -1,15 +1,22 @@
 //! The keys that an endpoint verifies with.
 
 use super::signature::Mac;
-use super::{Endpoint, Rejection, Terms, Unverified, Verified};
+use super::trust::{CertificateUrl, Trust};
+use super::{CertificateProof, Endpoint, Proof, Rejection, SecretProof, Subscriptions, Terms, Unverified, Verified};
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 
 /// The keys of one endpoint. Any of them may have signed, so that a secret can be rolled without a gap.
 pub struct Keys {
     endpoint: Endpoint,
-    macs: Vec<Mac>,
+    held: Held,
     terms: Terms,
+}
+
+/// What the configured secrets were made into.
+enum Held {
+    Macs { proof: &'static SecretProof, macs: Vec<Mac> },
+    Ids { proof: &'static CertificateProof, subscriptions: Subscriptions },
 }
 
 /// What is wrong with a configured secret. Says nothing of the secret itself.
@@ -36,6 +43,12 @@ pub enum KeyFault {
         /// The least that is taken.
         min_digits: usize,
     },
+    /// Something else than the id of a webhook subscription.
+    #[error("is no id of a PayPal webhook, which is 1 to 50 letters and digits")]
+    NotWebhookId,
+    /// Anybody can have events signed under this one, by PayPal's own certificate.
+    #[error("is the webhook simulator's, whose events must not count where GRANTONCE_LIVEMODE is true")]
+    Simulator,
     /// Standard Webhooks asks for 24 bytes.
     #[error("is too short: at least {min_bytes} bytes, as base64 after whsec_")]
     TooShort {
@@ -71,14 +84,23 @@ impl Keys {
         if secrets.is_empty() {
             return Err(KeyError::NoSecret { endpoint });
         }
-        let key = |(n, secret): (usize, &SecretString)| {
-            (endpoint.door().key)(secret.expose_secret()).map_err(|fault| KeyError::Secret {
-                endpoint,
-                position: n + 1,
-                fault,
-            })
+        let held = match &endpoint.door().proof {
+            Proof::Secret(proof) => Held::Macs { proof, macs: each(endpoint, secrets, proof.key)? },
+            Proof::Certificate(proof) => {
+                let ids = each(endpoint, secrets, |id| (proof.id)(id, terms))?;
+                Held::Ids { proof, subscriptions: Subscriptions { ids, trust: Trust::default(), terms } }
+            }
         };
-        Ok(Self { endpoint, macs: secrets.iter().enumerate().map(key).collect::<Result<_, _>>()?, terms })
+        Ok(Self { endpoint, held, terms })
+    }
+
+    /// Says whom to believe where a certificate proves who signed; without it, nobody. Means nothing to other endpoints.
+    pub fn trusting(mut self, trusted: Trust) -> Self {
+        match &mut self.held {
+            Held::Ids { subscriptions, .. } => subscriptions.trust = trusted,
+            Held::Macs { .. } => {}
+        }
+        self
     }
 
     /// The endpoint whose requests they verify.
@@ -86,18 +108,51 @@ impl Keys {
         self.endpoint
     }
 
+    /// Where the certificate lies that [`Keys::verify_with`] needs for this request; none where a shared secret proves who
+    /// signed.
+    pub fn certificate_url(&self, request: &Unverified<'_>) -> Result<Option<CertificateUrl>, Rejection> {
+        match &self.held {
+            Held::Macs { .. } => Ok(None),
+            Held::Ids { proof, subscriptions } => (proof.url)(&subscriptions.trust, request).map(Some),
+        }
+    }
+
     /// Checks the raw bytes against the signature that came with them, and the signed time against `request.now`.
     pub fn verify<'a>(&self, request: Unverified<'a>) -> Result<Verified<'a>, Rejection> {
-        let delivery_id = (self.endpoint.door().verify)(&self.macs, &request)?;
+        self.verify_with(request, &[])
+    }
+
+    /// As [`Keys::verify`], with what lies at the [`certificate_url`](Self::certificate_url): certificates as PEM, which
+    /// are judged at `request.now`.
+    pub fn verify_with<'a>(&self, request: Unverified<'a>, certificates: &[u8]) -> Result<Verified<'a>, Rejection> {
+        let delivery_id = match &self.held {
+            Held::Macs { proof, macs } => (proof.verify)(macs, &request)?,
+            Held::Ids { proof, subscriptions } => {
+                (proof.verify)(subscriptions, &request, certificates)?;
+                None
+            }
+        };
         Ok(Verified { endpoint: self.endpoint, body: request.body, delivery_id, now: request.now, terms: self.terms })
     }
 }
 
+fn each<T>(
+    endpoint: Endpoint,
+    secrets: &[SecretString],
+    take: impl Fn(&str) -> Result<T, KeyFault>,
+) -> Result<Vec<T>, KeyError> {
+    let one = |(n, secret): (usize, &SecretString)| {
+        take(secret.expose_secret()).map_err(|fault| KeyError::Secret { endpoint, position: n + 1, fault })
+    };
+    secrets.iter().enumerate().map(one).collect()
+}
+
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys")
-            .field("endpoint", &self.endpoint)
-            .field("count", &self.macs.len())
-            .finish_non_exhaustive()
+        let count = match &self.held {
+            Held::Macs { macs, .. } => macs.len(),
+            Held::Ids { subscriptions, .. } => subscriptions.ids.len(),
+        };
+        f.debug_struct("Keys").field("endpoint", &self.endpoint).field("count", &count).finish_non_exhaustive()
     }
 }

@@ -8,14 +8,17 @@
 
 mod adyen;
 mod keys;
+mod paypal;
 mod rejection;
 pub mod sign;
 mod signature;
 mod standard;
 mod stripe;
+mod trust;
 
 pub use keys::{KeyError, KeyFault, Keys};
 pub use rejection::{Rejection, TOLERANCE_SECONDS};
+pub use trust::{CertificateUrl, Trust};
 
 use crate::domain::{Hint, MessageId, PaymentEvent, Provider, tidy};
 use sha2::{Digest, Sha256};
@@ -50,8 +53,10 @@ macro_rules! endpoints {
 }
 
 endpoints! {
-    /// Stripe's snapshot events.
+    /// Stripe's events.
     Stripe => stripe::DOOR,
+    /// PayPal's webhooks, which are hints.
+    Paypal => paypal::DOOR,
     /// Adyen's standard webhooks.
     Adyen => adyen::DOOR,
     /// Standard Webhooks 1.0 whose body is our own `payment-status.v1`.
@@ -79,12 +84,41 @@ impl Endpoint {
 struct Door {
     /// Its name, which is also the path segment.
     provider: Provider,
+    /// How its requests prove who sent them.
+    proof: Proof,
+    /// Says what a verified body means: one translation for each thing that it tells.
+    translate: fn(&Verified<'_>) -> Vec<Translation>,
+}
+
+/// How requests prove who sent them.
+enum Proof {
+    /// By a secret that the sender and we share.
+    Secret(SecretProof),
+    /// By a certificate of the sender's, and by the id of our subscription in what it signed.
+    Certificate(CertificateProof),
+}
+
+struct SecretProof {
     /// Takes one configured secret.
     key: fn(&str) -> Result<Mac, KeyFault>,
     /// Checks the signature and its time; gives the delivery's id where a header carries it. `'a` is the request's.
     verify: for<'a> fn(&[Mac], &Unverified<'a>) -> Result<Option<&'a str>, Rejection>,
-    /// Says what a verified body means: one translation for each thing that it tells.
-    translate: fn(&Verified<'_>) -> Vec<Translation>,
+}
+
+struct CertificateProof {
+    /// Takes one configured id.
+    id: fn(&str, Terms) -> Result<String, KeyFault>,
+    /// Where the certificate lies that a request names, if the request is worth asking for it.
+    url: fn(&Trust, &Unverified<'_>) -> Result<CertificateUrl, Rejection>,
+    /// Checks certificate and signature. The certificates are PEM, as they were fetched.
+    verify: fn(&Subscriptions, &Unverified<'_>, &[u8]) -> Result<(), Rejection>,
+}
+
+/// What is held of an endpoint that is proven by a certificate.
+struct Subscriptions {
+    ids: Vec<String>,
+    trust: Trust,
+    terms: Terms,
 }
 
 /// What the deployment decides, because a body does not say it, or cannot be believed in it.
@@ -107,7 +141,7 @@ pub struct Unverified<'a> {
     pub now: OffsetDateTime,
 }
 
-/// A request whose signature was found good. Made by [`Keys::verify`].
+/// A request whose signature was found good. Made by [`Keys::verify`] and [`Keys::verify_with`].
 pub struct Verified<'a> {
     endpoint: Endpoint,
     body: &'a [u8],

@@ -26,6 +26,15 @@ pub enum Rejection {
          changes the body"
     )]
     SignatureWrong,
+    /// The certificate that is to prove the signature lies where none of ours does.
+    #[error("the signing certificate is not at a host that is allowed: compare GRANTONCE_PAYPAL_CERT_HOSTS")]
+    CertificateElsewhere,
+    /// The certificate is there, and is not to be believed.
+    #[error("the signing certificate {fault}")]
+    CertificateRefused {
+        /// What is wrong with it.
+        fault: &'static str,
+    },
     /// The signature is good, but was made too long ago: a replay, or a clock that is wrong.
     #[error("signed {age_seconds} s ago, at most {TOLERANCE_SECONDS} s are allowed: sign anew, and check both clocks")]
     TooOld {
@@ -57,6 +66,8 @@ impl Rejection {
             Self::SignatureMissing
             | Self::SignatureMalformed { .. }
             | Self::SignatureWrong
+            | Self::CertificateElsewhere
+            | Self::CertificateRefused { .. }
             | Self::TooOld { .. }
             | Self::TooNew { .. } => StatusCode::UNAUTHORIZED,
         }
@@ -73,6 +84,8 @@ impl Rejection {
             Self::SignatureMissing => "signature_missing",
             Self::SignatureMalformed { .. } => "signature_malformed",
             Self::SignatureWrong => "signature_wrong",
+            Self::CertificateElsewhere => "certificate_elsewhere",
+            Self::CertificateRefused { .. } => "certificate_refused",
             Self::TooOld { .. } => "too_old",
             Self::TooNew { .. } => "too_new",
             Self::Malformed { .. } => "malformed",

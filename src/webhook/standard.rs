@@ -4,7 +4,7 @@
 //! duplicated headers, knows no `svix-` names, and refuses bodies that are not UTF-8 instead of handing them on.
 
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
-use super::{Door, KeyFault, Rejection, Translation, Unverified, Verified};
+use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::Provider;
 use crate::message;
 use base64::alphabet::STANDARD;
@@ -12,7 +12,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
-pub(super) static DOOR: Door = Door { provider: Provider::STANDARD, key, verify, translate };
+pub(super) static DOOR: Door =
+    Door { provider: Provider::STANDARD, proof: Proof::Secret(SecretProof { key, verify }), translate };
 
 /// The specification's least length of a symmetric secret.
 const KEY_BYTES_MIN: usize = 24;
@@ -43,7 +44,7 @@ struct Signed<'a> {
     signatures: &'a str,
 }
 
-fn key(secret: &str) -> Result<Mac, KeyFault> {
+pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
     if secret.is_empty() {
         return Err(KeyFault::Empty);
     }

@@ -1,23 +1,27 @@
-//! Stripe: its signature, and what its snapshot events say of a payment.
+//! Stripe: its signature, what its snapshot events say of a payment, and which payment its thin events lead to.
 //!
-//! Rules from <https://docs.stripe.com/webhooks> and <https://docs.stripe.com/api/events/types>; what its words mean
-//! stands in `domain::dialect::stripe`.
+//! Rules from <https://docs.stripe.com/webhooks>, <https://docs.stripe.com/api/events/types> and
+//! <https://docs.stripe.com/api/v2/core/events/event-types>; what its words mean stands in `domain::dialect::stripe`.
 
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
-use super::{Door, KeyFault, Rejection, Translation, Unverified, Verified};
+use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::dialect::stripe::{self as words, captured, failed, order_id, reference, time};
 use crate::domain::dialect::{Object, Odd};
-use crate::domain::{MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount};
+use crate::domain::{Hint, MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount};
 use serde_json::Value;
 
-pub(super) static DOOR: Door = Door { provider: Provider::STRIPE, key, verify, translate };
+pub(super) static DOOR: Door =
+    Door { provider: Provider::STRIPE, proof: Proof::Secret(SecretProof { key, verify }), translate };
 
 const HEADER: &str = "stripe-signature";
 
-/// The `object` of an event that says only that something happened.
+/// The `object` of an event that says only that something happened, and to what.
 const THIN_EVENT: &str = "v2.core.event";
 
-fn key(secret: &str) -> Result<Mac, KeyFault> {
+/// What a thin event can be about that is a payment, or leads to one: the `type` of its related object.
+const LEADS_TO_PAYMENT: [&str; 5] = ["payment_intent", "checkout.session", "charge", "refund", "dispute"];
+
+pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
     if !secret.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(KeyFault::BadCharacter);
     }
@@ -78,15 +82,19 @@ fn translated(verified: &Verified<'_>) -> Translation {
     let Some(event) = body.as_ref().and_then(Object::root) else {
         return verified.untranslatable(None, None, "the body is not a JSON object");
     };
-    if event.value("object").and_then(Value::as_str) == Some(THIN_EVENT) {
-        return Translation::ignored(THIN_EVENT);
-    }
-    let message_id = message_id(verified, &event);
-    read(&event, message_id.as_ref())
+    let is_thin = event.value("object").and_then(Value::as_str) == Some(THIN_EVENT);
+    let account = if is_thin { context(&event) } else { account(&event) };
+    let message_id = account.clone().and_then(|account| message_id(verified, &event, account.as_ref()));
+    let read = if is_thin { thin } else { snapshot };
+    read(&event, message_id.as_ref(), account)
         .unwrap_or_else(|odd| verified.untranslatable(message_id.ok(), event.flag("livemode").ok(), &odd.to_string()))
 }
 
-fn read(event: &Object<'_>, message_id: Result<&MessageId, &Odd>) -> Result<Translation, Odd> {
+fn snapshot(
+    event: &Object<'_>,
+    message_id: Result<&MessageId, &Odd>,
+    account: Result<Option<ProviderAccount>, Odd>,
+) -> Result<Translation, Odd> {
     let kind = event.text("type")?;
     let said = match meaning(kind, event)? {
         Meaning::Payment(said) => said,
@@ -98,7 +106,7 @@ fn read(event: &Object<'_>, message_id: Result<&MessageId, &Odd>) -> Result<Tran
         message_id: message_id.map_err(Odd::clone)?.clone(),
         payment_id: said.payment_id,
         related_ids: said.related_ids,
-        provider_account: account(event)?,
+        provider_account: account?,
         order_id: said.order_id,
         status: said.status,
         occurred_at: time(event, "created")?,
@@ -106,19 +114,58 @@ fn read(event: &Object<'_>, message_id: Result<&MessageId, &Odd>) -> Result<Tran
     }]))
 }
 
-/// The connected account that the event belongs to; without one it is our own.
-fn account(event: &Object<'_>) -> Result<Option<ProviderAccount>, Odd> {
-    let account: Option<ProviderAccount> = event.value("account").map(|_| event.parsed("account")).transpose()?;
-    // It stands between colons in the message id: two different pairs of ids must not make the same one.
-    match account {
-        Some(account) if account.as_str().contains(':') => Err(event.odd("account", "must not have a colon")),
-        account => Ok(account),
+/// A thin event has no snapshot, and its related object's id is all that is taken from it.
+fn thin(
+    event: &Object<'_>,
+    message_id: Result<&MessageId, &Odd>,
+    account: Result<Option<ProviderAccount>, Odd>,
+) -> Result<Translation, Odd> {
+    let kind = event.text("type")?;
+    // Events that are about nothing in particular have none.
+    if event.value("related_object").is_none() {
+        return Ok(Translation::ignored(kind));
     }
+    let object = event.object("related_object", "related_object")?;
+    if !LEADS_TO_PAYMENT.contains(&object.text("type")?) {
+        return Ok(Translation::ignored(kind));
+    }
+    Ok(Translation::Hint(Hint {
+        provider: DOOR.provider.clone(),
+        message_id: message_id.map_err(Odd::clone)?.clone(),
+        payment_id: object.parsed("id")?,
+        related_ids: Vec::new(),
+        provider_account: account?,
+        livemode: event.flag("livemode")?,
+    }))
 }
 
-fn message_id(verified: &Verified<'_>, event: &Object<'_>) -> Result<MessageId, Odd> {
-    let account = account(event)?;
-    let account = account.as_ref().map_or("", ProviderAccount::as_str);
+/// The connected account that a snapshot event belongs to; without one it is our own.
+fn account(event: &Object<'_>) -> Result<Option<ProviderAccount>, Odd> {
+    let Some(_) = event.value("account") else { return Ok(None) };
+    checked_account(event, "account", event.text("account")?).map(Some)
+}
+
+/// The same of a thin event, whose context is a path: the account is its last step.
+fn context(event: &Object<'_>) -> Result<Option<ProviderAccount>, Odd> {
+    let Some(_) = event.value("context") else { return Ok(None) };
+    let path = event.text("context")?;
+    checked_account(event, "context", path.rsplit('/').next().unwrap_or(path)).map(Some)
+}
+
+fn checked_account(event: &Object<'_>, field: &str, account: &str) -> Result<ProviderAccount, Odd> {
+    // It stands between colons in the message id: two different pairs of ids must not make the same one.
+    if account.contains(':') {
+        return Err(event.odd(field, "must not have a colon"));
+    }
+    account.parse().map_err(|fault| event.odd(field, fault))
+}
+
+fn message_id(
+    verified: &Verified<'_>,
+    event: &Object<'_>,
+    account: Option<&ProviderAccount>,
+) -> Result<MessageId, Odd> {
+    let account = account.map_or("", ProviderAccount::as_str);
     verified.message_id(account, event.text("id")?).map_err(|fault| event.odd("id", fault))
 }
 
@@ -146,7 +193,7 @@ fn meaning(kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
 }
 
 /// `data.object`, which must be a snapshot of the kind that the event type promises.
-fn snapshot<'v>(event: &Object<'v>, is: &str) -> Result<Object<'v>, Odd> {
+fn object<'v>(event: &Object<'v>, is: &str) -> Result<Object<'v>, Odd> {
     let object = event.object("data", "data")?.object("object", "data.object")?;
     if object.text("object")? == is { Ok(object) } else { Err(object.odd("object", format_args!("must be {is:?}"))) }
 }
@@ -155,7 +202,7 @@ fn payment_intent(
     event: &Object<'_>,
     status: impl FnOnce(&Object<'_>) -> Result<PaymentStatus, Odd>,
 ) -> Result<Said, Odd> {
-    let intent = snapshot(event, "payment_intent")?;
+    let intent = object(event, "payment_intent")?;
     Ok(Said {
         payment_id: intent.parsed("id")?,
         related_ids: reference(&intent, "latest_charge")?.into_iter().collect(),
@@ -165,7 +212,7 @@ fn payment_intent(
 }
 
 fn checkout_session(kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
-    let session = snapshot(event, "checkout.session")?;
+    let session = object(event, "checkout.session")?;
     match session.text("mode")? {
         "payment" => {}
         "setup" | "subscription" => return Ok(Meaning::Nothing("not in payment mode")),
@@ -201,19 +248,19 @@ fn checkout_session(kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
 
 /// Fires on partial refunds, too; `amount_refunded` is the sum so far.
 fn charge_refunded(event: &Object<'_>) -> Result<Said, Odd> {
-    let charge = snapshot(event, "charge")?;
+    let charge = object(event, "charge")?;
     let status = words::refunded_total(&charge)?;
     of_charge(&charge, charge.parsed("id").map(Some)?, status)
 }
 
 fn refund(event: &Object<'_>) -> Result<Said, Odd> {
-    let refund = snapshot(event, "refund")?;
+    let refund = object(event, "refund")?;
     let status = words::refund(&refund)?;
     of_charge(&refund, reference(&refund, "charge")?, status)
 }
 
 fn dispute(event: &Object<'_>) -> Result<Said, Odd> {
-    let dispute = snapshot(event, "dispute")?;
+    let dispute = object(event, "dispute")?;
     let status = words::dispute(&dispute)?;
     of_charge(&dispute, reference(&dispute, "charge")?, status)
 }

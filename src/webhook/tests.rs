@@ -275,7 +275,11 @@ fn the_signed_time_may_be_300_seconds_off_either_way() {
 
 #[test]
 fn a_malformed_secret_is_a_fault_of_configuration_that_names_no_secret() {
-    let good = |endpoint| if endpoint == Endpoint::Adyen { ADYEN_KEY } else { OTHER_SECRET };
+    let good = |endpoint| match endpoint {
+        Endpoint::Stripe | Endpoint::Standard => OTHER_SECRET,
+        Endpoint::Adyen => ADYEN_KEY,
+        Endpoint::Paypal => "1JE4291016473214C",
+    };
     let fault = |endpoint, secret: &str| match Keys::new(endpoint, &[good(endpoint).into(), secret.into()], TERMS) {
         Err(error @ KeyError::Secret { position: 2, fault, .. }) => {
             assert!(secret.len() < 10 || !error.to_string().contains(secret), "{error}");
@@ -310,7 +314,8 @@ fn endpoints_are_found_by_their_path() {
     }
     assert_eq!(Endpoint::from_path("stripe"), Some(Endpoint::Stripe));
     assert_eq!(Endpoint::from_path("standard"), Some(Endpoint::Standard));
-    for unknown in ["", "Stripe", "stripe/", "paypal"] {
+    assert_eq!(Endpoint::from_path("paypal"), Some(Endpoint::Paypal));
+    for unknown in ["", "Stripe", "stripe/", "PayPal"] {
         assert_eq!(Endpoint::from_path(unknown), None, "{unknown}");
     }
 }
@@ -321,6 +326,8 @@ fn a_rejection_is_a_401_unless_the_signature_lay_in_the_body() {
         Rejection::SignatureMissing,
         Rejection::SignatureMalformed { header: "h", fault: "f" },
         Rejection::SignatureWrong,
+        Rejection::CertificateElsewhere,
+        Rejection::CertificateRefused { fault: "f" },
         Rejection::TooOld { age_seconds: 301 },
         Rejection::TooNew { ahead_seconds: 301 },
     ] {

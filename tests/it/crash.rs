@@ -7,7 +7,7 @@ use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_w
 use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
 use grantonce::failpoint::Failpoint;
 use grantonce::sim::standin::Standin;
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ async fn a_receiver_killed_between_confirm_and_answer_doubles_nothing_when_the_p
     let place = Failpoint::AfterConfirm;
     let mut victim = world.children().env("FAILPOINT", place.name()).start("victim", &["receiver"]).await.unwrap();
     let address = victim.listening("receiver", START).await.unwrap();
-    let http = Client::new();
+    let http = grantonce::http::plain_client().build().unwrap();
     let post = |url: String| http.post(url).header("stripe-signature", signature.clone()).body(body.clone()).send();
     let url = format!("http://{address}/webhooks/stripe");
     // Until it has its connection it answers 503; then it dies without an answer.
@@ -123,7 +123,7 @@ async fn api_dies_at(place: Failpoint, made_before: usize) {
             .env("GRANTONCE_STRIPE_API_BASE", &provider.base)
             .env("GRANTONCE_RECONCILE_AFTER", "100ms")
     };
-    let http = Client::builder().no_proxy().build().unwrap();
+    let http = grantonce::http::plain_client().no_proxy().build().unwrap();
     let order = serde_json::json!({
         "account_id": "acc", "credits": 100, "amount_minor": 1999, "currency": "USD", "provider": "stripe"
     });

@@ -20,11 +20,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("message", &["domain"]),
     ("webhook", &["domain", "message"]),
     // Rooms that talk to somebody.
-    ("broker", &["domain", "message", "config", "retry"]),
+    ("broker", &["domain", "message", "config", "retry", "http::client", "http::system_roots"]),
     ("store", &["domain", "message::fact_digest", "failpoint", "retry"]),
-    ("provider", &["domain", "retry", "config", "telemetry::causes"]),
+    (
+        "provider",
+        &["domain", "retry", "config", "telemetry::causes", "http::client", "http::plain_client", "http::system_roots"],
+    ),
     // Roles join the rooms above, and never each other.
-    ("receiver", &["domain", "message", "webhook", "broker", "leaves"]),
+    // Some signatures are proven by a certificate that has to be fetched; nothing else is asked of a provider there.
+    (
+        "receiver",
+        &["domain", "message", "webhook", "broker", "provider::certificates", "provider::BuildError", "leaves"],
+    ),
     ("worker", &["domain", "message", "broker", "store", "leaves"]),
     ("api", &["domain", "message", "broker", "store", "provider", "leaves"]),
     ("reconciler", &["domain", "message", "broker", "store", "provider", "leaves"]),
@@ -94,6 +101,10 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("src/sim/", "plays buyers and providers, who take their time"),
 ];
 
+/// How HTTP clients are begun, and the one file that begins them.
+const CLIENT_BEGINNINGS: &[&str] = &["Client::new", "Client::builder", "ClientBuilder::new", "reqwest::get"];
+const CLIENT_MAKER: &str = "src/http/client.rs";
+
 /// Beginnings of paths that exist on one machine only. Split, so that this file passes its own test.
 const MACHINE_PATHS: &[&str] = &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/")];
 
@@ -160,6 +171,10 @@ fn each_rule_bites() {
         ("src/worker/a.rs", "use crate::api::Api;", "worker must not use api"),
         ("src/api/mod.rs", "use super::worker;", "api must not use worker"),
         ("src/receiver/mod.rs", "use crate::{http::{serve, bind}, ops};", "receiver must not use ops"),
+        ("src/receiver/a.rs", "use crate::provider::Providers;", "receiver must not use provider::Providers"),
+        ("src/broker/a.rs", "use crate::http::Problem;", "broker must not use http::Problem"),
+        ("src/sim/a.rs", "fn f() { reqwest::Client::new(); }", "panics for want of a crypto library"),
+        ("src/api/a.rs", "use reqwest::Client; fn f() { Client::builder().build(); }", "panics for want of a crypto"),
         ("src/retry.rs", "use crate::domain::Order;", "retry must not use domain"),
         ("src/config/a.rs", "use crate::store::Settings;", "config must not use store"),
         ("src/store/a.rs", "use anyhow;", "use thiserror"),
@@ -201,6 +216,9 @@ fn no_rule_bites_what_is_allowed() {
         ("src/worker/tests.rs", "async fn f() { tokio::time::sleep(D).await }"),
         ("src/worker/a.rs", "mod tests { async fn f() { sleep(D).await } }"),
         ("src/sim/a.rs", "use crate::api::Api; use crate::worker::Worker;"),
+        ("src/http/client.rs", "fn f() { reqwest::Client::builder(); }"),
+        ("src/broker/a.rs", "use crate::http::{client, system_roots};"),
+        ("src/receiver/a.rs", "use crate::provider::certificates::Certificates;"),
         ("src/main.rs", "use grantonce::store::Store; use anyhow::Context;"),
         ("src/domain/a.rs", "/* /* crate::store */ lapin::x */ fn f<'a>(x: &'a str) -> char { '\\'' }"),
         (
@@ -247,6 +265,9 @@ fn check(path: &str, text: &str) -> Vec<String> {
         let last = said.last().map(String::as_str).unwrap_or_default();
         if *is_macro && matches!(last, "todo" | "unimplemented") {
             complain(format!("{last}! is a plan, not a program"));
+        }
+        if *is_call && path != CLIENT_MAKER && CLIENT_BEGINNINGS.iter().any(|begin| joined.ends_with(begin)) {
+            complain(format!("{joined} panics for want of a crypto library: begin with http::client or plain_client"));
         }
         if joined.ends_with("thread::sleep") {
             complain("std::thread::sleep blocks a whole thread: await a condition".to_owned());

@@ -18,6 +18,7 @@ mod contract;
 mod crash;
 mod house;
 mod outage;
+mod paypal;
 mod readme;
 mod receiver;
 mod reconciler;

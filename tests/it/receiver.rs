@@ -2,9 +2,12 @@
 
 use crate::support::world::STRIPE_SECRET;
 use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_webhook};
-use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
+use grantonce::broker::{DEAD_QUEUE, HINTS_QUEUE, WORK_QUEUE};
+use grantonce::http::plain_client;
+use grantonce::message::{HINT_TYPE, decode_hint};
 use grantonce::sim::children::Child;
 use grantonce::webhook::sign::stripe_signature;
+use lapin::options::BasicGetOptions;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
@@ -27,7 +30,8 @@ impl Receiver {
         let children = more.iter().fold(world.children(), |children, (name, value)| children.env(name, value));
         let mut process = children.start("receiver", &["receiver"]).await.unwrap();
         let address = process.listening("receiver", START).await.unwrap();
-        let receiver = Self { _process: process, url: format!("http://{address}"), http: Client::new() };
+        let receiver =
+            Self { _process: process, url: format!("http://{address}"), http: plain_client().build().unwrap() };
         eventually("the receiver is ready", async || {
             receiver.http.get(format!("{}/readyz", receiver.url)).send().await.unwrap().status() == StatusCode::OK
         })
@@ -280,4 +284,33 @@ async fn every_item_of_an_adyen_webhook_counts_by_itself() {
     assert_eq!(letter.routing_key.as_str(), "payment.adyen");
     assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "adyen::PSP3:AUTHORISATION:true");
     world.verify().await;
+}
+
+#[tokio::test]
+async fn an_event_that_says_only_that_something_happened_becomes_a_hint() {
+    let world = World::new().await;
+    let receiver = Receiver::start(&world).await;
+    let thin = |id: &str, livemode: bool| {
+        let event = serde_json::json!({
+            "id": id, "object": "v2.core.event", "type": "v1.payment_intent.succeeded",
+            "created": "2026-01-05T12:00:00.000Z", "livemode": livemode, "context": "acct_1",
+            "related_object": {"id": "pi_1", "type": "payment_intent", "url": "/v1/payment_intents/pi_1"}
+        });
+        signed(event.to_string().as_bytes())
+    };
+    assert_eq!(receiver.stripe(thin("evt_1", false)).await, StatusCode::OK);
+    let (connection, channel) = world.channel().await;
+    let get = channel.basic_get(HINTS_QUEUE.into(), BasicGetOptions { no_ack: true });
+    let got = get.await.unwrap().expect("the hint is in its queue").delivery;
+    assert_eq!(got.properties.kind().as_ref().unwrap().as_str(), HINT_TYPE);
+    let hint = decode_hint(&got.data).unwrap();
+    assert_eq!((hint.provider.as_str(), hint.payment_id.as_str()), ("stripe", "pi_1"));
+    assert_eq!(hint.provider_account.unwrap().as_str(), "acct_1");
+    assert_eq!(got.properties.message_id().as_ref().unwrap().as_str(), hint.message_id.as_str());
+    connection.close(200, "done".into()).await.unwrap();
+    assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0), "it says nothing of a payment");
+
+    let live = Receiver::start_with(&world, &[("GRANTONCE_LIVEMODE", "true")]).await;
+    assert_eq!(live.stripe(thin("evt_2", false)).await, StatusCode::OK);
+    assert_eq!(world.ready(HINTS_QUEUE).await, 0, "a test event in live mode");
 }

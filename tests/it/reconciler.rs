@@ -5,7 +5,7 @@ use grantonce::broker::{DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, Headers, Outgoi
 use grantonce::clock::Clock;
 use grantonce::config::{BrokerConfig, DatabaseConfig, ProvidersConfig, ReconcilerConfig, StripeApi};
 use grantonce::domain::{AccountId, Currency, Hint, MessageId, Money, OrderId, PaymentId, Provider};
-use grantonce::http::Readiness;
+use grantonce::http::{Readiness, plain_client};
 use grantonce::message;
 use grantonce::reconciler::{self, ReconcilerError};
 use grantonce::sim::standin::Standin;
@@ -57,7 +57,7 @@ impl Running {
 }
 
 async fn post(provider: &Standin, path: &str, body: &Value) -> Value {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = plain_client().build().unwrap();
     let answer = http.post(format!("{}{path}", provider.base)).json(body).send().await.unwrap();
     assert!(answer.status().is_success(), "{path}: {}", answer.status());
     answer.json().await.unwrap()

@@ -4,7 +4,10 @@
 //! <https://developer.paypal.com/api/rest/reference/currency-codes/>.
 
 use super::json::{Object, Odd};
-use crate::domain::{CaptureState, Currency, FactId, Money, MoneyError, OrderId, PaymentStatus, RefundState};
+use crate::domain::{
+    CaptureState, Currency, FactId, Money, MoneyError, OrderId, PaymentId, PaymentStatus, RefundState,
+};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -43,6 +46,27 @@ pub fn refund(refund: &Object<'_>) -> Result<PaymentStatus, Odd> {
 /// Ours, where `custom_id` is one.
 pub fn order_id(object: &Object<'_>) -> Option<OrderId> {
     object.value("custom_id")?.as_str()?.parse().ok()
+}
+
+/// The order that a capture or a refund belongs to, where it tells.
+pub fn order_of(object: &Object<'_>) -> Result<Option<PaymentId>, Odd> {
+    if object.value("supplementary_data").is_none() {
+        return Ok(None);
+    }
+    let data = object.object("supplementary_data", "supplementary_data")?;
+    if data.value("related_ids").is_none() {
+        return Ok(None);
+    }
+    let ids = data.object("related_ids", "supplementary_data.related_ids")?;
+    ids.value("order_id").map(|_| ids.parsed("order_id")).transpose()
+}
+
+/// What the link `up` leads to, where it leads to such a place: a refund's to `/captures/`, a capture's to `/orders/`.
+pub fn parent(object: &Object<'_>, place: &str) -> Option<PaymentId> {
+    let links = object.value("links")?.as_array()?.iter();
+    let up = links.filter(|link| link.get("rel").and_then(Value::as_str) == Some("up"));
+    let mut ids = up.filter_map(|link| link.get("href")?.as_str()?.rsplit_once(place));
+    ids.find_map(|(_, id)| id.parse().ok())
 }
 
 /// A time; none where it is missing.

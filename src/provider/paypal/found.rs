@@ -78,19 +78,6 @@ pub(super) fn of_capture(object: &Object<'_>, is_live: bool) -> Result<Found, Od
     })
 }
 
-/// The order that a capture belongs to, where it tells.
-pub(super) fn order_of_capture(capture: &Object<'_>) -> Result<Option<PaymentId>, Odd> {
-    if capture.value("supplementary_data").is_none() {
-        return Ok(None);
-    }
-    let data = capture.object("supplementary_data", "supplementary_data")?;
-    if data.value("related_ids").is_none() {
-        return Ok(None);
-    }
-    let ids = data.object("related_ids", "supplementary_data.related_ids")?;
-    ids.value("order_id").map(|_| ids.parsed("order_id")).transpose()
-}
-
 /// Where the buyer agrees: `payer-action` where the order was made for a PayPal wallet, else `approve`.
 pub(super) fn approve_url(order: &Object<'_>) -> Result<Option<String>, Odd> {
     for link in order.list("links", "links[]")? {

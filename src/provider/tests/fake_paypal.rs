@@ -11,6 +11,7 @@ const TOKEN: &str = "POST /v1/oauth2/token";
 pub(super) struct Paypal {
     pub(super) orders: HashMap<String, Value>,
     pub(super) captures: HashMap<String, Value>,
+    pub(super) refunds: HashMap<String, Value>,
     /// Tokens given out so far; only the last one is taken.
     pub(super) tokens: usize,
     pub(super) token_seconds: i64,
@@ -24,6 +25,7 @@ impl Default for Paypal {
         Self {
             orders: HashMap::new(),
             captures: HashMap::new(),
+            refunds: HashMap::new(),
             tokens: 0,
             token_seconds: 32_400,
             is_token_frail: false,
@@ -146,7 +148,11 @@ impl World for Paypal {
             ("POST", "/v2/checkout/orders") => self.once(asked, |world| world.create(asked)),
             ("POST", _) => self.once(asked, |world| world.capture(&id)),
             (_, path) => {
-                let objects = if path.contains("/captures/") { &self.captures } else { &self.orders };
+                let objects = match path {
+                    path if path.contains("/captures/") => &self.captures,
+                    path if path.contains("/refunds/") => &self.refunds,
+                    _ => &self.orders,
+                };
                 let missing = || error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID");
                 objects.get(&id).map_or_else(missing, |object| Told::json(200, object))
             }

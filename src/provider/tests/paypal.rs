@@ -229,6 +229,53 @@ async fn a_capture_leads_to_its_order() {
     assert_eq!(listed, Err(CallError::Unsupported));
 }
 
+#[tokio::test]
+async fn a_refund_leads_to_its_capture_and_so_to_its_order() {
+    let payments =
+        json!({"captures": [capture("C1", "PARTIALLY_REFUNDED", "O1")], "refunds": [refund_told("R1", "COMPLETED")]});
+    let refund_up = |href: &str| {
+        let mut refund = refund_told("R1", "COMPLETED");
+        refund["links"] = json!([
+            {"rel": "self", "href": "https://api.example/v2/payments/refunds/R1", "method": "GET"},
+            {"rel": "up", "href": href, "method": "GET"},
+        ]);
+        refund
+    };
+    let world = Paypal {
+        orders: [("O1".to_owned(), told("O1", "COMPLETED", order(1), &payments))].into(),
+        captures: [("C1".to_owned(), capture("C1", "PARTIALLY_REFUNDED", "O1"))].into(),
+        refunds: [
+            ("R1".to_owned(), refund_up("https://api.example/v2/payments/captures/C1")),
+            ("R2".to_owned(), refund_up("https://api.example/v2/payments/captures/NONE")),
+            ("R3".to_owned(), refund_told("R3", "COMPLETED")),
+        ]
+        .into(),
+        ..Paypal::default()
+    };
+    let fake = Fake::start(world).await;
+    let providers = paypal_of(&fake);
+    let found = providers.fetch(&Provider::PAYPAL, None, &id("R1")).await.unwrap().unwrap();
+    assert_eq!((found.payment_id, found.order_id, found.related_ids), (id("O1"), Some(order(1)), vec![id("C1")]));
+    assert_eq!(
+        found.statuses,
+        [captured("C1", CaptureState::Succeeded), refund("R1", RefundState::Succeeded)],
+        "all of it is told, not the refund alone"
+    );
+    assert_eq!(
+        fake.lines()[1..],
+        [
+            "GET /v2/checkout/orders/R1",
+            "GET /v2/payments/captures/R1",
+            "GET /v2/payments/refunds/R1",
+            "GET /v2/payments/captures/C1",
+            "GET /v2/checkout/orders/O1",
+        ]
+    );
+    assert_eq!(providers.fetch(&Provider::PAYPAL, None, &id("R2")).await, Ok(None));
+    let nowhere = providers.fetch(&Provider::PAYPAL, None, &id("R3")).await;
+    assert!(matches!(nowhere, Err(CallError::Odd { .. })), "{nowhere:?}");
+}
+
 #[test]
 fn real_money_moves_at_paypals_own_address_alone() {
     assert!(is_live("api-m.paypal.com") && is_live("api.paypal.com"));

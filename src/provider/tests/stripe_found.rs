@@ -192,6 +192,52 @@ async fn a_session_without_a_payment_speaks_for_itself() {
 }
 
 #[tokio::test]
+async fn refunds_and_disputes_lead_to_their_payment() {
+    let object = |id: &str, is: &str, fields: Value| {
+        let mut object = json!({"id": id, "object": is, "payment_intent": null, "charge": null});
+        for (name, value) in fields.as_object().unwrap() {
+            object[name] = value.clone();
+        }
+        (id.to_owned(), object)
+    };
+    let mut charge = charge(0);
+    charge["payment_intent"] = "pi_1".into();
+    let others = [
+        object("re_1", "refund", json!({"payment_intent": "pi_1", "charge": "ch_1"})),
+        object("pyr_1", "refund", json!({"charge": "ch_1"})),
+        object("dp_1", "dispute", json!({"payment_intent": "pi_1"})),
+        object("du_1", "dispute", json!({"charge": "ch_1"})),
+        object("re_2", "refund", json!({})),
+        object("re_3", "customer", json!({"payment_intent": "pi_1"})),
+        ("ch_1".to_owned(), charge),
+    ];
+    let fake = Fake::start(Stripe { intents: vec![with(json!({}))], others: others.into(), ..Stripe::default() }).await;
+    let providers = stripe_of(&fake);
+    let rows = [
+        ("re_1", "/v1/refunds/re_1", false),
+        ("pyr_1", "/v1/refunds/pyr_1", true),
+        ("dp_1", "/v1/disputes/dp_1", false),
+        ("du_1", "/v1/disputes/du_1", true),
+    ];
+    for (asked, path, is_by_charge) in rows {
+        let before = fake.asked().len();
+        let found = providers.fetch(&Provider::STRIPE, None, &id(asked)).await.unwrap().unwrap();
+        assert_eq!((found.payment_id, found.order_id), (id("pi_1"), Some(order(1))), "{asked}");
+        let mut lines = vec![format!("GET {path}")];
+        lines.extend(is_by_charge.then(|| "GET /v1/charges/ch_1".to_owned()));
+        lines.push("GET /v1/payment_intents/pi_1".to_owned());
+        assert_eq!(fake.lines()[before..], lines, "{asked}");
+    }
+    for unknown in ["re_0", "pyr_0", "dp_0", "du_0"] {
+        assert_eq!(providers.fetch(&Provider::STRIPE, None, &id(unknown)).await, Ok(None), "{unknown}");
+    }
+    for odd in ["re_2", "re_3"] {
+        let found = providers.fetch(&Provider::STRIPE, None, &id(odd)).await;
+        assert!(matches!(found, Err(CallError::Odd { .. })), "{odd}: {found:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_charge_leads_to_its_payment() {
     let mut charge = charge(0);
     charge["payment_intent"] = "pi_1".into();

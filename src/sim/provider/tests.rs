@@ -79,7 +79,7 @@ async fn the_http_api_does_what_its_page_says() {
     let base = format!("http://{}", listener.local_addr().unwrap());
     let router = http::router(provider.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let client = reqwest::Client::new();
+    let client = crate::http::plain_client().build().unwrap();
     let call = |path: String, body: Value| {
         let call = client.post(format!("{base}{path}")).json(&body);
         async move {

@@ -22,14 +22,14 @@ fn once() -> Value {
 
 /// All payments at the provider.
 async fn payments(provider: &Standin) -> Vec<Value> {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = grantonce::http::plain_client().no_proxy().build().unwrap();
     let url = format!("{}/v1/payment_intents?limit=100", provider.base);
     let list: Value = http.get(url).bearer_auth("sk_test_1").send().await.unwrap().json().await.unwrap();
     list["data"].as_array().unwrap().clone()
 }
 
 async fn control(provider: &Standin, path: &str, body: Value) {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = grantonce::http::plain_client().no_proxy().build().unwrap();
     let answer = http.post(format!("{}{path}", provider.base)).json(&body).send().await.unwrap();
     assert_eq!(answer.status(), 204);
 }

@@ -122,7 +122,7 @@ impl Api {
             stop,
             base,
             clock,
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: grantonce::http::plain_client().no_proxy().build().unwrap(),
             contract: Contract::read(),
             served: tokio::spawn(run),
         }

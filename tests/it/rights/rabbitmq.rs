@@ -60,7 +60,7 @@ impl Host {
             .collect();
         Self {
             management: Url::parse(&server("GRANTONCE_MANAGEMENT_URL")).unwrap(),
-            http: reqwest::Client::new(),
+            http: grantonce::http::plain_client().build().unwrap(),
             amqp: Url::parse(&server("AMQP_URL")).unwrap(),
             users: said.iter().map(|words| words[3].clone()).collect(),
             password: unique(),

@@ -92,7 +92,7 @@ pub enum Answer {
 impl Poster {
     pub fn new(receiver: SocketAddr) -> Self {
         // As long as the most impatient provider waits.
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().unwrap();
+        let http = grantonce::http::plain_client().timeout(Duration::from_secs(10)).no_proxy().build().unwrap();
         Self { http, url: format!("http://{receiver}/webhooks/stripe") }
     }
 

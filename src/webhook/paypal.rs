@@ -1,0 +1,215 @@
+//! PayPal: a signature by a certificate of its own, and events that are hints and no more.
+//!
+//! What is signed covers the body by its CRC-32 alone, and anybody can make another body of the same CRC-32: whoever has
+//! seen one genuine request, in a log for instance, can send any body he likes under its signature. So nothing that a body
+//! says is believed. It names payments, and PayPal is asked what became of them.
+//!
+//! Rules from <https://developer.paypal.com/api/rest/webhooks/rest/> and
+//! <https://developer.paypal.com/api/rest/webhooks/event-names/>; the certificate's names from PayPal's SDKs for Java
+//! (`SSLUtil.validateCertificateChain`: `messageverificationcerts….paypal.com`) and Python.
+
+use super::signature::single;
+use super::trust::{CertificateUrl, Signed, Trust};
+use super::{
+    CertificateProof, Door, KeyFault, Proof, Rejection, Subscriptions, Terms, Translation, Unverified, Verified,
+};
+use crate::domain::dialect::paypal::{order_of, parent};
+use crate::domain::dialect::{Object, Odd};
+use crate::domain::{Hint, MessageId, PaymentId, Provider};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use crc::{CRC_32_ISO_HDLC, Crc};
+use serde_json::Value;
+
+pub(super) static DOOR: Door =
+    Door { provider: Provider::PAYPAL, proof: Proof::Certificate(CertificateProof { id, url, verify }), translate };
+
+const ID_HEADER: &str = "paypal-transmission-id";
+const TIME_HEADER: &str = "paypal-transmission-time";
+const SIGNATURE_HEADER: &str = "paypal-transmission-sig";
+const URL_HEADER: &str = "paypal-cert-url";
+const ALGORITHM_HEADER: &str = "paypal-auth-algo";
+
+/// The one algorithm there is.
+const ALGORITHM: &str = "SHA256withRSA";
+
+/// What PayPal's simulator signs with instead of a subscription's id, for whoever asks it to.
+const SIMULATOR_ID: &str = "WEBHOOK_ID";
+
+/// Longest id of a subscription, as PayPal's API documents it.
+const WEBHOOK_ID_BYTES_MAX: usize = 50;
+
+/// Whose certificate signs. The simulator signs with the first as well, and so it counts everywhere.
+const NAME: &str = "messageverificationcerts.paypal.com";
+const SANDBOX_NAME: &str = "messageverificationcerts.sandbox.paypal.com";
+
+/// What stands between PayPal's certificates and the roots. PayPal's own SDKs bring it along: what lies at the address may
+/// be the one certificate alone. Without the right one here, the system's CA certificates have to have it.
+static BETWEEN: &[u8] = include_bytes!("paypal/intermediates.pem");
+
+static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// Most payments that one dispute may name. They are hints, each of which asks PayPal.
+const DISPUTED_MAX: usize = 8;
+
+fn id(text: &str, terms: Terms) -> Result<String, KeyFault> {
+    if text.is_empty() {
+        return Err(KeyFault::Empty);
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(KeyFault::BadCharacter);
+    }
+    if text == SIMULATOR_ID {
+        return if terms.livemode { Err(KeyFault::Simulator) } else { Ok(text.to_owned()) };
+    }
+    // Nothing else could be told apart in the signed text, whose parts stand between vertical bars.
+    let is_id = text.len() <= WEBHOOK_ID_BYTES_MAX && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    if is_id { Ok(text.to_owned()) } else { Err(KeyFault::NotWebhookId) }
+}
+
+/// What the headers say.
+struct Transmission<'a> {
+    id: &'a str,
+    time: &'a str,
+    signature: Vec<u8>,
+    url: CertificateUrl,
+}
+
+fn transmission<'a>(trust: &Trust, request: &Unverified<'a>) -> Result<Transmission<'a>, Rejection> {
+    let malformed = |header, fault| Rejection::SignatureMalformed { header, fault };
+    let needed = |header| single(request, header)?.ok_or(malformed(header, "is missing"));
+    let signature = single(request, SIGNATURE_HEADER)?.ok_or(Rejection::SignatureMissing)?;
+    let (id, time) = (needed(ID_HEADER)?, needed(TIME_HEADER)?);
+    // The bar parts them in the signed text, and one signature must not fit two partings.
+    for (header, text) in [(ID_HEADER, id), (TIME_HEADER, time)] {
+        if text.contains('|') {
+            return Err(malformed(header, "must not have a vertical bar"));
+        }
+    }
+    if needed(ALGORITHM_HEADER)? != ALGORITHM {
+        return Err(malformed(ALGORITHM_HEADER, "must be SHA256withRSA"));
+    }
+    let signature = BASE64_STANDARD.decode(signature).map_err(|_| malformed(SIGNATURE_HEADER, "is not base64"))?;
+    Ok(Transmission { id, time, signature, url: trust.certificate_url(URL_HEADER, needed(URL_HEADER)?)? })
+}
+
+fn url(trust: &Trust, request: &Unverified<'_>) -> Result<CertificateUrl, Rejection> {
+    Ok(transmission(trust, request)?.url)
+}
+
+/// The signed time is not compared with ours: PayPal sends an event again for three days and says nothing of signing it
+/// anew. A replay says what was said before, and only that PayPal is to be asked.
+fn verify(held: &Subscriptions, request: &Unverified<'_>, certificates: &[u8]) -> Result<(), Rejection> {
+    let Transmission { id, time, signature, url: _ } = transmission(&held.trust, request)?;
+    let text = |webhook_id: &String| signed_text(id, time, webhook_id, request.body);
+    let signed = Signed {
+        certificates,
+        between: BETWEEN,
+        names: if held.terms.livemode { &[NAME] } else { &[NAME, SANDBOX_NAME] },
+        texts: &held.ids.iter().map(text).collect::<Vec<_>>(),
+        signature: &signature,
+    };
+    held.trust.check(&signed, request.now)
+}
+
+/// `<transmission id>|<time>|<webhook id>|<CRC-32 of the body, as an unsigned decimal>`.
+fn signed_text(id: &str, time: &str, webhook_id: &str, body: &[u8]) -> String {
+    format!("{id}|{time}|{webhook_id}|{}", CRC.checksum(body))
+}
+
+fn translate(verified: &Verified<'_>) -> Vec<Translation> {
+    let livemode = verified.terms.livemode;
+    let body: Option<Value> = serde_json::from_slice(verified.body).ok();
+    let Some(event) = body.as_ref().and_then(Object::root) else {
+        return vec![verified.untranslatable(None, Some(livemode), "the body is not a JSON object")];
+    };
+    read(verified, &event).unwrap_or_else(|odd| {
+        vec![verified.untranslatable(message_id(verified, &event, 1).ok(), Some(livemode), &odd.to_string())]
+    })
+}
+
+/// One hint for each payment that an event names.
+fn read(verified: &Verified<'_>, event: &Object<'_>) -> Result<Vec<Translation>, Odd> {
+    let kind = event.text("event_type")?;
+    let Some(payments) = payments(kind, event)? else { return Ok(vec![Translation::ignored(kind)]) };
+    let hint = |(number, named): (usize, Named)| -> Result<Translation, Odd> {
+        Ok(Translation::Hint(Hint {
+            provider: DOOR.provider.clone(),
+            message_id: message_id(verified, event, number)?,
+            payment_id: named.payment_id,
+            related_ids: named.related_id.into_iter().collect(),
+            provider_account: None,
+            // A body could say anything. It is the webhook's configuration at PayPal that decides, as for all of ours.
+            livemode: verified.terms.livemode,
+        }))
+    };
+    (1..).zip(payments).map(hint).collect()
+}
+
+/// `<event id>:<event type>`, because the simulator uses one id for events of different types; of several hints the later
+/// ones have a number as well.
+fn message_id(verified: &Verified<'_>, event: &Object<'_>, number: usize) -> Result<MessageId, Odd> {
+    let (id, kind) = (event.text("id")?, event.text("event_type")?);
+    if id.contains(':') {
+        return Err(event.odd("id", "must not have a colon"));
+    }
+    let number = if number > 1 { format!("#{number}") } else { String::new() };
+    verified.message_id("", &format!("{id}:{kind}{number}")).map_err(|fault| event.odd("id", fault))
+}
+
+/// A payment by what an event calls it.
+struct Named {
+    payment_id: PaymentId,
+    related_id: Option<PaymentId>,
+}
+
+impl Named {
+    fn by(payment_id: PaymentId) -> Self {
+        Self { payment_id, related_id: None }
+    }
+}
+
+/// The payments that an event names; none where its type is none of our business. By the beginning
+/// of the type: a hint too many costs a question, and one too few a payment.
+fn payments(kind: &str, event: &Object<'_>) -> Result<Option<Vec<Named>>, Odd> {
+    let resource = || event.object("resource", "resource");
+    let begins = |with: &[&str]| with.iter().any(|with| kind.starts_with(with));
+    if begins(&["PAYMENT.CAPTURE.", "PAYMENT.REFUND."]) {
+        Ok(Some(vec![capture(&resource()?)?]))
+    } else if begins(&["CHECKOUT.ORDER.", "CHECKOUT.PAYMENT-APPROVAL."]) {
+        Ok(Some(vec![order(&resource()?)?]))
+    } else if begins(&["CUSTOMER.DISPUTE."]) {
+        disputed(&resource()?).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// A capture, or a refund, whose parent is the capture. The order comes first, where it is told: an order of ours knows it
+/// from the beginning.
+fn capture(resource: &Object<'_>) -> Result<Named, Odd> {
+    let own = || resource.parsed("id");
+    let capture = parent(resource, "/captures/").map_or_else(own, Ok)?;
+    Ok(match order_of(resource)?.or_else(|| parent(resource, "/orders/")) {
+        Some(order) => Named { payment_id: order, related_id: Some(capture) },
+        None => Named::by(capture),
+    })
+}
+
+/// Orders name themselves; a reversed approval names its order.
+fn order(resource: &Object<'_>) -> Result<Named, Odd> {
+    let field = if resource.value("order_id").is_some() { "order_id" } else { "id" };
+    resource.parsed(field).map(Named::by)
+}
+
+/// The seller's side of each transaction is the capture.
+fn disputed(resource: &Object<'_>) -> Result<Vec<Named>, Odd> {
+    let field = "disputed_transactions";
+    let transactions = resource.list(field, "disputed_transactions[]")?;
+    if transactions.is_empty() || transactions.len() > DISPUTED_MAX {
+        return Err(resource.odd(field, "must have 1 to 8 of them"));
+    }
+    transactions.iter().map(|transaction| transaction.parsed("seller_transaction_id").map(Named::by)).collect()
+}
+
+#[cfg(test)]
+mod tests;

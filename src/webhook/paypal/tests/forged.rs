@@ -1,0 +1,100 @@
+//! What the signature does not cover: any body of the same CRC-32 goes with it. So nothing of a body is believed.
+
+use super::made::{Sent, WEBHOOK_ID, keys};
+use crate::domain::{Hint, MessageId, PaymentId, Provider};
+use crate::webhook::tests::TERMS;
+use crate::webhook::{Rejection, Translation, paypal};
+use serde_json::Value;
+
+/// The noughts that are turned into ones where the CRC needs it. More than the 32 bits of the CRC.
+const NOUGHTS: usize = 64;
+
+/// A body of a given CRC-32, which changes by the same bits whenever the same nought becomes a one: 32 bits, each a sum of
+/// some of these changes, solved as any system of linear equations is.
+fn forged(before: &str, after: &str, crc: u32) -> Vec<u8> {
+    let with = |ones: u64| {
+        let digits = (0..NOUGHTS).map(|n| if ones >> n & 1 == 1 { '1' } else { '0' });
+        format!("{before}{}{after}", digits.collect::<String>()).into_bytes()
+    };
+    let none = paypal::CRC.checksum(&with(0));
+    // By its highest bit: a change that has it, and the noughts that make it.
+    let mut changes = [(0_u32, 0_u64); 32];
+    let reduced = |changes: &[(u32, u64); 32], mut change: u32, mut ones: u64| {
+        for bit in (0..32).rev() {
+            if change >> bit & 1 == 1 && changes[bit].0 != 0 {
+                change ^= changes[bit].0;
+                ones ^= changes[bit].1;
+            }
+        }
+        (change, ones)
+    };
+    for n in 0..NOUGHTS {
+        let (change, ones) = reduced(&changes, paypal::CRC.checksum(&with(1 << n)) ^ none, 1 << n);
+        if change != 0 {
+            changes[change.ilog2() as usize] = (change, ones);
+        }
+    }
+    let (rest, ones) = reduced(&changes, none ^ crc, 0);
+    assert_eq!(rest, 0, "more noughts are needed");
+    with(ones)
+}
+
+#[test]
+fn a_forged_body_under_a_logged_signature_is_a_hint_and_no_more() {
+    let genuine = br#"{"id":"WH-1","event_type":"PAYMENT.CAPTURE.PENDING","resource":{"id":"C1","status":"PENDING",
+        "amount":{"currency_code":"USD","value":"1.00"},"custom_id":"01890a5d-ac96-774b-bcce-b302099a8057"}}"#;
+    let logged = Sent::to(WEBHOOK_ID, genuine);
+    let crc = paypal::CRC.checksum(genuine);
+    let body = forged(
+        r#"{"id":"WH-2","event_type":"PAYMENT.CAPTURE.COMPLETED","livemode":true,"resource":{"id":"C9",
+        "status":"COMPLETED","amount":{"currency_code":"USD","value":"1000000.00"},"final_capture":true,
+        "custom_id":"01890a5d-ac96-774b-bcce-b302099a8058","note":""#,
+        r#"","supplementary_data":{"related_ids":{"order_id":"O9"}}}}"#,
+        crc,
+    );
+    assert_eq!((paypal::CRC.checksum(&body), body == genuine), (crc, false));
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["resource"]["status"], "COMPLETED");
+
+    let keys = keys(&[WEBHOOK_ID], TERMS);
+    let attack = Sent { body: body.clone(), ..logged.clone() };
+    // This is all that comes of it: PayPal is asked about a payment that somebody has named.
+    let hint = Hint {
+        provider: Provider::PAYPAL,
+        message_id: MessageId::new("paypal::WH-2:PAYMENT.CAPTURE.COMPLETED").unwrap(),
+        payment_id: PaymentId::new("O9").unwrap(),
+        related_ids: vec![PaymentId::new("C9").unwrap()],
+        provider_account: None,
+        livemode: true,
+    };
+    assert_eq!(attack.said(&keys), Ok(vec![Translation::Hint(hint)]));
+
+    // One letter of it is another CRC.
+    let mut other = body;
+    other[10] ^= 1;
+    assert_eq!(Sent { body: other, ..logged }.verdict(&keys), Err(Rejection::SignatureWrong));
+}
+
+/// However much it says of money, no event of any type is published as one.
+#[test]
+fn no_type_of_event_says_anything_of_money() {
+    let keys = keys(&[WEBHOOK_ID], TERMS);
+    for kind in [
+        "PAYMENT.CAPTURE.COMPLETED",
+        "PAYMENT.CAPTURE.REFUNDED",
+        "PAYMENT.CAPTURE.REVERSED",
+        "PAYMENT.SALE.COMPLETED",
+        "CHECKOUT.ORDER.COMPLETED",
+        "CUSTOMER.DISPUTE.RESOLVED",
+        "payment-status.v1",
+    ] {
+        let body = format!(
+            r#"{{"id":"WH-1","event_type":"{kind}","provider":"paypal","payment_id":"O1","status":{{"type":"captured",
+            "amount_minor":100000000,"currency":"USD"}},"occurred_at":"2026-01-05T12:00:00Z","livemode":true,
+            "resource":{{"id":"C1","status":"COMPLETED","amount":{{"currency_code":"USD","value":"1000000.00"}},
+            "disputed_transactions":[{{"seller_transaction_id":"C1"}}]}}}}"#
+        );
+        for said in Sent::to(WEBHOOK_ID, body.as_bytes()).said(&keys).unwrap() {
+            assert!(matches!(said, Translation::Hint(_) | Translation::Ignored { .. }), "{kind}: {said:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Certificates that webhooks are signed with: where one may come from, when it is to be believed, and what it signed.
+
+use super::Rejection;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use std::fmt;
+use std::time::Duration;
+use time::OffsetDateTime;
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, Error, KeyUsage};
+
+/// Most certificates that are taken at once: the one that signs, and those between it and a root.
+const CERTIFICATES_MAX: usize = 8;
+
+/// Longest address of a certificate. PayPal's have 80 bytes.
+const URL_BYTES_MAX: usize = 300;
+
+/// Whom an endpoint believes whose webhooks are signed with a certificate. The default is nobody.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Hosts that a certificate may be fetched from, each as it stands in an address: in small letters, with a port only
+    /// where that is not https' own.
+    pub hosts: Vec<String>,
+    /// Where a chain of certificates may end.
+    pub anchors: Vec<TrustAnchor<'static>>,
+}
+
+/// Where a certificate lies: over https, at one of the hosts that are trusted, and in letters that no two readers read
+/// differently. Made by [`Keys::certificate_url`](super::Keys::certificate_url).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CertificateUrl(String);
+
+impl CertificateUrl {
+    /// The address itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is said to be signed, and how.
+pub(super) struct Signed<'a> {
+    /// Certificates as PEM, the one that signs first.
+    pub(super) certificates: &'a [u8],
+    /// More of them that may stand between it and a root. They are believed no more than those that were sent along.
+    pub(super) between: &'a [u8],
+    /// One of these names must be the signer's.
+    pub(super) names: &'a [&'a str],
+    /// One of these was signed.
+    pub(super) texts: &'a [String],
+    /// RSA with SHA-256, PKCS #1 v1.5.
+    pub(super) signature: &'a [u8],
+}
+
+impl Trust {
+    /// Takes an address that a request brought. Says no to everything that could lead elsewhere than it seems to: the host
+    /// is compared letter by letter up to the first slash, so that it can have neither a user nor another port, and what
+    /// follows has no letter that is escaped, cut off or normalised on the way.
+    pub(super) fn certificate_url(&self, header: &'static str, url: &str) -> Result<CertificateUrl, Rejection> {
+        let malformed = |fault| Rejection::SignatureMalformed { header, fault };
+        if url.len() > URL_BYTES_MAX {
+            return Err(malformed("is longer than 300 bytes"));
+        }
+        let rest = url.strip_prefix("https://").ok_or(malformed("must begin with https://"))?;
+        let (host, path) = rest.split_once('/').ok_or(malformed("must name a certificate"))?;
+        if !self.hosts.iter().any(|trusted| trusted == host) {
+            return Err(Rejection::CertificateElsewhere);
+        }
+        let is_plain = |part: &str| {
+            let is_step = part.bytes().all(|b| b == b'.');
+            !is_step && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        };
+        if path.split('/').all(is_plain) {
+            Ok(CertificateUrl(url.to_owned()))
+        } else {
+            Err(malformed("must have a path of letters, digits, hyphens, underscores and full stops"))
+        }
+    }
+
+    /// Checks that a certificate which is to be believed at this time has signed.
+    pub(super) fn check(&self, signed: &Signed<'_>, now: OffsetDateTime) -> Result<(), Rejection> {
+        let certificates = certificates(signed.certificates)?;
+        let Some((first, others)) = certificates.split_first() else {
+            return Err(refused("is none: there is no certificate in what was fetched"));
+        };
+        let between: Vec<_> = others.iter().cloned().chain(self::certificates(signed.between)?).collect();
+        let signer = EndEntityCert::try_from(first).map_err(|error| refusal(&error))?;
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_timestamp()).unwrap_or(0)));
+        signer
+            .verify_for_usage(ALL_VERIFICATION_ALGS, &self.anchors, &between, at, KeyUsage::server_auth(), None, None)
+            .map_err(|error| refusal(&error))?;
+        // By the whole name: one with a star would be somebody else's as well.
+        if !signer.valid_dns_names().any(|name| signed.names.contains(&name)) {
+            return Err(refused("is made out to another name"));
+        }
+        let is_of = |text: &String| {
+            signer.verify_signature(webpki::ring::RSA_PKCS1_2048_8192_SHA256, text.as_bytes(), signed.signature).is_ok()
+        };
+        if signed.texts.iter().any(is_of) { Ok(()) } else { Err(Rejection::SignatureWrong) }
+    }
+}
+
+/// Says how many, and not whom: a system trusts a hundred and more.
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("hosts", &self.hosts).field("anchors", &self.anchors.len()).finish()
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Rejection> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).take(CERTIFICATES_MAX + 1).collect();
+    let all = all.map_err(|_| refused("is not PEM"))?;
+    if all.len() > CERTIFICATES_MAX { Err(refused("comes with more than seven others")) } else { Ok(all) }
+}
+
+fn refused(fault: &'static str) -> Rejection {
+    Rejection::CertificateRefused { fault }
+}
+
+fn refusal(error: &Error) -> Rejection {
+    refused(if matches!(error, Error::CertExpired { .. }) {
+        "has expired, or one that vouches for it has"
+    } else if matches!(error, Error::CertNotValidYet { .. }) {
+        "is not valid yet: see that our clock is right"
+    } else if matches!(error, Error::UnknownIssuer | Error::InvalidSignatureForPublicKey) {
+        // The second is of one that has the name of a trusted one, and not its key.
+        "leads to none that this system trusts: install the system's CA certificates, or name a file that has the \
+         missing one in SSL_CERT_FILE"
+    } else {
+        "is not one to sign with"
+    })
+}

@@ -1,0 +1,172 @@
+//! PayPal's webhooks at a real receiver: the certificate comes over real TLS, from a server that a root of the test's own
+//! vouches for.
+
+use crate::support::{World, eventually};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
+use grantonce::http::plain_client;
+use grantonce::sim::children::Child;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use reqwest::{Client, StatusCode};
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+const START: Duration = Duration::from_secs(30);
+const WEBHOOK_ID: &str = "1JE4291016473214C";
+/// What the certificates of these tests sign with.
+const KEY: &str = include_str!("../../src/webhook/paypal/tests/key.pem");
+
+struct Authority(Issuer<'static, KeyPair>, String);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(Issuer::new(params, key), pem)
+    }
+
+    fn certify(&self, name: &str, key: &KeyPair) -> rcgen::Certificate {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.signed_by(key, &self.0).unwrap()
+    }
+}
+
+/// A host that serves one certificate at `/CERT-1`, and nothing elsewhere.
+struct Host {
+    port: u16,
+    asked: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+}
+
+impl Host {
+    async fn start(authority: &Authority, pem: String) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let own = authority.certify("localhost", &key).der().clone();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let serving = tokio::spawn(async move {
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+                let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+                let mut request = vec![0; 4096];
+                let read = stream.read(&mut request).await.unwrap();
+                let is_there = request[..read].starts_with(b"GET /CERT-1 ");
+                let (status, body) = if is_there { ("200 OK", pem.as_str()) } else { ("404 Not Found", "") };
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let _ = stream.shutdown().await;
+            }
+        });
+        Self { port, asked, serving }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}/{path}", self.port)
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+fn sign(text: &str) -> String {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+    let key = RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).unwrap();
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &ring::rand::SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
+    BASE64_STANDARD.encode(signature)
+}
+
+struct Receiver {
+    _process: Child,
+    url: String,
+    http: Client,
+}
+
+impl Receiver {
+    async fn post(&self, certificate: &str, signed: &[u8], body: &[u8]) -> reqwest::Response {
+        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(signed);
+        let signature = sign(&format!("T-1|2026-01-05T12:00:00Z|{WEBHOOK_ID}|{crc}"));
+        let request = self.http.post(&self.url).header("paypal-transmission-id", "T-1");
+        let request = request.header("paypal-transmission-time", "2026-01-05T12:00:00Z");
+        let request = request.header("paypal-transmission-sig", signature).header("paypal-cert-url", certificate);
+        request.header("paypal-auth-algo", "SHA256withRSA").body(body.to_vec()).send().await.unwrap()
+    }
+
+    async fn status(&self, certificate: &str, signed: &[u8], body: &[u8]) -> StatusCode {
+        self.post(certificate, signed, body).await.status()
+    }
+}
+
+#[tokio::test]
+async fn a_paypal_webhook_is_verified_by_a_certificate_that_is_fetched_once() {
+    let world = World::new().await;
+    let authority = Authority::new();
+    let key = KeyPair::from_pem(KEY).unwrap();
+    let pem = authority.certify("messageverificationcerts.sandbox.paypal.com", &key).pem();
+    let host = Host::start(&authority, pem).await;
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, &authority.1).unwrap();
+    let hosts = format!("localhost:{}", host.port);
+    let children = world.children().env("SSL_CERT_FILE", roots.to_str().unwrap());
+    let children = children.env("GRANTONCE_PAYPAL_WEBHOOK_IDS", WEBHOOK_ID).env("GRANTONCE_PAYPAL_CERT_HOSTS", hosts);
+    let mut process = children.start("receiver", &["receiver"]).await.unwrap();
+    let address = process.listening("receiver", START).await.unwrap();
+    let http = plain_client().no_proxy().build().unwrap();
+    let ready = format!("http://{address}/readyz");
+    eventually("the receiver is ready", async || http.get(&ready).send().await.unwrap().status() == StatusCode::OK)
+        .await;
+    let receiver = Receiver { _process: process, url: format!("http://{address}/webhooks/paypal"), http };
+
+    let good = host.url("CERT-1");
+    let body = br#"{"id":"WH-1","event_type":"PAYMENT.CAPTURE.COMPLETED","resource":{"id":"C1"}}"#;
+    let other = br#"{"id":"WH-2","event_type":"PAYMENT.CAPTURE.COMPLETED","resource":{"id":"C2"}}"#;
+    let all = futures_util::future::join_all((0..20).map(|_| receiver.status(&good, body, body))).await;
+    assert_eq!(all, [StatusCode::OK; 20]);
+    assert_eq!(host.asked(), 1, "twenty at once ask for it once");
+    assert_eq!(receiver.status(&good, body, other).await, StatusCode::UNAUTHORIZED, "another body");
+    assert_eq!(host.asked(), 1);
+    // None there: that is an answer, and is remembered.
+    for _ in 0..2 {
+        assert_eq!(receiver.status(&host.url("CERT-2"), body, body).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(host.asked(), 2);
+    // At no host of ours: nobody is asked.
+    let elsewhere = format!("https://127.0.0.1:{}/CERT-1", host.port);
+    assert_eq!(receiver.status(&elsewhere, body, body).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(host.asked(), 2);
+    // Out of reach: PayPal is to come again. What is known already still serves.
+    host.serving.abort();
+    eventually("the host is gone", async || tokio::net::TcpStream::connect(("127.0.0.1", host.port)).await.is_err())
+        .await;
+    let away = receiver.post(&host.url("CERT-3"), body, body).await;
+    assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(away.headers().contains_key("retry-after"));
+    assert_eq!(receiver.status(&good, body, body).await, StatusCode::OK);
+    // Whatever it says of money, nothing of it is a message that could grant.
+    assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0));
+}
