@@ -22,5 +22,6 @@ mod readme;
 mod receiver;
 mod rights;
 mod store;
+mod storefront;
 mod support;
 mod worker;
