@@ -291,6 +291,7 @@ async fn play(
                 witness: witness.clone(),
                 receiver: addresses.receiver,
                 provider_address,
+                is_reconciled: roles.has_reconciler(),
             };
             serve(listener, storefront::router(partners, storefront), stop);
             show(&interactive::welcome(&addresses, storefront, provider_address, roles.token()))?;

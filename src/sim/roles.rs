@@ -215,6 +215,11 @@ impl Roles {
         if is_known { children.env(name, value) } else { children }
     }
 
+    /// Whether somebody asks the provider.
+    pub(super) fn has_reconciler(&self) -> bool {
+        self.reconciler.is_some()
+    }
+
     /// Every role that was started.
     fn all(&mut self) -> impl Iterator<Item = &mut Child> {
         self.receiver.iter_mut().chain(&mut self.api).chain(&mut self.workers).chain(&mut self.reconciler)

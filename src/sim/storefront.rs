@@ -31,6 +31,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use reqwest::Url;
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -60,6 +61,8 @@ pub(super) struct Partners {
     pub(super) receiver: SocketAddr,
     /// Where the provider does: its page is where buyers pay.
     pub(super) provider_address: SocketAddr,
+    /// Whether somebody asks the provider. PayPal's payments need that: nobody else would take their money.
+    pub(super) is_reconciled: bool,
 }
 
 /// The shop. Clones are the same one.
@@ -133,7 +136,7 @@ impl Shop {
         let account_id = visitor.account_id();
         let mut own: Vec<_> =
             lock(&self.0.sales).values().filter(|sale| sale.account_id == account_id).cloned().collect();
-        own.sort_by(|a, b| b.order_id.cmp(&a.order_id));
+        own.sort_by_key(|sale| Reverse(sale.order_id));
         own
     }
 

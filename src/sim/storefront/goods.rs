@@ -26,8 +26,9 @@ const ORDERS_LISTED: usize = 20;
 /// A cart's name has so many hex digits.
 const CART_DIGITS: usize = 16;
 
-/// Where buyers can pay.
-const SELLERS: &[(Seller, &str)] = &[(Seller::Stripe, "Pay by card")];
+/// Where buyers can pay, and whether that takes somebody who asks.
+const SELLERS: &[(Seller, &str, bool)] =
+    &[(Seller::Stripe, "Pay by card", false), (Seller::Paypal, "Pay with PayPal", true)];
 
 struct Product {
     id: &'static str,
@@ -77,7 +78,9 @@ pub(super) struct Wanted {
 pub(super) async fn show(State(shop): State<Shop>, visitor: Visitor) -> Response {
     let balance = shop.partners().api.balance(&visitor.account_id(), BALANCE_DEADLINE).await;
     let balance = match balance {
-        Ok(credits) => html!["<p class=\"big\" id=\"balance\">" (credits) "</p><p class=\"dim\">credits are yours</p>"],
+        Ok(credits) => html![
+            "<p class=\"have\"><span class=\"big\" id=\"balance\">" (credits) "</span> <span class=\"dim\">credits are yours</span></p>"
+        ],
         Err(error) => html!["<p>Your balance cannot be read now: " (error) "</p>"],
     };
     let sales = shop.sales(&visitor);
@@ -88,22 +91,25 @@ pub(super) async fn show(State(shop): State<Shop>, visitor: Visitor) -> Response
         ]
     }));
     let orders = if sales.is_empty() { html!["<li class=\"dim\">None yet.</li>"] } else { orders };
+    let is_reconciled = shop.partners().is_reconciled;
+    let offers = Html::all(PRODUCTS.iter().map(|product| offer(product, is_reconciled)));
     let main = html![
         "<section class=\"card\"><h1>Buy credits. Or try to get them otherwise.</h1>"
         "<p>This kiosk is a demo of grantonce: the payments are simulated, the rest is real. After you have bought "
         "something, its page has buttons for every trick.</p>" [balance] "</section>"
-        "<section class=\"goods\" aria-label=\"For sale\">" [Html::all(PRODUCTS.iter().map(offer))] "</section>"
+        "<section class=\"goods\" aria-label=\"For sale\">" [offers] "</section>"
         "<section class=\"card\"><h2>Your orders</h2><ul class=\"plain\" id=\"orders\">" [orders] "</ul></section>"
     ];
     shop.page(&visitor, StatusCode::OK, "Credit Kiosk", Html::default(), main)
 }
 
-fn offer(product: &Product) -> Html {
+fn offer(product: &Product, is_reconciled: bool) -> Html {
     let cart: String = secret().chars().take(CART_DIGITS).collect();
     let price = money(product.amount_minor, product.currency).map(price).unwrap_or_default();
+    let offered = SELLERS.iter().filter(|(_, _, takes_asking)| is_reconciled || !takes_asking);
     let buttons =
-        Html::all(SELLERS.iter().map(
-            |(seller, label)| html!["<button name=\"seller\" value=\"" (seller.name()) "\">" (label) "</button>"],
+        Html::all(offered.map(
+            |(seller, label, _)| html!["<button name=\"seller\" value=\"" (seller.name()) "\">" (label) "</button>"],
         ));
     html![
         "<form class=\"card\" method=\"post\" action=\"/buy\" id=\"" (product.id) "\"><h2>" (product.name) "</h2>"

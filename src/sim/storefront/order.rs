@@ -164,20 +164,20 @@ fn books(balance: Option<i64>, due: i64) -> Html {
 
 /// What arrived, and what became of it.
 fn arrivals(reading: &Reading) -> Html {
-    if reading.lines.is_empty() {
-        return html![
-            "<section class=\"card\"><h2>What arrived, and what became of it</h2>"
-            "<p class=\"dim\">Nothing yet: the provider has had nothing to tell.</p></section>"
-        ];
-    }
+    let table = if reading.lines.is_empty() {
+        html!["<p class=\"dim\">Nothing yet: the provider has had nothing to tell.</p>"]
+    } else {
+        html![
+            "<table><thead><tr><th>Message</th><th>Copies</th><th>What became of it</th></tr></thead><tbody>"
+            [Html::all(reading.lines.iter().map(line))] "</tbody></table>"
+        ]
+    };
     html![
         "<section class=\"card\"><h2>What arrived, and what became of it</h2><dl class=\"figures\">"
         "<div><dt>Webhooks arrived</dt><dd id=\"arrived\">" (reading.arrived) "</dd></div>"
         "<div><dt>Messages admitted</dt><dd id=\"admitted\">" (reading.admitted) "</dd></div>"
         "<div><dt>Webhooks ignored</dt><dd id=\"ignored\">" (reading.ignored) "</dd></div>"
-        "<div><dt>Events never sent</dt><dd id=\"dropped\">" (reading.dropped) "</dd></div></dl>"
-        "<table><thead><tr><th>Message</th><th>Copies</th><th>What became of it</th></tr></thead><tbody>"
-        [Html::all(reading.lines.iter().map(line))] "</tbody></table></section>"
+        "<div><dt>Events never sent</dt><dd id=\"dropped\">" (reading.dropped) "</dd></div></dl>" [table] "</section>"
     ]
 }
 

@@ -23,6 +23,7 @@ async fn shop() -> Router {
         witness: Witness::new("postgres://nobody@127.0.0.1:1/none").unwrap(),
         receiver: here,
         provider_address: "127.0.0.1:2".parse().unwrap(),
+        is_reconciled: false,
     };
     router(partners, here)
 }
@@ -50,7 +51,7 @@ async fn whoever_comes_first_is_given_a_name() {
     assert!(cookie.starts_with("buyer=") && cookie.ends_with("; HttpOnly; SameSite=Lax"), "{cookie}");
     let policy = first.headers()["content-security-policy"].to_str().unwrap();
     assert!(policy.ends_with("form-action 'self' http://127.0.0.1:2"), "buying leads to the provider: {policy}");
-    assert!(text(first).await.contains("<p class=\"big\" id=\"balance\">0</p>"));
+    assert!(text(first).await.contains("<span class=\"big\" id=\"balance\">0</span>"));
     let known = format!("other=1; buyer={NAME}");
     let again = shop.oneshot(request("GET", "/", &[("cookie", &known)], "")).await.unwrap();
     assert!(!again.headers().contains_key(SET_COOKIE));
