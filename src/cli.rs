@@ -102,11 +102,11 @@ pub enum Command {
 
     /// Run the whole flow with a simulated provider
     ///
-    /// To try by hand with curl, or headless: then it pays a number of orders, counts what was granted, and
-    /// exits 1 unless nothing was lost, doubled or invented.
+    /// To try by hand, in a shop that is opened for it or with curl; or headless: then it pays a number of orders, counts
+    /// what was granted, and exits 1 unless nothing was lost, doubled or invented.
     #[command(after_help = EXIT_CODES, after_long_help = with_examples(
         "  grantonce demo\n  grantonce demo --headless --orders 1000 --duplicates 5 --seed 7 --json\n  \
-         grantonce demo --headless --workers 3 --kill-workers"
+         grantonce demo --headless --workers 3 --kill-workers\n  grantonce demo --headless --drop-webhooks 0.3"
     ))]
     Demo(DemoArgs),
 }
@@ -226,6 +226,7 @@ fn checkable(name: &str) -> Result<Role, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::Share;
     use clap::CommandFactory as _;
     use clap::error::ErrorKind;
 
@@ -268,19 +269,31 @@ mod tests {
             duplicates: 3,
             seed: 1,
             json: false,
+            drop_webhooks: Share::default(),
             kill_workers: false,
             workers: 2,
         };
         assert_eq!(command("grantonce demo"), Ok(Command::Demo(defaults.clone())));
-        let set = "grantonce demo --headless --orders 5 --duplicates 1 --seed 9 --json --kill-workers --workers 4";
-        let args =
-            DemoArgs { headless: true, orders: 5, duplicates: 1, seed: 9, json: true, kill_workers: true, workers: 4 };
+        let set = "grantonce demo --headless --orders 5 --duplicates 1 --seed 9 --json --kill-workers --workers 4 \
+                   --drop-webhooks 0.25";
+        let args = DemoArgs {
+            headless: true,
+            orders: 5,
+            duplicates: 1,
+            seed: 9,
+            json: true,
+            drop_webhooks: "0.25".parse().unwrap(),
+            kill_workers: true,
+            workers: 4,
+        };
         assert_eq!(command(set), Ok(Command::Demo(args)));
         for (line, kind) in [
             ("grantonce demo --orders 0", ErrorKind::ValueValidation),
             ("grantonce demo --orders 1000001", ErrorKind::ValueValidation),
             ("grantonce demo --duplicates 0", ErrorKind::ValueValidation),
             ("grantonce demo --json", ErrorKind::MissingRequiredArgument),
+            ("grantonce demo --drop-webhooks 0.5", ErrorKind::MissingRequiredArgument),
+            ("grantonce demo --headless --drop-webhooks 1.5", ErrorKind::ValueValidation),
             ("grantonce check --role nobody", ErrorKind::ValueValidation),
             ("grantonce check --role demo", ErrorKind::ValueValidation),
             ("grantonce ops", ErrorKind::InvalidSubcommand),

@@ -1,4 +1,5 @@
-//! The site's side of the demo: places orders, waits for them, reads balances, through the public HTTP API alone.
+//! The site's side of the demo: places orders, waits for them, has them checked, reads balances, through the public HTTP
+//! API alone.
 
 use super::courier::causes;
 use crate::domain::OrderId;
@@ -28,7 +29,9 @@ pub(super) struct NewOrder<'a> {
     pub(super) amount_minor: i64,
     pub(super) currency: &'a str,
     pub(super) provider: &'a str,
-    pub(super) payment_id: &'a str,
+    /// None: it is to be created.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) payment_id: Option<&'a str>,
     pub(super) metadata: serde_json::Value,
 }
 
@@ -38,7 +41,22 @@ pub(super) struct OrderView {
     pub(super) id: OrderId,
     pub(super) status: String,
     /// Grows with every change.
-    version: Option<i64>,
+    pub(super) version: Option<i64>,
+    /// Net: the grant and all that was taken back.
+    #[serde(default)]
+    pub(super) credits_granted: i64,
+    pub(super) last_failure: Option<String>,
+    pub(super) payment: Option<PaymentRef>,
+    /// With which the buyer may read this order; only where it was just made.
+    pub(super) status_token: Option<String>,
+}
+
+/// The payment of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct PaymentRef {
+    pub(super) payment_id: Option<String>,
+    /// Where the buyer agrees, at providers that have such a place.
+    pub(super) approve_url: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +129,37 @@ impl Api {
             seen = self.persist(left + GRACE, || self.http.get(&poll)).await?;
         }
         Ok(())
+    }
+
+    /// An order as it is; with `since`, as soon as it is past that version, or after `wait_s` seconds.
+    pub(super) async fn read(&self, id: OrderId, wait_s: u64, since: Option<i64>) -> Result<OrderView, ApiError> {
+        let mut url = format!("{}/v1/orders/{id}?wait={wait_s}", self.base);
+        if let Some(version) = since {
+            url.push_str(&format!("&since={version}"));
+        }
+        self.send(self.http.get(url)).await
+    }
+
+    /// The buyer is back: the provider is to be asked now. Whatever the API answers is an answer.
+    pub(super) async fn check(&self, id: OrderId) -> Result<StatusCode, ApiError> {
+        let url = format!("{}/v1/orders/{id}/check", self.base);
+        self.status(self.http.post(url).bearer_auth(&self.token)).await
+    }
+
+    /// What the API answers to an order, tried once.
+    pub(super) async fn try_to_place(&self, key: &str, new: &NewOrder<'_>) -> Result<StatusCode, ApiError> {
+        let call = self.http.post(format!("{}/v1/orders", self.base)).header("idempotency-key", key).json(new);
+        self.status(call.bearer_auth(&self.token)).await
+    }
+
+    /// What the API answers to a browser that reads an order by the order's own token.
+    pub(super) async fn read_as_buyer(&self, id: OrderId, status_token: &str) -> Result<StatusCode, ApiError> {
+        // The token is of letters, digits, - and _: there is nothing to escape.
+        self.status(self.http.get(format!("{}/v1/orders/{id}?token={status_token}", self.base))).await
+    }
+
+    async fn status(&self, call: RequestBuilder) -> Result<StatusCode, ApiError> {
+        call.send().await.map(|answer| answer.status()).map_err(ApiError::NoAnswer)
     }
 
     /// An account's credits. One that the API has never heard of has none.

@@ -77,7 +77,9 @@ pub(super) async fn settle(
 /// The work queue is first in, first out: once a last, harmless message is in the inbox, a worker has taken all that
 /// came before it.
 async fn last_message_is_through(provider: &Provider, witness: &Witness, sold: &[Sold]) -> Result<(), String> {
-    let finished = sold.iter().find(|sold| sold.is_paid && sold.unfinished.is_none());
+    // Of one whose webhooks are sent at all. Where none are, nothing is in the queue but what was asked for, and of that
+    // every order has been told.
+    let finished = sold.iter().find(|sold| sold.is_paid && sold.unfinished.is_none() && !sold.plan.is_silent);
     let Some(payment_id) = finished.and_then(|sold| sold.payment_id.as_ref()) else { return Ok(()) };
     let event_id = provider.report_once_more(payment_id).await.map_err(|error| error.to_string())?;
     let Some(event_id) = event_id else { return Err("the receiver did not accept the last webhook".to_owned()) };
@@ -151,7 +153,7 @@ fn judge(sold: &[Sold], holdings: Option<&[Holding]>, balances: &BTreeMap<String
     }
     findings.grants = match holdings {
         Some(holdings) => count(holdings.len()),
-        None => count(sold.iter().filter(|sold| sold.latency.is_some()).count()),
+        None => count(sold.iter().filter(|sold| sold.is_fulfilled).count()),
     };
 
     for sold in sold {
@@ -231,8 +233,12 @@ impl std::fmt::Display for Name<'_> {
         let seller = match plan.seller {
             Seller::Stripe => "Stripe",
             Seller::Standard => "Standard Webhooks",
+            Seller::Paypal => "PayPal",
         };
         write!(f, " (account {}, {seller} payment {})", plan.account_id, payment_id.as_deref().unwrap_or("none"))?;
+        if plan.is_silent {
+            f.write_str(", webhooks dropped")?;
+        }
         if plan.is_overtaken { f.write_str(", webhooks first") } else { Ok(()) }
     }
 }
@@ -251,7 +257,7 @@ mod tests {
                 let mut sold = Sold::new(plan);
                 sold.order_id = Some(format!("01890a5d-ac96-774b-bcce-b302099a805{n}").parse().unwrap());
                 sold.is_paid = n < 2;
-                sold.latency = sold.is_paid.then_some(Duration::from_millis(1));
+                sold.is_fulfilled = sold.is_paid;
                 sold
             })
             .collect()

@@ -44,6 +44,8 @@ pub(super) struct Counts {
     pub(super) retries: u64,
     /// Webhooks that were never accepted.
     pub(super) given_up: u64,
+    /// Webhooks that were never even sent.
+    pub(super) dropped: u64,
 }
 
 /// Delivers webhooks to one receiver.
@@ -60,6 +62,7 @@ pub(super) struct Courier {
     duplicates: AtomicU64,
     retries: AtomicU64,
     given_up: AtomicU64,
+    dropped: AtomicU64,
     last_trouble: Mutex<Option<String>>,
 }
 
@@ -96,6 +99,7 @@ impl Courier {
             duplicates: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             last_trouble: Mutex::new(None),
         })
     }
@@ -109,7 +113,13 @@ impl Courier {
             duplicates: read(&self.duplicates),
             retries: read(&self.retries),
             given_up: read(&self.given_up),
+            dropped: read(&self.dropped),
         }
+    }
+
+    /// So many webhooks are lost before they are sent.
+    pub(super) fn drop_webhooks(&self, count: usize) {
+        self.dropped.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// What the receiver said last when it did not accept.
@@ -162,6 +172,7 @@ impl Courier {
         let signed = match webhook.seller {
             Seller::Stripe => stripe_signature(&self.secrets.stripe, timestamp, &webhook.body)
                 .map(|signature| request.header("stripe-signature", signature)),
+            Seller::Paypal => return Err("PayPal's webhooks are not sent".to_owned()),
             Seller::Standard => {
                 standard_signature(&self.secrets.standard, &webhook.id, timestamp, &webhook.body).map(|signature| {
                     request

@@ -122,6 +122,7 @@ fn read(seller: Seller, body: &Value) -> Option<(String, String, Option<OrderId>
             let is_paid = matches!(kind, "payment_intent.succeeded" | "checkout.session.completed");
             Some((text(&body["id"])?, payment, order, is_paid))
         }
+        Seller::Paypal => None,
         Seller::Standard => {
             let order = body["order_id"].as_str().and_then(|id| id.parse().ok());
             let is_paid = body["status"]["type"] == "captured";

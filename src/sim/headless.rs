@@ -1,5 +1,5 @@
 //! Many orders at once, from the payment to the credits, as sites and buyers would: some orders come after their
-//! webhooks, some buyers never pay.
+//! webhooks, some buyers never pay, and of some payments no webhook ever comes.
 
 use super::api::{Api, ApiError, NewOrder};
 use super::lock;
@@ -32,6 +32,9 @@ impl Deadlines {
     /// Far above what a healthy system needs, worker restarts included.
     pub(super) const DEMO: Self =
         Self { place: Duration::from_secs(60), fulfil: Duration::from_secs(120), unfinished_max: 100 };
+
+    /// Where some payments are found only because somebody asks for them, one by one.
+    pub(super) const DEMO_WITH_SILENCE: Self = Self { fulfil: Duration::from_secs(600), ..Self::DEMO };
 }
 
 /// Why an order did not come to its end.
@@ -61,7 +64,9 @@ pub(super) struct Sold {
     pub(super) order_id: Option<OrderId>,
     /// The buyer has paid: from here on the credits are owed.
     pub(super) is_paid: bool,
-    /// First webhook that says "paid" sent → fulfilled seen; only of those that were paid.
+    /// Its credits were seen.
+    pub(super) is_fulfilled: bool,
+    /// First webhook that says "paid" sent → fulfilled seen; only of those of which one was sent.
     pub(super) latency: Option<Duration>,
     pub(super) unfinished: Option<Unfinished>,
 }
@@ -69,7 +74,15 @@ pub(super) struct Sold {
 impl Sold {
     /// An order of which nothing has happened yet.
     pub(super) fn new(plan: OrderPlan) -> Self {
-        Self { plan, payment_id: None, order_id: None, is_paid: false, latency: None, unfinished: None }
+        Self {
+            plan,
+            payment_id: None,
+            order_id: None,
+            is_paid: false,
+            is_fulfilled: false,
+            latency: None,
+            unfinished: None,
+        }
     }
 
     /// What the ledger has to hold for it.
@@ -94,6 +107,8 @@ pub(super) struct Shop<'a> {
     pub(super) deadlines: Deadlines,
     pub(super) seed: u64,
     pub(super) orders: u32,
+    /// Share of the payments whose webhooks are never sent, 0 to 1.
+    pub(super) silence: f64,
 }
 
 impl Shop<'_> {
@@ -106,7 +121,7 @@ impl Shop<'_> {
             .map(|index| {
                 let (unfinished, last_overtaken_at) = (&unfinished, &last_overtaken_at);
                 async move {
-                    let plan = OrderPlan::new(self.seed, index, self.orders);
+                    let plan = OrderPlan::new(self.seed, index, self.orders).with_silence(self.silence);
                     let mut sold = Sold::new(plan);
                     let ended = if unfinished.load(Ordering::Relaxed) >= self.deadlines.unfinished_max {
                         Err(Unfinished::NotTried)
@@ -137,6 +152,9 @@ impl Shop<'_> {
         let money = money(plan.amount_minor, plan.currency)?;
         let payment_id = self.provider.create(plan.seller, money, None, Some(plan.payment_seed))?.id;
         sold.payment_id = Some(payment_id.clone());
+        if plan.is_silent {
+            self.provider.silence(&payment_id)?;
+        }
 
         // The webhooks come before the order: the worker has to keep them until it knows what they are about.
         if let (true, Some(outcome)) = (plan.is_overtaken, plan.outcome) {
@@ -161,6 +179,7 @@ impl Shop<'_> {
         }
         if sold.is_paid {
             self.api.fulfilled(order, self.deadlines.fulfil).await.map_err(Unfinished::Wait)?;
+            sold.is_fulfilled = true;
             let sent_at = self.provider.payment(&payment_id)?.webhooks.paid_sent_at;
             sold.latency = sent_at.map(|sent_at| sent_at.elapsed());
         }
@@ -180,7 +199,7 @@ impl Shop<'_> {
             amount_minor: plan.amount_minor,
             currency: plan.currency,
             provider: plan.seller.name(),
-            payment_id,
+            payment_id: Some(payment_id),
             metadata: serde_json::json!({"demo": index}),
         };
         let key = format!("demo-{}-{index}", self.seed);

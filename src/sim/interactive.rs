@@ -1,4 +1,4 @@
-//! The demo for people: addresses, lines to copy, and what is going on. The storefront's page has its room next to this.
+//! The demo for people: addresses, lines to copy, and what is going on. The shop itself is in `storefront`.
 
 use super::killer::kill_workers;
 use super::provider::Provider;
@@ -17,13 +17,15 @@ use tokio_util::sync::CancellationToken;
 /// How often the counts are shown.
 const SHOWN_EVERY: Duration = Duration::from_secs(1);
 
-/// What is printed at the start. Every line that begins with neither a blank nor `#` can be pasted into a shell.
-pub(super) fn welcome(addresses: &Addresses, provider: SocketAddr, token: &str) -> String {
+/// What is printed at the start, the shop's address first. Below "Try it", every line that begins with neither a blank nor
+/// `#` can be pasted into a shell.
+pub(super) fn welcome(addresses: &Addresses, storefront: SocketAddr, provider: SocketAddr, token: &str) -> String {
     let mut text = String::new();
     let mut line = |name: &str, address: &SocketAddr| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {name:<20} http://{address}");
     };
+    line("storefront", &storefront);
     line("simulated provider", &provider);
     line("receiver", &addresses.receiver);
     line("api", &addresses.api);
@@ -35,6 +37,8 @@ pub(super) fn welcome(addresses: &Addresses, provider: SocketAddr, token: &str) 
         r#"grantonce is running; Ctrl-C ends it and removes all it has made.
 
 {text}
+Open the storefront in a browser: buy credits, and try to get them otherwise.
+
 # Try it from another shell:
 PROVIDER=http://{provider} API=http://{api} TOKEN={token}
 first_id() {{ grep -o '"id": *"[^"]*"' | head -n 1 | cut -d '"' -f 4; }}
@@ -114,7 +118,9 @@ mod tests {
     fn every_line_to_paste_is_one_line_of_shell() {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let addresses = Addresses { receiver: address, api: address, metrics: vec![("worker-1".to_owned(), address)] };
-        let text = welcome(&addresses, address, "t0ken");
+        let text = welcome(&addresses, "127.0.0.1:2".parse().unwrap(), address, "t0ken");
+        let first = text.lines().find(|line| line.contains("http://")).unwrap();
+        assert_eq!(first, "  storefront           http://127.0.0.1:2");
         let (_, script) = text.split_once("# Try it").unwrap();
         let checked = std::process::Command::new("/bin/sh").args(["-n", "-c", &format!("# {script}")]).status();
         assert!(checked.unwrap().success(), "{script}");

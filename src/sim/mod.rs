@@ -1,17 +1,17 @@
-//! The demo: a simulated provider, buyers and a site around the real thing. The receiver, the workers and the API run as
-//! processes of this very program, against a real broker and a real database, of which each run has its own.
+//! The demo: a simulated provider, buyers and a site around the real thing. The roles run as processes of this very program,
+//! against a real broker and a real database, of which each run has its own.
 //!
-//! Headless, it sells many orders, each webhook sent several times, early, late and out of order, and then counts the
-//! credits. Else it prints its addresses and waits for somebody to try it by hand.
+//! Headless, it sells many orders, each webhook sent several times, early, late and out of order, or never, and then counts
+//! the credits. Else it opens a shop, prints its addresses, and waits for somebody to try it by hand.
 //!
 //! | file | what |
 //! |---|---|
 //! | `plan` | what happens, decided by the seed |
-//! | `payment`, `provider`, `courier`, `sign` | the simulated provider: its events, its API, how it delivers |
+//! | `payment`, `provider`, `courier` | the simulated provider: its events, its APIs and pages, how it delivers |
 //! | `roles`, `children`, `scratch`, `killer` | the real roles, in a place of their own |
 //! | `api`, `headless` | the site and its buyers |
 //! | `audit`, `summary` | who has which credits, and who should |
-//! | `interactive` | for people |
+//! | `interactive`, `storefront`, `web` | for people: what is printed, the shop, and what its pages are made of |
 
 mod api;
 mod audit;
@@ -28,7 +28,9 @@ mod provider;
 mod roles;
 pub mod scratch;
 pub mod standin;
+mod storefront;
 mod summary;
+mod web;
 
 pub use summary::Summary;
 
@@ -41,7 +43,7 @@ use courier::Courier;
 use fastrand::Rng;
 use headless::{Deadlines, Sales, Shop, progress_bar};
 use provider::Provider;
-use roles::{Addresses, Roles};
+use roles::{Addresses, Reconciling, Roles};
 use scratch::ManagementError;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -84,12 +86,42 @@ pub struct DemoArgs {
     /// Print the summary as one JSON object (headless)
     #[arg(long, requires = "headless")]
     pub json: bool,
+    /// Share of the payments, 0 to 1, whose webhooks are never sent: the reconciler has to find them (headless)
+    #[arg(long, value_name = "SHARE", requires = "headless", default_value = "0")]
+    pub drop_webhooks: Share,
     /// Kill a worker every second while it runs, and start it again
     #[arg(long)]
     pub kill_workers: bool,
     /// Number of worker processes
     #[arg(long, value_name = "K", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub workers: u32,
+}
+
+/// A number from 0 to 1, kept in millionths.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share(u32);
+
+impl Share {
+    fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    fn as_f64(self) -> f64 {
+        f64::from(self.0) / 1e6
+    }
+}
+
+impl std::str::FromStr for Share {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fault = "must be a number from 0 to 1, with up to six decimals";
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        let is_number = !whole.is_empty() && (1..=6).contains(&part.len());
+        let digits = format!("{whole}{part:0<6}");
+        let millionths = digits.parse().ok().filter(|_| is_number && digits.bytes().all(|b| b.is_ascii_digit()));
+        millionths.filter(|millionths| *millionths <= 1_000_000).map(Self).ok_or(fault)
+    }
 }
 
 /// The servers that a run makes its own place on. Not `Debug`: the URLs hold passwords.
@@ -199,8 +231,9 @@ impl DemoError {
 pub async fn run(args: DemoArgs, env: DemoEnvironment, shutdown: CancellationToken) -> Result<Ended, DemoError> {
     let program =
         std::env::current_exe().map_err(|source| DemoError::System { what: "this program's own file", source })?;
-    let mut roles = Roles::new(env, program).await?;
-    let ended = play(&args, &mut roles, &shutdown).await;
+    let (listener, provider_address) = listen("listening as the simulated provider").await?;
+    let mut roles = Roles::new(env, program, provider_address).await?;
+    let ended = play(&args, &mut roles, listener, &shutdown).await;
     let is_good = matches!(&ended, Ok(ended) if ended.exit_code() == 0) || matches!(ended, Err(DemoError::Interrupted));
     if !is_good {
         remark(&roles.deserters());
@@ -213,14 +246,25 @@ pub async fn run(args: DemoArgs, env: DemoEnvironment, shutdown: CancellationTok
     ended
 }
 
-async fn play(args: &DemoArgs, roles: &mut Roles, shutdown: &CancellationToken) -> Result<Ended, DemoError> {
+/// `provider` is where the simulated provider listens: roles that ask it are told before it can know where they listen.
+async fn play(
+    args: &DemoArgs,
+    roles: &mut Roles,
+    provider: TcpListener,
+    shutdown: &CancellationToken,
+) -> Result<Ended, DemoError> {
     if !roles.has_own_vhost() {
         let text =
             "GRANTONCE_MANAGEMENT_URL is not set: the run shares the virtual host of AMQP_URL with whatever is there";
         remark(&[text.to_owned()]);
     }
     roles.make_places().await?;
-    let started = shutdown.run_until_cancelled(roles.start(args.workers)).await;
+    let reconciling = match (args.headless, args.drop_webhooks.is_none()) {
+        (true, true) => Reconciling::No,
+        (true, false) => Reconciling::Yes,
+        (false, _) => Reconciling::IfBuilt,
+    };
+    let started = shutdown.run_until_cancelled(roles.start(args.workers, reconciling)).await;
     let addresses = started.ok_or(DemoError::Interrupted)??;
 
     // Ends the provider with the run, however that ends.
@@ -229,8 +273,9 @@ async fn play(args: &DemoArgs, roles: &mut Roles, shutdown: &CancellationToken) 
     let courier = Courier::new(format!("http://{}", addresses.receiver), roles.secrets(), PROVIDER_PATIENCE)?;
     let run = roles.name().rsplit('_').next().unwrap_or_default().to_owned();
     let settings = provider::Settings { seed: args.seed, copies: args.duplicates, run };
-    let provider = Provider::new(settings, courier, stop.clone());
-    let provider_address = serve(provider::http::router(provider.clone()), stop).await?;
+    let (listener, provider) = (provider, Provider::new(settings, courier, stop.clone()));
+    let provider_address = listener.local_addr().map_err(|source| DemoError::System { what: "listening", source })?;
+    serve(listener, provider::http::router(provider.clone()), stop.clone());
 
     let witness = Witness::new(roles.database_url())?;
     let work = async {
@@ -239,7 +284,17 @@ async fn play(args: &DemoArgs, roles: &mut Roles, shutdown: &CancellationToken) 
             show(&if args.json { json(&summary) } else { summary.to_string() })?;
             Ok(Ended::Headless(summary))
         } else {
-            show(&interactive::welcome(&addresses, provider_address, roles.token()))?;
+            let (listener, storefront) = listen("listening as the shop").await?;
+            let partners = storefront::Partners {
+                api: Api::new(format!("http://{}", addresses.api), roles.token().to_owned())?,
+                provider: provider.clone(),
+                witness: witness.clone(),
+                receiver: addresses.receiver,
+                provider_address,
+                is_reconciled: roles.has_reconciler(),
+            };
+            serve(listener, storefront::router(partners, storefront)?, stop);
+            show(&interactive::welcome(&addresses, storefront, provider_address, roles.token()))?;
             interactive::live(args, roles, &provider, &witness).await?;
             Ok(Ended::Interactive)
         }
@@ -253,13 +308,17 @@ async fn play(args: &DemoArgs, roles: &mut Roles, shutdown: &CancellationToken) 
     }
 }
 
-async fn serve(router: axum::Router, stop: CancellationToken) -> Result<SocketAddr, DemoError> {
-    let failed = |source| DemoError::System { what: "listening as the simulated provider", source };
+/// A listener of the demo's own, and where it is.
+async fn listen(what: &'static str) -> Result<(TcpListener, SocketAddr), DemoError> {
+    let failed = |source| DemoError::System { what, source };
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
     // axum's server gives no error: it goes on after a connection that could not be accepted.
     tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await });
-    Ok(address)
 }
 
 async fn sell_and_audit(
@@ -270,7 +329,9 @@ async fn sell_and_audit(
     witness: &Witness,
 ) -> Result<Summary, DemoError> {
     let api = Api::new(format!("http://{}", addresses.api), roles.token().to_owned())?;
-    let shop = Shop { provider, api: &api, deadlines: Deadlines::DEMO, seed: args.seed, orders: args.orders };
+    let deadlines = if args.drop_webhooks.is_none() { Deadlines::DEMO } else { Deadlines::DEMO_WITH_SILENCE };
+    let silence = args.drop_webhooks.as_f64();
+    let shop = Shop { provider, api: &api, deadlines, seed: args.seed, orders: args.orders, silence };
     let bar = progress_bar(args.orders, std::io::stderr().is_terminal());
 
     let stop_killing = CancellationToken::new();
@@ -297,7 +358,9 @@ async fn sell_and_audit(
     if retries > 0 {
         remark(&[format!("{retries} webhooks had to be sent again because the receiver did not accept them")]);
     }
-    Ok(summarize(&sales, &findings, provider, dead_letters(roles).await, kills))
+    let dropped = (!args.drop_webhooks.is_none()).then(|| provider.counts().dropped);
+    let summary = summarize(&sales, &findings, provider, dead_letters(roles).await);
+    Ok(Summary { webhooks_dropped: dropped, worker_kills: kills, ..summary })
 }
 
 async fn dead_letters(roles: &Roles) -> Option<u64> {
@@ -315,13 +378,7 @@ async fn dead_letters(roles: &Roles) -> Option<u64> {
     }
 }
 
-fn summarize(
-    sales: &Sales,
-    findings: &Findings,
-    provider: &Provider,
-    dead_letters: Option<u64>,
-    worker_kills: Option<u64>,
-) -> Summary {
+fn summarize(sales: &Sales, findings: &Findings, provider: &Provider, dead_letters: Option<u64>) -> Summary {
     let mut latencies: Vec<Duration> = sales.sold.iter().filter_map(|sold| sold.latency).collect();
     latencies.sort_unstable();
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
@@ -340,7 +397,8 @@ fn summarize(
         p50_ms: percentile_ms(&latencies, 50),
         p99_ms: percentile_ms(&latencies, 99),
         elapsed_s: (sales.elapsed.as_secs_f64() * 100.0).round() / 100.0,
-        worker_kills,
+        webhooks_dropped: None,
+        worker_kills: None,
     }
 }
 
@@ -387,13 +445,25 @@ mod tests {
 
     fn args() -> DemoArgs {
         let (orders, duplicates, seed, workers) = (1, 1, 1, 1);
-        DemoArgs { headless: true, orders, duplicates, seed, json: true, kill_workers: false, workers }
+        let drop_webhooks = Share::default();
+        DemoArgs { headless: true, orders, duplicates, seed, json: true, drop_webhooks, kill_workers: false, workers }
     }
 
     #[tokio::test]
     async fn a_server_that_is_not_there_is_told_by_the_exit_code() {
         let error = run(args(), environment(), CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.exit_code(), 3, "{error}");
+    }
+
+    #[test]
+    fn a_share_is_read_exactly() {
+        for (text, share) in [("0", 0), ("1", 1_000_000), ("0.25", 250_000), ("1.0", 1_000_000), ("0.000001", 1)] {
+            assert_eq!(text.parse(), Ok(Share(share)), "{text}");
+        }
+        for text in ["", ".5", "1.000001", "2", "-0.1", "0.1234567", "1.", "0,5", "1e-1", "+1", "0x1"] {
+            assert!(text.parse::<Share>().is_err(), "{text}");
+        }
+        assert!((Share(250_000).as_f64() - 0.25).abs() < 1e-9);
     }
 
     #[tokio::test]

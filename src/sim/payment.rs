@@ -1,22 +1,31 @@
-//! A payment at the simulated provider, and its events as the webhooks of that provider would tell them.
+//! A payment at the simulated provider: what has become of it, and its events as the webhooks of that provider would tell
+//! them. Below it, one file a provider: its words for the same things, which webhooks and API share.
 
-use crate::domain::{
-    CaptureState, Currency, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider,
+mod paypal;
+mod standard;
+mod stripe;
+
+pub(super) use paypal::{capture as paypal_capture, order as paypal_order, refund as paypal_refund};
+pub(super) use stripe::{
+    Intent, charge as stripe_charge, dispute as stripe_dispute, intent as stripe_intent, refund as stripe_refund,
+    session as stripe_session,
 };
-use crate::message;
+
+use crate::domain::{Currency, DisputeState, Money, OrderId, RefundState};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use time::OffsetDateTime;
 
-/// Whose webhooks are sent.
+/// Whose payment it is, and whose webhooks are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Seller {
     /// Stripe's events, signed as Stripe signs.
     Stripe,
-    /// `payment-status.v1`, signed by Standard Webhooks 1.0.
+    /// `payment-status.v1`, signed by Standard Webhooks 1.0. Nobody can be asked about these payments.
     Standard,
+    /// PayPal's orders. Its webhooks need certificates, so none is sent: whoever wants to know has to ask.
+    Paypal,
 }
 
 impl Seller {
@@ -25,6 +34,7 @@ impl Seller {
         match self {
             Self::Stripe => "stripe",
             Self::Standard => "standard",
+            Self::Paypal => "paypal",
         }
     }
 }
@@ -37,8 +47,97 @@ pub(super) enum Outcome {
     Succeeded,
     /// The card was declined. The buyer may try again.
     Failed,
+    /// Given up, for good.
+    Canceled,
+}
+
+/// How a payment stands with its buyer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Nobody has tried.
+    Open,
+    /// The last try failed.
+    Failed,
+    /// PayPal: the buyer has agreed, and nobody has taken the money yet.
+    Approved,
+    /// Paid. Some or all of it may have gone back.
+    Succeeded,
     /// Given up.
     Canceled,
+}
+
+impl Status {
+    /// The name that the provider's control shows.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Open => "awaiting_payment",
+            Self::Failed => "failed",
+            Self::Approved => "approved",
+            Self::Succeeded => "succeeded",
+            Self::Canceled => "canceled",
+        }
+    }
+}
+
+/// Money that goes back to the buyer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refund {
+    /// From 1.
+    pub(super) number: usize,
+    pub(super) money: Money,
+    pub(super) state: RefundState,
+    pub(super) at: OffsetDateTime,
+}
+
+/// Money that the buyer's bank wants back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dispute {
+    /// From 1.
+    pub(super) number: usize,
+    pub(super) money: Money,
+    pub(super) state: DisputeState,
+    pub(super) at: OffsetDateTime,
+}
+
+/// What has become of a payment: what its provider's API tells whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) status: Status,
+    /// When the status became that.
+    pub(super) since: OffsetDateTime,
+    pub(super) refunds: Vec<Refund>,
+    pub(super) disputes: Vec<Dispute>,
+}
+
+impl State {
+    /// Of a payment that waits for its buyer.
+    pub(super) fn new(at: OffsetDateTime) -> Self {
+        Self { status: Status::Open, since: at, refunds: Vec::new(), disputes: Vec::new() }
+    }
+
+    /// The sum of the refunds that did not fail, in minor units.
+    pub(super) fn refunded_minor(&self) -> i64 {
+        let stands = |refund: &&Refund| refund.state != RefundState::Failed;
+        self.refunds.iter().filter(stands).map(|refund| refund.money.amount_minor()).sum()
+    }
+
+    /// The sum that is held back or was lost in disputes, in minor units.
+    pub(super) fn disputed_minor(&self) -> i64 {
+        let is_gone = |dispute: &&Dispute| match dispute.state {
+            DisputeState::Open | DisputeState::Lost => true,
+            DisputeState::Inquiry | DisputeState::Won => false,
+        };
+        self.disputes.iter().filter(is_gone).map(|dispute| dispute.money.amount_minor()).sum()
+    }
+}
+
+/// What happens to a dispute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Created,
+    FundsWithdrawn,
+    FundsReinstated,
+    Closed,
 }
 
 /// What one event says.
@@ -56,6 +155,14 @@ pub(super) enum Said {
     SessionCompleted,
     /// Given up.
     Canceled,
+    /// How much went back so far, in minor units.
+    RefundedTotal(i64),
+    /// One refund was made.
+    RefundMade(Refund),
+    /// One refund stands otherwise than before.
+    RefundChanged(Refund),
+    /// One dispute.
+    Disputed(Dispute, Step),
 }
 
 impl Said {
@@ -63,7 +170,14 @@ impl Said {
     pub(super) fn is_paid(self) -> bool {
         match self {
             Self::Succeeded | Self::SessionCompleted => true,
-            Self::Created | Self::Processing | Self::AttemptFailed | Self::Canceled => false,
+            Self::Created
+            | Self::Processing
+            | Self::AttemptFailed
+            | Self::Canceled
+            | Self::RefundedTotal(_)
+            | Self::RefundMade(_)
+            | Self::RefundChanged(_)
+            | Self::Disputed(..) => false,
         }
     }
 }
@@ -71,7 +185,7 @@ impl Said {
 /// What stays of a payment as long as it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Payment {
-    /// `pi_…` at Stripe, `pay_…` else.
+    /// `pi_…` at Stripe, `PAYPAL…` at PayPal, `pay_…` else.
     pub(super) id: String,
     /// What all ids of this payment end with.
     pub(super) tag: String,
@@ -92,119 +206,52 @@ pub(super) struct Event {
 
 impl Payment {
     pub(super) fn new(seller: Seller, tag: String, money: Money, created_at: OffsetDateTime) -> Self {
-        let prefix = match seller {
-            Seller::Stripe => "pi_",
-            Seller::Standard => "pay_",
+        let id = match seller {
+            Seller::Stripe => format!("pi_{tag}"),
+            Seller::Standard => format!("pay_{tag}"),
+            Seller::Paypal => format!("PAYPAL{}", tag.to_ascii_uppercase()),
         };
-        Self { id: format!("{prefix}{tag}"), tag, seller, money, created_at }
+        Self { id, tag, seller, money, created_at }
     }
 
     /// The `number`th event of this payment.
-    pub(super) fn event(&self, number: u32, said: Said, order_id: Option<OrderId>, at: OffsetDateTime) -> Event {
+    pub(super) fn event(&self, number: usize, said: Said, order_id: Option<OrderId>, at: OffsetDateTime) -> Event {
         let prefix = match self.seller {
             Seller::Stripe => "evt_",
             Seller::Standard => "msg_",
+            Seller::Paypal => "WH-",
         };
         Event { id: format!("{prefix}{}e{number:03}", self.tag), said, at, order_id }
     }
 
-    /// The body of the event's webhook.
-    pub(super) fn body(&self, event: &Event) -> Bytes {
+    /// The provider's name for what an event says.
+    pub(super) fn kind(&self, said: Said) -> &'static str {
         match self.seller {
-            Seller::Stripe => Bytes::from(self.stripe_event(event).to_string()),
-            Seller::Standard => self.status_message(event).unwrap_or_default(),
+            Seller::Stripe => stripe::kind(said),
+            Seller::Standard => standard::kind(said),
+            Seller::Paypal => paypal::kind(said),
         }
     }
 
-    fn stripe_event(&self, event: &Event) -> serde_json::Value {
-        let (kind, object) = match event.said {
-            Said::Created => ("payment_intent.created", self.stripe_intent(event, "requires_payment_method")),
-            Said::Processing => ("payment_intent.processing", self.stripe_intent(event, "processing")),
-            Said::AttemptFailed => {
-                ("payment_intent.payment_failed", self.stripe_intent(event, "requires_payment_method"))
-            }
-            Said::Succeeded => ("payment_intent.succeeded", self.stripe_intent(event, "succeeded")),
-            Said::Canceled => ("payment_intent.canceled", self.stripe_intent(event, "canceled")),
-            Said::SessionCompleted => ("checkout.session.completed", self.stripe_session(event)),
-        };
-        json!({
-            "id": event.id,
-            "object": "event",
-            "api_version": "2025-09-30.clover",
-            "created": event.at.unix_timestamp(),
-            "data": {"object": object},
-            "livemode": false,
-            "pending_webhooks": 1,
-            "request": {"id": null, "idempotency_key": null},
-            "type": kind,
-        })
+    /// The body of the event's webhook. PayPal's are never sent, and have none.
+    pub(super) fn body(&self, event: &Event) -> Bytes {
+        match self.seller {
+            Seller::Stripe => Bytes::from(stripe::event(self, event).to_string()),
+            Seller::Standard => standard::message(self, event).unwrap_or_default(),
+            Seller::Paypal => Bytes::new(),
+        }
     }
 
-    fn stripe_intent(&self, event: &Event, status: &str) -> serde_json::Value {
-        let is_paid = event.said.is_paid();
-        let amount = self.money.amount_minor();
-        let error = json!({"code": "card_declined", "message": "Your card was declined.", "type": "card_error"});
-        json!({
-            "id": self.id,
-            "object": "payment_intent",
-            "amount": amount,
-            "amount_capturable": 0,
-            "amount_received": if is_paid { amount } else { 0 },
-            "capture_method": "automatic_async",
-            "created": self.created_at.unix_timestamp(),
-            "currency": self.money.currency().as_str().to_ascii_lowercase(),
-            "last_payment_error": (event.said == Said::AttemptFailed).then_some(error),
-            "latest_charge": is_paid.then(|| format!("ch_{}", self.tag)),
-            "livemode": false,
-            "metadata": metadata(event),
-            "status": status,
-        })
+    /// What the seller has of it in the end, in minor units: what was paid, less what went back or is disputed.
+    pub(super) fn kept_minor(&self, state: &State) -> i64 {
+        let paid = if state.status == Status::Succeeded { self.money.amount_minor() } else { 0 };
+        (paid - state.refunded_minor() - state.disputed_minor()).max(0)
     }
 
-    fn stripe_session(&self, event: &Event) -> serde_json::Value {
-        json!({
-            "id": format!("cs_test_{}", self.tag),
-            "object": "checkout.session",
-            "amount_total": self.money.amount_minor(),
-            "client_reference_id": null,
-            "created": self.created_at.unix_timestamp(),
-            "currency": self.money.currency().as_str().to_ascii_lowercase(),
-            "livemode": false,
-            "metadata": metadata(event),
-            "mode": "payment",
-            "payment_intent": self.id,
-            "payment_status": "paid",
-            "status": "complete",
-        })
+    /// The same money's worth in another amount: of a refund, or a dispute.
+    pub(super) fn part(&self, amount_minor: i64) -> Result<Money, crate::domain::MoneyError> {
+        Money::new(amount_minor, self.money.currency())
     }
-
-    /// None for ids that break our own rules for ids, which ours do not.
-    fn status_message(&self, event: &Event) -> Option<Bytes> {
-        let paid = PaymentStatus::Captured { money: self.money, capture_id: None, state: CaptureState::Succeeded };
-        let (status, related) = match event.said {
-            Said::Created | Said::Processing => (PaymentStatus::Pending, None),
-            Said::AttemptFailed => (PaymentStatus::failed("card declined"), None),
-            Said::Succeeded => (paid, None),
-            Said::SessionCompleted => (paid, Some(format!("checkout_{}", self.tag))),
-            Said::Canceled => (PaymentStatus::Canceled, None),
-        };
-        let event = PaymentEvent {
-            provider: Provider::new(self.seller.name()).ok()?,
-            message_id: MessageId::new(format!("{}::{}", self.seller.name(), event.id)).ok()?,
-            payment_id: PaymentId::new(&self.id).ok()?,
-            related_ids: related.and_then(|id| PaymentId::new(id).ok()).into_iter().collect(),
-            provider_account: None,
-            order_id: event.order_id,
-            status,
-            occurred_at: event.at,
-            livemode: false,
-        };
-        Some(Bytes::from(message::encode(&event)))
-    }
-}
-
-fn metadata(event: &Event) -> serde_json::Value {
-    event.order_id.map_or_else(|| json!({}), |order_id| json!({"order_id": order_id}))
 }
 
 /// Money as a site names it.
@@ -213,55 +260,4 @@ pub(super) fn money(amount_minor: i64, currency: &str) -> Result<Money, crate::d
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use time::macros::datetime;
-
-    const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00 UTC);
-
-    fn payment(seller: Seller) -> Payment {
-        Payment::new(seller, "tag1".to_owned(), money(1999, "USD").unwrap(), NOW)
-    }
-
-    #[test]
-    fn stripe_tells_one_payment_by_two_events() {
-        let payment = payment(Seller::Stripe);
-        let order_id = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
-        let read = |event: &Event| serde_json::from_slice::<serde_json::Value>(&payment.body(event)).unwrap();
-        let intent = read(&payment.event(1, Said::Succeeded, Some(order_id), NOW));
-        let session = read(&payment.event(2, Said::SessionCompleted, None, NOW));
-        assert_eq!(intent["type"], "payment_intent.succeeded");
-        assert_eq!(intent["data"]["object"]["id"], session["data"]["object"]["payment_intent"]);
-        assert_eq!(intent["data"]["object"]["amount_received"], 1999);
-        assert_eq!(intent["data"]["object"]["currency"], "usd");
-        assert_eq!(intent["data"]["object"]["metadata"]["order_id"], order_id.to_string());
-        assert_eq!(session["data"]["object"]["metadata"], json!({}));
-        assert_ne!(intent["id"], session["id"]);
-        assert_eq!(read(&payment.event(1, Said::AttemptFailed, None, NOW))["data"]["object"]["amount_received"], 0);
-    }
-
-    #[test]
-    fn standard_tells_it_by_the_wire_contract() {
-        let payment = payment(Seller::Standard);
-        for (said, name) in [
-            (Said::Processing, "pending"),
-            (Said::AttemptFailed, "failed"),
-            (Said::Succeeded, "captured"),
-            (Said::SessionCompleted, "captured"),
-            (Said::Canceled, "canceled"),
-        ] {
-            let read = message::decode(&payment.body(&payment.event(1, said, None, NOW)), NOW).unwrap();
-            assert_eq!(read.status.name(), name);
-            assert_eq!(read.payment_id.as_str(), "pay_tag1");
-        }
-    }
-
-    #[test]
-    fn every_copy_has_the_same_bytes() {
-        for seller in [Seller::Stripe, Seller::Standard] {
-            let payment = payment(seller);
-            let event = payment.event(3, Said::Succeeded, None, NOW);
-            assert_eq!(payment.body(&event), payment.body(&event.clone()));
-        }
-    }
-}
+mod tests;

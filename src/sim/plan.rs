@@ -1,5 +1,5 @@
 //! What happens in a run, decided by its seed alone: who buys what, who pays, which webhooks a payment has, in which
-//! order and how often they are sent. The same seed decides the same.
+//! order and how often they are sent, and which never. The same seed decides the same.
 
 use super::payment::{Outcome, Said, Seller};
 use fastrand::Rng;
@@ -23,10 +23,12 @@ pub(super) struct OrderPlan {
     pub(super) tells_order_id: bool,
     /// The site places the order a second time under the same idempotency key.
     pub(super) is_placed_twice: bool,
+    /// None of the payment's webhooks is ever sent.
+    pub(super) is_silent: bool,
 }
 
 impl OrderPlan {
-    /// The plan of order `index` of `orders`.
+    /// The plan of order `index` of `orders`. The webhooks of every payment are sent.
     pub(super) fn new(seed: u64, index: u32, orders: u32) -> Self {
         let mut rng = Rng::with_seed(mix(seed, u64::from(index)));
         // Three orders an account: several payments must meet on one balance.
@@ -50,9 +52,25 @@ impl OrderPlan {
             is_overtaken,
             tells_order_id: !is_overtaken && chance(&mut rng, 50),
             is_placed_twice: chance(&mut rng, 5),
+            is_silent: false,
         }
     }
+
+    /// The same plan where a share of the payments (0 to 1) is never told of. Then all of them are made at a provider who
+    /// can be asked: of the others nobody would ever hear. And nobody can wait for a webhook that is never sent.
+    pub(super) fn with_silence(mut self, share: f64) -> Self {
+        if share > 0.0 {
+            self.seller = Seller::Stripe;
+            // A draw of its own: how many are silent must not change what else happens.
+            self.is_silent = Rng::with_seed(mix(self.payment_seed, SILENCE)).f64() < share;
+            self.is_overtaken &= !self.is_silent;
+        }
+        self
+    }
 }
+
+/// Sets the draw for silence apart from the others of the same seed.
+const SILENCE: u64 = 0x51_1E_4C_E5;
 
 /// One event that the provider reports, and when each copy of its webhook is sent after the buyer has acted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +81,11 @@ pub(super) struct Report {
 
 /// What a provider reports once the buyer has acted, `copies` times each.
 pub(super) fn reports(rng: &mut Rng, seller: Seller, outcome: Outcome, copies: u32) -> Vec<Report> {
+    let said = said(rng, seller, outcome);
+    spread(rng, said, copies)
+}
+
+fn said(rng: &mut Rng, seller: Seller, outcome: Outcome) -> Vec<Said> {
     let mut said = Vec::new();
     match outcome {
         Outcome::Succeeded => {
@@ -89,7 +112,12 @@ pub(super) fn reports(rng: &mut Rng, seller: Seller, outcome: Outcome, copies: u
     if seller == Seller::Stripe && chance(rng, 20) {
         said.push(Said::Created);
     }
-    // Each event's own delay decides the order of arrival: what happened first may well be heard last.
+    said
+}
+
+/// When the copies of each webhook are sent. Each event's own delay decides the order of arrival: what happened first may
+/// well be heard last.
+pub(super) fn spread(rng: &mut Rng, said: Vec<Said>, copies: u32) -> Vec<Report> {
     said.into_iter().map(|said| Report { said, copies: delays(rng, copies) }).collect()
 }
 
@@ -146,6 +174,18 @@ mod tests {
         assert!((300..500).contains(&count(&|plan| plan.tells_order_id)));
         assert!((200..400).contains(&count(&|plan| plan.seller == Seller::Standard)));
         assert_eq!(count(&|plan| plan.is_overtaken && (plan.outcome.is_none() || plan.tells_order_id)), 0);
+    }
+
+    #[test]
+    fn a_share_of_the_payments_is_silent_and_can_be_asked_for() {
+        let plans = |share: f64| (0..1000).map(move |n| OrderPlan::new(1, n, 1000).with_silence(share));
+        assert_eq!(plans(0.0).collect::<Vec<_>>(), (0..1000).map(|n| OrderPlan::new(1, n, 1000)).collect::<Vec<_>>());
+        for (share, range) in [(0.25, 200..300), (1.0, 1000..1001)] {
+            assert!(range.contains(&plans(share).filter(|plan| plan.is_silent).count()), "{share}");
+            assert!(plans(share).all(|plan| plan.seller == Seller::Stripe && !(plan.is_silent && plan.is_overtaken)));
+        }
+        let silent = |share| plans(share).map(|plan| plan.is_silent).collect::<Vec<_>>();
+        assert_eq!(silent(0.3), silent(0.3));
     }
 
     #[test]

@@ -1,22 +1,39 @@
 //! The simulated payment provider. Buyers pay here, and from then on it reports what happened by webhooks: several
-//! times, out of order, by two different events, and again until somebody answers 2xx. See [`http`] for its HTTP API.
+//! times, out of order, by two different events, and again until somebody answers 2xx; or never, where it was told to be
+//! silent. Whoever asks is told how the payment stands, whatever was reported.
+//!
+//! | file | what |
+//! |---|---|
+//! | `actions` | what buyers, sellers and banks do to a payment |
+//! | `deliveries` | which webhooks go out, and what became of them |
+//! | `http` | how it is told what to do |
+//! | `page` | where buyers pay |
+//! | `stripe`, `paypal` | the APIs that are asked |
+//! | `faults` | what goes wrong with a call to them |
 
+mod actions;
+mod deliveries;
+mod faults;
 pub(super) mod http;
+mod page;
+mod paypal;
 mod stripe;
 
-use super::courier::{Counts, Courier, Webhook};
+pub(super) use deliveries::{Replayed, Told, WebhookCounts};
+
+use super::courier::{Counts, Courier};
 use super::lock;
-use super::payment::{Event, Outcome, Payment, Said, Seller};
-use super::plan::{Report, mix, reports};
+use super::payment::{Payment, Seller, State, Status};
+use super::plan::mix;
 use crate::domain::{Money, OrderId};
-use fastrand::Rng;
+use deliveries::Report;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// How many payments are kept.
@@ -35,6 +52,18 @@ pub(super) enum ProviderError {
     Unknown(String),
     #[error("payment {0} is paid already")]
     PaidAlready(String),
+    #[error("payment {0} was given up")]
+    Over(String),
+    #[error("of payment {0} there is no money left that could go back")]
+    NothingLeft(String),
+    #[error("the amount must be 1 to what is left of payment {0}")]
+    BadAmount(String),
+    #[error("payment {0} has no refund that could fail")]
+    NoRefund(String),
+    #[error("payment {0} has no open dispute")]
+    NoDispute(String),
+    #[error("the buyer has not agreed to payment {0}")]
+    NotApproved(String),
     #[error("payment {0} has no webhook to replay yet: let the buyer pay first")]
     NothingToReplay(String),
     #[error("times must be 1 to {REPLAYS_MAX}")]
@@ -43,7 +72,7 @@ pub(super) enum ProviderError {
     Full,
 }
 
-/// A payment as the provider's API shows it.
+/// A payment as the provider's control shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct PaymentView {
     /// First of all: shell users look for the first `"id"`.
@@ -54,31 +83,24 @@ pub(super) struct PaymentView {
     pub(super) currency: String,
     pub(super) metadata: Metadata,
     pub(super) webhooks: WebhookCounts,
-    #[serde(skip)]
-    pub(super) created_at: OffsetDateTime,
+    /// What the seller has of it: paid, and neither given back nor disputed.
+    pub(super) kept_minor: i64,
+}
+
+/// All that the provider knows of a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) payment: Payment,
+    pub(super) state: State,
+    pub(super) order_id: Option<OrderId>,
+    /// PayPal: where the buyer goes once he has agreed, or not. With one the order is for a wallet.
+    pub(super) return_url: Option<String>,
 }
 
 /// What the site attached to a payment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub(super) struct Metadata {
     pub(super) order_id: Option<OrderId>,
-}
-
-/// What was delivered of one payment's webhooks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct WebhookCounts {
-    pub(super) sent: u64,
-    pub(super) accepted: u64,
-    /// When the first webhook that says "paid" went out.
-    #[serde(skip)]
-    pub(super) paid_sent_at: Option<Instant>,
-}
-
-/// How a replay ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Replayed {
-    pub(super) sent: u32,
-    pub(super) accepted: u32,
 }
 
 /// What decides how the provider behaves.
@@ -115,41 +137,31 @@ struct Book {
 
 #[derive(Debug)]
 struct Entry {
-    payment: Payment,
+    known: Known,
     seed: u64,
-    status: &'static str,
-    order_id: Option<OrderId>,
-    attempts: u64,
-    events: Vec<Event>,
+    /// How often something was done to it, for chance.
+    actions: u64,
+    told: Vec<Report>,
+    /// No webhook of it is ever sent.
+    is_silent: bool,
+    /// The webhooks of the next thing that is done to it are never sent.
+    drops_next: bool,
     webhooks: Arc<watch::Sender<WebhookCounts>>,
 }
 
 impl Entry {
     fn view(&self) -> PaymentView {
+        let Known { payment, state, order_id, .. } = &self.known;
         PaymentView {
-            id: self.payment.id.clone(),
-            provider: self.payment.seller,
-            status: self.status,
-            amount_minor: self.payment.money.amount_minor(),
-            currency: self.payment.money.currency().to_string(),
-            metadata: Metadata { order_id: self.order_id },
+            id: payment.id.clone(),
+            provider: payment.seller,
+            status: state.status.name(),
+            amount_minor: payment.money.amount_minor(),
+            currency: payment.money.currency().to_string(),
+            metadata: Metadata { order_id: *order_id },
             webhooks: *self.webhooks.borrow(),
-            created_at: self.payment.created_at,
+            kept_minor: payment.kept_minor(state),
         }
-    }
-
-    fn add_event(&mut self, said: Said) -> Result<Event, ProviderError> {
-        if self.events.len() >= EVENTS_MAX {
-            return Err(ProviderError::Full);
-        }
-        let number = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
-        let event = self.payment.event(number, said, self.order_id, OffsetDateTime::now_utc());
-        self.events.push(event.clone());
-        Ok(event)
-    }
-
-    fn webhook(&self, event: &Event, is_duplicate: bool) -> Webhook {
-        Webhook { seller: self.payment.seller, id: event.id.clone(), body: self.payment.body(event), is_duplicate }
     }
 }
 
@@ -179,14 +191,15 @@ impl Provider {
         if number >= PAYMENTS_MAX {
             return Err(ProviderError::Full);
         }
-        let tag = format!("{}{number:07}", self.0.settings.run);
+        let (tag, now) = (format!("{}{number:07}", self.0.settings.run), OffsetDateTime::now_utc());
+        let payment = Payment::new(seller, tag, money, now);
         let entry = Entry {
-            payment: Payment::new(seller, tag, money, OffsetDateTime::now_utc()),
+            known: Known { payment, state: State::new(now), order_id, return_url: None },
             seed: seed.unwrap_or_else(|| mix(self.0.settings.seed, u64::try_from(number).unwrap_or_default())),
-            status: "awaiting_payment",
-            order_id,
-            attempts: 0,
-            events: Vec::new(),
+            actions: 0,
+            told: Vec::new(),
+            is_silent: false,
+            drops_next: false,
             webhooks: Arc::default(),
         };
         let view = entry.view();
@@ -195,17 +208,42 @@ impl Provider {
         Ok(view)
     }
 
-    /// Attaches the site's order to a payment. Events from now on carry it.
-    pub(super) fn attach(&self, id: &str, metadata: Metadata) -> Result<PaymentView, ProviderError> {
+    /// Changes a payment as such: what is attached to it, and whether it is told of.
+    fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) -> Result<PaymentView, ProviderError> {
         let mut book = lock(&self.0.book);
         let entry = book.entry(id)?;
-        entry.order_id = metadata.order_id;
+        change(entry);
         Ok(entry.view())
     }
 
-    /// A payment as it stands.
+    /// Attaches the site's order to a payment. Events from now on carry it.
+    pub(super) fn attach(&self, id: &str, metadata: Metadata) -> Result<PaymentView, ProviderError> {
+        self.change(id, |entry| entry.known.order_id = metadata.order_id)
+    }
+
+    /// Where the buyer goes from here.
+    fn send_back_to(&self, id: &str, return_url: Option<String>) -> Result<PaymentView, ProviderError> {
+        self.change(id, |entry| entry.known.return_url = return_url)
+    }
+
+    /// From now on no webhook of the payment is sent, ever.
+    pub(super) fn silence(&self, id: &str) -> Result<PaymentView, ProviderError> {
+        self.change(id, |entry| entry.is_silent = true)
+    }
+
+    /// The webhooks of the next thing that is done to the payment are never sent.
+    pub(super) fn drop_next(&self, id: &str) -> Result<PaymentView, ProviderError> {
+        self.change(id, |entry| entry.drops_next = true)
+    }
+
+    /// A payment as the control shows it.
     pub(super) fn payment(&self, id: &str) -> Result<PaymentView, ProviderError> {
         Ok(lock(&self.0.book).entry(id)?.view())
+    }
+
+    /// A payment as it stands.
+    pub(super) fn known(&self, id: &str) -> Result<Known, ProviderError> {
+        Ok(lock(&self.0.book).entry(id)?.known.clone())
     }
 
     /// The last payments, newest first.
@@ -214,86 +252,11 @@ impl Provider {
         book.ids.iter().rev().take(count).filter_map(|id| book.entries.get(id)).map(Entry::view).collect()
     }
 
-    /// The buyer acts: from now on webhooks are sent. A payment that failed or was given up may be tried again.
-    pub(super) fn pay(&self, id: &str, outcome: Outcome) -> Result<PaymentView, ProviderError> {
-        let mut book = lock(&self.0.book);
-        let entry = book.entry(id)?;
-        if entry.status == "succeeded" {
-            return Err(ProviderError::PaidAlready(id.to_owned()));
-        }
-        let mut rng = Rng::with_seed(mix(entry.seed, entry.attempts));
-        for Report { said, copies } in reports(&mut rng, entry.payment.seller, outcome, self.0.settings.copies) {
-            let event = entry.add_event(said)?;
-            for (n, delay) in copies.into_iter().enumerate() {
-                self.send_later(entry, &event, n > 0, delay, Rng::with_seed(rng.u64(..)));
-            }
-        }
-        entry.attempts += 1;
-        entry.status = match outcome {
-            Outcome::Succeeded => "succeeded",
-            Outcome::Failed => "failed",
-            Outcome::Canceled => "canceled",
-        };
-        Ok(entry.view())
-    }
-
-    fn send_later(&self, entry: &Entry, event: &Event, is_duplicate: bool, delay: Duration, rng: Rng) {
-        let webhook = entry.webhook(event, is_duplicate);
-        let (is_paid, counts) = (event.said.is_paid(), Arc::clone(&entry.webhooks));
-        let inner = Arc::clone(&self.0);
-        let under_way = UnderWay::new(&self.0);
-        tokio::spawn(async move {
-            let delivery = async {
-                sleep(delay).await;
-                inner.deliver(&webhook, rng, is_paid, &counts).await;
-            };
-            inner.shutdown.run_until_cancelled(delivery).await;
-            drop(under_way);
-        });
-    }
-
-    /// Sends the payment's weightiest webhook again, `times` times: all at once, or one after the other.
-    pub(super) async fn replay(&self, id: &str, times: u32, is_parallel: bool) -> Result<Replayed, ProviderError> {
-        if !(1..=REPLAYS_MAX).contains(&times) {
-            return Err(ProviderError::BadTimes);
-        }
-        let (webhook, counts) = {
-            let mut book = lock(&self.0.book);
-            let entry = book.entry(id)?;
-            let paid = entry.events.iter().find(|event| event.said.is_paid());
-            let event = paid.or(entry.events.last()).ok_or_else(|| ProviderError::NothingToReplay(id.to_owned()))?;
-            (entry.webhook(event, true), Arc::clone(&entry.webhooks))
-        };
-        let inner = &self.0;
-        let _under_way = UnderWay::new(inner);
-        let deliveries = (0..times).map(|n| {
-            let rng = Rng::with_seed(mix(inner.settings.seed, u64::from(n)));
-            let (webhook, counts) = (&webhook, &counts);
-            async move { inner.deliver(webhook, rng, false, counts).await }
-        });
-        let accepted = if is_parallel {
-            futures_util::future::join_all(deliveries).await
-        } else {
-            let mut accepted = Vec::new();
-            for delivery in deliveries {
-                accepted.push(delivery.await);
-            }
-            accepted
-        };
-        let accepted = accepted.into_iter().filter(|is_accepted| *is_accepted).count();
-        Ok(Replayed { sent: times, accepted: u32::try_from(accepted).unwrap_or(u32::MAX) })
-    }
-
-    /// Reports one harmless thing more of a payment, waits until that is accepted, and gives the event's id.
-    pub(super) async fn report_once_more(&self, id: &str) -> Result<Option<String>, ProviderError> {
-        let (webhook, counts, event_id) = {
-            let mut book = lock(&self.0.book);
-            let entry = book.entry(id)?;
-            let event = entry.add_event(Said::Processing)?;
-            (entry.webhook(&event, false), Arc::clone(&entry.webhooks), event.id)
-        };
-        let is_accepted = self.0.deliver(&webhook, Rng::with_seed(self.0.settings.seed), false, &counts).await;
-        Ok(is_accepted.then_some(event_id))
+    /// The payments of one seller, newest first, as long as `is_wanted` says so.
+    fn list(&self, seller: Seller, is_wanted: impl Fn(&Known) -> bool) -> Vec<Known> {
+        let book = lock(&self.0.book);
+        let all = book.ids.iter().rev().filter_map(|id| book.entries.get(id)).map(|entry| &entry.known);
+        all.filter(|known| known.payment.seller == seller).take_while(|known| is_wanted(known)).cloned().collect()
     }
 
     /// Waits until a webhook of the payment was accepted; false when it takes longer than `deadline`.
@@ -317,46 +280,13 @@ impl Provider {
     /// How many payments there are, and how many are paid.
     pub(super) fn payments(&self) -> (usize, usize) {
         let book = lock(&self.0.book);
-        (book.ids.len(), book.entries.values().filter(|entry| entry.status == "succeeded").count())
+        let is_paid = |entry: &&Entry| entry.known.state.status == Status::Succeeded;
+        (book.ids.len(), book.entries.values().filter(is_paid).count())
     }
 
     /// What the receiver said last when it did not accept a webhook.
     pub(super) fn last_trouble(&self) -> Option<String> {
         self.0.courier.last_trouble()
-    }
-}
-
-impl Inner {
-    async fn deliver(&self, webhook: &Webhook, rng: Rng, is_paid: bool, counts: &watch::Sender<WebhookCounts>) -> bool {
-        let on_sent = || {
-            counts.send_modify(|counts| {
-                counts.sent += 1;
-                if is_paid {
-                    counts.paid_sent_at.get_or_insert_with(Instant::now);
-                }
-            });
-        };
-        let is_accepted = self.courier.deliver(webhook, rng, on_sent).await;
-        if is_accepted {
-            counts.send_modify(|counts| counts.accepted += 1);
-        }
-        is_accepted
-    }
-}
-
-/// Counts one webhook as under way for as long as it lives.
-struct UnderWay(Arc<Inner>);
-
-impl UnderWay {
-    fn new(inner: &Arc<Inner>) -> Self {
-        inner.under_way.send_modify(|count| *count += 1);
-        Self(Arc::clone(inner))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.under_way.send_modify(|count| *count = count.saturating_sub(1));
     }
 }
 

@@ -5,9 +5,12 @@ use super::children::{Child, Children};
 use super::courier::Secrets;
 use super::scratch::{Management, secret, unique_name};
 use super::{DemoEnvironment, DemoError};
+use crate::cli::Cli;
+use crate::config::VARIABLES;
 use crate::store::scratch::{ScratchError, create_database, drop_database};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use clap::CommandFactory as _;
 use futures_util::future::join_all;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +32,12 @@ pub(super) const RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// Attempts of such a message. Orders come soon after their webhooks here: nothing may be given up before.
 const MAX_ATTEMPTS: &str = "30";
 
+/// When an order is first asked about whose webhooks did not come. Soon, for nobody wants to look at a demo for minutes.
+const RECONCILE_AFTER: (&str, &str) = ("GRANTONCE_RECONCILE_AFTER", "1s");
+
+/// The command that asks providers.
+const RECONCILER: &str = "reconciler";
+
 /// Queue of the dead letters.
 const DEAD_LETTERS: &str = "fulfilment.dead";
 
@@ -42,12 +51,36 @@ pub(super) struct Roles {
     management: Option<Management>,
     token: String,
     secrets: Secrets,
+    /// Where the simulated provider's APIs are.
+    provider: SocketAddr,
     places: Option<Places>,
     has_database: bool,
     has_vhost: bool,
     receiver: Option<Child>,
     api: Option<Child>,
     workers: Vec<Child>,
+    reconciler: Option<Child>,
+}
+
+/// Whether somebody asks the provider about payments of which nothing is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reconciling {
+    /// Nobody has to: every webhook is sent.
+    No,
+    /// Where this build can.
+    IfBuilt,
+    /// Or the run comes to nothing.
+    Yes,
+}
+
+impl Reconciling {
+    fn is_wanted(self) -> bool {
+        match self {
+            Self::No => false,
+            Self::IfBuilt => Cli::command().find_subcommand(RECONCILER).is_some(),
+            Self::Yes => true,
+        }
+    }
 }
 
 /// Where the roles work.
@@ -67,8 +100,8 @@ pub(super) struct Addresses {
 }
 
 impl Roles {
-    /// Prepares a run; nothing is started yet but the folder for the logs.
-    pub(super) async fn new(env: DemoEnvironment, program: PathBuf) -> Result<Self, DemoError> {
+    /// Prepares a run, around a provider at that address; nothing is started yet but the folder for the logs.
+    pub(super) async fn new(env: DemoEnvironment, program: PathBuf, provider: SocketAddr) -> Result<Self, DemoError> {
         let management = env.management_url.as_deref().map(Management::new).transpose()?;
         let name = unique_name("grantonce_demo");
         let log_dir = std::env::temp_dir().join(&name);
@@ -85,12 +118,14 @@ impl Roles {
             management,
             token: secret(),
             secrets,
+            provider,
             places: None,
             has_database: false,
             has_vhost: false,
             receiver: None,
             api: None,
             workers: Vec::new(),
+            reconciler: None,
         })
     }
 
@@ -117,13 +152,16 @@ impl Roles {
     }
 
     /// Starts the roles and waits until each is ready.
-    pub(super) async fn start(&mut self, workers: u32) -> Result<Addresses, DemoError> {
+    pub(super) async fn start(&mut self, workers: u32, reconciling: Reconciling) -> Result<Addresses, DemoError> {
         let children = self.children();
         children.run("migrate", &["migrate"], MIGRATE_DEADLINE).await?;
         let receiver = self.receiver.insert(children.start("receiver", &["receiver"]).await?);
         let api = self.api.insert(children.start("api", &["api"]).await?);
         for n in 1..=workers {
             self.workers.push(children.start(&format!("worker-{n}"), &["worker"]).await?);
+        }
+        if reconciling.is_wanted() {
+            self.reconciler = Some(children.start(RECONCILER, &[RECONCILER]).await?);
         }
         let mut addresses = Addresses {
             receiver: receiver.listening("receiver", READY_DEADLINE).await?,
@@ -133,7 +171,7 @@ impl Roles {
         for worker in &mut self.workers {
             worker.consuming(READY_DEADLINE).await?;
         }
-        for child in self.receiver.iter_mut().chain(&mut self.api).chain(&mut self.workers) {
+        for child in self.all() {
             let address = child.listening("metrics", READY_DEADLINE).await?;
             addresses.metrics.push((child.name().to_owned(), address));
         }
@@ -145,9 +183,10 @@ impl Roles {
             Some(places) => (&places.database_url, &places.amqp_url),
             None => (&self.env.database_url, &self.env.amqp_url),
         };
+        let provider = format!("http://{}", self.provider);
         let log = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
         let anywhere = "127.0.0.1:0";
-        [
+        let children = [
             ("DATABASE_URL", database_url.as_str()),
             ("AMQP_URL", amqp_url),
             ("RUST_LOG", &log),
@@ -161,10 +200,29 @@ impl Roles {
             ("GRANTONCE_STANDARD_WEBHOOK_SECRETS", &self.secrets.standard),
             ("GRANTONCE_RETRY_DELAYS", RETRY_DELAYS),
             ("GRANTONCE_MAX_ATTEMPTS", MAX_ATTEMPTS),
+            ("GRANTONCE_STRIPE_API_KEY", "sk_test_simulated"),
+            ("GRANTONCE_STRIPE_API_BASE", &provider),
+            ("GRANTONCE_PAYPAL_CLIENT_ID", "simulated"),
+            ("GRANTONCE_PAYPAL_CLIENT_SECRET", "simulated"),
+            ("GRANTONCE_PAYPAL_API_BASE", &provider),
             ("GRANTONCE_LOG_FORMAT", "json"),
         ]
         .into_iter()
-        .fold(Children::new(&self.program, &self.log_dir), |children, (name, value)| children.env(name, value))
+        .fold(Children::new(&self.program, &self.log_dir), |children, (name, value)| children.env(name, value));
+        // A role does not start with a name that its build does not know.
+        let (name, value) = RECONCILE_AFTER;
+        let is_known = VARIABLES.iter().any(|variable| variable.name == name);
+        if is_known { children.env(name, value) } else { children }
+    }
+
+    /// Whether somebody asks the provider.
+    pub(super) fn has_reconciler(&self) -> bool {
+        self.reconciler.is_some()
+    }
+
+    /// Every role that was started.
+    fn all(&mut self) -> impl Iterator<Item = &mut Child> {
+        self.receiver.iter_mut().chain(&mut self.api).chain(&mut self.workers).chain(&mut self.reconciler)
     }
 
     /// The site's token for the API.
@@ -210,10 +268,7 @@ impl Roles {
 
     /// Says of each role that has ended though nobody asked it to.
     pub(super) fn deserters(&mut self) -> Vec<String> {
-        self.receiver
-            .iter_mut()
-            .chain(&mut self.api)
-            .chain(&mut self.workers)
+        self.all()
             .filter_map(|child| {
                 let status = child.try_ended().ok().flatten()?;
                 Some(format!("{} has ended with {status}\n{}", child.name(), child.tail()))
@@ -226,8 +281,7 @@ impl Roles {
     pub(super) async fn end(mut self, keep_logs: bool) -> Vec<String> {
         let mut left_over = Vec::new();
         // All at once, and without a word where one had to be killed: nothing of it is kept.
-        let roles = self.receiver.iter_mut().chain(&mut self.api).chain(&mut self.workers);
-        for ended in join_all(roles.map(|child| child.terminate(END_DEADLINE))).await {
+        for ended in join_all(self.all().map(|child| child.terminate(END_DEADLINE))).await {
             left_over.extend(ended.err().map(|error| error.to_string()));
         }
         if self.has_database

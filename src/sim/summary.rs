@@ -33,6 +33,9 @@ pub struct Summary {
     pub p99_ms: Option<f64>,
     /// From the first order's begin to the last one's end.
     pub elapsed_s: f64,
+    /// Webhooks that were never sent, where that was asked for: every copy of every event of the payments chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhooks_dropped: Option<u64>,
     /// Workers that were killed on the way, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_kills: Option<u64>,
@@ -64,6 +67,9 @@ impl fmt::Display for Summary {
             ("paid → fulfilled, 99 %", ms(self.p99_ms)),
             ("elapsed", format!("{} s", self.elapsed_s)),
         ];
+        if let Some(dropped) = self.webhooks_dropped {
+            rows.insert(4, ("webhooks never sent", dropped.to_string()));
+        }
         if let Some(kills) = self.worker_kills {
             rows.push(("workers killed", kills.to_string()));
         }
@@ -100,6 +106,7 @@ mod tests {
             p50_ms: Some(12.5),
             p99_ms: Some(210.0),
             elapsed_s: 1.25,
+            webhooks_dropped: None,
             worker_kills: None,
         }
     }

@@ -30,6 +30,26 @@ pub struct Holding {
     pub credits: i64,
 }
 
+/// What became of one order, for whoever looks on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Story {
+    /// Ids of the messages that were admitted for it, in the order of their admission.
+    pub admitted: Vec<String>,
+    /// What was written to the ledger for it, the grant first.
+    pub postings: Vec<Posting>,
+}
+
+/// One line of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posting {
+    /// Signed.
+    pub credits: i64,
+    /// Why; `grant`, or the reason of the adjustment.
+    pub reason: String,
+    /// The message that brought it.
+    pub message_id: String,
+}
+
 /// A reader of the ledger's tables.
 #[derive(Debug, Clone)]
 pub struct Witness {
@@ -76,6 +96,31 @@ impl Witness {
                 .fetch_one(&self.pool),
         )
         .await
+    }
+
+    /// What was admitted and written for an order.
+    pub async fn story(&self, order_id: &str) -> Result<Story, WitnessError> {
+        let admitted = in_time(
+            sqlx::query_scalar(
+                "SELECT message_id FROM inbox WHERE order_id = $1::uuid ORDER BY admitted_at, message_id",
+            )
+            .bind(order_id)
+            .fetch_all(&self.pool),
+        );
+        let postings = in_time(
+            sqlx::query_as(
+                "SELECT credits, reason, message_id FROM ( \
+                 SELECT 0 AS revision, credits, 'grant' AS reason, message_id \
+                 FROM credit_grants WHERE order_id = $1::uuid \
+                 UNION ALL SELECT revision, credits, reason, message_id \
+                 FROM credit_adjustments WHERE order_id = $1::uuid) AS lines ORDER BY revision",
+            )
+            .bind(order_id)
+            .fetch_all(&self.pool),
+        );
+        let (admitted, postings) = tokio::try_join!(admitted, postings)?;
+        let posting = |(credits, reason, message_id): (i64, String, String)| Posting { credits, reason, message_id };
+        Ok(Story { admitted, postings: postings.into_iter().map(posting).collect() })
     }
 
     /// Ends its connections, so that the database can be dropped without force.

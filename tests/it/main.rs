@@ -24,5 +24,6 @@ mod receiver;
 mod reconciler;
 mod rights;
 mod store;
+mod storefront;
 mod support;
 mod worker;

@@ -1,15 +1,22 @@
-//! The simulated provider's HTTP API. Bodies are JSON.
+//! The simulated provider's control, over HTTP. Bodies are JSON.
 //!
 //! | call | does |
 //! |---|---|
-//! | `POST /payments` `{provider: "stripe" or "standard", amount_minor, currency, metadata: {order_id}?, seed?}` | makes a payment: 201 |
+//! | `POST /payments` `{provider: "stripe", "standard" or "paypal", amount_minor, currency, metadata: {order_id}?, seed?}` | makes a payment: 201 |
 //! | `POST /payments/{id}` `{metadata: {order_id}}` | attaches the site's order; later events carry it |
 //! | `POST /payments/{id}/pay` `{outcome: "succeeded", "failed" or "canceled"}` | the buyer acts; webhooks follow: 202 |
 //! | `POST /payments/{id}/replay?times=50&parallel=true` | sends its webhook that often again, and waits |
+//! | `POST /payments/{id}/refund` `{amount_minor?}` | money goes back: so much, or all that is left: 202 |
+//! | `POST /payments/{id}/refund/fail` | the last refund comes back: 202 |
+//! | `POST /payments/{id}/dispute` | the buyer's bank takes back what is left: 202 |
+//! | `POST /payments/{id}/dispute/close` `{won: true or false}` | the dispute is decided: 202 |
+//! | `POST /payments/{id}/silence` | no webhook of it is ever sent |
+//! | `POST /payments/{id}/drop-next` | the webhooks of the next thing that is done to it are never sent |
 //! | `GET /payments/{id}` | the payment, and what was delivered of its webhooks |
 //! | `GET /` | a plain index of all this |
 //!
-//! Beside it stands Stripe's own API, as far as a payment is created there ([`super::stripe`]).
+//! Beside it stand the page where buyers pay ([`super::page`]), and Stripe's and PayPal's own APIs, as far as payments are
+//! created and asked for there ([`super::stripe`], [`super::paypal`]).
 //!
 //! Nobody has to log in: it listens on loopback and knows no real money.
 
@@ -53,6 +60,19 @@ struct Act {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Amount {
+    #[serde(alias = "amount")]
+    amount_minor: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Decision {
+    won: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Replay {
     #[serde(default = "once")]
     times: u32,
@@ -72,9 +92,19 @@ pub(in crate::sim) fn router(provider: Provider) -> Router {
         .route("/payments/{id}", get(show).post(change))
         .route("/payments/{id}/pay", post(pay))
         .route("/payments/{id}/replay", post(replay))
+        .route("/payments/{id}/refund", post(refund))
+        .route("/payments/{id}/refund/fail", post(fail_refund))
+        .route("/payments/{id}/dispute", post(dispute))
+        .route("/payments/{id}/dispute/close", post(close_dispute))
+        .route("/payments/{id}/silence", post(silence))
+        .route("/payments/{id}/drop-next", post(drop_next))
         .with_state(provider.clone())
-        .merge(super::stripe::router(provider))
+        .merge(super::page::router(provider.clone()))
+        .merge(super::stripe::router(provider.clone()))
+        .merge(super::paypal::router(provider))
 }
+
+type Acted = Result<(StatusCode, Json<PaymentView>), Refused>;
 
 async fn create(
     State(provider): State<Provider>,
@@ -98,12 +128,36 @@ async fn change(
     Ok(Json(provider.attach(&id, change.metadata)?))
 }
 
-async fn pay(
+async fn pay(State(provider): State<Provider>, Path(id): Path<String>, Json(act): Json<Act>) -> Acted {
+    Ok((StatusCode::ACCEPTED, Json(provider.pay(&id, act.outcome)?)))
+}
+
+async fn refund(State(provider): State<Provider>, Path(id): Path<String>, Json(amount): Json<Amount>) -> Acted {
+    Ok((StatusCode::ACCEPTED, Json(provider.refund(&id, amount.amount_minor)?)))
+}
+
+async fn fail_refund(State(provider): State<Provider>, Path(id): Path<String>) -> Acted {
+    Ok((StatusCode::ACCEPTED, Json(provider.fail_refund(&id)?)))
+}
+
+async fn dispute(State(provider): State<Provider>, Path(id): Path<String>) -> Acted {
+    Ok((StatusCode::ACCEPTED, Json(provider.dispute(&id)?)))
+}
+
+async fn close_dispute(
     State(provider): State<Provider>,
     Path(id): Path<String>,
-    Json(act): Json<Act>,
-) -> Result<(StatusCode, Json<PaymentView>), Refused> {
-    Ok((StatusCode::ACCEPTED, Json(provider.pay(&id, act.outcome)?)))
+    Json(decision): Json<Decision>,
+) -> Acted {
+    Ok((StatusCode::ACCEPTED, Json(provider.close_dispute(&id, decision.won)?)))
+}
+
+async fn silence(State(provider): State<Provider>, Path(id): Path<String>) -> Result<Json<PaymentView>, Refused> {
+    Ok(Json(provider.silence(&id)?))
+}
+
+async fn drop_next(State(provider): State<Provider>, Path(id): Path<String>) -> Result<Json<PaymentView>, Refused> {
+    Ok(Json(provider.drop_next(&id)?))
 }
 
 async fn replay(
@@ -121,6 +175,11 @@ async fn index(State(provider): State<Provider>) -> String {
          POST /payments/{id}          {\"metadata\": {\"order_id\": \"...\"}}\n\
          POST /payments/{id}/pay      {\"outcome\": \"succeeded\"}   or failed, canceled\n\
          POST /payments/{id}/replay?times=50&parallel=true\n\
+         POST /payments/{id}/refund   {\"amount_minor\": 500}        or {} for all that is left\n\
+         POST /payments/{id}/refund/fail\n\
+         POST /payments/{id}/dispute\n\
+         POST /payments/{id}/dispute/close   {\"won\": true}\n\
+         POST /payments/{id}/silence, /payments/{id}/drop-next\n\
          GET  /payments/{id}\n\n",
     );
     let (payments, paid) = provider.payments();
@@ -154,8 +213,14 @@ impl From<ProviderError> for Refused {
     fn from(error: ProviderError) -> Self {
         let status = match error {
             ProviderError::Unknown(_) => StatusCode::NOT_FOUND,
-            ProviderError::PaidAlready(_) | ProviderError::NothingToReplay(_) => StatusCode::CONFLICT,
-            ProviderError::BadTimes => StatusCode::UNPROCESSABLE_ENTITY,
+            ProviderError::PaidAlready(_)
+            | ProviderError::Over(_)
+            | ProviderError::NothingLeft(_)
+            | ProviderError::NoRefund(_)
+            | ProviderError::NoDispute(_)
+            | ProviderError::NotApproved(_)
+            | ProviderError::NothingToReplay(_) => StatusCode::CONFLICT,
+            ProviderError::BadAmount(_) | ProviderError::BadTimes => StatusCode::UNPROCESSABLE_ENTITY,
             ProviderError::Full => StatusCode::TOO_MANY_REQUESTS,
         };
         Self(status, error.to_string())

@@ -1,9 +1,11 @@
-//! The provider against a receiver that is right.
+//! The provider against a receiver that is right, and asked.
+
+mod asked;
 
 use super::*;
 use crate::sim::courier::Secrets;
 use crate::sim::fake::{Fake, Fault, STANDARD_SECRET, STRIPE_SECRET};
-use crate::sim::payment::money;
+use crate::sim::payment::{Outcome, Said, money};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -14,6 +16,23 @@ async fn provider(fault: Fault, copies: u32) -> (Provider, Fake) {
     let courier = Courier::new(base, secrets, SOON).unwrap();
     let settings = Settings { seed: 1, copies, run: "test".to_owned() };
     (Provider::new(settings, courier, CancellationToken::new()), fake)
+}
+
+/// One whose webhooks go nowhere.
+fn silent() -> Provider {
+    let secrets = Secrets { stripe: STRIPE_SECRET.to_owned(), standard: STANDARD_SECRET.to_owned() };
+    let courier = Courier::new("http://127.0.0.1:1".to_owned(), secrets, Duration::ZERO).unwrap();
+    let settings = Settings { seed: 1, copies: 1, run: "test".to_owned() };
+    Provider::new(settings, courier, CancellationToken::new())
+}
+
+/// Where it listens from now on.
+async fn listening(provider: &Provider) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let router = http::router(provider.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    base
 }
 
 #[tokio::test]
@@ -59,6 +78,71 @@ async fn a_receiver_that_is_down_now_and_then_gets_all_of_it_in_the_end() {
 }
 
 #[tokio::test]
+async fn money_goes_back_no_further_than_it_came() {
+    let (provider, fake) = provider(Fault::None, 2).await;
+    let id = provider.create(Seller::Stripe, money(1999, "USD").unwrap(), None, None).unwrap().id;
+    let nothing = || ProviderError::NothingLeft(id.clone());
+    assert_eq!(provider.refund(&id, None), Err(nothing()), "nobody has paid");
+    assert_eq!(provider.dispute(&id), Err(nothing()));
+    assert_eq!(provider.pay(&id, Outcome::Succeeded).unwrap().kept_minor, 1999);
+    assert_eq!(provider.refund(&id, Some(2000)), Err(ProviderError::BadAmount(id.clone())));
+    assert_eq!(provider.refund(&id, Some(0)), Err(ProviderError::BadAmount(id.clone())));
+    assert_eq!(provider.refund(&id, Some(999)).unwrap().kept_minor, 1000);
+    assert_eq!(provider.dispute(&id).unwrap().kept_minor, 0);
+    assert_eq!(provider.refund(&id, Some(1)), Err(nothing()), "what is left is disputed");
+    assert_eq!(provider.close_dispute(&id, true).unwrap().kept_minor, 1000);
+    assert_eq!(provider.close_dispute(&id, true), Err(ProviderError::NoDispute(id.clone())));
+    assert_eq!(provider.fail_refund(&id).unwrap().kept_minor, 1999);
+    assert_eq!(provider.fail_refund(&id), Err(ProviderError::NoRefund(id.clone())));
+    assert_eq!(provider.refund(&id, None).unwrap().kept_minor, 0);
+    assert!(provider.is_idle(SOON).await);
+    let kinds: Vec<_> = provider.told(&id).unwrap().iter().map(|told| (told.kind, told.sent, told.accepted)).collect();
+    for kind in [
+        "payment_intent.succeeded",
+        "refund.created",
+        "charge.refunded",
+        "charge.dispute.created",
+        "charge.dispute.funds_withdrawn",
+        "charge.dispute.funds_reinstated",
+        "charge.dispute.closed",
+        "refund.failed",
+    ] {
+        assert!(kinds.contains(&(kind, 2, 2)), "{kind} in {kinds:?}");
+    }
+    assert_eq!(fake.webhooks(), provider.counts().sent);
+    let given_up = provider.create(Seller::Stripe, money(1, "USD").unwrap(), None, None).unwrap().id;
+    provider.pay(&given_up, Outcome::Canceled).unwrap();
+    assert_eq!(provider.pay(&given_up, Outcome::Succeeded), Err(ProviderError::Over(given_up.clone())));
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_never_sent() {
+    let (provider, fake) = provider(Fault::None, 3).await;
+    let new = || provider.create(Seller::Stripe, money(5, "USD").unwrap(), None, None).unwrap().id;
+    let silent = new();
+    provider.silence(&silent).unwrap();
+    provider.pay(&silent, Outcome::Succeeded).unwrap();
+    provider.refund(&silent, None).unwrap();
+    assert!(provider.is_idle(SOON).await);
+    let told = provider.told(&silent).unwrap();
+    assert!(told.iter().all(|told| told.is_dropped && told.sent == 0), "{told:?}");
+    assert!(told.iter().any(|told| told.said == Said::Succeeded));
+    let counts = provider.counts();
+    assert_eq!((counts.sent, counts.dropped), (0, 3 * told.len() as u64));
+    assert_eq!(provider.replay(&silent, 5, true).await, Err(ProviderError::NothingToReplay(silent.clone())));
+
+    // Only what is done next; the rest is told.
+    let id = new();
+    provider.drop_next(&id).unwrap();
+    provider.pay(&id, Outcome::Succeeded).unwrap();
+    provider.refund(&id, None).unwrap();
+    assert!(provider.is_idle(SOON).await);
+    let sent: Vec<_> = provider.told(&id).unwrap().into_iter().filter(|told| !told.is_dropped).collect();
+    assert_eq!(sent.iter().map(|told| told.kind).collect::<Vec<_>>(), ["refund.created", "charge.refunded"]);
+    assert_eq!((provider.counts().sent, fake.webhooks()), (6, 6));
+}
+
+#[tokio::test]
 async fn after_the_shutdown_nothing_is_under_way() {
     let (fake, base) = Fake::start(Fault::None).await;
     let secrets = Secrets { stripe: "wrong".to_owned(), standard: "wrong".to_owned() };
@@ -75,10 +159,7 @@ async fn after_the_shutdown_nothing_is_under_way() {
 #[tokio::test]
 async fn the_http_api_does_what_its_page_says() {
     let (provider, fake) = provider(Fault::None, 2).await;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let router = http::router(provider.clone());
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let base = listening(&provider).await;
     let client = crate::http::plain_client().build().unwrap();
     let call = |path: String, body: Value| {
         let call = client.post(format!("{base}{path}")).json(&body);
@@ -109,6 +190,15 @@ async fn the_http_api_does_what_its_page_says() {
     let (status, replayed) = call(format!("/payments/{other}/replay?times=7&parallel=true"), json!(null)).await;
     assert_eq!((status, replayed), (200, json!({"sent": 7, "accepted": 7})));
     assert!(fake.webhooks() >= before + 7);
+    let (status, refunded) = call(format!("/payments/{other}/refund"), json!({"amount_minor": 2})).await;
+    assert_eq!((status, &refunded["kept_minor"]), (202, &json!(3)));
+    assert_eq!(call(format!("/payments/{other}/refund/fail"), json!(null)).await.1["kept_minor"], 5);
+    assert_eq!(call(format!("/payments/{other}/refund"), json!({"amount_minor": 6})).await.0, 422);
+    assert_eq!(call(format!("/payments/{other}/dispute"), json!(null)).await.1["kept_minor"], 0);
+    assert_eq!(call(format!("/payments/{other}/dispute/close"), json!({"won": false})).await.1["kept_minor"], 0);
+    assert_eq!(call(format!("/payments/{other}/dispute"), json!(null)).await.0, 409);
+    assert_eq!(call(format!("/payments/{other}/silence"), json!(null)).await.0, 200);
+    assert_eq!(call(format!("/payments/{other}/drop-next"), json!(null)).await.0, 200);
     let page = client.get(&base).send().await.unwrap().text().await.unwrap();
     assert!(page.contains(&id) && page.contains("2 payments, 1 of them paid"), "{page}");
     let shown: Value = client.get(format!("{base}/payments/{id}")).send().await.unwrap().json().await.unwrap();

@@ -2,7 +2,9 @@
 //! test that fails.
 
 pub mod await_;
+pub mod browser;
 pub mod db;
+pub mod demo;
 pub mod messages;
 pub mod proxy;
 pub mod servers;

@@ -1,0 +1,158 @@
+//! What goes wrong with a call to one of the provider's APIs, and what a key does about it.
+//!
+//! | hop | fault | where |
+//! |---|---|---|
+//! | our call | the request is lost; it is done and the answer is lost; it fails, done or not, and the key stands for that; the key is forgotten; the payment's webhooks come before the answer | [`Fault`] |
+//! | a listing | what is new is not listed yet | `POST /faults/listing-lag` |
+//! | a webhook | late, twice, out of order | `plan`, by the seed |
+//! | a webhook | never sent | `--drop-webhooks`, by the seed; `POST /payments/{id}/silence`, `/drop-next` |
+//! | a webhook | refused, and sent again | `courier` |
+//! | a webhook | before its order | `plan`, by the seed |
+
+use crate::sim::lock;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// Keys that are remembered. More than any demo uses.
+const KEYS_MAX: usize = 1_000_000;
+
+/// What goes wrong with a call that is made under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::sim) enum Fault {
+    /// Nothing.
+    None,
+    /// It never arrives.
+    LoseRequest,
+    /// It is done, and the answer is lost.
+    LoseAnswer,
+    /// It fails with a 500 before anything is made, and the key stands for that from then on.
+    Fail,
+    /// It is done, and answered with a 500 all the same; the key stands for that from then on.
+    DoAndFail,
+    /// The key is as new, whatever was done under it before.
+    ForgetKey,
+    /// Stripe: the payment is made, and paid at once; its webhooks come before the answer does.
+    Overtake,
+}
+
+/// How a call is answered.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Value,
+}
+
+impl Answer {
+    pub(super) fn ok(body: Value) -> Self {
+        Self { status: StatusCode::OK, body }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body)).into_response()
+    }
+}
+
+/// What became of a call under a key.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The caller hears nothing.
+    Lost,
+    /// It was done now.
+    Now(Answer),
+    /// It was done before, and is answered as it was then.
+    Before(Answer),
+    /// The key stands for another request.
+    OtherRequest,
+}
+
+/// What an API remembers of its calls.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    answers: HashMap<String, ([u8; 32], Answer)>,
+    planned: VecDeque<Fault>,
+    /// How old an object is before a list has it.
+    listing_lag: Duration,
+}
+
+/// The rules of one provider's keys.
+pub(super) struct KeyRules {
+    /// What a failure of the provider's own looks like.
+    pub(super) failure: fn() -> Answer,
+    /// Whether the key stands for such a failure from then on.
+    pub(super) keeps_failures: bool,
+    /// Whether the key stands for the first request whatever a later one asks for, instead of refusing that.
+    pub(super) takes_other_requests: bool,
+}
+
+/// Does a call under a key: once, whatever goes wrong with it. Also says what did.
+pub(super) fn under_key(
+    calls: &Mutex<Calls>,
+    rules: &KeyRules,
+    key: &str,
+    request: [u8; 32],
+    work: impl FnOnce() -> Answer,
+) -> (Done, Fault) {
+    let mut calls = lock(calls);
+    let fault = calls.planned.pop_front().unwrap_or(Fault::None);
+    match fault {
+        Fault::LoseRequest => return (Done::Lost, fault),
+        Fault::ForgetKey => drop(calls.answers.remove(key)),
+        Fault::None | Fault::LoseAnswer | Fault::Fail | Fault::DoAndFail | Fault::Overtake => {}
+    }
+    if let Some((first, answer)) = calls.answers.get(key) {
+        let done = match fault {
+            _ if *first != request && !rules.takes_other_requests => Done::OtherRequest,
+            Fault::LoseAnswer => Done::Lost,
+            Fault::None | Fault::LoseRequest | Fault::Fail | Fault::DoAndFail | Fault::ForgetKey | Fault::Overtake => {
+                Done::Before(answer.clone())
+            }
+        };
+        return (done, fault);
+    }
+    let answer = if fault == Fault::Fail { (rules.failure)() } else { work() };
+    let is_failure = fault == Fault::DoAndFail && answer.status.is_success();
+    let answer = if is_failure { (rules.failure)() } else { answer };
+    // A request that was refused for its parameters leaves its key unused.
+    let is_kept = answer.status.is_success() || rules.keeps_failures && answer.status.is_server_error();
+    if is_kept && calls.answers.len() < KEYS_MAX {
+        calls.answers.insert(key.to_owned(), (request, answer.clone()));
+    }
+    (if fault == Fault::LoseAnswer { Done::Lost } else { Done::Now(answer) }, fault)
+}
+
+impl Calls {
+    /// What goes wrong with the next calls under a key, one each.
+    pub(super) fn plan(&mut self, faults: VecDeque<Fault>) {
+        self.planned = faults;
+    }
+
+    /// As after a day: all keys are new again.
+    pub(super) fn forget_keys(&mut self) {
+        self.answers.clear();
+    }
+
+    /// How old an object must be before a list has it.
+    pub(super) fn listing_lag(&self) -> Duration {
+        self.listing_lag
+    }
+
+    pub(super) fn set_listing_lag(&mut self, lag: Duration) {
+        self.listing_lag = lag;
+    }
+}
+
+/// What a client sees whose connection breaks.
+pub(super) fn lost() -> Response {
+    let broken = futures_util::stream::once(async { Err::<Bytes, _>(std::io::Error::other("lost on the way")) });
+    Body::from_stream(broken).into_response()
+}
