@@ -3,11 +3,12 @@
 use crate::support::{OrderSpec, World, eventually};
 use grantonce::broker::{DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, Headers, Outgoing};
 use grantonce::clock::Clock;
-use grantonce::config::{BrokerConfig, DatabaseConfig, ProvidersConfig, ReconcilerConfig, StripeApi};
+use grantonce::config::{BrokerConfig, DatabaseConfig, PaypalApi, ProvidersConfig, ReconcilerConfig, StripeApi};
 use grantonce::domain::{AccountId, Currency, Hint, MessageId, Money, OrderId, PaymentId, Provider};
 use grantonce::http::{Readiness, plain_client};
 use grantonce::message;
 use grantonce::reconciler::{self, ReconcilerError};
+use grantonce::sim::children::Child;
 use grantonce::sim::standin::Standin;
 use grantonce::store::{Attach, IdempotencyKey, NewOrder, Wanted};
 use grantonce::telemetry::Metrics;
@@ -16,6 +17,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+fn providers(base: &str) -> ProvidersConfig {
+    ProvidersConfig {
+        stripe: Some(StripeApi { key: "sk_test_1".into(), base: base.to_owned() }),
+        paypal: Some(PaypalApi { client_id: "id".to_owned(), client_secret: "secret".into(), base: base.to_owned() }),
+    }
+}
 
 /// A reconciler in this process.
 struct Running {
@@ -31,10 +39,7 @@ impl Running {
             database: DatabaseConfig { url: world.database_url.clone().into() },
             broker: BrokerConfig { url: world.amqp_url.clone().into() },
             livemode: false,
-            providers: ProvidersConfig {
-                stripe: Some(StripeApi { key: "sk_test_1".into(), base: base.to_owned() }),
-                paypal: None,
-            },
+            providers: providers(base),
             first_look_after: Duration::from_secs(120),
         };
         let (stop, metrics, readiness) = (CancellationToken::new(), Metrics::new(), Readiness::new());
@@ -43,7 +48,11 @@ impl Running {
     }
 
     fn looks(&self, outcome: &str) -> u64 {
-        let name = format!("grantonce_provider_looks_total{{provider=\"stripe\",outcome=\"{outcome}\"}} ");
+        self.looks_at("stripe", outcome)
+    }
+
+    fn looks_at(&self, provider: &str, outcome: &str) -> u64 {
+        let name = format!("grantonce_provider_looks_total{{provider=\"{provider}\",outcome=\"{outcome}\"}} ");
         let page = self.metrics.render();
         let line = page.lines().find_map(|line| line.strip_prefix(&name));
         line.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
@@ -270,4 +279,81 @@ async fn without_postgres_it_waits_and_says_so() {
     world.execute("ALTER TABLE away RENAME TO provider_looks").await;
     eventually("it goes on", async || reconciler.looks("heard") == 1).await;
     reconciler.drain().await;
+}
+
+/// A PayPal payment that the API has created, with its order.
+async fn paypal_order(world: &World, provider: &Standin) -> (OrderId, String, Child) {
+    const TOKEN: &str = "shop-token-shop-token";
+    let mut api = world
+        .children()
+        .env("GRANTONCE_API_TOKENS", format!("shop:{TOKEN}"))
+        .env("GRANTONCE_STATUS_TOKEN_KEY", "status-key-status-key-status-key-0")
+        .env("GRANTONCE_PAYPAL_CLIENT_ID", "id")
+        .env("GRANTONCE_PAYPAL_CLIENT_SECRET", "secret")
+        .env("GRANTONCE_PAYPAL_API_BASE", &provider.base)
+        .start("api", &["api"])
+        .await
+        .unwrap();
+    let address = api.listening("api", Duration::from_secs(30)).await.unwrap();
+    let order = json!({
+        "account_id": "acc", "credits": 100, "amount_minor": 1999, "currency": "USD", "provider": "paypal",
+        "return_url": "https://shop.example/back"
+    });
+    let http = plain_client().build().unwrap();
+    let request = http.post(format!("http://{address}/v1/orders")).bearer_auth(TOKEN).header("idempotency-key", "k");
+    let answer = request.json(&order).send().await.unwrap();
+    assert_eq!(answer.status(), 201);
+    let answer: Value = answer.json().await.unwrap();
+    assert!(answer["payment"]["approve_url"].as_str().unwrap().starts_with(&provider.base), "{answer}");
+    let payment_id = answer["payment"]["payment_id"].as_str().unwrap().to_owned();
+    (answer["id"].as_str().unwrap().parse().unwrap(), payment_id, api)
+}
+
+async fn at_the_provider(provider: &Standin, payment_id: &str) -> String {
+    let http = plain_client().build().unwrap();
+    let answer = http.get(format!("{}/payments/{payment_id}", provider.base)).send().await.unwrap();
+    answer.json::<Value>().await.unwrap()["status"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_paypal_payment_is_captured_when_the_buyer_has_agreed_and_not_before() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    let (id, payment_id, _api) = paypal_order(&world, &provider).await;
+    let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
+    let check = async || world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    check().await;
+    eventually("it was asked too early", async || reconciler.looks_at("paypal", "quiet") == 1).await;
+    assert_eq!(world.status(id).await, "awaiting_payment");
+
+    post(&provider, &format!("/payments/{payment_id}/pay"), &json!({"outcome": "succeeded"})).await;
+    assert_eq!(at_the_provider(&provider, &payment_id).await, "approved", "agreed is not paid");
+    check().await;
+    fulfilled(&world, id).await;
+    assert_eq!(at_the_provider(&provider, &payment_id).await, "succeeded");
+    // And a hint, as a webhook of PayPal's brings it, finds it as it is.
+    let hint = Hint { provider: Provider::PAYPAL, ..hint(&payment_id) };
+    let heard = reconciler.looks_at("paypal", "heard");
+    world.publish_raw(Outgoing::hint(&hint)).await;
+    eventually("it was asked once more", async || reconciler.looks_at("paypal", "heard") > heard).await;
+    reconciler.drain().await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (1, 0));
+    world.verify().await;
+}
+
+#[tokio::test]
+async fn a_capture_whose_answer_is_lost_takes_the_money_once() {
+    for lost in ["lose_request", "lose_answer"] {
+        let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+        let (id, payment_id, _api) = paypal_order(&world, &provider).await;
+        post(&provider, &format!("/payments/{payment_id}/pay"), &json!({"outcome": "succeeded"})).await;
+        let faults = plain_client().build().unwrap().post(format!("{}/faults/paypal", provider.base));
+        assert_eq!(faults.json(&json!([lost, lost])).send().await.unwrap().status(), 204);
+        world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+        let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
+        fulfilled(&world, id).await;
+        reconciler.drain().await;
+        world.settled(worker).await;
+        assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (1, 0), "{lost}");
+    }
 }
