@@ -42,8 +42,9 @@ const WEBHOOK_ID_BYTES_MAX: usize = 50;
 const NAME: &str = "messageverificationcerts.paypal.com";
 const SANDBOX_NAME: &str = "messageverificationcerts.sandbox.paypal.com";
 
-/// What stands between PayPal's certificates and the roots. PayPal's own SDKs bring it along: what lies at the address may
-/// be the one certificate alone. Without the right one here, the system's CA certificates have to have it.
+/// What stands between PayPal's certificates and the roots: of those of 2017 to 2026 the first, which PayPal's own SDKs
+/// bring along, too, because what lies at the address may be the one certificate alone. Without the right one here, the
+/// system's CA certificates have to have it.
 static BETWEEN: &[u8] = include_bytes!("paypal/intermediates.pem");
 
 static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
