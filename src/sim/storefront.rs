@@ -71,8 +71,6 @@ struct Shop(Arc<Inner>);
 
 struct Inner {
     partners: Partners,
-    /// For what a cheat sends past the API.
-    http: reqwest::Client,
     own_address: SocketAddr,
     sales: Mutex<HashMap<OrderId, Sale>>,
     live_pages: Semaphore,
@@ -97,8 +95,8 @@ struct Sale {
 
 /// The routes, for a shop that listens at `own_address`.
 pub(super) fn router(partners: Partners, own_address: SocketAddr) -> Router {
-    let (http, live_pages) = (reqwest::Client::new(), Semaphore::new(LIVE_PAGES_MAX));
-    let shop = Shop(Arc::new(Inner { partners, http, own_address, sales: Mutex::default(), live_pages }));
+    let live_pages = Semaphore::new(LIVE_PAGES_MAX);
+    let shop = Shop(Arc::new(Inner { partners, own_address, sales: Mutex::default(), live_pages }));
     Router::new()
         .route("/", get(goods::show))
         .route("/buy", post(goods::buy))

@@ -26,6 +26,10 @@ fn silent() -> Provider {
     Provider::new(settings, courier, CancellationToken::new())
 }
 
+fn client() -> reqwest::Client {
+    reqwest::Client::new()
+}
+
 /// Where it listens from now on.
 async fn listening(provider: &Provider) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -160,7 +164,7 @@ async fn after_the_shutdown_nothing_is_under_way() {
 async fn the_http_api_does_what_its_page_says() {
     let (provider, fake) = provider(Fault::None, 2).await;
     let base = listening(&provider).await;
-    let client = reqwest::Client::new();
+    let client = client();
     let call = |path: String, body: Value| {
         let call = client.post(format!("{base}{path}")).json(&body);
         async move {

@@ -41,7 +41,7 @@ impl Asked {
     }
 
     async fn control(&self, path: &str, body: Value) {
-        let call = reqwest::Client::new().post(format!("{}{path}", self.base)).json(&body);
+        let call = super::client().post(format!("{}{path}", self.base)).json(&body);
         assert_eq!(call.send().await.unwrap().status(), 204);
     }
 }
