@@ -99,7 +99,10 @@ impl Look {
             return Ok(Learnt { said: Said::Unknown, facts: 0, oddity: None });
         };
         let found = match due.order {
-            Some(order) if found.state == PaymentState::Approved => self.capture(due, order, found).await?,
+            // Never for an order that is paid: PayPal forgets which order a key was for.
+            Some(order) if found.state == PaymentState::Approved && is_unpaid(order.status) => {
+                self.capture(due, order, found).await?
+            }
             Some(_) | None => found,
         };
         let said = if found.state == PaymentState::Paid { Said::Paid } else { Said::Unpaid };

@@ -105,6 +105,11 @@ impl Api {
         Ok(Self { http, base, token })
     }
 
+    /// The client itself, without the token, for what goes past the API.
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// Places an order; where the answer is lost, again under the same key.
     pub(super) async fn place(&self, key: &str, new: &NewOrder<'_>, deadline: Duration) -> Result<OrderView, ApiError> {
         let url = format!("{}/v1/orders", self.base);

@@ -1,9 +1,9 @@
 //! Many orders at once, from the payment to the credits, as sites and buyers would: some orders come after their
 //! webhooks, some buyers never pay, and of some payments no webhook ever comes.
 
-use super::api::{Api, ApiError, NewOrder};
+use super::api::{Api, ApiError, NewOrder, OrderView};
 use super::lock;
-use super::payment::{Outcome, money};
+use super::payment::{Outcome, Status, money};
 use super::plan::OrderPlan;
 use super::provider::{Provider, ProviderError};
 use crate::domain::OrderId;
@@ -48,6 +48,8 @@ pub(super) enum Unfinished {
     NotHeard { deadline: Duration, last: Option<String> },
     #[error("placing it: {0}")]
     Place(#[source] ApiError),
+    #[error("the order was made without a payment")]
+    NoPayment,
     #[error("the same idempotency key gave two orders, {first} and {second}")]
     TwoOrders { first: OrderId, second: OrderId },
     #[error("waiting for its credits: {0}")]
@@ -109,6 +111,8 @@ pub(super) struct Shop<'a> {
     pub(super) orders: u32,
     /// Share of the payments whose webhooks are never sent, 0 to 1.
     pub(super) silence: f64,
+    /// Whether the API can create payments at the provider.
+    pub(super) can_create: bool,
 }
 
 impl Shop<'_> {
@@ -122,6 +126,7 @@ impl Shop<'_> {
                 let (unfinished, last_overtaken_at) = (&unfinished, &last_overtaken_at);
                 async move {
                     let plan = OrderPlan::new(self.seed, index, self.orders).with_silence(self.silence);
+                    let plan = if self.can_create { plan.with_creation() } else { plan };
                     let mut sold = Sold::new(plan);
                     let ended = if unfinished.load(Ordering::Relaxed) >= self.deadlines.unfinished_max {
                         Err(Unfinished::NotTried)
@@ -149,6 +154,9 @@ impl Shop<'_> {
         last_overtaken_at: &Mutex<Option<Instant>>,
     ) -> Result<(), Unfinished> {
         let plan = sold.plan.clone();
+        if plan.is_created {
+            return self.sell_created(index, sold).await;
+        }
         let money = money(plan.amount_minor, plan.currency)?;
         let payment_id = self.provider.create(plan.seller, money, None, Some(plan.payment_seed))?.id;
         sold.payment_id = Some(payment_id.clone());
@@ -165,7 +173,7 @@ impl Shop<'_> {
             }
         }
 
-        let order = self.place(index, &plan, &payment_id).await?;
+        let order = self.place(index, &plan, Some(&payment_id)).await?;
         sold.order_id = Some(order.id);
         if plan.is_overtaken {
             *lock(last_overtaken_at) = Some(Instant::now());
@@ -177,10 +185,32 @@ impl Shop<'_> {
             }
             self.pay(sold, &payment_id, outcome)?;
         }
+        self.wait(sold, &payment_id, order).await
+    }
+
+    /// One whose payment is created with it. Whatever goes wrong with that call, the site repeats its own.
+    async fn sell_created(&self, index: u32, sold: &mut Sold) -> Result<(), Unfinished> {
+        let plan = sold.plan.clone();
+        let order = self.place(index, &plan, None).await?;
+        sold.order_id = Some(order.id);
+        let payment_id = order.payment.as_ref().and_then(|payment| payment.payment_id.clone());
+        let payment_id = payment_id.ok_or(Unfinished::NoPayment)?;
+        sold.payment_id = Some(payment_id.clone());
+        self.provider.reseed(&payment_id, plan.payment_seed)?;
+        // The buyer may have been faster than the answer to the call that created it.
+        sold.is_paid = self.provider.known(&payment_id)?.state.status == Status::Succeeded;
+        if let (false, Some(outcome)) = (sold.is_paid, plan.outcome) {
+            self.pay(sold, &payment_id, outcome)?;
+        }
+        self.wait(sold, &payment_id, order).await
+    }
+
+    /// Waits for the credits of an order that is paid.
+    async fn wait(&self, sold: &mut Sold, payment_id: &str, order: OrderView) -> Result<(), Unfinished> {
         if sold.is_paid {
             self.api.fulfilled(order, self.deadlines.fulfil).await.map_err(Unfinished::Wait)?;
             sold.is_fulfilled = true;
-            let sent_at = self.provider.payment(&payment_id)?.webhooks.paid_sent_at;
+            let sent_at = self.provider.payment(payment_id)?.webhooks.paid_sent_at;
             sold.latency = sent_at.map(|sent_at| sent_at.elapsed());
         }
         Ok(())
@@ -192,14 +222,14 @@ impl Shop<'_> {
         Ok(())
     }
 
-    async fn place(&self, index: u32, plan: &OrderPlan, payment_id: &str) -> Result<super::api::OrderView, Unfinished> {
+    async fn place(&self, index: u32, plan: &OrderPlan, payment_id: Option<&str>) -> Result<OrderView, Unfinished> {
         let new = NewOrder {
             account_id: &plan.account_id,
             credits: plan.credits,
             amount_minor: plan.amount_minor,
             currency: plan.currency,
             provider: plan.seller.name(),
-            payment_id: Some(payment_id),
+            payment_id,
             metadata: serde_json::json!({"demo": index}),
         };
         let key = format!("demo-{}-{index}", self.seed);

@@ -272,7 +272,7 @@ async fn play(
     let _stop_at_the_end = stop.clone().drop_guard();
     let courier = Courier::new(format!("http://{}", addresses.receiver), roles.secrets(), PROVIDER_PATIENCE)?;
     let run = roles.name().rsplit('_').next().unwrap_or_default().to_owned();
-    let settings = provider::Settings { seed: args.seed, copies: args.duplicates, run };
+    let settings = provider::Settings { seed: args.seed, copies: args.duplicates, run, is_faulty: args.headless };
     let (listener, provider) = (provider, Provider::new(settings, courier, stop.clone()));
     let provider_address = listener.local_addr().map_err(|source| DemoError::System { what: "listening", source })?;
     serve(listener, provider::http::router(provider.clone()), stop.clone());
@@ -293,7 +293,7 @@ async fn play(
                 provider_address,
                 is_reconciled: roles.has_reconciler(),
             };
-            serve(listener, storefront::router(partners, storefront)?, stop);
+            serve(listener, storefront::router(partners, storefront), stop);
             show(&interactive::welcome(&addresses, storefront, provider_address, roles.token()))?;
             interactive::live(args, roles, &provider, &witness).await?;
             Ok(Ended::Interactive)
@@ -331,7 +331,7 @@ async fn sell_and_audit(
     let api = Api::new(format!("http://{}", addresses.api), roles.token().to_owned())?;
     let deadlines = if args.drop_webhooks.is_none() { Deadlines::DEMO } else { Deadlines::DEMO_WITH_SILENCE };
     let silence = args.drop_webhooks.as_f64();
-    let shop = Shop { provider, api: &api, deadlines, seed: args.seed, orders: args.orders, silence };
+    let shop = Shop { provider, api: &api, deadlines, seed: args.seed, orders: args.orders, silence, can_create: true };
     let bar = progress_bar(args.orders, std::io::stderr().is_terminal());
 
     let stop_killing = CancellationToken::new();

@@ -25,10 +25,12 @@ pub(super) struct OrderPlan {
     pub(super) is_placed_twice: bool,
     /// None of the payment's webhooks is ever sent.
     pub(super) is_silent: bool,
+    /// The site does not make the payment: it is created with the order.
+    pub(super) is_created: bool,
 }
 
 impl OrderPlan {
-    /// The plan of order `index` of `orders`. The webhooks of every payment are sent.
+    /// The plan of order `index` of `orders`. The site makes every payment, and the webhooks of each are sent.
     pub(super) fn new(seed: u64, index: u32, orders: u32) -> Self {
         let mut rng = Rng::with_seed(mix(seed, u64::from(index)));
         // Three orders an account: several payments must meet on one balance.
@@ -53,7 +55,17 @@ impl OrderPlan {
             tells_order_id: !is_overtaken && chance(&mut rng, 50),
             is_placed_twice: chance(&mut rng, 5),
             is_silent: false,
+            is_created: false,
         }
+    }
+
+    /// The same plan, where some payments are not made by the site but created with the order, at Stripe.
+    pub(super) fn with_creation(mut self) -> Self {
+        let is_drawn = Rng::with_seed(mix(self.payment_seed, CREATION)).u8(0..100) < CREATED_PERCENT;
+        let can_be = self.seller == Seller::Stripe && self.amount_minor >= STRIPE_UNITS_MIN;
+        // A payment is told to be silent by whoever made it, and none can come before the order that creates it.
+        self.is_created = is_drawn && can_be && !self.is_silent && !self.is_overtaken;
+        self
     }
 
     /// The same plan where a share of the payments (0 to 1) is never told of. Then all of them are made at a provider who
@@ -69,8 +81,15 @@ impl OrderPlan {
     }
 }
 
-/// Sets the draw for silence apart from the others of the same seed.
+/// Set these draws apart from the others of the same seed.
 const SILENCE: u64 = 0x51_1E_4C_E5;
+const CREATION: u64 = 0xC4_EA_7E;
+
+/// How many of a hundred payments are created with the order, where that is possible.
+const CREATED_PERCENT: u8 = 30;
+
+/// Stripe takes no smaller amounts.
+const STRIPE_UNITS_MIN: i64 = 50;
 
 /// One event that the provider reports, and when each copy of its webhook is sent after the buyer has acted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,6 +205,16 @@ mod tests {
         }
         let silent = |share| plans(share).map(|plan| plan.is_silent).collect::<Vec<_>>();
         assert_eq!(silent(0.3), silent(0.3));
+    }
+
+    #[test]
+    fn some_payments_are_created_with_their_order() {
+        let plans: Vec<_> = (0..1000).map(|n| OrderPlan::new(1, n, 1000).with_silence(0.3).with_creation()).collect();
+        let created: Vec<_> = plans.iter().filter(|plan| plan.is_created).collect();
+        assert!((100..300).contains(&created.len()), "{}", created.len());
+        for plan in created {
+            assert!(plan.seller == Seller::Stripe && plan.amount_minor >= 50 && !plan.is_silent && !plan.is_overtaken);
+        }
     }
 
     #[test]

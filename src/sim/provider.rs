@@ -112,6 +112,8 @@ pub(super) struct Settings {
     pub(super) copies: u32,
     /// Part of every id: what an earlier run left behind anywhere is never taken for this run's.
     pub(super) run: String,
+    /// Calls that create a payment go wrong by chance.
+    pub(super) is_faulty: bool,
 }
 
 /// The provider. Clones are the same one.
@@ -208,6 +210,11 @@ impl Provider {
         Ok(view)
     }
 
+    /// The seed of what goes wrong by chance, where something does.
+    fn chance(&self) -> Option<u64> {
+        self.0.settings.is_faulty.then_some(self.0.settings.seed)
+    }
+
     /// Changes a payment as such: what is attached to it, and whether it is told of.
     fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) -> Result<PaymentView, ProviderError> {
         let mut book = lock(&self.0.book);
@@ -224,6 +231,11 @@ impl Provider {
     /// Where the buyer goes from here.
     fn send_back_to(&self, id: &str, return_url: Option<String>) -> Result<PaymentView, ProviderError> {
         self.change(id, |entry| entry.known.return_url = return_url)
+    }
+
+    /// Of a payment that somebody else had made: from now on `seed` decides what will be reported of it and when.
+    pub(super) fn reseed(&self, id: &str, seed: u64) -> Result<PaymentView, ProviderError> {
+        self.change(id, |entry| entry.seed = seed)
     }
 
     /// From now on no webhook of the payment is sent, ever.

@@ -40,7 +40,7 @@ impl Standin {
         let secrets = Secrets { stripe: String::new(), standard: String::new() };
         let courier = Courier::new("http://127.0.0.1:1".to_owned(), secrets, Duration::ZERO);
         let courier = courier.map_err(std::io::Error::other)?;
-        let settings = provider::Settings { seed: 7, copies: 1, run: "test".to_owned() };
+        let settings = provider::Settings { seed: 7, copies: 1, run: "test".to_owned(), is_faulty: false };
         let router = provider::http::router(Provider::new(settings, courier, stop.clone()));
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;

@@ -21,7 +21,6 @@ use super::provider::Provider;
 use super::scratch::secret;
 use super::web::{Html, Page, assets, html};
 use crate::domain::{Money, OrderId};
-use crate::http::plain_client;
 use crate::store::witness::Witness;
 use axum::Router;
 use axum::extract::{FromRequestParts, Request};
@@ -72,8 +71,6 @@ struct Shop(Arc<Inner>);
 
 struct Inner {
     partners: Partners,
-    /// For what a cheat sends past the API.
-    http: reqwest::Client,
     own_address: SocketAddr,
     sales: Mutex<HashMap<OrderId, Sale>>,
     live_pages: Semaphore,
@@ -97,10 +94,10 @@ struct Sale {
 }
 
 /// The routes, for a shop that listens at `own_address`.
-pub(super) fn router(partners: Partners, own_address: SocketAddr) -> Result<Router, reqwest::Error> {
-    let (http, live_pages) = (plain_client().build()?, Semaphore::new(LIVE_PAGES_MAX));
-    let shop = Shop(Arc::new(Inner { partners, http, own_address, sales: Mutex::default(), live_pages }));
-    Ok(Router::new()
+pub(super) fn router(partners: Partners, own_address: SocketAddr) -> Router {
+    let live_pages = Semaphore::new(LIVE_PAGES_MAX);
+    let shop = Shop(Arc::new(Inner { partners, own_address, sales: Mutex::default(), live_pages }));
+    Router::new()
         .route("/", get(goods::show))
         .route("/buy", post(goods::buy))
         .route("/orders/{id}", get(order::show))
@@ -109,7 +106,7 @@ pub(super) fn router(partners: Partners, own_address: SocketAddr) -> Result<Rout
         .route("/orders/{id}/try", post(tricks::play))
         .merge(assets())
         .layer(from_fn(refuse_strangers))
-        .with_state(shop))
+        .with_state(shop)
 }
 
 impl Shop {

@@ -13,11 +13,12 @@ async fn run(fault: Fault, fulfil: Duration) -> (Sales, Findings, Provider) {
     let (_fake, base) = Fake::start(fault).await;
     let secrets = Secrets { stripe: STRIPE_SECRET.to_owned(), standard: STANDARD_SECRET.to_owned() };
     let courier = Courier::new(base.clone(), secrets, Duration::from_secs(60)).unwrap();
-    let settings = Settings { seed: 11, copies: 3, run: "test".to_owned() };
+    let settings = Settings { seed: 11, copies: 3, run: "test".to_owned(), is_faulty: false };
     let provider = Provider::new(settings, courier, CancellationToken::new());
     let api = Api::new(base, TOKEN.to_owned()).unwrap();
     let deadlines = Deadlines { fulfil, ..Deadlines::DEMO };
-    let shop = Shop { provider: &provider, api: &api, deadlines, seed: 11, orders: ORDERS, silence: 0.0 };
+    let shop =
+        Shop { provider: &provider, api: &api, deadlines, seed: 11, orders: ORDERS, silence: 0.0, can_create: false };
     let sales = shop.sell(&ProgressBar::hidden()).await;
     let remarks = settle(&provider, None, &sales, Duration::ZERO).await;
     assert_eq!(remarks, Vec::<String>::new());
@@ -79,11 +80,12 @@ async fn a_system_that_is_not_there_does_not_keep_us_for_ever() {
     let secrets = Secrets { stripe: STRIPE_SECRET.to_owned(), standard: STANDARD_SECRET.to_owned() };
     let patience = Duration::from_millis(100);
     let courier = Courier::new(base.clone(), secrets, patience).unwrap();
-    let settings = Settings { seed: 1, copies: 1, run: "test".to_owned() };
+    let settings = Settings { seed: 1, copies: 1, run: "test".to_owned(), is_faulty: false };
     let provider = Provider::new(settings, courier, CancellationToken::new());
     let api = Api::new(base, TOKEN.to_owned()).unwrap();
     let deadlines = Deadlines { place: patience, fulfil: patience, unfinished_max: 100 };
-    let shop = Shop { provider: &provider, api: &api, deadlines, seed: 1, orders: 100_000, silence: 0.0 };
+    let shop =
+        Shop { provider: &provider, api: &api, deadlines, seed: 1, orders: 100_000, silence: 0.0, can_create: false };
     let sales = shop.sell(&ProgressBar::hidden()).await;
     let untried = |sold: &&Sold| matches!(sold.unfinished, Some(Unfinished::NotTried));
     assert_eq!(sales.sold.iter().filter(|sold| sold.unfinished.is_some()).count(), 100_000);

@@ -2,7 +2,8 @@
 //!
 //! | hop | fault | where |
 //! |---|---|---|
-//! | our call | the request is lost; it is done and the answer is lost; it fails, done or not, and the key stands for that; the key is forgotten; the payment's webhooks come before the answer | [`Fault`] |
+//! | our call | the request is lost; it is done and the answer is lost; the payment's webhooks come before the answer | [`Fault`], by the seed or `POST /faults` |
+//! | our call | it fails, done or not, and the key stands for that; the key is forgotten | [`Fault`], by `POST /faults` |
 //! | a listing | what is new is not listed yet | `POST /faults/listing-lag` |
 //! | a webhook | late, twice, out of order | `plan`, by the seed |
 //! | a webhook | never sent | `--drop-webhooks`, by the seed; `POST /payments/{id}/silence`, `/drop-next` |
@@ -10,10 +11,12 @@
 //! | a webhook | before its order | `plan`, by the seed |
 
 use crate::sim::lock;
+use crate::sim::plan::mix;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use fastrand::Rng;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
@@ -42,6 +45,14 @@ pub(in crate::sim) enum Fault {
     /// Stripe: the payment is made, and paid at once; its webhooks come before the answer does.
     Overtake,
 }
+
+/// What goes wrong by itself, where chance has a say, and with how many of a thousand calls. Only what is cleared up within
+/// seconds: a key that stands for a failure takes an hour, and one that is forgotten makes a second payment, unless a day has
+/// passed.
+const BY_CHANCE: [(Fault, u16); 3] = [(Fault::LoseRequest, 50), (Fault::LoseAnswer, 50), (Fault::Overtake, 50)];
+
+/// Sets the draw of the faults apart from the others of the same seed.
+const DRAW: u64 = 0xFA_17;
 
 /// How a call is answered.
 #[derive(Debug, Clone)]
@@ -80,6 +91,7 @@ pub(super) enum Done {
 pub(super) struct Calls {
     answers: HashMap<String, ([u8; 32], Answer)>,
     planned: VecDeque<Fault>,
+    chance: Option<Rng>,
     /// How old an object is before a list has it.
     listing_lag: Duration,
 }
@@ -103,7 +115,7 @@ pub(super) fn under_key(
     work: impl FnOnce() -> Answer,
 ) -> (Done, Fault) {
     let mut calls = lock(calls);
-    let fault = calls.planned.pop_front().unwrap_or(Fault::None);
+    let fault = calls.next_fault();
     match fault {
         Fault::LoseRequest => return (Done::Lost, fault),
         Fault::ForgetKey => drop(calls.answers.remove(key)),
@@ -131,6 +143,26 @@ pub(super) fn under_key(
 }
 
 impl Calls {
+    /// Where calls go wrong by chance, the seed decides how many: which, is decided by the order in which they come.
+    pub(super) fn new(chance: Option<u64>) -> Self {
+        Self { chance: chance.map(|seed| Rng::with_seed(mix(seed, DRAW))), ..Self::default() }
+    }
+
+    /// What was planned; else what chance says.
+    fn next_fault(&mut self) -> Fault {
+        if let Some(planned) = self.planned.pop_front() {
+            return planned;
+        }
+        let Some(mut draw) = self.chance.as_mut().map(|rng| rng.u16(0..1000)) else { return Fault::None };
+        for (fault, share) in BY_CHANCE {
+            match draw.checked_sub(share) {
+                Some(rest) => draw = rest,
+                None => return fault,
+            }
+        }
+        Fault::None
+    }
+
     /// What goes wrong with the next calls under a key, one each.
     pub(super) fn plan(&mut self, faults: VecDeque<Fault>) {
         self.planned = faults;
@@ -155,4 +187,27 @@ impl Calls {
 pub(super) fn lost() -> Response {
     let broken = futures_util::stream::once(async { Err::<Bytes, _>(std::io::Error::other("lost on the way")) });
     Body::from_stream(broken).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_planned_comes_first_and_the_rest_is_chance() {
+        let faults = |seed| {
+            let mut calls = Calls::new(seed);
+            calls.plan(VecDeque::from([Fault::DoAndFail, Fault::ForgetKey]));
+            (0..1002).map(|_| calls.next_fault()).collect::<Vec<_>>()
+        };
+        assert_eq!(faults(None)[2..], vec![Fault::None; 1000]);
+        let by_seed = faults(Some(3));
+        assert_eq!((by_seed[..2].to_vec(), &by_seed), (vec![Fault::DoAndFail, Fault::ForgetKey], &faults(Some(3))));
+        assert_ne!(by_seed, faults(Some(4)));
+        for (fault, share) in BY_CHANCE {
+            let count = by_seed.iter().filter(|found| **found == fault).count();
+            assert!((usize::from(share) / 2..usize::from(share) * 2).contains(&count), "{fault:?}: {count}");
+        }
+        assert!(by_seed[2..].iter().all(|fault| !matches!(fault, Fault::Fail | Fault::DoAndFail | Fault::ForgetKey)));
+    }
 }

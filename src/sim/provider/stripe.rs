@@ -68,7 +68,7 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/faults", post(plan_faults))
         .route("/faults/forget-keys", post(forget_keys))
         .route("/faults/listing-lag", post(set_listing_lag))
-        .with_state(Api { provider, calls: Arc::default() })
+        .with_state(Api { calls: Arc::new(Mutex::new(Calls::new(provider.chance()))), provider })
 }
 
 fn error(status: StatusCode, kind: &str, message: &str) -> Answer {

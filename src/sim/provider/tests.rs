@@ -14,7 +14,7 @@ async fn provider(fault: Fault, copies: u32) -> (Provider, Fake) {
     let (fake, base) = Fake::start(fault).await;
     let secrets = Secrets { stripe: STRIPE_SECRET.to_owned(), standard: STANDARD_SECRET.to_owned() };
     let courier = Courier::new(base, secrets, SOON).unwrap();
-    let settings = Settings { seed: 1, copies, run: "test".to_owned() };
+    let settings = Settings { seed: 1, copies, run: "test".to_owned(), is_faulty: false };
     (Provider::new(settings, courier, CancellationToken::new()), fake)
 }
 
@@ -22,8 +22,12 @@ async fn provider(fault: Fault, copies: u32) -> (Provider, Fake) {
 fn silent() -> Provider {
     let secrets = Secrets { stripe: STRIPE_SECRET.to_owned(), standard: STANDARD_SECRET.to_owned() };
     let courier = Courier::new("http://127.0.0.1:1".to_owned(), secrets, Duration::ZERO).unwrap();
-    let settings = Settings { seed: 1, copies: 1, run: "test".to_owned() };
+    let settings = Settings { seed: 1, copies: 1, run: "test".to_owned(), is_faulty: false };
     Provider::new(settings, courier, CancellationToken::new())
+}
+
+fn client() -> reqwest::Client {
+    crate::http::plain_client().build().unwrap()
 }
 
 /// Where it listens from now on.
@@ -147,7 +151,7 @@ async fn after_the_shutdown_nothing_is_under_way() {
     let (fake, base) = Fake::start(Fault::None).await;
     let secrets = Secrets { stripe: "wrong".to_owned(), standard: "wrong".to_owned() };
     let shutdown = CancellationToken::new();
-    let settings = Settings { seed: 1, copies: 50, run: "test".to_owned() };
+    let settings = Settings { seed: 1, copies: 50, run: "test".to_owned(), is_faulty: false };
     let provider = Provider::new(settings, Courier::new(base, secrets, SOON).unwrap(), shutdown.clone());
     let id = provider.create(Seller::Stripe, money(5, "USD").unwrap(), None, None).unwrap().id;
     provider.pay(&id, Outcome::Succeeded).unwrap();
@@ -160,7 +164,7 @@ async fn after_the_shutdown_nothing_is_under_way() {
 async fn the_http_api_does_what_its_page_says() {
     let (provider, fake) = provider(Fault::None, 2).await;
     let base = listening(&provider).await;
-    let client = crate::http::plain_client().build().unwrap();
+    let client = client();
     let call = |path: String, body: Value| {
         let call = client.post(format!("{base}{path}")).json(&body);
         async move {

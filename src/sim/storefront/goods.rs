@@ -27,8 +27,7 @@ const ORDERS_LISTED: usize = 20;
 const CART_DIGITS: usize = 16;
 
 /// Where buyers can pay, and whether that takes somebody who asks.
-const SELLERS: &[(Seller, &str, bool)] =
-    &[(Seller::Stripe, "Pay by card", false), (Seller::Paypal, "Pay with PayPal", true)];
+const SELLERS: &[(Seller, &str, bool)] = &[(Seller::Stripe, "Pay by card", false), (Seller::Paypal, "PayPal", true)];
 
 struct Product {
     id: &'static str,
@@ -107,10 +106,10 @@ fn offer(product: &Product, is_reconciled: bool) -> Html {
     let cart: String = secret().chars().take(CART_DIGITS).collect();
     let price = money(product.amount_minor, product.currency).map(price).unwrap_or_default();
     let offered = SELLERS.iter().filter(|(_, _, takes_asking)| is_reconciled || !takes_asking);
-    let buttons =
-        Html::all(offered.map(
-            |(seller, label, _)| html!["<button name=\"seller\" value=\"" (seller.name()) "\">" (label) "</button>"],
-        ));
+    let buttons = Html::all(offered.map(|(seller, label, takes_asking)| {
+        let class = if *takes_asking { "quiet" } else { "" };
+        html!["<button class=\"" (class) "\" name=\"seller\" value=\"" (seller.name()) "\">" (label) "</button>"]
+    }));
     html![
         "<form class=\"card\" method=\"post\" action=\"/buy\" id=\"" (product.id) "\"><h2>" (product.name) "</h2>"
         "<p class=\"big\">" (product.credits) "</p><p class=\"dim\">credits for " (price) ". " (product.about) "</p>"

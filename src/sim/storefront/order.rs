@@ -184,7 +184,7 @@ fn arrivals(reading: &Reading) -> Html {
 fn line(line: &Line) -> Html {
     let copies = match line.copies {
         Some((sent, accepted)) => html![(sent) " sent, " (accepted) " taken"],
-        None => html!["asked for"],
+        None => html!["when asked"],
     };
     html![
         "<tr><td>" (line.what) "<br><code class=\"dim\">" (line.id) "</code></td><td data-name=\"Copies\">" [copies]

@@ -15,7 +15,7 @@ async fn shop() -> Router {
     let (_fake, base) = Fake::start(Fault::None).await;
     let secrets = Secrets { stripe: STRIPE_SECRET.to_owned(), standard: STANDARD_SECRET.to_owned() };
     let courier = Courier::new(base.clone(), secrets, Duration::ZERO).unwrap();
-    let settings = Settings { seed: 1, copies: 1, run: "test".to_owned() };
+    let settings = Settings { seed: 1, copies: 1, run: "test".to_owned(), is_faulty: false };
     let here = "127.0.0.1:1".parse().unwrap();
     let partners = Partners {
         api: Api::new(base, TOKEN.to_owned()).unwrap(),
@@ -25,7 +25,7 @@ async fn shop() -> Router {
         provider_address: "127.0.0.1:2".parse().unwrap(),
         is_reconciled: false,
     };
-    router(partners, here).unwrap()
+    router(partners, here)
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &'static str) -> Request {

@@ -209,7 +209,7 @@ async fn claim(shop: &Shop, sale: &Sale) -> Result<String, TrickError> {
     let event = payment.event(usize::from(u16::MAX), Said::Succeeded, Some(sale.order_id), now);
     let (body, at) = (payment.body(&event), now.unix_timestamp());
     let url = format!("http://{}/webhooks/{}", shop.partners().receiver, sale.seller.name());
-    let call = shop.0.http.post(url).header("content-type", "application/json");
+    let call = shop.partners().api.http().post(url).header("content-type", "application/json");
     let call = match sale.seller {
         Seller::Stripe => {
             call.header("stripe-signature", stripe_signature("whsec_a_guess", at, &body).unwrap_or_default())

@@ -8,7 +8,8 @@ use super::await_::eventually;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use reqwest::Method;
 use serde_json::{Value, json};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,6 +22,9 @@ const LISTENS: &str = "started successfully on port ";
 
 /// How long one command may take: pages load slowly on a machine that is busy with other tests.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a browser may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Under this name an element's reference stands in JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -51,35 +55,65 @@ pub struct Browser {
     http: reqwest::Client,
     session: String,
     // In this order: the profile can go when the browser has.
-    _driver: Driver,
+    _session: Session,
     _profile: tempfile::TempDir,
 }
 
-/// chromedriver. Chromium ends with it.
-struct Driver(Child);
+/// chromedriver.
+struct Driver {
+    process: Child,
+    port: u16,
+}
+
+/// One browser of a chromedriver.
+struct Session {
+    driver: Driver,
+    id: String,
+}
+
+impl Drop for Session {
+    /// Ends the browser: killing chromedriver would leave it running. Also in a test that fails, so nothing is awaited here.
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("left behind: a browser, for {error}");
+        }
+    }
+}
+
+impl Session {
+    fn end(&self) -> std::io::Result<()> {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.driver.port))?;
+        connection.set_read_timeout(Some(END_DEADLINE))?;
+        write!(connection, "DELETE /session/{} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", self.id)?;
+        // It answers when the browser has ended.
+        connection.read(&mut [0; 1]).map(|_| ())
+    }
+}
 
 impl Driver {
-    /// Starts one, and gives its address.
-    fn start() -> (Self, String) {
+    /// Starts one, and waits until it listens.
+    fn start() -> Self {
         let mut process = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
             .spawn()
             .expect("chromedriver is needed in PATH: ./dev test installs it");
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let driver = Self(process);
+        // Made before the wait: one that says nothing is ended all the same.
+        let mut driver = Self { process, port: 0 };
         let port = lines.map_while(Result::ok).find_map(|line| {
             let (_, port) = line.split_once(LISTENS)?;
-            Some(port.trim_end_matches('.').to_owned())
+            port.trim_end_matches('.').parse().ok()
         });
-        (driver, format!("http://127.0.0.1:{}", port.expect("chromedriver says where it listens")))
+        driver.port = port.expect("chromedriver says where it listens");
+        driver
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -87,7 +121,8 @@ impl Browser {
     /// Opens one.
     pub async fn open(look: Look) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let (driver, base) = Driver::start();
+        let driver = Driver::start();
+        let base = format!("http://127.0.0.1:{}", driver.port);
         let mut args: Vec<_> = ARGUMENTS.map(str::to_owned).to_vec();
         args.push(format!("--user-data-dir={}", profile.path().display()));
         let mut options = json!({"args": args});
@@ -97,8 +132,9 @@ impl Browser {
         let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}});
         let http = grantonce::http::plain_client().no_proxy().timeout(COMMAND_DEADLINE).build().unwrap();
         let answer = command(&http, Method::POST, &format!("{base}/session"), wanted).await.unwrap();
-        let session = format!("{base}/session/{}", answer["sessionId"].as_str().unwrap());
-        let browser = Self { http, session, _driver: driver, _profile: profile };
+        let id = answer["sessionId"].as_str().unwrap().to_owned();
+        let session = format!("{base}/session/{id}");
+        let browser = Self { http, session, _session: Session { driver, id }, _profile: profile };
         let width = if look.is_phone { 390 } else { 1000 };
         browser.resize(width, 900, look.is_phone).await;
         if look.is_dark {

@@ -41,7 +41,7 @@ impl Asked {
     }
 
     async fn control(&self, path: &str, body: Value) {
-        let call = crate::http::plain_client().build().unwrap().post(format!("{}{path}", self.base)).json(&body);
+        let call = super::client().post(format!("{}{path}", self.base)).json(&body);
         assert_eq!(call.send().await.unwrap().status(), 204);
     }
 }
