@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use fastrand::Rng;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -91,7 +91,10 @@ pub(super) enum Done {
 pub(super) struct Calls {
     answers: HashMap<String, ([u8; 32], Answer)>,
     planned: VecDeque<Fault>,
-    chance: Option<Rng>,
+    /// The seed of what goes wrong by chance.
+    chance: Option<u64>,
+    /// Keys that were called under.
+    called: HashSet<String>,
     /// How old an object is before a list has it.
     listing_lag: Duration,
 }
@@ -106,16 +109,25 @@ pub(super) struct KeyRules {
     pub(super) takes_other_requests: bool,
 }
 
+/// A call under a key.
+pub(super) struct Call<'a> {
+    pub(super) key: &'a str,
+    /// What tells the request from others.
+    pub(super) request: [u8; 32],
+    /// What of the request is the same in another run: chance goes by that.
+    pub(super) lot: u64,
+}
+
 /// Does a call under a key: once, whatever goes wrong with it. Also says what did.
 pub(super) fn under_key(
     calls: &Mutex<Calls>,
     rules: &KeyRules,
-    key: &str,
-    request: [u8; 32],
+    call: &Call<'_>,
     work: impl FnOnce() -> Answer,
 ) -> (Done, Fault) {
+    let Call { key, request, lot } = *call;
     let mut calls = lock(calls);
-    let fault = calls.next_fault();
+    let fault = calls.next_fault(key, lot);
     match fault {
         Fault::LoseRequest => return (Done::Lost, fault),
         Fault::ForgetKey => drop(calls.answers.remove(key)),
@@ -143,17 +155,21 @@ pub(super) fn under_key(
 }
 
 impl Calls {
-    /// Where calls go wrong by chance, the seed decides how many: which, is decided by the order in which they come.
+    /// Where some calls go wrong by chance, the seed and the calls' lots decide which.
     pub(super) fn new(chance: Option<u64>) -> Self {
-        Self { chance: chance.map(|seed| Rng::with_seed(mix(seed, DRAW))), ..Self::default() }
+        Self { chance: chance.map(|seed| mix(seed, DRAW)), ..Self::default() }
     }
 
-    /// What was planned; else what chance says.
-    fn next_fault(&mut self) -> Fault {
+    /// What was planned; else what chance says of the first call under a key. The next one gets through.
+    fn next_fault(&mut self, key: &str, lot: u64) -> Fault {
         if let Some(planned) = self.planned.pop_front() {
             return planned;
         }
-        let Some(mut draw) = self.chance.as_mut().map(|rng| rng.u16(0..1000)) else { return Fault::None };
+        let Some(seed) = self.chance.filter(|_| self.called.len() < KEYS_MAX) else { return Fault::None };
+        if !self.called.insert(key.to_owned()) {
+            return Fault::None;
+        }
+        let mut draw = Rng::with_seed(mix(seed, lot)).u16(0..1000);
         for (fault, share) in BY_CHANCE {
             match draw.checked_sub(share) {
                 Some(rest) => draw = rest,
@@ -198,7 +214,7 @@ mod tests {
         let faults = |seed| {
             let mut calls = Calls::new(seed);
             calls.plan(VecDeque::from([Fault::DoAndFail, Fault::ForgetKey]));
-            (0..1002).map(|_| calls.next_fault()).collect::<Vec<_>>()
+            (0..1002).map(|n| calls.next_fault(&n.to_string(), n)).collect::<Vec<_>>()
         };
         assert_eq!(faults(None)[2..], vec![Fault::None; 1000]);
         let by_seed = faults(Some(3));
@@ -208,6 +224,12 @@ mod tests {
             let count = by_seed.iter().filter(|found| **found == fault).count();
             assert!((usize::from(share) / 2..usize::from(share) * 2).contains(&count), "{fault:?}: {count}");
         }
+        let mut calls = Calls::new(Some(3));
+        let again = (0..1000).filter(|n| {
+            calls.next_fault(&n.to_string(), *n);
+            calls.next_fault(&n.to_string(), *n) != Fault::None
+        });
+        assert_eq!(again.count(), 0, "the second call under a key gets through");
         assert!(by_seed[2..].iter().all(|fault| !matches!(fault, Fault::Fail | Fault::DoAndFail | Fault::ForgetKey)));
     }
 }

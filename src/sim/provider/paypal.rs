@@ -11,7 +11,7 @@
 //! | `POST /faults/paypal` `["lose_answer", …]` | what goes wrong with the next calls that have a key, one each |
 //! | `POST /faults/paypal/forget-keys` | as after six hours: keys are new again |
 
-use super::faults::{Answer, Calls, Done, Fault, KeyRules, lost, under_key};
+use super::faults::{Answer, Call, Calls, Done, Fault, KeyRules, lost, under_key};
 use super::{Known, Provider, ProviderError};
 use crate::domain::dialect::{Object, paypal as words};
 use crate::sim::lock;
@@ -100,7 +100,8 @@ fn once(api: &Api, rules: &KeyRules, headers: &HeaderMap, what: &[u8], work: imp
     let Some(key) = headers.get("paypal-request-id").and_then(|key| key.to_str().ok()) else {
         return error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "this client always sends a key").into_response();
     };
-    let (done, _fault) = under_key(&api.calls, rules, key, Sha256::digest(what).into(), work);
+    let call = Call { key, request: Sha256::digest(what).into(), lot: 0 };
+    let (done, _fault) = under_key(&api.calls, rules, &call, work);
     match done {
         Done::Lost => lost(),
         Done::OtherRequest => unprocessable("DUPLICATE_REQUEST_ID").into_response(),

@@ -12,7 +12,7 @@
 //! | `POST /faults/forget-keys` | as after a day: keys are new again |
 //! | `POST /faults/listing-lag` `2.5` | what is younger than so many seconds is not listed |
 
-use super::faults::{Answer, Calls, Done, Fault, KeyRules, lost, under_key};
+use super::faults::{Answer, Call, Calls, Done, Fault, KeyRules, lost, under_key};
 use super::{Known, Provider};
 use crate::domain::dialect::stripe::decimals;
 use crate::domain::{Currency, Money};
@@ -20,6 +20,7 @@ use crate::sim::lock;
 use crate::sim::payment::{
     Intent, Outcome, Seller, Status, stripe_charge, stripe_dispute, stripe_intent, stripe_refund, stripe_session,
 };
+use crate::sim::plan::mix;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -98,8 +99,10 @@ async fn create(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> Resp
     let Some(key) = headers.get("idempotency-key").and_then(|key| key.to_str().ok()) else {
         return refused("this client always sends a key").into_response();
     };
-    let digest = Sha256::digest(&body).into();
-    let (done, fault) = under_key(&api.calls, &RULES, key, digest, || make(&api.provider, &body));
+    let form = form(&body);
+    let lot = lot(&form);
+    let call = Call { key, request: Sha256::digest(&body).into(), lot };
+    let (done, fault) = under_key(&api.calls, &RULES, &call, || make(&api.provider, &form, lot));
     match done {
         Done::Lost => lost(),
         Done::OtherRequest => {
@@ -122,10 +125,19 @@ async fn create(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> Resp
     }
 }
 
-fn make(provider: &Provider, body: &[u8]) -> Answer {
-    let form: HashMap<String, String> = reqwest::Url::parse(&format!("http://x/?{}", String::from_utf8_lossy(body)))
+fn form(body: &[u8]) -> HashMap<String, String> {
+    reqwest::Url::parse(&format!("http://x/?{}", String::from_utf8_lossy(body)))
         .map(|url| url.query_pairs().into_owned().collect())
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+/// Orders have other ids in each run; their prices stay.
+fn lot(form: &HashMap<String, String>) -> u64 {
+    let price = format!("{:?} {:?}", form.get("amount"), form.get("currency"));
+    Sha256::digest(price).iter().take(8).fold(0, |lot, byte| lot << 8 | u64::from(*byte))
+}
+
+fn make(provider: &Provider, form: &HashMap<String, String>, lot: u64) -> Answer {
     let text = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
     let Ok(units) = text("amount").parse::<i64>() else { return refused("amount: Invalid integer") };
     if units < 50 {
@@ -135,7 +147,8 @@ fn make(provider: &Provider, body: &[u8]) -> Answer {
     let money = currency.and_then(|currency| Money::from_units(units, decimals(currency)?, currency).ok());
     let Some(money) = money else { return refused("Invalid currency") };
     let order_id = text("metadata[order_id]").parse().ok();
-    let made = provider.create(Seller::Stripe, money, order_id, None).and_then(|made| provider.known(&made.id));
+    let seed = provider.chance().map(|seed| mix(seed, lot));
+    let made = provider.create(Seller::Stripe, money, order_id, seed).and_then(|made| provider.known(&made.id));
     match made {
         Ok(known) => Answer::ok(intent(&known, false)),
         Err(full) => error(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", &full.to_string()),
