@@ -43,7 +43,7 @@ use courier::Courier;
 use fastrand::Rng;
 use headless::{Deadlines, Sales, Shop, progress_bar};
 use provider::Provider;
-use roles::{Addresses, Reconciling, Roles};
+use roles::{Addresses, Roles};
 use scratch::ManagementError;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -259,12 +259,9 @@ async fn play(
         remark(&[text.to_owned()]);
     }
     roles.make_places().await?;
-    let reconciling = match (args.headless, args.drop_webhooks.is_none()) {
-        (true, true) => Reconciling::No,
-        (true, false) => Reconciling::Yes,
-        (false, _) => Reconciling::IfBuilt,
-    };
-    let started = shutdown.run_until_cancelled(roles.start(args.workers, reconciling)).await;
+    // A headless run that drops no webhooks shows that they are enough.
+    let has_reconciler = !args.headless || !args.drop_webhooks.is_none();
+    let started = shutdown.run_until_cancelled(roles.start(args.workers, has_reconciler)).await;
     let addresses = started.ok_or(DemoError::Interrupted)??;
 
     // Ends the provider with the run, however that ends.
@@ -291,7 +288,6 @@ async fn play(
                 witness: witness.clone(),
                 receiver: addresses.receiver,
                 provider_address,
-                is_reconciled: roles.has_reconciler(),
             };
             serve(listener, storefront::router(partners, storefront), stop);
             show(&interactive::welcome(&addresses, storefront, provider_address, roles.token()))?;

@@ -5,12 +5,9 @@ use super::children::{Child, Children};
 use super::courier::Secrets;
 use super::scratch::{Management, secret, unique_name};
 use super::{DemoEnvironment, DemoError};
-use crate::cli::Cli;
-use crate::config::VARIABLES;
 use crate::store::scratch::{ScratchError, create_database, drop_database};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::CommandFactory as _;
 use futures_util::future::join_all;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -60,27 +57,6 @@ pub(super) struct Roles {
     api: Option<Child>,
     workers: Vec<Child>,
     reconciler: Option<Child>,
-}
-
-/// Whether somebody asks the provider about payments of which nothing is heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reconciling {
-    /// Nobody has to: every webhook is sent.
-    No,
-    /// Where this build can.
-    IfBuilt,
-    /// Or the run comes to nothing.
-    Yes,
-}
-
-impl Reconciling {
-    fn is_wanted(self) -> bool {
-        match self {
-            Self::No => false,
-            Self::IfBuilt => Cli::command().find_subcommand(RECONCILER).is_some(),
-            Self::Yes => true,
-        }
-    }
 }
 
 /// Where the roles work.
@@ -152,7 +128,7 @@ impl Roles {
     }
 
     /// Starts the roles and waits until each is ready.
-    pub(super) async fn start(&mut self, workers: u32, reconciling: Reconciling) -> Result<Addresses, DemoError> {
+    pub(super) async fn start(&mut self, workers: u32, has_reconciler: bool) -> Result<Addresses, DemoError> {
         let children = self.children();
         children.run("migrate", &["migrate"], MIGRATE_DEADLINE).await?;
         let receiver = self.receiver.insert(children.start("receiver", &["receiver"]).await?);
@@ -160,7 +136,7 @@ impl Roles {
         for n in 1..=workers {
             self.workers.push(children.start(&format!("worker-{n}"), &["worker"]).await?);
         }
-        if reconciling.is_wanted() {
+        if has_reconciler {
             self.reconciler = Some(children.start(RECONCILER, &[RECONCILER]).await?);
         }
         let mut addresses = Addresses {
@@ -186,7 +162,7 @@ impl Roles {
         let provider = format!("http://{}", self.provider);
         let log = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
         let anywhere = "127.0.0.1:0";
-        let children = [
+        [
             ("DATABASE_URL", database_url.as_str()),
             ("AMQP_URL", amqp_url),
             ("RUST_LOG", &log),
@@ -206,18 +182,10 @@ impl Roles {
             ("GRANTONCE_PAYPAL_CLIENT_SECRET", "simulated"),
             ("GRANTONCE_PAYPAL_API_BASE", &provider),
             ("GRANTONCE_LOG_FORMAT", "json"),
+            RECONCILE_AFTER,
         ]
         .into_iter()
-        .fold(Children::new(&self.program, &self.log_dir), |children, (name, value)| children.env(name, value));
-        // A role does not start with a name that its build does not know.
-        let (name, value) = RECONCILE_AFTER;
-        let is_known = VARIABLES.iter().any(|variable| variable.name == name);
-        if is_known { children.env(name, value) } else { children }
-    }
-
-    /// Whether somebody asks the provider.
-    pub(super) fn has_reconciler(&self) -> bool {
-        self.reconciler.is_some()
+        .fold(Children::new(&self.program, &self.log_dir), |children, (name, value)| children.env(name, value))
     }
 
     /// Every role that was started.

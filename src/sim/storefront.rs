@@ -61,8 +61,6 @@ pub(super) struct Partners {
     pub(super) receiver: SocketAddr,
     /// Where the provider does: its page is where buyers pay.
     pub(super) provider_address: SocketAddr,
-    /// Whether somebody asks the provider. PayPal's payments need that: nobody else would take their money.
-    pub(super) is_reconciled: bool,
 }
 
 /// The shop. Clones are the same one.

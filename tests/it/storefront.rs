@@ -189,13 +189,8 @@ async fn without_scripts_it_sells_all_the_same() {
     }
 }
 
-/// Needs the reconciler, and `POST /v1/orders/{id}/check`.
 #[tokio::test]
 async fn a_webhook_that_is_dropped_is_made_good_by_asking() {
-    if !Demo::can_reconcile() {
-        eprintln!("skipped: this build has no reconciler");
-        return;
-    }
     let demo = Demo::open();
     let browser = Browser::open(Look::default()).await;
     order_a_bag(&browser, &demo).await;
@@ -210,13 +205,9 @@ async fn a_webhook_that_is_dropped_is_made_good_by_asking() {
     browser.until("table", "the provider was asked").await;
 }
 
-/// Needs the reconciler, which takes the money of what the buyer has agreed to; no webhook comes of it.
+/// The reconciler takes the money of what the buyer has agreed to; no webhook comes of it.
 #[tokio::test]
 async fn a_paypal_payment_is_found_approved_and_captured_by_asking() {
-    if !Demo::can_reconcile() {
-        eprintln!("skipped: this build has no reconciler");
-        return;
-    }
     let demo = Demo::open();
     let browser = Browser::open(Look::default()).await;
     browser.go(&demo.storefront).await;

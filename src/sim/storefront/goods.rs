@@ -90,8 +90,7 @@ pub(super) async fn show(State(shop): State<Shop>, visitor: Visitor) -> Response
         ]
     }));
     let orders = if sales.is_empty() { html!["<li class=\"dim\">None yet.</li>"] } else { orders };
-    let is_reconciled = shop.partners().is_reconciled;
-    let offers = Html::all(PRODUCTS.iter().map(|product| offer(product, is_reconciled)));
+    let offers = Html::all(PRODUCTS.iter().map(offer));
     let main = html![
         "<section class=\"card\"><h1>Buy credits. Or try to get them otherwise.</h1>"
         "<p>This kiosk is a demo of grantonce: the payments are simulated, the rest is real. After you have bought "
@@ -102,11 +101,10 @@ pub(super) async fn show(State(shop): State<Shop>, visitor: Visitor) -> Response
     shop.page(&visitor, StatusCode::OK, "Credit Kiosk", Html::default(), main)
 }
 
-fn offer(product: &Product, is_reconciled: bool) -> Html {
+fn offer(product: &Product) -> Html {
     let cart: String = secret().chars().take(CART_DIGITS).collect();
     let price = money(product.amount_minor, product.currency).map(price).unwrap_or_default();
-    let offered = SELLERS.iter().filter(|(_, _, takes_asking)| is_reconciled || !takes_asking);
-    let buttons = Html::all(offered.map(|(seller, label, takes_asking)| {
+    let buttons = Html::all(SELLERS.iter().map(|(seller, label, takes_asking)| {
         let class = if *takes_asking { "quiet" } else { "" };
         html!["<button class=\"" (class) "\" name=\"seller\" value=\"" (seller.name()) "\">" (label) "</button>"]
     }));

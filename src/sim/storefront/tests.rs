@@ -23,7 +23,6 @@ async fn shop() -> Router {
         witness: Witness::new("postgres://nobody@127.0.0.1:1/none").unwrap(),
         receiver: here,
         provider_address: "127.0.0.1:2".parse().unwrap(),
-        is_reconciled: false,
     };
     router(partners, here)
 }
