@@ -225,7 +225,7 @@ async fn paypal_tells_disputes_and_takes_the_money_of_a_lost_one_from_the_captur
         money: usd(1499),
     };
     let refunded = refund(format!("REFUND{tag}N1"), RefundState::Succeeded, 500);
-    let expected = |more: &[PaymentStatus]| [&paid.statuses[..], &[refunded.clone()], more].concat();
+    let expected = |more: &[PaymentStatus]| [&paid.statuses[..], std::slice::from_ref(&refunded), more].concat();
     let found = async || asked.fetch(&paypal, id).await.unwrap();
     assert_eq!(found().await.statuses, expected(&[]));
 
