@@ -207,7 +207,8 @@ impl Providers {
     }
 
     /// What the provider says of a payment now; none where it knows no such payment. Stripe's checkout sessions, charges,
-    /// refunds and disputes, and PayPal's captures and refunds, lead to the payment that they belong to.
+    /// refunds and disputes, and PayPal's captures and refunds, lead to the payment that they belong to. All of it, or an error;
+    /// but without PayPal's disputes, and a warning in the log, where our credentials have no right to see them.
     pub async fn fetch(
         &self,
         provider: &Provider,

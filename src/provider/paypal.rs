@@ -1,6 +1,6 @@
 //! PayPal: orders, which the buyer approves and we capture.
 //!
-//! Rules from <https://developer.paypal.com/docs/api/orders/v2/>,
+//! Rules from <https://developer.paypal.com/docs/api/orders/v2/>, <https://developer.paypal.com/docs/api/customer-disputes/v1/>,
 //! <https://developer.paypal.com/api/rest/reference/idempotency/> and <https://developer.paypal.com/api/rest/responses/>.
 
 mod found;
@@ -14,6 +14,7 @@ use crate::domain::{OrderId, PaymentId, ProviderAccount};
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 use token::Tokens;
 
 const NAME: &str = "PayPal";
@@ -23,12 +24,23 @@ const JSON: &str = "application/json";
 /// Carries the key. PayPal keeps it for six hours on orders.
 const KEY_HEADER: &str = "paypal-request-id";
 
+/// Disputes in one page of a list: as many as PayPal gives.
+const PAGE_DISPUTES: usize = 50;
+
+/// Most pages of one capture's disputes.
+const DISPUTE_PAGES_MAX: usize = 4;
+
+/// Most captures of one payment whose disputes are asked for. An order has ten purchase units at most.
+const CAPTURES_MAX: usize = 20;
+
 /// PayPal's API under one client id.
 #[derive(Debug)]
 pub(super) struct Paypal {
     http: Http,
     tokens: Tokens,
     patience: Patience,
+    /// Whether the log has it that the right to see disputes is missing.
+    is_right_missed: AtomicBool,
 }
 
 impl Paypal {
@@ -39,7 +51,8 @@ impl Paypal {
             return Err(BuildError::BadCredentials { provider: NAME });
         }
         let http = Http::new(NAME, &base, limits.deadlines)?;
-        Ok(Self { http, tokens: Tokens::new(client_id, client_secret), patience: limits.patience })
+        let tokens = Tokens::new(client_id, client_secret);
+        Ok(Self { http, tokens, patience: limits.patience, is_right_missed: AtomicBool::new(false) })
     }
 
     /// The API, for what is our own: for other accounts there is none.
@@ -93,7 +106,7 @@ impl Paypal {
         let capture = object(&body)?;
         match words::order_of(&capture)? {
             Some(order_id) => self.order(&order_id).await,
-            None => Ok(Some(found::of_capture(&capture, self.is_live())?)),
+            None => Ok(Some(self.with_disputes(found::of_capture(&capture, self.is_live())?).await?)),
         }
     }
 
@@ -118,7 +131,52 @@ impl Paypal {
 
     async fn order(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
         let Some(body) = self.one("/v2/checkout/orders", id).await? else { return Ok(None) };
-        Ok(Some(found::of_order(&object(&body)?, self.is_live())?))
+        Ok(Some(self.with_disputes(found::of_order(&object(&body)?, self.is_live())?).await?))
+    }
+
+    /// With the disputes of its captures. Where no money came in, nobody is asked. Half a list must not pass for a whole one;
+    /// but where our credentials lack the right to see disputes, the rest is told without them: what is paid is granted, and
+    /// the money that goes back shows in refunds all the same.
+    async fn with_disputes(&self, mut found: Found) -> Result<Found, CallError> {
+        let captures = found::captured(&found);
+        if captures.len() > CAPTURES_MAX {
+            return Err(CallError::odd(&format!("a payment of more than {CAPTURES_MAX} captures")));
+        }
+        for capture_id in captures {
+            if !is_plain(capture_id.as_str()) {
+                return Err(CallError::odd("the id of a capture is none that PayPal documents"));
+            }
+            let mut next = Some(format!("disputed_transaction_id={capture_id}&page_size={PAGE_DISPUTES}"));
+            for _ in 0..DISPUTE_PAGES_MAX {
+                let Some(query) = next.take() else { break };
+                let Some(page) = self.disputes(&query).await? else { return Ok(found) };
+                next = found::add_disputes(&mut found, &object(&page)?)?;
+            }
+            if next.is_some() {
+                return Err(CallError::odd(&format!("disputes of more than {DISPUTE_PAGES_MAX} pages")));
+            }
+        }
+        Ok(found)
+    }
+
+    /// One page of disputes; none where we lack the right to see any.
+    async fn disputes(&self, query: &str) -> Result<Option<Value>, CallError> {
+        let call = Call::get(format!("/v1/customer/disputes?{query}"));
+        let answer = self.ask(call, "asking PayPal for disputes").await?;
+        if let Some(refused) = missing_right(&answer) {
+            // Once: it is so for every payment, until somebody changes the app.
+            if !self.is_right_missed.swap(true, Ordering::Relaxed) {
+                tracing::warn!(event = "disputes_not_told", cause = %refused, "PayPal's credentials lack the right to \
+                    read disputes (scope https://uri.paypal.com/services/disputes/read-seller): switch on Disputes \
+                    among the features of the app; until then disputes take no credits");
+            }
+            return Ok(None);
+        }
+        // By the name, too, as for a payment: of a capture that is no matter of dispute.
+        if answer.status == StatusCode::NOT_FOUND && has_issue(&answer, "RESOURCE_NOT_FOUND") {
+            return Ok(Some(json!({})));
+        }
+        judge(&answer)?.json().map(Some)
     }
 
     /// One object; none where PayPal says that there is no such one.
@@ -185,6 +243,13 @@ fn judge(answer: &Answer) -> Result<&Answer, CallError> {
     let mut said: Vec<&str> = words.iter().filter_map(|field| body.get(field)?.as_str()).collect();
     said.extend(issues(&body));
     Err(answer.fault(&said.join(" ")))
+}
+
+/// What PayPal says where a token does not reach so far.
+fn missing_right(answer: &Answer) -> Option<CallError> {
+    let names = ["NOT_AUTHORIZED", "PERMISSION_DENIED"];
+    let is_missing = answer.status == StatusCode::FORBIDDEN || names.iter().any(|name| has_issue(answer, name));
+    judge(answer).err().filter(|_| is_missing)
 }
 
 /// Whether a refusal has this for its name, or for one of its issues.

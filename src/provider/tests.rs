@@ -7,6 +7,7 @@ mod fake;
 mod fake_paypal;
 mod fake_stripe;
 mod paypal;
+mod paypal_disputes;
 mod stripe;
 mod stripe_found;
 mod token;

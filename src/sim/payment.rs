@@ -5,7 +5,10 @@ mod paypal;
 mod standard;
 mod stripe;
 
-pub(super) use paypal::{capture as paypal_capture, order as paypal_order, refund as paypal_refund};
+pub(super) use paypal::{
+    capture as paypal_capture, capture_id as paypal_capture_id, dispute as paypal_dispute, order as paypal_order,
+    refund as paypal_refund,
+};
 pub(super) use stripe::{
     Intent, charge as stripe_charge, dispute as stripe_dispute, intent as stripe_intent, refund as stripe_refund,
     session as stripe_session,
@@ -97,6 +100,8 @@ pub(super) struct Dispute {
     pub(super) money: Money,
     pub(super) state: DisputeState,
     pub(super) at: OffsetDateTime,
+    /// When the state became that.
+    pub(super) since: OffsetDateTime,
 }
 
 /// What has become of a payment: what its provider's API tells whoever asks.

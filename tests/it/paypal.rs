@@ -3,9 +3,12 @@
 
 use crate::support::{World, eventually};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
+use grantonce::broker::{DEAD_QUEUE, HINTS_QUEUE, WORK_QUEUE};
+use grantonce::domain::Hint;
 use grantonce::http::plain_client;
+use grantonce::message::{HINT_TYPE, decode_hint};
 use grantonce::sim::children::Child;
+use lapin::options::BasicGetOptions;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use reqwest::{Client, StatusCode};
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
@@ -19,10 +22,14 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
+#[path = "../../src/webhook/paypal/tests/forge.rs"]
+mod forge;
+
 const START: Duration = Duration::from_secs(30);
 const WEBHOOK_ID: &str = "1JE4291016473214C";
 /// What the certificates of these tests sign with.
 const KEY: &str = include_str!("../../src/webhook/paypal/tests/key.pem");
+const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 struct Authority(Issuer<'static, KeyPair>, String);
 
@@ -108,7 +115,7 @@ struct Receiver {
 
 impl Receiver {
     async fn post(&self, certificate: &str, signed: &[u8], body: &[u8]) -> reqwest::Response {
-        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(signed);
+        let crc = CRC.checksum(signed);
         let signature = sign(&format!("T-1|2026-01-05T12:00:00Z|{WEBHOOK_ID}|{crc}"));
         let request = self.http.post(&self.url).header("paypal-transmission-id", "T-1");
         let request = request.header("paypal-transmission-time", "2026-01-05T12:00:00Z");
@@ -119,6 +126,26 @@ impl Receiver {
     async fn status(&self, certificate: &str, signed: &[u8], body: &[u8]) -> StatusCode {
         self.post(certificate, signed, body).await.status()
     }
+}
+
+/// All hints that wait in their queue.
+async fn hints(world: &World) -> Vec<Hint> {
+    let (connection, channel) = world.channel().await;
+    let mut hints = vec![];
+    while let Some(got) = channel.basic_get(HINTS_QUEUE.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+        let delivery = got.delivery;
+        assert_eq!(delivery.properties.kind().as_ref().unwrap().as_str(), HINT_TYPE);
+        let hint = decode_hint(&delivery.data).unwrap();
+        assert_eq!(delivery.properties.message_id().as_ref().unwrap().as_str(), hint.message_id.as_str());
+        hints.push(hint);
+    }
+    connection.close(200, "done".into()).await.unwrap();
+    hints
+}
+
+fn named(hint: &Hint) -> (&str, &str, &str, Vec<&str>) {
+    let related = hint.related_ids.iter().map(|id| id.as_str()).collect();
+    (hint.provider.as_str(), hint.message_id.as_str(), hint.payment_id.as_str(), related)
 }
 
 #[tokio::test]
@@ -148,6 +175,26 @@ async fn a_paypal_webhook_is_verified_by_a_certificate_that_is_fetched_once() {
     let all = futures_util::future::join_all((0..20).map(|_| receiver.status(&good, body, body))).await;
     assert_eq!(all, [StatusCode::OK; 20]);
     assert_eq!(host.asked(), 1, "twenty at once ask for it once");
+    let said = hints(&world).await;
+    assert_eq!(said.len(), 20, "each is in the queue by the time it is answered");
+    for hint in &said {
+        assert_eq!(named(hint), ("paypal", "paypal::WH-1:PAYMENT.CAPTURE.COMPLETED", "C1", vec![]));
+    }
+    // Of the same CRC-32, the signature fits: it is believed to name a payment and nothing else.
+    let forged = forge::forged(
+        r#"{"id":"WH-3","event_type":"PAYMENT.CAPTURE.COMPLETED","resource":{"id":"C9","status":"COMPLETED",
+        "amount":{"currency_code":"USD","value":"1000000.00"},"note":""#,
+        r#"","supplementary_data":{"related_ids":{"order_id":"O9"}}}}"#,
+        CRC.checksum(body),
+    );
+    assert_ne!(forged, body);
+    assert_eq!(receiver.status(&good, body, &forged).await, StatusCode::OK);
+    let said = hints(&world).await;
+    assert_eq!(
+        said.iter().map(named).collect::<Vec<_>>(),
+        [("paypal", "paypal::WH-3:PAYMENT.CAPTURE.COMPLETED", "O9", vec!["C9"])]
+    );
+    assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0), "of money it says nothing");
     assert_eq!(receiver.status(&good, body, other).await, StatusCode::UNAUTHORIZED, "another body");
     assert_eq!(host.asked(), 1);
     // None there: that is an answer, and is remembered.
@@ -166,7 +213,9 @@ async fn a_paypal_webhook_is_verified_by_a_certificate_that_is_fetched_once() {
     let away = receiver.post(&host.url("CERT-3"), body, body).await;
     assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(away.headers().contains_key("retry-after"));
+    assert_eq!(hints(&world).await, [], "what is refused names nothing");
     assert_eq!(receiver.status(&good, body, body).await, StatusCode::OK);
+    assert_eq!(hints(&world).await.len(), 1);
     // Whatever it says of money, nothing of it is a message that could grant.
     assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0));
 }

@@ -357,3 +357,33 @@ async fn a_capture_whose_answer_is_lost_takes_the_money_once() {
         assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (1, 0), "{lost}");
     }
 }
+
+#[tokio::test]
+async fn a_paypal_dispute_holds_the_credits_and_a_refund_takes_them() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    let (id, payment_id, _api) = paypal_order(&world, &provider).await;
+    post(&provider, &format!("/payments/{payment_id}/pay"), &json!({"outcome": "succeeded"})).await;
+    let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
+    world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    fulfilled(&world, id).await;
+
+    // What is done to the payment there, and a hint as the webhook brings it: of a dispute it names the capture.
+    let capture = Hint { provider: Provider::PAYPAL, ..hint(&payment_id.replace("PAYPAL", "CAPTURE")) };
+    let becomes = async |done: &[(&str, Value)], status: &str, credits: i64| {
+        for (what, body) in done {
+            post(&provider, &format!("/payments/{payment_id}/{what}"), body).await;
+        }
+        world.publish_raw(Outgoing::hint(&capture)).await;
+        eventually(&format!("the order is {status}"), async || world.status(id).await == status).await;
+        assert_eq!(world.count("SELECT sum(credits)::bigint FROM account_balances").await, credits, "{done:?}");
+    };
+    becomes(&[("dispute", json!({}))], "disputed", 0).await;
+    becomes(&[("dispute/close", json!({"won": true}))], "fulfilled", 100).await;
+    becomes(&[("refund", json!({"amount_minor": 999}))], "partially_refunded", 50).await;
+    // A lost dispute gives back its hold as well; the reversal of the capture takes what was left.
+    becomes(&[("dispute", json!({})), ("dispute/close", json!({"won": false}))], "refunded", 0).await;
+    reconciler.drain().await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (1, 0));
+    world.verify().await;
+}

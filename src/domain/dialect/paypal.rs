@@ -1,11 +1,11 @@
 //! PayPal's words.
 //!
-//! Rules from <https://developer.paypal.com/docs/api/orders/v2/> and
-//! <https://developer.paypal.com/api/rest/reference/currency-codes/>.
+//! Rules from <https://developer.paypal.com/docs/api/orders/v2/>, <https://developer.paypal.com/docs/api/customer-disputes/v1/>
+//! and <https://developer.paypal.com/api/rest/reference/currency-codes/>.
 
 use super::json::{Object, Odd};
 use crate::domain::{
-    CaptureState, Currency, FactId, Money, MoneyError, OrderId, PaymentId, PaymentStatus, RefundState,
+    CaptureState, Currency, DisputeState, FactId, Money, MoneyError, OrderId, PaymentId, PaymentStatus, RefundState,
 };
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -13,6 +13,9 @@ use time::format_description::well_known::Rfc3339;
 
 /// Most digits of an amount: more than any amount that we take, and they fit an `i64`.
 const AMOUNT_DIGITS_MAX: usize = 18;
+
+/// Longest query of a link that is followed, in bytes.
+const QUERY_BYTES_MAX: usize = 1000;
 
 /// What one capture says. A partly refunded one stands; its refunds are told by themselves.
 pub fn capture(capture: &Object<'_>) -> Result<Vec<PaymentStatus>, Odd> {
@@ -41,6 +44,42 @@ pub fn refund(refund: &Object<'_>) -> Result<PaymentStatus, Odd> {
         _ => return Err(refund.odd("status", "must be PENDING, COMPLETED, FAILED or CANCELLED")),
     };
     Ok(PaymentStatus::Refund { refund_id: refund.parsed("id")?, state, money: amount(refund)? })
+}
+
+/// One dispute, as a list tells it. It holds the money while it is open, and no longer: what the buyer gets in the end is a
+/// refund or a reversal of the capture, told by itself, and must not count twice.
+pub fn dispute(dispute: &Object<'_>) -> Result<PaymentStatus, Odd> {
+    let stage = "dispute_life_cycle_stage";
+    let stage = dispute.value(stage).map(|_| dispute.text(stage)).transpose()?;
+    let state = match (dispute.text("status")?, stage) {
+        // Whoever won.
+        ("RESOLVED", _) => DisputeState::Won,
+        // Between the buyer and the seller; PayPal is not asked to decide yet.
+        (_, Some("INQUIRY")) => DisputeState::Inquiry,
+        // Whoever has to answer, and what PayPal may add: the money is not ours until it says so.
+        _ => DisputeState::Open,
+    };
+    let money = money(dispute, "dispute_amount")?;
+    // The stages after a chargeback are appeals of the seller, whose money is gone by then: no round that would hold it anew.
+    Ok(PaymentStatus::Dispute { dispute_id: dispute.parsed("dispute_id")?, state, round: 1, money })
+}
+
+/// What to ask the same list for to get its next page: the query of the link that leads there, where there is one.
+pub fn next_query<'v>(page: &Object<'v>) -> Result<Option<&'v str>, Odd> {
+    for link in page.list("links", "links[]")? {
+        if link.text("rel")? == "next" {
+            let query = link.text("href")?.split_once('?').map(|(_, query)| query);
+            let query = query.filter(|query| is_query(query));
+            return query.map(Some).ok_or_else(|| link.odd("href", "must have a query"));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether it can stand behind a question mark as it is.
+fn is_query(text: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~%=&+/:".contains(&b);
+    (1..=QUERY_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
 /// Ours, where `custom_id` is one.
@@ -78,9 +117,14 @@ pub fn time(object: &Object<'_>, field: &str) -> Result<Option<OffsetDateTime>, 
     time.map(Some).map_err(|_| object.odd(field, "must be a date and time, as in RFC 3339"))
 }
 
-/// The object's `amount`: a currency and a decimal number as a text.
+/// The object's `amount`.
 pub fn amount(object: &Object<'_>) -> Result<Money, Odd> {
-    let amount = object.object("amount", "amount")?;
+    money(object, "amount")
+}
+
+/// Money: a currency and a decimal number as a text.
+fn money(object: &Object<'_>, field: &'static str) -> Result<Money, Odd> {
+    let amount = object.object(field, field)?;
     let currency: Currency = amount.parsed("currency_code")?;
     let (units, decimals) =
         decimal(amount.text("value")?).ok_or_else(|| amount.odd("value", "must be a decimal number, as in 10.99"))?;

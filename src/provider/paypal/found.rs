@@ -1,8 +1,8 @@
 //! What PayPal's answers say of a payment. Asks nobody.
 
-use crate::domain::dialect::paypal::{amount, capture, order_id, refund, time};
+use crate::domain::dialect::paypal::{amount, capture, dispute, next_query, order_id, refund, time};
 use crate::domain::dialect::{Object, Odd};
-use crate::domain::{Money, OrderId, PaymentId, PaymentStatus, RELATED_IDS_MAX};
+use crate::domain::{CaptureState, FactId, Money, OrderId, PaymentId, PaymentStatus, RELATED_IDS_MAX};
 use crate::provider::{Found, PaymentState};
 use time::OffsetDateTime;
 
@@ -76,6 +76,32 @@ pub(super) fn of_capture(object: &Object<'_>, is_live: bool) -> Result<Found, Od
         client_secret: None,
         approve_url: None,
     })
+}
+
+/// The captures that brought money, which can be disputed.
+pub(super) fn captured(found: &Found) -> Vec<FactId> {
+    let succeeded = found.statuses.iter().filter_map(|status| {
+        let PaymentStatus::Captured { capture_id, state: CaptureState::Succeeded, .. } = status else { return None };
+        capture_id.clone()
+    });
+    succeeded.collect()
+}
+
+/// One page of the disputes of a capture, and the query that asks for the next one. A dispute may be of several captures,
+/// and counts once.
+pub(super) fn add_disputes(found: &mut Found, page: &Object<'_>) -> Result<Option<String>, Odd> {
+    // Where there are none, PayPal may leave out the list.
+    let disputes = page.list("items", "items[]")?;
+    for object in &disputes {
+        let status = dispute(object)?;
+        let at = time(object, "create_time")?.max(time(object, "update_time")?);
+        found.occurred_at = found.occurred_at.max(at.ok_or_else(|| object.odd("create_time", "is missing"))?);
+        if !found.statuses.contains(&status) {
+            found.statuses.push(status);
+        }
+    }
+    // An empty page is the last one, whatever it leads to.
+    Ok(next_query(page)?.filter(|_| !disputes.is_empty()).map(str::to_owned))
 }
 
 /// Where the buyer agrees: `payer-action` where the order was made for a PayPal wallet, else `approve`.

@@ -12,6 +12,8 @@ pub(super) struct Paypal {
     pub(super) orders: HashMap<String, Value>,
     pub(super) captures: HashMap<String, Value>,
     pub(super) refunds: HashMap<String, Value>,
+    /// Of a capture, each.
+    pub(super) disputes: HashMap<String, Vec<Value>>,
     /// Tokens given out so far; only the last one is taken.
     pub(super) tokens: usize,
     pub(super) token_seconds: i64,
@@ -26,6 +28,7 @@ impl Default for Paypal {
             orders: HashMap::new(),
             captures: HashMap::new(),
             refunds: HashMap::new(),
+            disputes: HashMap::new(),
             tokens: 0,
             token_seconds: 32_400,
             is_token_frail: false,
@@ -115,6 +118,25 @@ impl Paypal {
         Told::json(201, &made)
     }
 
+    fn list_disputes(&self, asked: &Asked) -> Told {
+        let capture = &asked.query["disputed_transaction_id"];
+        let number = |field: &str| asked.query.get(field).map_or(1, |text| text.parse().unwrap());
+        let (size, page) = (number("page_size"), number("page"));
+        assert!((1..=50).contains(&size));
+        let Some(all) = self.disputes.get(capture) else { return Told::json(200, &json!({"links": []})) };
+        let pages: Vec<_> = all.chunks(size).collect();
+        let query = format!("disputed_transaction_id={capture}&page_size={size}");
+        let link = |rel: &str, page: usize| {
+            let href = format!("https://api.example/v1/customer/disputes?{query}&page={page}");
+            json!({"rel": rel, "href": href, "method": "GET"})
+        };
+        let mut links = vec![link("self", page)];
+        if page < pages.len() {
+            links.push(link("next", page + 1));
+        }
+        Told::json(200, &json!({"items": pages[page - 1], "links": links}))
+    }
+
     fn capture(&mut self, id: &str) -> Told {
         let Some(order) = self.orders.get_mut(id) else {
             return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID");
@@ -147,6 +169,7 @@ impl World for Paypal {
         match (method, path) {
             ("POST", "/v2/checkout/orders") => self.once(asked, |world| world.create(asked)),
             ("POST", _) => self.once(asked, |world| world.capture(&id)),
+            (_, "/v1/customer/disputes") => self.list_disputes(asked),
             (_, path) => {
                 let objects = match path {
                     path if path.contains("/captures/") => &self.captures,

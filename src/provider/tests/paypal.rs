@@ -269,6 +269,7 @@ async fn a_refund_leads_to_its_capture_and_so_to_its_order() {
             "GET /v2/payments/refunds/R1",
             "GET /v2/payments/captures/C1",
             "GET /v2/checkout/orders/O1",
+            "GET /v1/customer/disputes",
         ]
     );
     assert_eq!(providers.fetch(&Provider::PAYPAL, None, &id("R2")).await, Ok(None));

@@ -22,7 +22,7 @@ fn refund(state: RefundState) -> Refund {
 }
 
 fn dispute(state: DisputeState) -> Dispute {
-    Dispute { number: 1, money: part(1999), state, at: NOW }
+    Dispute { number: 1, money: part(1999), state, at: NOW, since: NOW }
 }
 
 /// What the receiver understands of Stripe's event; none where it passes it over.

@@ -99,7 +99,7 @@ impl Provider {
             let money = left.filter(|money| money.amount_minor() > 0);
             let money = money.ok_or_else(|| ProviderError::NothingLeft(id.to_owned()))?;
             let number = known.state.disputes.len() + 1;
-            let dispute = Dispute { number, money, state: DisputeState::Open, at: now };
+            let dispute = Dispute { number, money, state: DisputeState::Open, at: now, since: now };
             known.state.disputes.push(dispute);
             let said = [Step::Created, Step::FundsWithdrawn].map(|step| Said::Disputed(dispute, step));
             Ok(spread(rng, said.to_vec(), copies))
@@ -109,11 +109,11 @@ impl Provider {
     /// The dispute is decided.
     pub(in crate::sim) fn close_dispute(&self, id: &str, is_won: bool) -> Result<PaymentView, ProviderError> {
         let copies = self.0.settings.copies;
-        self.act(id, |entry, rng, _now| {
+        self.act(id, |entry, rng, now| {
             let mut disputes = entry.known.state.disputes.iter_mut();
             let open = disputes.find(|dispute| dispute.state == DisputeState::Open);
             let dispute = open.ok_or_else(|| ProviderError::NoDispute(id.to_owned()))?;
-            dispute.state = if is_won { DisputeState::Won } else { DisputeState::Lost };
+            (dispute.state, dispute.since) = (if is_won { DisputeState::Won } else { DisputeState::Lost }, now);
             let steps: &[Step] = if is_won { &[Step::FundsReinstated, Step::Closed] } else { &[Step::Closed] };
             let said = steps.iter().map(|step| Said::Disputed(*dispute, *step)).collect();
             Ok(spread(rng, said, copies))

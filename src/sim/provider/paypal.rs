@@ -1,6 +1,6 @@
 //! The simulated provider's side of PayPal's API, as far as orders are created, captured and asked for there. It sends no
-//! webhooks: those need certificates. Rules from <https://developer.paypal.com/docs/api/orders/v2/> and
-//! <https://developer.paypal.com/api/rest/reference/idempotency/>.
+//! webhooks: those need certificates. Rules from <https://developer.paypal.com/docs/api/orders/v2/>,
+//! <https://developer.paypal.com/docs/api/customer-disputes/v1/> and <https://developer.paypal.com/api/rest/reference/idempotency/>.
 //!
 //! | call | does |
 //! |---|---|
@@ -8,6 +8,7 @@
 //! | `POST /v2/checkout/orders` | creates an order, once a `PayPal-Request-Id` |
 //! | `POST /v2/checkout/orders/{id}/capture` | takes the money of one that its buyer agreed to; under a key that was used before it tells what became of the first, whichever order that was |
 //! | `GET /v2/checkout/orders/{id}`, `/v2/payments/captures/{id}`, `/v2/payments/refunds/{id}` | shows one |
+//! | `GET /v1/customer/disputes?disputed_transaction_id=…` | lists the disputes of a capture, newest first |
 //! | `POST /faults/paypal` `["lose_answer", …]` | what goes wrong with the next calls that have a key, one each |
 //! | `POST /faults/paypal/forget-keys` | as after six hours: keys are new again |
 
@@ -15,9 +16,11 @@ use super::faults::{Answer, Call, Calls, Done, Fault, KeyRules, lost, under_key}
 use super::{Known, Provider, ProviderError};
 use crate::domain::dialect::{Object, paypal as words};
 use crate::sim::lock;
-use crate::sim::payment::{Seller, Status, paypal_capture, paypal_order, paypal_refund};
+use crate::sim::payment::{
+    Seller, Status, paypal_capture, paypal_capture_id, paypal_dispute, paypal_order, paypal_refund,
+};
 use axum::body::Bytes;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
@@ -26,7 +29,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 /// The only token there is; it is given to everybody.
@@ -34,6 +37,10 @@ const TOKEN: &str = "A21AA-simulated";
 
 /// How long a token is good, in seconds.
 const TOKEN_SECONDS: u32 = 32_400;
+
+/// Disputes in one page, where nobody says how many, and at most.
+const PAGE_USUAL: usize = 10;
+const PAGE_MAX: usize = 50;
 
 const RULES: KeyRules = KeyRules {
     failure: || error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_SERVER_ERROR", "An internal server error occurred"),
@@ -58,6 +65,7 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v2/checkout/orders/{id}/capture", post(capture))
         .route("/v2/payments/captures/{id}", get(show_capture))
         .route("/v2/payments/refunds/{id}", get(show_refund))
+        .route("/v1/customer/disputes", get(list_disputes))
         .layer(from_fn(authorize))
         .route("/v1/oauth2/token", post(give_token))
         .route("/faults/paypal", post(plan_faults))
@@ -130,10 +138,14 @@ fn make(provider: &Provider, headers: &HeaderMap, body: &[u8]) -> Result<Answer,
 
 /// The order, with the link by which its buyer comes to this very server.
 fn order(known: &Known, headers: &HeaderMap) -> Value {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1");
-    let approve_url = format!("http://{host}/checkoutnow?token={}", known.payment.id);
+    let approve_url = format!("http://{}/checkoutnow?token={}", host(headers), known.payment.id);
     let Known { payment, state, order_id, return_url } = known;
     paypal_order(payment, state, *order_id, &approve_url, return_url.is_some())
+}
+
+/// Where this very server was called.
+fn host(headers: &HeaderMap) -> &str {
+    headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1")
 }
 
 /// PayPal's payment of that id.
@@ -163,9 +175,42 @@ async fn capture(State(api): State<Api>, headers: HeaderMap, Path(id): Path<Stri
 }
 
 async fn show_capture(State(api): State<Api>, Path(id): Path<String>) -> Answer {
-    let known = id.strip_prefix("CAPTURE").and_then(|tag| known(&api, &format!("PAYPAL{tag}")));
-    let known = known.filter(|known| known.state.status == Status::Succeeded);
+    let known = captured(&api, &id);
     known.map_or_else(missing, |known| Answer::ok(paypal_capture(&known.payment, &known.state, known.order_id)))
+}
+
+/// The payment that a capture belongs to.
+fn captured(api: &Api, capture_id: &str) -> Option<Known> {
+    let known = capture_id.strip_prefix("CAPTURE").and_then(|tag| known(api, &format!("PAYPAL{tag}")));
+    known.filter(|known| known.state.status == Status::Succeeded)
+}
+
+async fn list_disputes(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Query(query): Query<HashMap<String, String>>,
+) -> Answer {
+    let Some(capture_id) = query.get("disputed_transaction_id") else {
+        return error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "here, disputed_transaction_id must be given");
+    };
+    let number = |field: &str, usual: usize| query.get(field).map_or(Some(usual), |text| text.parse().ok());
+    let size = number("page_size", PAGE_USUAL).filter(|size| (1..=PAGE_MAX).contains(size));
+    let page = number("page", 1).filter(|page| *page >= 1);
+    let (Some(size), Some(page)) = (size, page) else {
+        return error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "INVALID_PARAMETER_VALUE");
+    };
+    let Some(known) = captured(&api, capture_id) else { return Answer::ok(json!({"items": []})) };
+    let listed = |dispute| paypal_dispute(&known.payment, dispute);
+    let mut rest = known.state.disputes.iter().rev().map(listed).skip(size.saturating_mul(page - 1));
+    let items: Vec<Value> = rest.by_ref().take(size).collect();
+    let mut links = Vec::new();
+    if rest.next().is_some() {
+        let id = paypal_capture_id(&known.payment);
+        let query = format!("disputed_transaction_id={id}&page_size={size}&page={}", page + 1);
+        let href = format!("http://{}/v1/customer/disputes?{query}", host(&headers));
+        links.push(json!({"rel": "next", "href": href, "method": "GET"}));
+    }
+    Answer::ok(json!({"items": items, "links": links}))
 }
 
 async fn show_refund(State(api): State<Api>, Path(id): Path<String>) -> Answer {

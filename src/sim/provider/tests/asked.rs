@@ -207,3 +207,55 @@ async fn a_paypal_payment_is_agreed_to_and_then_captured_once() {
     assert_eq!(asked.provider.counts().sent, 0, "PayPal's webhooks are not sent");
     assert_eq!(asked.provider.known(id).unwrap().payment.seller, Seller::Paypal);
 }
+
+#[tokio::test]
+async fn paypal_tells_disputes_and_takes_the_money_of_a_lost_one_from_the_capture() {
+    let asked = Asked::new().await;
+    let paypal = Name::PAYPAL;
+    let made = asked.create(paypal.clone(), order_id(), "k").await.unwrap().payment_id;
+    let id = made.as_str();
+    asked.provider.pay(id, Outcome::Succeeded).unwrap();
+    let paid = asked.providers.capture(&paypal, &made, order_id()).await.unwrap();
+    asked.provider.refund(id, Some(500)).unwrap();
+    let tag = id.strip_prefix("PAYPAL").unwrap();
+    let dispute = |number: u32, state| PaymentStatus::Dispute {
+        dispute_id: FactId::new(format!("PP-D-{tag}-{number}")).unwrap(),
+        state,
+        round: 1,
+        money: usd(1499),
+    };
+    let refunded = refund(format!("REFUND{tag}N1"), RefundState::Succeeded, 500);
+    let expected = |more: &[PaymentStatus]| [&paid.statuses[..], std::slice::from_ref(&refunded), more].concat();
+    let found = async || asked.fetch(&paypal, id).await.unwrap();
+    assert_eq!(found().await.statuses, expected(&[]));
+
+    asked.provider.dispute(id).unwrap();
+    let open = found().await;
+    assert_eq!(open.statuses, expected(&[dispute(1, DisputeState::Open)]));
+    // Nothing new: every word the same, the time among them; asked for by the capture, as a webhook names it, too.
+    assert_eq!(found().await, open);
+    assert_eq!(asked.fetch(&paypal, &format!("CAPTURE{tag}")).await.unwrap(), open);
+    asked.provider.close_dispute(id, true).unwrap();
+    assert_eq!(found().await.statuses, expected(&[dispute(1, DisputeState::Won)]));
+
+    // A lost one holds nothing either: a reversal takes the money.
+    asked.provider.dispute(id).unwrap();
+    asked.provider.close_dispute(id, false).unwrap();
+    let reversed = refund(format!("REVERSAL{tag}N2"), RefundState::Succeeded, 1499);
+    let over = [dispute(2, DisputeState::Won), dispute(1, DisputeState::Won)];
+    assert_eq!(found().await.statuses, expected(&[&[reversed, total(1999)][..], &over].concat()));
+    assert_eq!(asked.provider.known(id).unwrap().payment.kept_minor(&asked.provider.known(id).unwrap().state), 0);
+
+    // By pages, newest first, as the links lead.
+    let page = async |url: String| {
+        let call = super::client().get(url).bearer_auth("A21AA-simulated");
+        call.send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    let query = format!("disputed_transaction_id=CAPTURE{tag}&page_size=1");
+    let first = page(format!("{}/v1/customer/disputes?{query}", asked.base)).await;
+    assert_eq!(first["items"][0]["dispute_id"], format!("PP-D-{tag}-2"));
+    assert_eq!(first["links"][0]["rel"], "next");
+    let last = page(first["links"][0]["href"].as_str().unwrap().to_owned()).await;
+    assert_eq!(last["items"][0]["dispute_id"], format!("PP-D-{tag}-1"));
+    assert_eq!(last["links"], json!([]));
+}
