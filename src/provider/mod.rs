@@ -102,6 +102,9 @@ pub struct Found {
     pub occurred_at: OffsetDateTime,
     /// Whether it is about real money.
     pub livemode: bool,
+    /// What kept the provider from telling all of it: what is told is right, and there may be more. PayPal's disputes, which
+    /// are asked for apart, must not keep a payment from being granted.
+    pub incomplete: Option<CallError>,
     /// See [`Created::client_secret`].
     pub client_secret: Option<String>,
     /// See [`Created::approve_url`].
@@ -292,6 +295,7 @@ impl fmt::Debug for Found {
             .field("state", &self.state)
             .field("occurred_at", &self.occurred_at)
             .field("livemode", &self.livemode)
+            .field("incomplete", &self.incomplete)
             .field("client_secret", &hidden(self.client_secret.as_ref()))
             .field("approve_url", &hidden(self.approve_url.as_ref()))
             .finish()

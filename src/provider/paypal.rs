@@ -106,7 +106,7 @@ impl Paypal {
         let capture = object(&body)?;
         match words::order_of(&capture)? {
             Some(order_id) => self.order(&order_id).await,
-            None => Ok(Some(self.with_disputes(found::of_capture(&capture, self.is_live())?).await?)),
+            None => Ok(Some(self.with_disputes(found::of_capture(&capture, self.is_live())?).await)),
         }
     }
 
@@ -131,14 +131,20 @@ impl Paypal {
 
     async fn order(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
         let Some(body) = self.one("/v2/checkout/orders", id).await? else { return Ok(None) };
-        Ok(Some(self.with_disputes(found::of_order(&object(&body)?, self.is_live())?).await?))
+        Ok(Some(self.with_disputes(found::of_order(&object(&body)?, self.is_live())?).await))
     }
 
-    /// With the disputes of its captures. Where no money came in, nobody is asked. Half a list must not pass for a whole one;
-    /// but where our credentials lack the right to see disputes, the rest is told without them: what is paid is granted, and
-    /// the money that goes back shows in refunds all the same.
-    async fn with_disputes(&self, mut found: Found) -> Result<Found, CallError> {
-        let captures = found::captured(&found);
+    /// With the disputes of its captures. Where no money came in, nobody is asked. Half a list must not pass for a whole one,
+    /// and neither may it keep the rest back: what is paid is granted, also while disputes cannot be asked for.
+    async fn with_disputes(&self, mut found: Found) -> Found {
+        found.incomplete = self.add_disputes(&mut found).await.err();
+        found
+    }
+
+    /// Where our credentials lack the right to see disputes, there are none: the money that goes back shows in refunds all the
+    /// same.
+    async fn add_disputes(&self, found: &mut Found) -> Result<(), CallError> {
+        let captures = found::captured(found);
         if captures.len() > CAPTURES_MAX {
             return Err(CallError::odd(&format!("a payment of more than {CAPTURES_MAX} captures")));
         }
@@ -149,14 +155,14 @@ impl Paypal {
             let mut next = Some(format!("disputed_transaction_id={capture_id}&page_size={PAGE_DISPUTES}"));
             for _ in 0..DISPUTE_PAGES_MAX {
                 let Some(query) = next.take() else { break };
-                let Some(page) = self.disputes(&query).await? else { return Ok(found) };
-                next = found::add_disputes(&mut found, &object(&page)?)?;
+                let Some(page) = self.disputes(&query).await? else { return Ok(()) };
+                next = found::add_disputes(found, &object(&page)?)?;
             }
             if next.is_some() {
                 return Err(CallError::odd(&format!("disputes of more than {DISPUTE_PAGES_MAX} pages")));
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// One page of disputes; none where we lack the right to see any.

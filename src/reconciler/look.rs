@@ -112,9 +112,11 @@ impl Look {
             (false, false) => Some("the payment there is not of this deployment's mode: compare GRANTONCE_LIVEMODE"),
             (false, true) => None,
         };
+        let incomplete = found.incomplete.clone();
         let events = events(due, found)?;
         try_join_all(events.iter().map(|event| self.publisher.publish(Outgoing::payment_status(event)))).await?;
-        Ok(Learnt { said, facts: events.len(), oddity })
+        // What is known is on its way; for the rest it is asked again soon.
+        incomplete.map_or(Ok(Learnt { said, facts: events.len(), oddity }), |error| Err(error.into()))
     }
 
     /// The buyer has agreed: we take the money. At most once for an order, however often and by whom it is asked.

@@ -35,6 +35,9 @@ const RECONCILE_AFTER: (&str, &str) = ("GRANTONCE_RECONCILE_AFTER", "1s");
 /// The command that asks providers.
 const RECONCILER: &str = "reconciler";
 
+/// What has to be in the roles' logs, whatever else is wanted there: where they listen, and that they consume.
+const HEARD: &str = "grantonce::http=info,grantonce::worker=info,grantonce::reconciler=info";
+
 /// Queue of the dead letters.
 const DEAD_LETTERS: &str = "fulfilment.dead";
 
@@ -160,7 +163,10 @@ impl Roles {
             None => (&self.env.database_url, &self.env.amqp_url),
         };
         let provider = format!("http://{}", self.provider);
-        let log = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+        let log = match std::env::var("RUST_LOG") {
+            Ok(wanted) if !wanted.is_empty() => format!("{wanted},{HEARD}"),
+            Ok(_) | Err(_) => "info".to_owned(),
+        };
         let anywhere = "127.0.0.1:0";
         [
             ("DATABASE_URL", database_url.as_str()),

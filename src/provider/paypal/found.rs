@@ -51,6 +51,7 @@ pub(super) fn of_order(order: &Object<'_>, is_live: bool) -> Result<Found, Odd> 
         state,
         occurred_at: seen.latest.ok_or_else(|| order.odd("create_time", "is missing"))?,
         livemode: is_live,
+        incomplete: None,
         client_secret: None,
         approve_url: if state == PaymentState::Payable { approve_url(order)? } else { None },
     })
@@ -73,6 +74,7 @@ pub(super) fn of_capture(object: &Object<'_>, is_live: bool) -> Result<Found, Od
         statuses: seen.statuses,
         occurred_at: seen.latest.ok_or_else(|| object.odd("create_time", "is missing"))?,
         livemode: is_live,
+        incomplete: None,
         client_secret: None,
         approve_url: None,
     })

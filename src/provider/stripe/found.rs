@@ -60,6 +60,7 @@ pub(super) fn of_intent(parts: &Parts<'_>) -> Result<Found, Odd> {
         state,
         occurred_at,
         livemode: intent.flag("livemode")?,
+        incomplete: None,
         client_secret: intent.value("client_secret").and_then(Value::as_str).map(str::to_owned),
         approve_url: None,
     })
@@ -85,6 +86,7 @@ pub(super) fn of_session(session: &Object<'_>) -> Result<Found, Odd> {
         state,
         occurred_at: time(session, "created")?,
         livemode: session.flag("livemode")?,
+        incomplete: None,
         client_secret: None,
         approve_url: session.value("url").and_then(Value::as_str).map(str::to_owned),
     })

@@ -19,8 +19,15 @@ async fn paid(captures: &[&str], disputes: Vec<Value>) -> Fake<Paypal> {
     Fake::start(world).await
 }
 
+/// All that there is to be told of a payment, or what kept PayPal from it. The rest of it is told all the same.
 async fn fetch(providers: &Providers) -> Result<Found, CallError> {
-    providers.fetch(&Provider::PAYPAL, None, &id("O1")).await.map(Option::unwrap)
+    let found = providers.fetch(&Provider::PAYPAL, None, &id("O1")).await?.unwrap();
+    assert_eq!(found.state, PaymentState::Paid);
+    assert!(found.statuses.iter().any(|status| matches!(status, PaymentStatus::Captured { .. })), "{found:?}");
+    match &found.incomplete {
+        Some(error) => Err(error.clone()),
+        None => Ok(found),
+    }
 }
 
 fn listed(id: &str, status: &str, stage: &str) -> Value {
@@ -93,7 +100,8 @@ async fn where_no_money_came_in_nobody_is_asked() {
     ] {
         let orders = [("O1".to_owned(), told("O1", status, order(1), &payments))].into();
         let fake = Fake::start(Paypal { orders, ..Paypal::default() }).await;
-        assert_eq!(disputes(&fetch(&paypal_of(&fake)).await.unwrap()), []);
+        let found = paypal_of(&fake).fetch(&Provider::PAYPAL, None, &id("O1")).await.unwrap().unwrap();
+        assert_eq!((disputes(&found), found.incomplete), (vec![], None));
         let lines = fake.lines();
         assert_eq!(lines.iter().any(|line| line.contains("disputes")), is_asked, "{status} {payments}: {lines:?}");
     }

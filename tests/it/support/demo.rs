@@ -25,6 +25,7 @@ impl Demo {
         let mut process = Command::new(env!("CARGO_BIN_EXE_grantonce"))
             .args(["demo", "--workers", "1"])
             .env("DIE_WITH_PARENT", std::process::id().to_string())
+            // Less than the demo needs to hear of its roles: it has to see to that itself.
             .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .spawn()
