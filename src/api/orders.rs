@@ -22,9 +22,6 @@ use uuid::{NoContext, Timestamp, Uuid};
 /// How long a body may take to come.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long after a provider was asked about an order it is asked again, however often buyers come back.
-const CHECK_PAUSE: Duration = Duration::from_secs(5);
-
 /// Says that the answer is that of an earlier call.
 const REPLAYED: &str = "idempotent-replayed";
 
@@ -131,7 +128,7 @@ pub(super) async fn check(
     app.access.site(&headers)?;
     let unknown = || Problem::not_found("there is no such order");
     let id = path.map(|Path(id)| id).unwrap_or_default().parse::<OrderId>().map_err(|_| unknown())?;
-    let wanted = app.store.want_look(id, CHECK_PAUSE, app.clock.now()).await;
+    let wanted = app.store.want_look(id, app.clock.now()).await;
     let wanted = wanted.map_err(|error| store_failed(&error))?.ok_or_else(unknown)?;
     let (will_ask, detail) = match wanted {
         Wanted::Due => (true, "the provider is asked as soon as its turn comes"),

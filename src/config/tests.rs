@@ -64,13 +64,15 @@ fn every_role_starts_with_enough() {
 
 #[test]
 fn a_reconciler_needs_somebody_to_ask() {
-    let Err(faults) = Config::from_env(Role::Reconciler, &enough()) else { panic!("nobody can be asked") };
-    let [fault] = faults.faults() else { panic!("{faults:?}") };
+    let Err(alone) = Config::from_env(Role::Reconciler, &enough()) else { panic!("nobody can be asked") };
+    let [fault] = alone.faults() else { panic!("{alone:?}") };
     let fault = fault.to_string();
     assert!(fault.contains("GRANTONCE_STRIPE_API_KEY") && fault.contains("GRANTONCE_PAYPAL_CLIENT_ID"), "{fault}");
     let paypal = enough().with("GRANTONCE_PAYPAL_CLIENT_ID", "id").with("GRANTONCE_PAYPAL_CLIENT_SECRET", "secret");
     assert!(Config::from_env(Role::Reconciler, &paypal).is_ok());
     assert!(all(&paypal).reconciler.is_some());
+    let deaf = faults(Role::All, &enough().with("GRANTONCE_PAYPAL_WEBHOOK_IDS", "1JE4291016473214C"));
+    assert!(matches!(&deaf[..], [fault] if fault.contains("GRANTONCE_PAYPAL_CLIENT_ID")), "{deaf:?}");
     assert!(fault_of("GRANTONCE_RECONCILE_AFTER", "2d").contains("from 100ms to 1d"));
 }
 

@@ -144,6 +144,11 @@ impl Values {
         {
             reader.fault(&v::PAYPAL_CLIENT_ID, "and GRANTONCE_PAYPAL_CLIENT_SECRET come together");
         }
+        if role == Role::All && reader.is_set(&v::PAYPAL_WEBHOOK_IDS) && self.paypal_client_id.is_none() {
+            let why =
+                "is not set: PayPal's webhooks are hints, and without it nobody could ask PayPal what they are about";
+            reader.fault(&v::PAYPAL_CLIENT_ID, why);
+        }
         // Only providers that the receiver serves today: one that is set up for others alone would refuse everything.
         let is_served =
             [&v::STRIPE_WEBHOOK_SECRETS, &v::PAYPAL_WEBHOOK_IDS, &v::ADYEN_HMAC_KEYS, &v::STANDARD_WEBHOOK_SECRETS];

@@ -24,7 +24,9 @@ pub use ids::{AccountId, FactId, MessageId, OrderId, PaymentId, Provider, Provid
 pub use money::{AMOUNT_MINOR_MAX, Currency, Money, MoneyError};
 pub use order::{CREDITS_MAX, Order, OrderStatus};
 pub use reason::{Reason, Refusal};
-pub use schedule::{PAID_FIRST_LOOK, allowance, busy_until, can_be_asked, is_unpaid, look_again, next_look};
+pub use schedule::{
+    LOOKS_APART, PAID_FIRST_LOOK, allowance, busy_until, can_be_asked, is_unpaid, look_again, next_look,
+};
 pub use status::{
     CaptureState, DisputePolicy, DisputeState, Hint, PaymentEvent, PaymentStatus, RELATED_IDS_MAX, RefundState,
 };

@@ -23,6 +23,9 @@ const PAID_AT_DAYS: [i64; 5] = [1, 7, 30, 60, 125];
 const FIRST_WAIT: Duration = Duration::seconds(30);
 const LONGEST_WAIT: Duration = Duration::hours(1);
 
+/// How long after a payment was asked about it is asked about again, however often somebody wants it.
+pub const LOOKS_APART: Duration = Duration::seconds(5);
+
 /// Whether the provider has something to ask: what became of a payment, by its id. Adyen has not, and of relays'
 /// providers we know no address: their payments rely on messages alone.
 pub fn can_be_asked(provider: &str) -> bool {

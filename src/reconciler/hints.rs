@@ -174,7 +174,7 @@ impl Hints {
 
     async fn want(&self, hints: Vec<Hint>) -> Result<Committed, StoreError> {
         let count = hints.len();
-        let committed = self.store.want_looks(hints, super::PAUSE, self.clock.now()).await?;
+        let committed = self.store.want_looks(hints, self.clock.now()).await?;
         for _ in 0..count {
             self.metrics.hint(HintOutcome::Noted);
         }

@@ -1,9 +1,8 @@
 //! One payment: ask, publish what is said, and note when to ask again.
 
-use super::PAUSE;
 use crate::broker::{Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
-use crate::domain::{MessageId, PaymentEvent, is_unpaid, look_again, next_look};
+use crate::domain::{LOOKS_APART, MessageId, PaymentEvent, is_unpaid, look_again, next_look};
 use crate::message;
 use crate::provider::{CallError, Found, PaymentState, Providers};
 use crate::store::{DueLook, Looked, LookedAt, Said, Store};
@@ -72,7 +71,7 @@ impl Look {
                     (None, _) => LookOutcome::Heard,
                 };
                 let next_at = again(&due, &learnt, self.first_after, now);
-                (outcome, Looked::Answered { said: learnt.said, next_at, wanted_at: now + PAUSE })
+                (outcome, Looked::Answered { said: learnt.said, next_at, wanted_at: now + LOOKS_APART })
             }
             Err(error) => {
                 let failures = due.failures.saturating_add(1);

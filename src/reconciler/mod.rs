@@ -37,9 +37,6 @@ const LOOKS_AT_ONCE_MAX: usize = 16;
 /// How long what is claimed is nobody else's: more than asking and publishing may take together.
 const LEASE: Duration = Duration::from_secs(120);
 
-/// How long after one look the next one at the same payment is taken, whoever wants it.
-const PAUSE: Duration = Duration::from_secs(5);
-
 /// How long one transaction may take.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -1,7 +1,7 @@
 //! Attempts to create an order's payment at its provider. Each is committed before its call is made.
 
 use super::error::StoreError;
-use super::orders::{PaymentKey, account_of};
+use super::payment_key::{PaymentKey, account_of};
 use super::pool::Store;
 use super::tx::Tx;
 use crate::domain::{Attempt, Currency, Money, OrderId, PaymentId, Provider, ProviderAccount};

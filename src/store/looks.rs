@@ -4,7 +4,7 @@
 mod sql;
 
 use super::error::StoreError;
-use super::orders::PaymentKey;
+use super::payment_key::PaymentKey;
 use super::pool::Store;
 use super::tx::{Committed, Tx};
 use crate::domain::{
@@ -174,16 +174,11 @@ impl Store {
         .await
     }
 
-    /// Makes an order's look due, though not within `pause` of the last one. None where there is no such order.
-    pub async fn want_look(
-        &self,
-        id: OrderId,
-        pause: Duration,
-        now: OffsetDateTime,
-    ) -> Result<Option<Wanted>, StoreError> {
+    /// Makes an order's look due, though not within [`crate::domain::LOOKS_APART`] of the last one. None where there is no such order.
+    pub async fn want_look(&self, id: OrderId, now: OffsetDateTime) -> Result<Option<Wanted>, StoreError> {
         self.run("wanting a look", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
-            let wanted = match tx.want_of_order(id, pause, now).await? {
+            let wanted = match tx.want_of_order(id, now).await? {
                 Some(wanted) => Some(wanted),
                 None => tx.provider_of(id).await?.map(|provider| match can_be_asked(&provider) {
                     true => Wanted::NoPayment,
@@ -197,12 +192,7 @@ impl Store {
     }
 
     /// Makes looks due for what hints are about. What leads to no order of ours is asked about by its own id.
-    pub async fn want_looks(
-        &self,
-        hints: Vec<Hint>,
-        pause: Duration,
-        now: OffsetDateTime,
-    ) -> Result<Committed, StoreError> {
+    pub async fn want_looks(&self, hints: Vec<Hint>, now: OffsetDateTime) -> Result<Committed, StoreError> {
         self.run("wanting looks", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             // In one order, whoever else does the same: their row locks cannot then wait for each other in a ring.
@@ -213,12 +203,12 @@ impl Store {
             wants.sort_by(|(a, x), (b, y)| (a, &x.payment_id).cmp(&(b, &y.payment_id)));
             for (order, hint) in wants {
                 let of_order = match order {
-                    Some(id) => tx.want_of_order(id, pause, now).await?,
+                    Some(id) => tx.want_of_order(id, now).await?,
                     None => None,
                 };
                 if of_order.is_none() {
                     let payment = PaymentKey::new(&hint.provider, hint.provider_account.as_ref(), &hint.payment_id);
-                    tx.want_of_payment(payment, order, pause, now).await?;
+                    tx.want_of_payment(payment, order, now).await?;
                 }
             }
             tx.commit().await

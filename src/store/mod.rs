@@ -8,6 +8,7 @@ mod error;
 mod inbox;
 mod looks;
 mod orders;
+mod payment_key;
 mod pool;
 mod schema;
 pub mod scratch;

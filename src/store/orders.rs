@@ -1,11 +1,10 @@
 //! Orders, balances and ledger entries, as the API needs them.
 
 use super::error::StoreError;
+use super::payment_key::PaymentKey;
 use super::pool::Store;
 use super::tx::Tx;
-use crate::domain::{
-    AccountId, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, Provider, ProviderAccount, TextError,
-};
+use crate::domain::{AccountId, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, Provider, ProviderAccount};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -36,27 +35,6 @@ pub struct NewOrder {
     pub now: OffsetDateTime,
     /// When its provider is asked about it, where nothing is heard until then.
     pub first_look_at: OffsetDateTime,
-}
-
-/// What tells one payment from another: the columns of `payments`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PaymentKey<'a> {
-    pub(super) provider: &'a str,
-    /// Empty where it is our own.
-    pub(super) account: &'a str,
-    pub(super) payment_id: &'a str,
-}
-
-impl<'a> PaymentKey<'a> {
-    pub(super) fn new(provider: &'a Provider, account: Option<&'a ProviderAccount>, payment_id: &'a PaymentId) -> Self {
-        let account = account.map_or("", ProviderAccount::as_str);
-        Self { provider: provider.as_str(), account, payment_id: payment_id.as_str() }
-    }
-}
-
-/// An account as its column has it.
-pub(super) fn account_of(column: String) -> Result<Option<ProviderAccount>, TextError> {
-    if column.is_empty() { Ok(None) } else { ProviderAccount::new(column).map(Some) }
 }
 
 /// The caller's key, within the name of the caller's token.

@@ -161,11 +161,11 @@ async fn what_a_look_and_a_webhook_both_tell_grants_once() {
     let worker = world.start_worker();
     world.publish(&crate::support::event_for(&payment_id, "evt_1", crate::support::captured(1999))).await;
     fulfilled(&world, id).await;
-    world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     let reconciler = Running::start(&world, &provider.base);
     eventually("it was asked all the same", async || reconciler.looks("heard") == 1).await;
     // And once more: now it is the same message.
-    world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     eventually("twice", async || reconciler.looks("heard") == 2).await;
     eventually("the second time it is known", async || worker.metric("grantonce_inbox_duplicates_total") > 0).await;
     reconciler.drain().await;
@@ -241,7 +241,7 @@ async fn what_contradicts_us_is_loud_and_an_abandoned_cart_is_not() {
     order(&world, &payment(&provider).await).await;
     let granted = order(&world, &payment(&provider).await).await;
     world.execute(&format!("UPDATE orders SET status = 'fulfilled' WHERE id = '{granted}'")).await;
-    world.store().want_look(granted, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    world.store().want_look(granted, OffsetDateTime::now_utc()).await.unwrap();
     // It costs something else than was paid: the worker refuses it, and the second look finds it still unpaid.
     let refused = order(&world, &paid(&provider).await).await;
     world.execute(&format!("UPDATE orders SET amount_minor = 2999 WHERE id = '{refused}'")).await;
@@ -251,10 +251,7 @@ async fn what_contradicts_us_is_loud_and_an_abandoned_cart_is_not() {
     })
     .await;
     world.dead_letter().await;
-    assert_eq!(
-        world.store().want_look(refused, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap(),
-        Some(Wanted::Due)
-    );
+    assert_eq!(world.store().want_look(refused, OffsetDateTime::now_utc()).await.unwrap(), Some(Wanted::Due));
     eventually("the provider says so again", async || reconciler.looks("contradicted") == 3).await;
     reconciler.drain().await;
     worker.drain().await;
@@ -320,7 +317,7 @@ async fn a_paypal_payment_is_captured_when_the_buyer_has_agreed_and_not_before()
     let (world, provider) = (World::new().await, Standin::start().await.unwrap());
     let (id, payment_id, _api) = paypal_order(&world, &provider).await;
     let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
-    let check = async || world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    let check = async || world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     check().await;
     eventually("it was asked too early", async || reconciler.looks_at("paypal", "quiet") == 1).await;
     assert_eq!(world.status(id).await, "awaiting_payment");
@@ -349,7 +346,7 @@ async fn a_capture_whose_answer_is_lost_takes_the_money_once() {
         post(&provider, &format!("/payments/{payment_id}/pay"), &json!({"outcome": "succeeded"})).await;
         let faults = plain_client().build().unwrap().post(format!("{}/faults/paypal", provider.base));
         assert_eq!(faults.json(&json!([lost, lost])).send().await.unwrap().status(), 204);
-        world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+        world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
         let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
         fulfilled(&world, id).await;
         reconciler.drain().await;
@@ -364,7 +361,7 @@ async fn a_paypal_dispute_holds_the_credits_and_a_refund_takes_them() {
     let (id, payment_id, _api) = paypal_order(&world, &provider).await;
     post(&provider, &format!("/payments/{payment_id}/pay"), &json!({"outcome": "succeeded"})).await;
     let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
-    world.store().want_look(id, Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
+    world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     fulfilled(&world, id).await;
 
     // What is done to the payment there, and a hint as the webhook brings it: of a dispute it names the capture.

@@ -12,15 +12,17 @@
 
 use crate::sim::lock;
 use crate::sim::plan::mix;
-use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
 use fastrand::Rng;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Keys that are remembered. More than any demo uses.
@@ -179,16 +181,6 @@ impl Calls {
         Fault::None
     }
 
-    /// What goes wrong with the next calls under a key, one each.
-    pub(super) fn plan(&mut self, faults: VecDeque<Fault>) {
-        self.planned = faults;
-    }
-
-    /// As after a day: all keys are new again.
-    pub(super) fn forget_keys(&mut self) {
-        self.answers.clear();
-    }
-
     /// How old an object must be before a list has it.
     pub(super) fn listing_lag(&self) -> Duration {
         self.listing_lag
@@ -197,6 +189,25 @@ impl Calls {
     pub(super) fn set_listing_lag(&mut self, lag: Duration) {
         self.listing_lag = lag;
     }
+}
+
+/// The control of what goes wrong: `POST path` plans it, `POST path/forget-keys` makes all keys new.
+pub(super) fn control(path: &str, calls: Arc<Mutex<Calls>>) -> Router {
+    Router::new()
+        .route(path, post(plan_faults))
+        .route(&format!("{path}/forget-keys"), post(forget_keys))
+        .with_state(calls)
+}
+
+async fn plan_faults(State(calls): State<Arc<Mutex<Calls>>>, Json(faults): Json<VecDeque<Fault>>) -> StatusCode {
+    lock(&calls).planned = faults;
+    StatusCode::NO_CONTENT
+}
+
+/// As after a day.
+async fn forget_keys(State(calls): State<Arc<Mutex<Calls>>>) -> StatusCode {
+    lock(&calls).answers.clear();
+    StatusCode::NO_CONTENT
 }
 
 /// What a client sees whose connection breaks.
@@ -213,7 +224,7 @@ mod tests {
     fn what_is_planned_comes_first_and_the_rest_is_chance() {
         let faults = |seed| {
             let mut calls = Calls::new(seed);
-            calls.plan(VecDeque::from([Fault::DoAndFail, Fault::ForgetKey]));
+            calls.planned = VecDeque::from([Fault::DoAndFail, Fault::ForgetKey]);
             (0..1002).map(|n| calls.next_fault(&n.to_string(), n)).collect::<Vec<_>>()
         };
         assert_eq!(faults(None)[2..], vec![Fault::None; 1000]);

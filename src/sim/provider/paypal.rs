@@ -12,13 +12,13 @@
 //! | `POST /faults/paypal` `["lose_answer", …]` | what goes wrong with the next calls that have a key, one each |
 //! | `POST /faults/paypal/forget-keys` | as after six hours: keys are new again |
 
-use super::faults::{Answer, Call, Calls, Done, Fault, KeyRules, lost, under_key};
+use super::faults::{Answer, Call, Calls, Done, KeyRules, control, lost, under_key};
 use super::{Known, Provider, ProviderError};
 use crate::domain::dialect::{Object, paypal as words};
-use crate::sim::lock;
 use crate::sim::payment::{
     Seller, Status, paypal_capture, paypal_capture_id, paypal_dispute, paypal_order, paypal_refund,
 };
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
@@ -26,10 +26,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 /// The only token there is; it is given to everybody.
@@ -59,6 +58,7 @@ struct Api {
 
 /// The routes.
 pub(super) fn router(provider: Provider) -> Router {
+    let calls: Arc<Mutex<Calls>> = Arc::default();
     Router::new()
         .route("/v2/checkout/orders", post(create))
         .route("/v2/checkout/orders/{id}", get(show))
@@ -68,9 +68,8 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v1/customer/disputes", get(list_disputes))
         .layer(from_fn(authorize))
         .route("/v1/oauth2/token", post(give_token))
-        .route("/faults/paypal", post(plan_faults))
-        .route("/faults/paypal/forget-keys", post(forget_keys))
-        .with_state(Api { provider, calls: Arc::default() })
+        .with_state(Api { calls: Arc::clone(&calls), provider })
+        .merge(control("/faults/paypal", calls))
 }
 
 fn error(status: StatusCode, name: &str, issue: &str) -> Answer {
@@ -222,14 +221,4 @@ async fn show_refund(State(api): State<Api>, Path(id): Path<String>) -> Answer {
         Some(paypal_refund(&known.payment, refund))
     });
     found.map_or_else(missing, Answer::ok)
-}
-
-async fn plan_faults(State(api): State<Api>, Json(faults): Json<VecDeque<Fault>>) -> StatusCode {
-    lock(&api.calls).plan(faults);
-    StatusCode::NO_CONTENT
-}
-
-async fn forget_keys(State(api): State<Api>) -> StatusCode {
-    lock(&api.calls).forget_keys();
-    StatusCode::NO_CONTENT
 }

@@ -12,7 +12,7 @@
 //! | `POST /faults/forget-keys` | as after a day: keys are new again |
 //! | `POST /faults/listing-lag` `2.5` | what is younger than so many seconds is not listed |
 
-use super::faults::{Answer, Call, Calls, Done, Fault, KeyRules, lost, under_key};
+use super::faults::{Answer, Call, Calls, Done, Fault, KeyRules, control, lost, under_key};
 use super::{Known, Provider};
 use crate::domain::dialect::stripe::decimals;
 use crate::domain::{Currency, Money};
@@ -31,7 +31,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -58,6 +58,7 @@ struct Api {
 
 /// The routes.
 pub(super) fn router(provider: Provider) -> Router {
+    let calls: Arc<Mutex<Calls>> = Arc::new(Mutex::new(Calls::new(provider.chance())));
     Router::new()
         .route("/v1/payment_intents", get(list).post(create))
         .route("/v1/payment_intents/{id}", get(show))
@@ -66,10 +67,9 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v1/refunds", get(refunds))
         .route("/v1/disputes", get(disputes))
         .layer(from_fn(authorize))
-        .route("/faults", post(plan_faults))
-        .route("/faults/forget-keys", post(forget_keys))
         .route("/faults/listing-lag", post(set_listing_lag))
-        .with_state(Api { calls: Arc::new(Mutex::new(Calls::new(provider.chance()))), provider })
+        .with_state(Api { calls: Arc::clone(&calls), provider })
+        .merge(control("/faults", calls))
 }
 
 fn error(status: StatusCode, kind: &str, message: &str) -> Answer {
@@ -231,16 +231,6 @@ fn page(api: &Api, objects: impl Iterator<Item = (OffsetDateTime, Value)>, query
     let page: Vec<Value> = rest.by_ref().take(limit).collect();
     let has_more = rest.next().is_some();
     Answer::ok(json!({"object": "list", "data": page, "has_more": has_more}))
-}
-
-async fn plan_faults(State(api): State<Api>, Json(faults): Json<VecDeque<Fault>>) -> StatusCode {
-    lock(&api.calls).plan(faults);
-    StatusCode::NO_CONTENT
-}
-
-async fn forget_keys(State(api): State<Api>) -> StatusCode {
-    lock(&api.calls).forget_keys();
-    StatusCode::NO_CONTENT
 }
 
 async fn set_listing_lag(State(api): State<Api>, Json(seconds): Json<f64>) -> StatusCode {

@@ -1,14 +1,14 @@
 //! A batch in memory: which event belongs to which order, what the orders accept, and what there is to write.
 
-use super::sql::{Admitted, Owners, PaymentKey};
+use super::sql::{Admitted, Owners};
 use super::{BatchTerms, Message, Outcome};
 use crate::domain::{Order, OrderId, PaymentEvent, Posting, Reason, Refusal, assess, settle};
+use crate::store::payment_key::PaymentKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What an event's payment is, and whose.
 pub(super) fn payment_keys<'a>(event: &'a PaymentEvent) -> impl Iterator<Item = PaymentKey<'a>> {
-    let account = event.provider_account.as_ref().map_or("", |account| account.as_str());
-    event.payment_ids().map(move |id| (event.provider.as_str(), account, id.as_str()))
+    event.payment_ids().map(|id| PaymentKey::new(&event.provider, event.provider_account.as_ref(), id))
 }
 
 /// The orders a batch is about, in the order in which they are locked.
@@ -225,7 +225,7 @@ fn find_order<'o>(
         {
             return Err(Refusal::new(
                 Reason::PaymentConflict,
-                format!("payment {} belongs to order {owner}, the message is about order {other}", key.2),
+                format!("payment {} belongs to order {owner}, the message is about order {other}", key.payment_id),
             ));
         }
     }

@@ -4,15 +4,12 @@ use super::Message;
 use super::plan::{Adjustment, Grant, NewPayment, payment_keys};
 use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider};
 use crate::store::error::StoreError;
-use crate::store::orders::account_of;
+use crate::store::payment_key::{PaymentKey, account_of};
 use crate::store::tx::Tx;
 use sqlx::types::Json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use time::{Date, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
-
-/// Provider, account there (`""` is our own), payment id.
-pub(super) type PaymentKey<'a> = (&'a str, &'a str, &'a str);
 
 /// Which order each registered payment id belongs to.
 pub(super) type Owners<'a> = HashMap<PaymentKey<'a>, OrderId>;
@@ -61,10 +58,10 @@ impl Tx {
         let keys: Vec<PaymentKey<'a>> =
             messages.iter().flat_map(|m| payment_keys(m.event)).collect::<BTreeSet<_>>().into_iter().collect();
         let (mut providers, mut accounts, mut ids) = (vec![], vec![], vec![]);
-        for (provider, account, id) in &keys {
-            providers.push((*provider).to_owned());
-            accounts.push((*account).to_owned());
-            ids.push((*id).to_owned());
+        for key in &keys {
+            providers.push(key.provider.to_owned());
+            accounts.push(key.account.to_owned());
+            ids.push(key.payment_id.to_owned());
         }
         let rows = sqlx::query!(
             r#"SELECT k.at AS "at!", p.order_id
@@ -200,10 +197,10 @@ impl Tx {
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         let (mut providers, mut accounts, mut ids, mut orders) = (vec![], vec![], vec![], vec![]);
-        for NewPayment { key: (provider, account, id), order_id } in payments {
-            providers.push((*provider).to_owned());
-            accounts.push((*account).to_owned());
-            ids.push((*id).to_owned());
+        for NewPayment { key, order_id } in payments {
+            providers.push(key.provider.to_owned());
+            accounts.push(key.account.to_owned());
+            ids.push(key.payment_id.to_owned());
             orders.push(order_id.0);
         }
         let done = sqlx::query!(

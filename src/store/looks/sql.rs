@@ -1,11 +1,12 @@
 //! The statements about what is to be asked.
 
 use super::{Claim, DueLook, LookedAt, Said, Wanted};
-use crate::domain::{Hint, OrderId, OrderStatus, PAID_FIRST_LOOK, PaymentId, Provider, ProviderAccount, can_be_asked};
+use crate::domain::{
+    Hint, LOOKS_APART, OrderId, OrderStatus, PAID_FIRST_LOOK, PaymentId, Provider, ProviderAccount, can_be_asked,
+};
 use crate::store::error::StoreError;
-use crate::store::orders::{PaymentKey, account_of};
+use crate::store::payment_key::{PaymentKey, account_of};
 use crate::store::tx::Tx;
-use std::time::Duration;
 use time::OffsetDateTime;
 
 /// Paid orders that are put off in one go, because webhooks have told what there was to tell.
@@ -227,21 +228,21 @@ impl Tx {
     pub(super) async fn want_of_order(
         &mut self,
         id: OrderId,
-        pause: Duration,
         now: OffsetDateTime,
     ) -> Result<Option<Wanted>, StoreError> {
         // What is wanted already and not yet being asked about needs no further word. While it is being asked about, the
-        // answer may be one of a moment too early.
+        // answer may be one of a moment too early; and where the provider could not be asked, somebody who waits does not have
+        // to wait as long as those of whom nobody asks.
         let is_due = sqlx::query_scalar!(
             r#"WITH want AS (
                    UPDATE provider_looks
                    SET wanted = wanted + 1, due_at = least(due_at, greatest($2, asked_at + make_interval(secs => $3)))
-                   WHERE order_id = $1 AND (wanted = 0 OR claimed_at IS NOT NULL)
+                   WHERE order_id = $1 AND (wanted = 0 OR claimed_at IS NOT NULL OR failures > 0)
                    RETURNING order_id)
                SELECT EXISTS (SELECT 1 FROM want) AS "is_due!" FROM provider_looks WHERE order_id = $1"#,
             id.0,
             now,
-            pause.as_secs_f64()
+            LOOKS_APART.as_seconds_f64()
         )
         .fetch_optional(self.connection())
         .await
@@ -253,7 +254,6 @@ impl Tx {
         &mut self,
         payment: PaymentKey<'_>,
         order_id: Option<OrderId>,
-        pause: Duration,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
         sqlx::query!(
@@ -263,13 +263,13 @@ impl Tx {
              ON CONFLICT (payment_id, provider, provider_account) DO UPDATE
              SET wanted = l.wanted + 1, order_id = coalesce(l.order_id, excluded.order_id),
                  due_at = least(l.due_at, greatest($5, l.asked_at + make_interval(secs => $6)))
-             WHERE l.wanted = 0 OR l.claimed_at IS NOT NULL",
+             WHERE l.wanted = 0 OR l.claimed_at IS NOT NULL OR l.failures > 0",
             payment.provider,
             payment.account,
             payment.payment_id,
             order_id.map(|id| id.0),
             now,
-            pause.as_secs_f64()
+            LOOKS_APART.as_seconds_f64()
         )
         .execute(self.connection())
         .await

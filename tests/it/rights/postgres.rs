@@ -197,7 +197,7 @@ async fn ask_about_an_order(on: &Deployment) {
     let new = NewOrder { payment_id: Some(PaymentId::new("pi_4").unwrap()), ..new_order() };
     let id = new.id;
     assert!(matches!(api.attach_order(key, new).await.unwrap(), Attach::Created(_)));
-    assert_eq!(api.want_look(id, Duration::from_secs(5), NOW).await.unwrap(), Some(Wanted::Due));
+    assert_eq!(api.want_look(id, NOW).await.unwrap(), Some(Wanted::Due));
 
     let reconciler = on.store("grantonce_reconciler", Profile::Requests);
     let hint = Hint {
@@ -208,7 +208,7 @@ async fn ask_about_an_order(on: &Deployment) {
         provider_account: None,
         livemode: true,
     };
-    reconciler.want_looks(vec![hint], Duration::from_secs(5), NOW).await.unwrap();
+    reconciler.want_looks(vec![hint], NOW).await.unwrap();
     let terms = ClaimTerms { provider: Provider::STRIPE, per_s_max: 9, lease: Duration::from_secs(60), now: NOW };
     let due = reconciler.claim_looks(terms).await.unwrap();
     assert_eq!(due.len(), 3, "with the one whose payment was created: {due:?}");

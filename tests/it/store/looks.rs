@@ -11,7 +11,6 @@ use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00 UTC);
 const SECOND: time::Duration = time::Duration::SECOND;
-const PAUSE: Duration = Duration::from_secs(5);
 
 fn terms(per_s_max: u16, now: OffsetDateTime) -> ClaimTerms {
     ClaimTerms { provider: Provider::STRIPE, per_s_max, lease: Duration::from_secs(60), now }
@@ -104,7 +103,7 @@ async fn an_order_that_was_paid_meanwhile_costs_no_call() {
                     WHERE l.due_at = o.created_at + interval '1 day'";
     assert_eq!(world.count(in_a_day).await, 1);
     // Unless somebody asks.
-    assert_eq!(store.want_look(paid, PAUSE, NOW).await.unwrap(), Some(Wanted::Due));
+    assert_eq!(store.want_look(paid, NOW).await.unwrap(), Some(Wanted::Due));
     assert_eq!(names(&store.claim_looks(terms(10, NOW + SECOND)).await.unwrap()), ["pi_paid"]);
 }
 
@@ -118,16 +117,16 @@ async fn who_asks_is_served_first_and_once_in_a_while() {
     let wanted = NewOrder { first_look_at: NOW + SECOND * 9_000, ..order_for("pi_wanted") };
     let id = wanted.id;
     assert!(matches!(store.attach_order(key("wanted"), wanted).await.unwrap(), Attach::Created(_)));
-    assert_eq!(store.want_look(id, PAUSE, NOW).await.unwrap(), Some(Wanted::Due));
+    assert_eq!(store.want_look(id, NOW).await.unwrap(), Some(Wanted::Due));
     for _ in 0..3 {
-        assert_eq!(store.want_look(id, PAUSE, NOW).await.unwrap(), Some(Wanted::Coalesced));
+        assert_eq!(store.want_look(id, NOW).await.unwrap(), Some(Wanted::Coalesced));
     }
     let due = store.claim_looks(terms(5, NOW)).await.unwrap();
     assert!(names(&due).contains(&"pi_wanted"), "{due:?}");
     let look = due.into_iter().find(|look| look.payment_id.as_str() == "pi_wanted").unwrap();
 
     // The buyer comes back once more while the provider answers: that may be news.
-    assert_eq!(store.want_look(id, PAUSE, NOW + SECOND).await.unwrap(), Some(Wanted::Due));
+    assert_eq!(store.want_look(id, NOW + SECOND).await.unwrap(), Some(Wanted::Due));
     store.finish_look(look, answered(Said::Unpaid, None), NOW + SECOND * 2).await.unwrap();
     let is_due = async |now| {
         let due = store.claim_looks(terms(100, now)).await.unwrap();
@@ -140,7 +139,7 @@ async fn who_asks_is_served_first_and_once_in_a_while() {
     let unexpected = "SELECT count(*) FROM provider_looks WHERE payment_id = 'pi_wanted' AND due_at IS NULL";
     assert_eq!(world.count(unexpected).await, 1, "nothing more is expected");
     // Not at once, for it was asked about a moment ago; but it is.
-    assert_eq!(store.want_look(id, PAUSE, NOW + SECOND * 33).await.unwrap(), Some(Wanted::Due));
+    assert_eq!(store.want_look(id, NOW + SECOND * 33).await.unwrap(), Some(Wanted::Due));
     assert_eq!(is_due(NOW + SECOND * 36).await, None);
     assert!(is_due(NOW + SECOND * 37).await.is_some());
 }
@@ -162,6 +161,17 @@ async fn a_claim_that_is_not_finished_is_over_by_itself_and_its_owner_is_late() 
     store.finish_look(taken.clone(), again, NOW + SECOND * 63).await.unwrap();
     let [third] = &store.claim_looks(terms(10, NOW + SECOND * 100)).await.unwrap()[..] else { panic!("due once more") };
     assert_eq!(third.failures, 1);
+
+    // A provider that is away is left alone for longer and longer; but somebody who waits has it asked soon.
+    let id = third.order.unwrap().id;
+    let in_an_hour = Looked::Failed { next_at: Some(NOW + SECOND * 3_600) };
+    store.finish_look(third.clone(), in_an_hour, NOW + SECOND * 101).await.unwrap();
+    assert_eq!(store.claim_looks(terms(10, NOW + SECOND * 200)).await.unwrap(), []);
+    for _ in 0..3 {
+        assert_eq!(store.want_look(id, NOW + SECOND * 102).await.unwrap(), Some(Wanted::Due));
+    }
+    assert_eq!(store.claim_looks(terms(10, NOW + SECOND * 105)).await.unwrap(), [], "not at once");
+    assert_eq!(names(&store.claim_looks(terms(10, NOW + SECOND * 106)).await.unwrap()), ["pi_1"]);
 }
 
 #[tokio::test]
@@ -174,8 +184,8 @@ async fn a_hint_leads_to_the_order_by_any_id_and_else_stands_for_itself() {
         .execute(&format!("INSERT INTO payments (provider, payment_id, order_id, registered_at) VALUES ('stripe', 'ch_1', '{id}', now())"))
         .await;
     let hints = vec![hint("re_1", &["ch_1"]), hint("pi_unknown", &[]), hint("pi_unknown", &[])];
-    store.want_looks(hints.clone(), PAUSE, NOW).await.unwrap();
-    store.want_looks(hints, PAUSE, NOW).await.unwrap();
+    store.want_looks(hints.clone(), NOW).await.unwrap();
+    store.want_looks(hints, NOW).await.unwrap();
     let due = store.claim_looks(terms(10, NOW)).await.unwrap();
     assert_eq!(names(&due).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["pi_1", "pi_unknown"]));
     for look in due {
@@ -185,7 +195,7 @@ async fn a_hint_leads_to_the_order_by_any_id_and_else_stands_for_itself() {
     assert_eq!(world.count("SELECT count(*) FROM provider_looks").await, 1, "what belongs to no order is forgotten");
 
     // A hint that is faster than the order it is about.
-    store.want_looks(vec![hint("pi_2", &[])], PAUSE, NOW).await.unwrap();
+    store.want_looks(vec![hint("pi_2", &[])], NOW).await.unwrap();
     let id = order(&store, "pi_2").await;
     let [look] = &store.claim_looks(terms(10, NOW)).await.unwrap()[..] else { panic!("one is due") };
     assert_eq!(look.order.unwrap().id, id);
@@ -198,12 +208,12 @@ async fn an_order_that_nobody_can_be_asked_about_says_so() {
     let by_adyen = NewOrder { provider: Provider::new("adyen").unwrap(), ..order_for("psp_1") };
     let adyens = by_adyen.id;
     assert!(matches!(store.attach_order(key("a"), by_adyen).await.unwrap(), Attach::Created(_)));
-    assert_eq!(store.want_look(adyens, PAUSE, NOW).await.unwrap(), Some(Wanted::CannotBeAsked));
+    assert_eq!(store.want_look(adyens, NOW).await.unwrap(), Some(Wanted::CannotBeAsked));
     let unmade = NewOrder { payment_id: None, ..order_for("none") };
     let without = unmade.id;
     assert!(matches!(store.attach_order(key("b"), unmade).await.unwrap(), Attach::Created(_)));
-    assert_eq!(store.want_look(without, PAUSE, NOW).await.unwrap(), Some(Wanted::NoPayment));
-    assert_eq!(store.want_look(OrderId(uuid::Uuid::now_v7()), PAUSE, NOW).await.unwrap(), None);
+    assert_eq!(store.want_look(without, NOW).await.unwrap(), Some(Wanted::NoPayment));
+    assert_eq!(store.want_look(OrderId(uuid::Uuid::now_v7()), NOW).await.unwrap(), None);
     assert_eq!(world.count("SELECT count(*) FROM provider_looks").await, 0);
 }
 
@@ -217,10 +227,7 @@ async fn payments_of_two_accounts_that_share_an_id_are_two() {
     let theirs = new.id;
     assert!(matches!(store.attach_order(key("theirs"), new).await.unwrap(), Attach::Created(_)));
     let unknown = Hint { provider_account: account(), ..hint("pi_2", &[]) };
-    store
-        .want_looks(vec![Hint { provider_account: account(), ..hint("pi_1", &[]) }, unknown], PAUSE, NOW)
-        .await
-        .unwrap();
+    store.want_looks(vec![Hint { provider_account: account(), ..hint("pi_1", &[]) }, unknown], NOW).await.unwrap();
     let due = store.claim_looks(terms(10, NOW)).await.unwrap();
     let mut seen: Vec<_> = due
         .iter()
