@@ -57,6 +57,7 @@ CREATE TABLE replays (
     selection        jsonb NOT NULL,                       -- what was asked for
     per_s_max        integer NOT NULL CHECK (per_s_max > 0),
     state            text NOT NULL CHECK (state IN ('canary', 'running', 'finished', 'canceled', 'stopped')),
+    pace             text NOT NULL CHECK (pace IN ('canary', 'steady', 'singly')),
     letters          integer NOT NULL,                     -- that were taken
     busy_until       timestamptz NOT NULL,                 -- how far its time is filled with letters, at its rate
     ended_at         timestamptz,                          -- when its last letter's outcome was known

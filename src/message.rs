@@ -2,6 +2,10 @@
 //!
 //! The contract for people who write a relay is `contract/payment-status.v1.schema.json` and `contract/asyncapi.yaml`.
 
+mod judge;
+
+pub use judge::{Envelope, Judgement};
+
 use crate::domain::{
     CaptureState, Currency, DisputeState, FactId, Hint, MessageId, Money, MoneyError, OrderId, PaymentEvent, PaymentId,
     PaymentStatus, Provider, ProviderAccount, RELATED_IDS_MAX, RefundState,
@@ -24,6 +28,9 @@ pub const CONTENT_TYPE: &str = "application/json";
 /// Largest body in bytes; the receiver's limit on a webhook's body is the same.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// The property `type` of a dead letter that holds a webhook's raw body begins with this; the path of its endpoint follows.
+pub const WEBHOOK_TYPE_PREFIX: &str = "webhook.";
+
 /// How far a sender's clock may run ahead of ours.
 const CLOCK_AHEAD_MAX: Duration = Duration::days(1);
 
@@ -35,8 +42,15 @@ pub const ROUTING_KEY_HEADER: &str = "x-grantonce-routing-key";
 pub const REASON_HEADER: &str = "x-grantonce-reason";
 /// Header with a dead letter's cause in a sentence.
 pub const DETAIL_HEADER: &str = "x-grantonce-detail";
-/// Header with the role that made the letter: `receiver` or `worker`.
+/// Header with the role that made the letter: `receiver`, `worker` or `reconciler`.
 pub const ORIGIN_HEADER: &str = "x-grantonce-origin";
+/// Header with the number of the replay by which a message came back to work.
+pub const REPLAY_HEADER: &str = "x-grantonce-replay";
+
+/// The routing key of a provider's messages.
+pub fn routing_key(provider: &Provider) -> String {
+    format!("payment.{provider}")
+}
 
 /// Why a body is not a message of this contract.
 #[derive(Debug, thiserror::Error)]

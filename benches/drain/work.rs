@@ -1,10 +1,11 @@
 //! What there is to do: a database of orders, and a queue of messages about them.
 
 use futures_util::future::join_all;
-use grantonce::broker::{self, Headers, Outgoing, PAYMENTS_EXCHANGE, Publisher, PublisherSettings, routing_key};
+use grantonce::broker::{self, Headers, Outgoing, PAYMENTS_EXCHANGE, Publisher, PublisherSettings};
 use grantonce::config::RetryDelay;
 use grantonce::domain::{CaptureState, Currency, MessageId, Money, PaymentEvent, PaymentId, PaymentStatus, Provider};
 use grantonce::message;
+use grantonce::message::routing_key;
 use grantonce::sim::scratch::{Management, unique_name};
 use grantonce::store::{self, scratch};
 use sqlx::{Connection, PgConnection};

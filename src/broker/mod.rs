@@ -21,5 +21,5 @@ pub use outgoing::Letter;
 pub use publisher::{Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 pub use topology::{
     DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE,
-    TopologyFault, WORK_QUEUE, declare, inspect, retry_queue, routing_key,
+    TopologyFault, WORK_QUEUE, declare, inspect, retry_queue,
 };

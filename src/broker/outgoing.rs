@@ -2,9 +2,11 @@
 
 use super::headers::Headers;
 use super::publisher::Outgoing;
-use super::topology::{DEAD_EXCHANGE, HINTS_EXCHANGE, PAYMENTS_EXCHANGE, routing_key};
+use super::topology::{DEAD_EXCHANGE, HINTS_EXCHANGE, PAYMENTS_EXCHANGE};
 use crate::domain::{Hint, PaymentEvent, Refusal};
-use crate::message::{self, CONTENT_TYPE, DETAIL_HEADER, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
+use crate::message::{
+    self, CONTENT_TYPE, DETAIL_HEADER, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER, routing_key,
+};
 use bytes::Bytes;
 
 /// What becomes a dead letter, beside its reason.

@@ -12,7 +12,6 @@
 use super::connection::{channel, close, connect};
 use super::error::BrokerError;
 use crate::config::RetryDelay;
-use crate::domain::Provider;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
@@ -48,11 +47,6 @@ const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 const WORK_QUEUE_LENGTH_MAX: i64 = 10_000_000;
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-
-/// The routing key of a provider's messages.
-pub fn routing_key(provider: &Provider) -> String {
-    format!("payment.{provider}")
-}
 
 /// The queue of a delay.
 pub fn retry_queue(label: &str) -> String {

@@ -176,6 +176,17 @@ impl Money {
     }
 }
 
+impl Money {
+    /// As people write it: `19.99 USD`, `1500 JPY`.
+    pub fn written(self) -> String {
+        let decimals = usize::from(self.currency.decimals());
+        let digits = format!("{:0>width$}", self.amount_minor, width = decimals + 1);
+        let (whole, part) = digits.split_at(digits.len() - decimals);
+        let dot = if part.is_empty() { "" } else { "." };
+        format!("{whole}{dot}{part} {}", self.currency)
+    }
+}
+
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} (minor units)", self.amount_minor, self.currency)
@@ -197,6 +208,15 @@ mod tests {
         }
         for bad in ["usd", "US", "USDT", "", "XXX", "XTS", "A B", "É1"] {
             assert!(Currency::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_written_as_people_do() {
+        for (minor, code, text) in
+            [(1999, "USD", "19.99 USD"), (5, "EUR", "0.05 EUR"), (1500, "JPY", "1500 JPY"), (1234, "KWD", "1.234 KWD")]
+        {
+            assert_eq!(Money::new(minor, currency(code)).unwrap().written(), text);
         }
     }
 

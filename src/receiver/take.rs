@@ -1,11 +1,11 @@
 //! One webhook: read, verify, translate, publish, answer.
 
-use crate::broker::{Headers, Letter, Outgoing, PublishError, Publisher, routing_key};
+use crate::broker::{Headers, Letter, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::{MessageId, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::http::{Problem, read_body};
-use crate::message::BODY_BYTES_MAX;
+use crate::message::{BODY_BYTES_MAX, WEBHOOK_TYPE_PREFIX, routing_key};
 use crate::provider::certificates::{CertificateError, Certificates};
 use crate::telemetry::{Metrics, WebhookEndpoint, WebhookOutcome};
 use crate::webhook::{Endpoint, Keys, Rejection, Translation, Unverified};
@@ -26,7 +26,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The property `type` of a dead letter that holds a webhook's raw body: to be replayed by translating it anew.
 fn raw_kind(endpoint: Endpoint) -> String {
-    format!("webhook.{}", endpoint.path())
+    format!("{WEBHOOK_TYPE_PREFIX}{}", endpoint.path())
 }
 
 fn label(endpoint: Endpoint) -> WebhookEndpoint {

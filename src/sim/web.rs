@@ -146,15 +146,6 @@ pub(super) fn local(url: &str) -> Option<Url> {
     is_here.then_some(url)
 }
 
-/// An amount as people read it.
-pub(super) fn price(money: crate::domain::Money) -> String {
-    let decimals = usize::from(money.currency().decimals());
-    let digits = format!("{:0>width$}", money.amount_minor(), width = decimals + 1);
-    let (whole, part) = digits.split_at(digits.len() - decimals);
-    let dot = if part.is_empty() { "" } else { "." };
-    format!("{whole}{dot}{part} {}", money.currency())
-}
-
 /// What all pages share: how they look, and what brings them to life.
 pub(super) fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let serve = |kind: &'static str, text: &'static str| {
@@ -172,7 +163,6 @@ pub(super) fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::payment::money;
 
     #[test]
     fn whatever_is_no_literal_is_escaped() {
@@ -182,15 +172,6 @@ mod tests {
         let escaped = "&lt;script&gt;&quot;&amp;&#39;";
         assert_eq!(page.as_str(), format!("<p title=\"{escaped}\"><b>{escaped}</b>3</p>"));
         assert_eq!(Html::all([inner.clone(), inner.clone()]).as_str(), format!("<b>{escaped}</b><b>{escaped}</b>"));
-    }
-
-    #[test]
-    fn prices_are_read_by_people() {
-        for (minor, currency, text) in
-            [(1999, "USD", "19.99 USD"), (5, "EUR", "0.05 EUR"), (1500, "JPY", "1500 JPY"), (1234, "KWD", "1.234 KWD")]
-        {
-            assert_eq!(price(money(minor, currency).unwrap()), text);
-        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 mod plan;
 mod sql;
+mod weigh;
 
 use super::error::StoreError;
 use super::pool::Store;
@@ -25,6 +26,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use time::OffsetDateTime;
+
+pub use weigh::{WEIGHED_MAX, Weighed};
 
 /// How often one batch is begun anew because another transaction registered one of its payments meanwhile.
 const TRIES_MAX: u32 = 5;

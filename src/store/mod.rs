@@ -6,6 +6,7 @@ mod batch;
 mod creation;
 mod error;
 mod inbox;
+mod letters;
 mod looks;
 mod orders;
 mod payment_key;
@@ -19,10 +20,14 @@ pub mod witness;
 
 pub use amend::{Amended, Amendment};
 pub use audit::Actor;
-pub use batch::{Applied, BatchTerms, Outcome};
+pub use batch::{Applied, BatchTerms, Outcome, WEIGHED_MAX, Weighed};
 pub use creation::{Creation, HandedOut, Kept};
 pub use error::{Class, StoreError};
 pub use inbox::Maintained;
+pub use letters::{
+    Begun, Claimed, Letter, LetterFilter, LetterGroup, LetterRow, LetterToWeigh, Letters, LettersPage, NewLetter,
+    NewReplay, OpenLetters, Replay, ReplayCounts, ReplayPace, ReplayState, Sent, Weight,
+};
 pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, Said, Wanted};
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};
 pub use pool::{Profile, Settings, Store};

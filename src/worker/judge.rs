@@ -1,20 +1,8 @@
 //! What a delivery is, before the database is asked. Pure.
 
-use crate::broker::{Delivery, routing_key};
-use crate::domain::{PaymentEvent, Reason, Refusal};
-use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER};
+use crate::broker::Delivery;
+use crate::message::{ATTEMPT_HEADER, Envelope, Judgement, ROUTING_KEY_HEADER};
 use time::OffsetDateTime;
-
-/// A delivery's first judgement.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    /// To be applied.
-    Event(PaymentEvent),
-    /// A test event in a live deployment: counted and dropped.
-    TestEvent,
-    /// Never.
-    Refused(Refusal),
-}
 
 /// Whether a delivery came out of one of our own retry queues. Those forward through the default exchange, to which
 /// relays have no right to write; so only then are our own headers believed.
@@ -38,49 +26,22 @@ pub(super) fn first_routing_key(delivery: &Delivery) -> &str {
 }
 
 /// Reads a delivery and checks what can be checked without its order.
-pub(super) fn judge(delivery: &Delivery, is_live: bool, now: OffsetDateTime) -> Verdict {
-    let refused = |reason, detail: String| Verdict::Refused(Refusal::new(reason, detail));
-    match delivery.kind.as_deref() {
-        Some(message::TYPE) => {}
-        Some(other) => {
-            return refused(Reason::Malformed, format!("the property type is {other:?}, not {:?}", message::TYPE));
-        }
-        None => {
-            return refused(Reason::Malformed, format!("the property type is missing; it must be {:?}", message::TYPE));
-        }
-    }
-    let event = match message::decode(&delivery.body, now) {
-        Ok(event) => event,
-        Err(error) => return refused(Reason::Malformed, error.to_string()),
+pub(super) fn judge(delivery: &Delivery, is_live: bool, now: OffsetDateTime) -> Judgement {
+    let envelope = Envelope {
+        kind: delivery.kind.as_deref(),
+        message_id: delivery.message_id.as_deref(),
+        routing_key: first_routing_key(delivery),
+        body: &delivery.body,
     };
-    match delivery.message_id.as_deref() {
-        Some(id) if id == event.message_id.as_str() => {}
-        Some(_) => {
-            return refused(Reason::Malformed, "the property message_id is not the body's message_id".to_owned());
-        }
-        None => return refused(Reason::Malformed, "the property message_id is missing".to_owned()),
-    }
-    let key = first_routing_key(delivery);
-    if key != routing_key(&event.provider) {
-        let detail = format!("published under {key:?}, but the body's provider is {:?}", event.provider.as_str());
-        return refused(Reason::ProviderMismatch, detail);
-    }
-    match (is_live, event.livemode) {
-        (true, true) | (false, false) => Verdict::Event(event),
-        (true, false) => Verdict::TestEvent,
-        (false, true) => refused(
-            Reason::LivemodeMismatch,
-            "a live event, but GRANTONCE_LIVEMODE is false here: is the provider's live endpoint set to this receiver?"
-                .to_owned(),
-        ),
-    }
+    envelope.judge(is_live, now)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::broker::Headers;
-    use crate::domain::{MessageId, PaymentId, PaymentStatus, Provider};
+    use crate::domain::{MessageId, PaymentEvent, PaymentId, PaymentStatus, Provider, Reason};
+    use crate::message;
     use time::macros::datetime;
 
     const NOW: OffsetDateTime = datetime!(2026-01-05 12:00 UTC);
@@ -110,20 +71,20 @@ mod tests {
 
     fn reason(delivery: &Delivery, is_live: bool) -> Option<Reason> {
         match judge(delivery, is_live, NOW) {
-            Verdict::Refused(refusal) => Some(refusal.reason),
-            Verdict::Event(_) | Verdict::TestEvent => None,
+            Judgement::Refused(refusal) => Some(refusal.reason),
+            Judgement::Event(_) | Judgement::TestEvent => None,
         }
     }
 
     #[test]
     fn a_good_delivery_is_an_event() {
-        assert!(matches!(judge(&delivery(true), true, NOW), Verdict::Event(_)));
-        assert!(matches!(judge(&delivery(false), false, NOW), Verdict::Event(_)));
+        assert!(matches!(judge(&delivery(true), true, NOW), Judgement::Event(_)));
+        assert!(matches!(judge(&delivery(false), false, NOW), Judgement::Event(_)));
     }
 
     #[test]
     fn livemode_must_match() {
-        assert!(matches!(judge(&delivery(false), true, NOW), Verdict::TestEvent));
+        assert!(matches!(judge(&delivery(false), true, NOW), Judgement::TestEvent));
         assert_eq!(reason(&delivery(true), false), Some(Reason::LivemodeMismatch));
     }
 

@@ -1,12 +1,13 @@
 //! One consumer's life: from its first delivery until it is drained, or a dependency is lost.
 
 use super::apply::{Outage, apply};
-use super::judge::{Verdict, judge};
+use super::judge::judge;
 use super::settle::{BatchSettled, Judged, Settling};
 use super::{DRAIN_DEADLINE, Pace, Rules};
 use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::PaymentEvent;
+use crate::message::Judgement;
 use crate::store::{BatchTerms, ChangedOrders, Store};
 use crate::telemetry::{GivenBack, Metrics};
 use futures_util::StreamExt;
@@ -238,12 +239,12 @@ async fn work_through(deliveries: Vec<Delivery>, shared: &Shared) -> Result<Batc
     let first: Vec<_> = deliveries
         .iter()
         .map(|delivery| match judge(delivery, shared.rules.is_live, now) {
-            Verdict::Event(event) => {
+            Judgement::Event(event) => {
                 events.push(event);
                 Judged::Event
             }
-            Verdict::TestEvent => Judged::TestEvent,
-            Verdict::Refused(refusal) => Judged::Refused(refusal),
+            Judgement::TestEvent => Judged::TestEvent,
+            Judgement::Refused(refusal) => Judged::Refused(refusal),
         })
         .collect();
     let events: Arc<[PaymentEvent]> = events.into();

@@ -3,7 +3,7 @@
 
 use super::{Known, Provider, ProviderError};
 use crate::sim::payment::{Outcome, Seller, Status};
-use crate::sim::web::{Html, Page, assets, html, local, price, see};
+use crate::sim::web::{Html, Page, assets, html, local, see};
 use axum::Router;
 use axum::extract::{Form, Path, Query, State};
 use axum::http::StatusCode;
@@ -98,7 +98,7 @@ fn body(known: &Known, title: &str, back: Option<&Url>) -> Html {
     let buttons = html![
         "<form class=\"row\" method=\"post\" action=\"/pay/" (payment.id) "\">"
         "<input type=\"hidden\" name=\"return_url\" value=\"" (back.map(Url::as_str).unwrap_or_default()) "\">"
-        "<button name=\"outcome\" value=\"succeeded\">" (pay) " " (price(payment.money)) "</button>"
+        "<button name=\"outcome\" value=\"succeeded\">" (pay) " " (payment.money.written()) "</button>"
         "<button class=\"quiet\" name=\"outcome\" value=\"failed\">Card is declined</button>"
         "<button class=\"quiet\" name=\"outcome\" value=\"canceled\">Cancel</button></form>"
     ];
@@ -109,7 +109,7 @@ fn body(known: &Known, title: &str, back: Option<&Url>) -> Html {
     html![
         "<header class=\"top\"><span class=\"brand\">Simulated " (if is_paypal { "PayPal" } else { "payments" })
         "</span><span class=\"mark wait\">no real money</span></header><main><section class=\"card\">"
-        "<h1>" (title) "</h1><p class=\"big\">" (price(payment.money)) "</p>"
+        "<h1>" (title) "</h1><p class=\"big\">" (payment.money.written()) "</p>"
         "<p class=\"dim small\">Payment <code>" (payment.id) "</code></p>" [news]
         [if is_payable { buttons } else { on }]
         "</section></main>"

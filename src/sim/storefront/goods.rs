@@ -5,7 +5,7 @@ use super::{Sale, Shop, Visitor};
 use crate::sim::api::{ApiError, NewOrder, OrderView};
 use crate::sim::payment::{Seller, money};
 use crate::sim::scratch::secret;
-use crate::sim::web::{Html, html, price, see};
+use crate::sim::web::{Html, html, see};
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -86,7 +86,7 @@ pub(super) async fn show(State(shop): State<Shop>, visitor: Visitor) -> Response
     let orders = Html::all(sales.iter().take(ORDERS_LISTED).map(|sale| {
         html![
             "<li><a href=\"/orders/" (sale.order_id) "\">" (sale.name) ", " (sale.credits) " credits</a> <span class=\"dim\">for "
-            (price(sale.price)) "</span></li>"
+            (sale.price.written()) "</span></li>"
         ]
     }));
     let orders = if sales.is_empty() { html!["<li class=\"dim\">None yet.</li>"] } else { orders };
@@ -103,7 +103,7 @@ pub(super) async fn show(State(shop): State<Shop>, visitor: Visitor) -> Response
 
 fn offer(product: &Product) -> Html {
     let cart: String = secret().chars().take(CART_DIGITS).collect();
-    let price = money(product.amount_minor, product.currency).map(price).unwrap_or_default();
+    let price = money(product.amount_minor, product.currency).map(|money| money.written()).unwrap_or_default();
     let buttons = Html::all(SELLERS.iter().map(|(seller, label, takes_asking)| {
         let class = if *takes_asking { "quiet" } else { "" };
         html!["<button class=\"" (class) "\" name=\"seller\" value=\"" (seller.name()) "\">" (label) "</button>"]

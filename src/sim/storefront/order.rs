@@ -6,7 +6,7 @@ use super::tricks::buttons;
 use super::{Sale, Shop, Visitor};
 use crate::domain::OrderId;
 use crate::sim::api::OrderView;
-use crate::sim::web::{Html, html, price, see};
+use crate::sim::web::{Html, html, see};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -132,14 +132,14 @@ fn state(sale: &Sale, order: &OrderView) -> Html {
         None => Html::default(),
     };
     let pay = if order.status == "awaiting_payment" {
-        html!["<p><a class=\"button\" id=\"pay\" href=\"" (sale.pay_url) "\">Go and pay " (price(sale.price)) "</a></p>"]
+        html!["<p><a class=\"button\" id=\"pay\" href=\"" (sale.pay_url) "\">Go and pay " (sale.price.written()) "</a></p>"]
     } else {
         Html::default()
     };
     html![
         "<section class=\"card state " (tone) "\" id=\"state\" role=\"status\" data-status=\"" (order.status) "\">"
         "<h1>" (headline) "</h1><p>" (text) "</p>" [failure] [pay]
-        "<p class=\"small\">" (sale.name) " for " (price(sale.price)) ", order <code>" (order.id) "</code>, payment <code>"
+        "<p class=\"small\">" (sale.name) " for " (sale.price.written()) ", order <code>" (order.id) "</code>, payment <code>"
         (sale.payment_id) "</code></p></section>"
     ]
 }

@@ -101,6 +101,11 @@ impl<'a> Plan<'a> {
         Self { steps, orders, claims }
     }
 
+    /// Whether what was accepted brings payment ids that are not registered yet.
+    pub(super) fn brings_ids(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
     /// The messages to admit.
     pub(super) fn candidates(&self) -> Vec<(Message<'a>, OrderId)> {
         self.steps
@@ -212,7 +217,7 @@ fn write_posting<'a>(
 }
 
 /// The order an event belongs to: by our own id, by any of the payment's ids, and all of them must agree.
-fn find_order<'o>(
+pub(super) fn find_order<'o>(
     event: &PaymentEvent,
     owners: &Owners<'_>,
     orders: &'o BTreeMap<OrderId, Order>,

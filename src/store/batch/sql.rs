@@ -32,6 +32,43 @@ fn event_day(message: &Message<'_>) -> Date {
     message.event.occurred_at.to_offset(UtcOffset::UTC).date()
 }
 
+/// An order as its row has it.
+struct OrderRow {
+    id: Uuid,
+    account_id: String,
+    credits: i64,
+    amount_minor: i64,
+    currency: String,
+    provider: String,
+    provider_account: String,
+    status: String,
+    is_granted: bool,
+    credits_granted: i64,
+    revision: i32,
+    facts: Json<PaymentFacts>,
+}
+
+impl OrderRow {
+    fn into_order(self) -> Result<(OrderId, Order), StoreError> {
+        let id = self.id;
+        let currency = Currency::new(&self.currency).map_err(|e| corrupt(id, e))?;
+        let order = Order {
+            id: OrderId(id),
+            account_id: AccountId::new(self.account_id).map_err(|e| corrupt(id, e))?,
+            credits: self.credits,
+            price: Money::new(self.amount_minor, currency).map_err(|e| corrupt(id, e))?,
+            provider: Provider::new(self.provider).map_err(|e| corrupt(id, e))?,
+            provider_account: account_of(self.provider_account).map_err(|e| corrupt(id, e))?,
+            status: OrderStatus::from_name(&self.status).ok_or_else(|| corrupt(id, &self.status))?,
+            is_granted: self.is_granted,
+            credits_posted: self.credits_granted,
+            revision: self.revision,
+            facts: self.facts.0,
+        };
+        Ok((order.id, order))
+    }
+}
+
 fn corrupt(id: Uuid, detail: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt { what: format!("order {id}"), detail: detail.to_string() }
 }
@@ -90,7 +127,8 @@ impl Tx {
         ids: &BTreeSet<OrderId>,
     ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let rows = sqlx::query!(
+        let rows = sqlx::query_as!(
+            OrderRow,
             r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
                       credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
                FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"#,
@@ -99,27 +137,26 @@ impl Tx {
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("locking orders"))?;
-        rows.into_iter()
-            .map(|row| {
-                let id = row.id;
-                let currency = Currency::new(&row.currency).map_err(|e| corrupt(id, e))?;
-                let provider_account = account_of(row.provider_account).map_err(|e| corrupt(id, e))?;
-                let order = Order {
-                    id: OrderId(id),
-                    account_id: AccountId::new(row.account_id).map_err(|e| corrupt(id, e))?,
-                    credits: row.credits,
-                    price: Money::new(row.amount_minor, currency).map_err(|e| corrupt(id, e))?,
-                    provider: Provider::new(row.provider).map_err(|e| corrupt(id, e))?,
-                    provider_account,
-                    status: OrderStatus::from_name(&row.status).ok_or_else(|| corrupt(id, &row.status))?,
-                    is_granted: row.is_granted,
-                    credits_posted: row.credits_granted,
-                    revision: row.revision,
-                    facts: row.facts.0,
-                };
-                Ok((order.id, order))
-            })
-            .collect()
+        rows.into_iter().map(OrderRow::into_order).collect()
+    }
+
+    /// The same, without a lock: to look, not to write.
+    pub(super) async fn read_orders(
+        &mut self,
+        ids: &BTreeSet<OrderId>,
+    ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows = sqlx::query_as!(
+            OrderRow,
+            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
+                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+               FROM orders WHERE id = ANY($1)"#,
+            &ids
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("reading orders"))?;
+        rows.into_iter().map(OrderRow::into_order).collect()
     }
 
     /// Admits message ids. A rival transaction that holds the same id is waited for: when no row comes back, the id is
@@ -158,12 +195,23 @@ impl Tx {
             .into_iter()
             .map(|(_, message, _)| (message.at, Admitted { message_id: message.event.message_id.as_str() }))
             .collect();
+        let old = old.into_iter().map(|(day, message, _)| (day, message)).collect();
         Ok(Admission { admitted, known: self.digests_of(old).await? })
+    }
+
+    /// What the inbox knows of these messages: by their place, the digest of what they said then.
+    pub(super) async fn known_digests(
+        &mut self,
+        messages: &[Message<'_>],
+    ) -> Result<Vec<(usize, [u8; 16])>, StoreError> {
+        let rows = messages.iter().map(|message| (event_day(message), message)).collect();
+        let known = self.digests_of(rows).await?;
+        Ok(known.into_iter().map(|(message, digest)| (message.at, digest)).collect())
     }
 
     async fn digests_of<'m, 'a>(
         &mut self,
-        rows: Vec<(Date, &'m Message<'a>, OrderId)>,
+        rows: Vec<(Date, &'m Message<'a>)>,
     ) -> Result<Vec<(&'m Message<'a>, [u8; 16])>, StoreError> {
         if rows.is_empty() {
             return Ok(vec![]);
@@ -183,7 +231,7 @@ impl Tx {
         Ok(found
             .into_iter()
             .filter_map(|row| {
-                let (_, message, _) = rows.get(usize::try_from(row.at).ok()?.checked_sub(1)?)?;
+                let (_, message) = rows.get(usize::try_from(row.at).ok()?.checked_sub(1)?)?;
                 Some((*message, row.fact_digest.try_into().unwrap_or([0; 16])))
             })
             .collect())

@@ -1,0 +1,104 @@
+//! Dead letters: kept until an operator is done with them.
+//!
+//! A letter is one row, however often the broker delivers it. It carries the number of its last replay, and so does the message
+//! that such a replay publishes; a copy that comes back with an older number changes nothing.
+
+mod keep;
+mod list;
+mod replay;
+mod settle;
+
+pub use keep::NewLetter;
+pub use list::{Letter, LetterGroup, LetterRow, Letters, LettersPage};
+pub use replay::{Begun, Claimed, NewReplay, REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayPace, ReplayState, Sent};
+pub use settle::{LetterToWeigh, OpenLetters, Weight};
+
+use crate::domain::{LetterId, LetterState, OrderId};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// Which letters. What is none is not asked for; the fields together narrow it down.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LetterFilter {
+    /// These, by their ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<uuid::Uuid>>,
+    /// In one of these states. Empty: open ones and those under replay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<String>,
+    /// For this reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Of this provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// With this cause: the letters of one group share it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// With this verdict, as it was found last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// About this order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order_id: Option<uuid::Uuid>,
+    /// About this payment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<String>,
+    /// About an order of this account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account_id: Option<String>,
+    /// Of this message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// With this text in the detail or in one of the ids, in whatever case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// First seen before.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub before: Option<OffsetDateTime>,
+    /// First seen then or later.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    pub since: Option<OffsetDateTime>,
+}
+
+impl LetterFilter {
+    /// These letters, in whatever state.
+    pub fn of_ids(ids: impl IntoIterator<Item = LetterId>) -> Self {
+        let states = LetterState::ALL.map(|state| state.name().to_owned()).to_vec();
+        Self { ids: Some(ids.into_iter().map(|id| id.0).collect()), states, ..Self::default() }
+    }
+
+    /// The same, in this state only.
+    #[must_use]
+    pub fn in_state(mut self, state: LetterState) -> Self {
+        self.states = vec![state.name().to_owned()];
+        self
+    }
+
+    /// The states asked for.
+    fn states(&self) -> Vec<String> {
+        if self.states.is_empty() {
+            [LetterState::Open, LetterState::Replaying].map(|state| state.name().to_owned()).to_vec()
+        } else {
+            self.states.clone()
+        }
+    }
+
+    /// The text, as `ILIKE` takes it.
+    fn pattern(&self) -> Option<String> {
+        let text = self.text.as_deref().map(str::trim).filter(|text| !text.is_empty())?;
+        Some(format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")))
+    }
+}
+
+fn order_id(id: Option<uuid::Uuid>) -> Option<OrderId> {
+    id.map(OrderId)
+}
+
+fn state_of(name: &str) -> Result<LetterState, super::error::StoreError> {
+    LetterState::from_name(name).ok_or_else(|| super::error::StoreError::Corrupt {
+        what: "dead_letters".to_owned(),
+        detail: format!("{name:?} is no state of a letter"),
+    })
+}

@@ -1,0 +1,260 @@
+//! The statements of replays. Letters are locked in ascending order of their ids, as everywhere where several are; a replay's
+//! row is locked before its letters.
+
+use super::{Claimed, NewReplay, ReplayPace, ReplayState, Sent};
+use crate::domain::LetterId;
+use crate::store::error::StoreError;
+use crate::store::tx::Tx;
+use std::collections::HashMap;
+use std::time::Duration;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// How far a replay is, as far as its pace depends on it.
+pub(super) struct Progress {
+    pub(super) pace: ReplayPace,
+    /// Letters that are claimed, sent, or further.
+    pub(super) begun: i64,
+    /// Letters that are claimed or sent, and whose outcome is not known.
+    pub(super) waiting: i64,
+    /// Letters whose fact is applied.
+    pub(super) resolved: i64,
+}
+
+impl Tx {
+    /// Moves open letters to `replaying`; gives each with the number of its replay, in the order that was asked for.
+    pub(super) async fn take_for_replay(&mut self, replay: &NewReplay) -> Result<Vec<(Uuid, i32)>, StoreError> {
+        let ids: Vec<Uuid> = replay.letters.iter().map(|id| id.0).collect();
+        let taken = sqlx::query!(
+            "WITH locked AS (
+                 SELECT id FROM dead_letters WHERE id = ANY($1) AND state = 'open' AND body IS NOT NULL
+                 ORDER BY id FOR UPDATE)
+             UPDATE dead_letters l
+             SET state = 'replaying', state_at = $2, state_by = $3, state_reason = $4, replays = l.replays + 1
+             FROM locked WHERE l.id = locked.id RETURNING l.id, l.replays",
+            &ids,
+            replay.now,
+            replay.by.name,
+            replay.reason
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("taking dead letters for a replay"))?;
+        let mut numbers: HashMap<Uuid, i32> = taken.into_iter().map(|row| (row.id, row.replays)).collect();
+        Ok(ids.into_iter().filter_map(|id| Some((id, numbers.remove(&id)?))).collect())
+    }
+
+    /// Writes a replay with its letters.
+    pub(super) async fn write_replay(&mut self, replay: &NewReplay, taken: &[(Uuid, i32)]) -> Result<i64, StoreError> {
+        const WHAT: &str = "writing a replay";
+        let selection = serde_json::to_value(&replay.selection).unwrap_or_default();
+        let state = match replay.pace {
+            ReplayPace::Canary => ReplayState::Canary,
+            ReplayPace::Steady | ReplayPace::Singly => ReplayState::Running,
+        };
+        let id = sqlx::query_scalar!(
+            "INSERT INTO replays
+                 (created_at, actor, is_self_declared, reason, selection, per_s_max, pace, state, letters, busy_until)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $1) RETURNING id",
+            replay.now,
+            replay.by.name,
+            replay.by.is_self_declared,
+            replay.reason,
+            selection,
+            i32::from(replay.per_s_max.max(1)),
+            replay.pace.name(),
+            state.name(),
+            i32::try_from(taken.len()).unwrap_or(i32::MAX)
+        )
+        .fetch_one(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        let (ids, numbers): (Vec<Uuid>, Vec<i32>) = taken.iter().copied().unzip();
+        sqlx::query!(
+            "INSERT INTO replay_letters (replay_id, position, letter_id, number)
+             SELECT $1, at, id, number FROM unnest($2::uuid[], $3::integer[]) WITH ORDINALITY AS n (id, number, at)",
+            id,
+            &ids,
+            &numbers
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        Ok(id)
+    }
+
+    /// Ends a replay that sends, and gives the state that it was in. What was sent is still waited for.
+    pub(super) async fn end_replay(
+        &mut self,
+        id: i64,
+        state: ReplayState,
+        note: Option<&str>,
+        now: OffsetDateTime,
+    ) -> Result<Option<String>, StoreError> {
+        sqlx::query_scalar!(
+            "WITH before AS (SELECT id, state FROM replays WHERE id = $1 AND state IN ('canary', 'running') FOR UPDATE)
+             UPDATE replays r SET state = $2, note = $3, ended_at = CASE WHEN EXISTS (
+                 SELECT FROM replay_letters l WHERE l.replay_id = r.id AND l.state = 'sent') THEN NULL ELSE $4::timestamptz END
+             FROM before WHERE r.id = before.id RETURNING before.state",
+            id,
+            state.name(),
+            note,
+            now
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(StoreError::sql("ending a replay"))
+    }
+
+    /// Opens again what is not sent. What is claimed may be on its way; its copy, should one come, finds the letter open.
+    pub(super) async fn release_queued(&mut self, id: i64, now: OffsetDateTime) -> Result<u64, StoreError> {
+        let done = sqlx::query!(
+            "WITH queued AS (
+                 SELECT l.id, r.position FROM replay_letters r JOIN dead_letters l ON l.id = r.letter_id
+                 WHERE r.replay_id = $1 AND r.state = 'queued' ORDER BY l.id FOR UPDATE OF l),
+             ended AS (
+                 UPDATE replay_letters r SET state = 'canceled', ended_at = $2 FROM queued
+                 WHERE r.replay_id = $1 AND r.position = queued.position)
+             UPDATE dead_letters l SET state = 'open', state_at = $2, state_by = NULL, state_reason = NULL
+             FROM queued WHERE l.id = queued.id AND l.state = 'replaying'",
+            id,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("releasing letters of a replay"))?;
+        Ok(done.rows_affected())
+    }
+
+    /// Locks a replay that sends: its rate, and how far its time is filled. None: it sends nothing any more.
+    pub(super) async fn locked_replay(&mut self, id: i64) -> Result<Option<(u16, OffsetDateTime)>, StoreError> {
+        let row = sqlx::query!(
+            "SELECT per_s_max, busy_until FROM replays WHERE id = $1 AND state IN ('canary', 'running') FOR UPDATE",
+            id
+        )
+        .fetch_optional(self.connection())
+        .await
+        .map_err(StoreError::sql("locking a replay"))?;
+        Ok(row.map(|row| (u16::try_from(row.per_s_max).unwrap_or(u16::MAX), row.busy_until)))
+    }
+
+    pub(super) async fn replay_progress(&mut self, id: i64) -> Result<Progress, StoreError> {
+        const WHAT: &str = "looking how far a replay is";
+        // Counts stop early: the pace depends on the first few only.
+        let row = sqlx::query!(
+            r#"SELECT r.pace, c.begun AS "begun!", c.waiting AS "waiting!", c.resolved AS "resolved!"
+               FROM replays r CROSS JOIN LATERAL (
+                   SELECT count(*) FILTER (WHERE l.state <> 'queued' OR l.claimed_at IS NOT NULL) AS begun,
+                          count(*) FILTER (WHERE l.state = 'sent' OR (l.state = 'queued' AND l.claimed_at IS NOT NULL)) AS waiting,
+                          count(*) FILTER (WHERE l.state = 'resolved') AS resolved
+                   FROM (SELECT state, claimed_at FROM replay_letters WHERE replay_id = r.id AND r.pace <> 'steady'
+                         ORDER BY (state IN ('queued', 'sent')) DESC, (claimed_at IS NOT NULL) DESC LIMIT 100) l) c
+               WHERE r.id = $1"#,
+            id
+        )
+        .fetch_one(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        let pace = ReplayPace::ALL.into_iter().find(|pace| pace.name() == row.pace);
+        let pace = pace.ok_or_else(|| StoreError::Corrupt {
+            what: format!("replay {id}"),
+            detail: format!("{:?} is no pace", row.pace),
+        })?;
+        Ok(Progress { pace, begun: row.begun, waiting: row.waiting, resolved: row.resolved })
+    }
+
+    /// The first letter was applied: the others may follow.
+    pub(super) async fn all_clear(&mut self, id: i64) -> Result<(), StoreError> {
+        sqlx::query!("UPDATE replays SET pace = 'steady', state = 'running' WHERE id = $1", id)
+            .execute(self.connection())
+            .await
+            .map_err(StoreError::sql("going on with a replay"))?;
+        Ok(())
+    }
+
+    pub(super) async fn set_replay_pace(&mut self, id: i64, busy_until: OffsetDateTime) -> Result<(), StoreError> {
+        sqlx::query!("UPDATE replays SET busy_until = $2 WHERE id = $1", id, busy_until)
+            .execute(self.connection())
+            .await
+            .map_err(StoreError::sql("writing a replay's pace"))?;
+        Ok(())
+    }
+
+    pub(super) async fn claim_letters(
+        &mut self,
+        id: i64,
+        count_max: u16,
+        lease: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Claimed>, StoreError> {
+        let rows = sqlx::query!(
+            "WITH next AS (
+                 SELECT position FROM replay_letters
+                 WHERE replay_id = $1 AND state = 'queued' AND (claimed_at IS NULL OR claimed_at <= $3)
+                 ORDER BY position LIMIT $4),
+             claimed AS (
+                 UPDATE replay_letters r SET claimed_at = $2 FROM next
+                 WHERE r.replay_id = $1 AND r.position = next.position RETURNING r.letter_id, r.number, r.position)
+             SELECT l.id, c.number, l.message_id, l.kind, l.routing_key, l.headers, l.body
+             FROM claimed c JOIN dead_letters l ON l.id = c.letter_id ORDER BY c.position",
+            id,
+            now,
+            now - lease,
+            i64::from(count_max)
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("claiming letters to send"))?;
+        let claimed = rows.into_iter().map(|row| Claimed {
+            id: LetterId(row.id),
+            replay_id: id,
+            number: row.number,
+            message_id: row.message_id,
+            kind: row.kind,
+            routing_key: row.routing_key,
+            headers: row.headers,
+            body: row.body,
+        });
+        Ok(claimed.collect())
+    }
+
+    pub(super) async fn note_sent(
+        &mut self,
+        id: LetterId,
+        number: i32,
+        sent: Sent,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        const WHAT: &str = "noting a sent letter";
+        let (of_replay, of_letter) = match sent {
+            Sent::Confirmed => ("sent", "replaying"),
+            Sent::Resolved => ("resolved", "resolved"),
+            Sent::Refused => ("dead_again", "open"),
+        };
+        // The letter first, in every transaction that has both.
+        sqlx::query!(
+            "UPDATE dead_letters SET state = $3, state_at = CASE WHEN state = $3 THEN state_at ELSE $4 END
+             WHERE id = $1 AND replays = $2 AND state = 'replaying'",
+            id.0,
+            number,
+            of_letter,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        sqlx::query!(
+            "UPDATE replay_letters SET state = $3, sent_at = CASE WHEN $3 = 'dead_again' THEN NULL ELSE $4::timestamptz END,
+                    ended_at = CASE WHEN $3 = 'sent' THEN NULL ELSE $4 END
+             WHERE letter_id = $1 AND number = $2 AND state IN ('queued', 'canceled')",
+            id.0,
+            number,
+            of_replay,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,465 @@
+//! What becomes of letters: looked at anew, resolved by themselves, archived by somebody, gone when their time is over.
+
+use super::LetterFilter;
+use crate::domain::{LetterId, OrderId, Outlook};
+use crate::store::audit::{Actor, AuditEntry};
+use crate::store::error::StoreError;
+use crate::store::pool::Store;
+use crate::store::tx::Tx;
+use serde_json::json;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+/// Most letters that are archived, or restored, in one act.
+const SETTLED_MAX: usize = 100_000;
+
+/// Settled letters that are deleted in one transaction.
+const EXPIRED_MAX: i64 = 5_000;
+
+/// A letter whose prospects are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetterToWeigh {
+    /// Which.
+    pub id: LetterId,
+    /// The message's id.
+    pub message_id: String,
+    /// The property `type`.
+    pub kind: String,
+    /// The key under which it was published first.
+    pub routing_key: String,
+    /// Its body; none: emptied.
+    pub body: Option<Vec<u8>>,
+    /// Whether all of the body was kept.
+    pub is_whole: bool,
+}
+
+/// What a look at a letter came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weight {
+    /// Which letter.
+    pub id: LetterId,
+    /// What a replay would come to.
+    pub outlook: Outlook,
+    /// The order it is about, and whose, as far as they are known.
+    pub order: Option<(OrderId, String)>,
+}
+
+/// Open letters by their reason, for metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenLetters {
+    /// How many, by reason.
+    pub by_reason: Vec<(String, i64)>,
+    /// When the oldest one came.
+    pub oldest_at: Option<OffsetDateTime>,
+    /// Orders without a grant of which we know that money came in: an open letter says so, or the provider did.
+    pub grants_missing: i64,
+}
+
+impl Store {
+    /// Letters that are to be looked at: sent ones each time, others where the last look was before `since`.
+    pub async fn letters_to_weigh(
+        &self,
+        since: OffsetDateTime,
+        count_max: u16,
+    ) -> Result<Vec<LetterToWeigh>, StoreError> {
+        const WHAT: &str = "choosing dead letters to look at";
+        self.run(WHAT, move |pool| async move {
+            let rows = sqlx::query!(
+                r#"WITH sent AS (
+                       SELECT letter_id AS id FROM replay_letters WHERE state = 'sent' ORDER BY replay_id, position LIMIT $2),
+                   stale AS (
+                       SELECT id FROM dead_letters WHERE state IN ('open', 'replaying')
+                          AND (checked_at IS NULL OR checked_at <= $1)
+                       ORDER BY checked_at NULLS FIRST LIMIT $2)
+                   SELECT l.id, l.message_id, l.kind, l.routing_key, l.body, l.body_bytes
+                   FROM dead_letters l JOIN (SELECT id FROM sent UNION SELECT id FROM stale) AS due ON due.id = l.id
+                   WHERE l.state IN ('open', 'replaying')"#,
+                since,
+                i64::from(count_max)
+            )
+            .fetch_all(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            let due = rows.into_iter().map(|row| to_weigh(row.id, row.message_id, row.kind, row.routing_key, row.body, row.body_bytes));
+            Ok(due.collect())
+        })
+        .await
+    }
+
+    /// Open letters of a selection, the oldest first, to be looked at before a replay.
+    pub async fn letters_to_replay(
+        &self,
+        filter: LetterFilter,
+        after: Option<(OffsetDateTime, LetterId)>,
+        count_max: u16,
+    ) -> Result<Vec<(OffsetDateTime, LetterToWeigh)>, StoreError> {
+        const WHAT: &str = "choosing dead letters to replay";
+        self.run(WHAT, move |pool| async move {
+            let rows = sqlx::query!(
+                "SELECT id, message_id, kind, routing_key, body, body_bytes, first_seen_at
+                 FROM dead_letters
+                 WHERE state = 'open' AND ($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR reason = $2)
+                   AND ($3::text IS NULL OR provider = $3) AND ($4::text IS NULL OR cause = $4)
+                   AND ($5::text IS NULL OR verdict = $5) AND ($6::uuid IS NULL OR order_id = $6)
+                   AND ($7::text IS NULL OR payment_id = $7) AND ($8::text IS NULL OR account_id = $8)
+                   AND ($9::text IS NULL OR message_id = $9)
+                   AND ($10::text IS NULL OR detail ILIKE $10 OR message_id ILIKE $10 OR payment_id ILIKE $10
+                        OR account_id ILIKE $10 OR order_id::text ILIKE $10)
+                   AND ($11::timestamptz IS NULL OR first_seen_at < $11)
+                   AND ($12::timestamptz IS NULL OR first_seen_at >= $12)
+                   AND ($13::timestamptz IS NULL OR (first_seen_at, id) > ($13, $14))
+                 ORDER BY first_seen_at, id LIMIT $15",
+                filter.ids.as_deref(),
+                filter.reason,
+                filter.provider,
+                filter.cause,
+                filter.verdict,
+                filter.order_id,
+                filter.payment_id,
+                filter.account_id,
+                filter.message_id,
+                filter.pattern(),
+                filter.before,
+                filter.since,
+                after.map(|(at, _)| at),
+                after.map(|(_, id)| id.0),
+                i64::from(count_max)
+            )
+            .fetch_all(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            let letters = rows.into_iter().map(|row| {
+                let letter = to_weigh(row.id, row.message_id, row.kind, row.routing_key, row.body, row.body_bytes);
+                (row.first_seen_at, letter)
+            });
+            Ok(letters.collect())
+        })
+        .await
+    }
+
+    /// Writes down what letters would come to; those with nothing left to do are resolved. Gives how many those were.
+    pub async fn note_weights(&self, weights: Vec<Weight>, now: OffsetDateTime) -> Result<u64, StoreError> {
+        self.run("noting what dead letters would come to", move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            let mut weights = weights;
+            weights.sort_by_key(|weight| weight.id);
+            let resolved = tx.note_weights(&weights, now).await?;
+            tx.commit().await?;
+            Ok(resolved)
+        })
+        .await
+    }
+
+    /// Gives up waiting for letters that were sent before `before`, and of which nothing was heard: they are open again.
+    /// Ends the replays of which every letter's outcome is known. Gives how many letters those were.
+    pub async fn end_replays(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {
+        self.run("ending replays", move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            let unanswered = tx.give_up_waiting(before, now).await?;
+            tx.finish_replays(now).await?;
+            tx.commit().await?;
+            Ok(unanswered)
+        })
+        .await
+    }
+
+    /// Sets open letters aside: somebody has decided that nothing is to be done. Gives how many those were.
+    pub async fn archive_letters(
+        &self,
+        filter: LetterFilter,
+        by: Actor,
+        reason: String,
+        now: OffsetDateTime,
+    ) -> Result<u64, StoreError> {
+        self.move_letters(filter, ("open", "archived", "letters.archive"), by, reason, now).await
+    }
+
+    /// Opens archived letters again. Gives how many those were.
+    pub async fn restore_letters(
+        &self,
+        filter: LetterFilter,
+        by: Actor,
+        reason: String,
+        now: OffsetDateTime,
+    ) -> Result<u64, StoreError> {
+        self.move_letters(filter, ("archived", "open", "letters.restore"), by, reason, now).await
+    }
+
+    async fn move_letters(
+        &self,
+        filter: LetterFilter,
+        (from, to, action): (&'static str, &'static str, &'static str),
+        by: Actor,
+        reason: String,
+        now: OffsetDateTime,
+    ) -> Result<u64, StoreError> {
+        const WHAT: &str = "moving dead letters";
+        self.run(WHAT, move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            let moved = sqlx::query!(
+                "WITH locked AS (
+                     SELECT id FROM dead_letters
+                     WHERE state = $1 AND ($5::uuid[] IS NULL OR id = ANY($5)) AND ($6::text IS NULL OR reason = $6)
+                       AND ($7::text IS NULL OR provider = $7) AND ($8::text IS NULL OR cause = $8)
+                       AND ($9::text IS NULL OR verdict = $9) AND ($10::uuid IS NULL OR order_id = $10)
+                       AND ($11::text IS NULL OR payment_id = $11) AND ($12::text IS NULL OR account_id = $12)
+                       AND ($13::text IS NULL OR message_id = $13)
+                       AND ($14::text IS NULL OR detail ILIKE $14 OR message_id ILIKE $14 OR payment_id ILIKE $14
+                            OR account_id ILIKE $14 OR order_id::text ILIKE $14)
+                       AND ($15::timestamptz IS NULL OR first_seen_at < $15)
+                       AND ($16::timestamptz IS NULL OR first_seen_at >= $16)
+                     ORDER BY id LIMIT $17 FOR UPDATE)
+                 UPDATE dead_letters l SET state = $2, state_at = $3, state_by = $4, state_reason = $18
+                 FROM locked WHERE l.id = locked.id",
+                from,
+                to,
+                now,
+                by.name,
+                filter.ids.as_deref(),
+                filter.reason,
+                filter.provider,
+                filter.cause,
+                filter.verdict,
+                filter.order_id,
+                filter.payment_id,
+                filter.account_id,
+                filter.message_id,
+                filter.pattern(),
+                filter.before,
+                filter.since,
+                i64::try_from(SETTLED_MAX).unwrap_or(i64::MAX),
+                reason
+            )
+            .execute(tx.connection())
+            .await
+            .map_err(StoreError::sql(WHAT))?
+            .rows_affected();
+            if moved == 0 {
+                tx.roll_back().await?;
+                return Ok(0);
+            }
+            let subject = match filter.ids.as_deref() {
+                Some([id]) => format!("letter {id}"),
+                Some(_) | None => format!("{moved} letters"),
+            };
+            let entry = AuditEntry {
+                at: now,
+                by: &by,
+                action,
+                subject,
+                reason: &reason,
+                count: i32::try_from(moved).unwrap_or(i32::MAX),
+                before: json!({ "state": from }),
+                after: json!({ "state": to, "selection": filter }),
+            };
+            tx.write_audit(entry).await?;
+            tx.commit().await?;
+            Ok(moved)
+        })
+        .await
+    }
+
+    /// Deletes letters that were settled before `before`, some thousands at a time, and writes down that they went. Gives how
+    /// many those were.
+    pub async fn expire_letters(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {
+        const WHAT: &str = "deleting settled dead letters";
+        self.run(WHAT, move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            let gone = sqlx::query!(
+                "DELETE FROM dead_letters WHERE id IN (
+                     SELECT id FROM dead_letters WHERE state IN ('resolved', 'archived') AND state_at < $1
+                     ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)",
+                before,
+                EXPIRED_MAX
+            )
+            .execute(tx.connection())
+            .await
+            .map_err(StoreError::sql(WHAT))?
+            .rows_affected();
+            if gone > 0 {
+                let by = Actor { name: "grantonce".to_owned(), is_self_declared: false };
+                let entry = AuditEntry {
+                    at: now,
+                    by: &by,
+                    action: "letters.expire",
+                    subject: format!("{gone} letters"),
+                    reason: "settled for longer than GRANTONCE_DEAD_LETTER_RETENTION",
+                    count: i32::try_from(gone).unwrap_or(i32::MAX),
+                    before: json!({ "settled_before": before.to_string() }),
+                    after: json!(null),
+                };
+                tx.write_audit(entry).await?;
+            }
+            tx.commit().await?;
+            Ok(gone)
+        })
+        .await
+    }
+
+    /// What is open, for metrics and the console.
+    pub async fn open_letters(&self, now: OffsetDateTime) -> Result<OpenLetters, StoreError> {
+        const WHAT: &str = "counting open dead letters";
+        self.run(WHAT, move |pool| async move {
+            let rows = sqlx::query!(
+                r#"SELECT reason, count(*) AS "letters!", min(first_seen_at) AS "oldest_at!"
+                   FROM dead_letters WHERE state IN ('open', 'replaying') GROUP BY reason"#
+            )
+            .fetch_all(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            let grants_missing = sqlx::query_scalar!(
+                r#"SELECT count(*) AS "count!" FROM orders o JOIN (
+                       SELECT order_id FROM dead_letters
+                       WHERE state IN ('open', 'replaying') AND order_id IS NOT NULL AND said LIKE 'captured %'
+                       UNION
+                       SELECT order_id FROM provider_looks
+                       WHERE order_id IS NOT NULL AND said = 'paid' AND asked_at <= $1 AND due_at <= $2) AS paid
+                   ON paid.order_id = o.id WHERE NOT o.is_granted"#,
+                now - PAID_AND_NOT_GRANTED,
+                now + Duration::HOUR
+            )
+            .fetch_one(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            let oldest_at = rows.iter().map(|row| row.oldest_at).min();
+            let by_reason = rows.into_iter().map(|row| (row.reason, row.letters)).collect();
+            Ok(OpenLetters { by_reason, oldest_at, grants_missing })
+        })
+        .await
+    }
+
+    /// The oldest letters of the broker's delivery limit that were never sent back to work.
+    pub async fn letters_never_retried(&self, count_max: u16) -> Result<Vec<LetterId>, StoreError> {
+        const WHAT: &str = "choosing letters to try once more";
+        self.run(WHAT, move |pool| async move {
+            let ids = sqlx::query_scalar!(
+                "SELECT id FROM dead_letters
+                 WHERE state = 'open' AND reason = 'delivery_limit' AND replays = 0 AND body IS NOT NULL
+                 ORDER BY first_seen_at, id LIMIT $1",
+                i64::from(count_max)
+            )
+            .fetch_all(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            Ok(ids.into_iter().map(LetterId).collect())
+        })
+        .await
+    }
+}
+
+/// How long after a provider said so a paid order may be without its grant before it counts as missing.
+const PAID_AND_NOT_GRANTED: Duration = Duration::minutes(5);
+
+fn to_weigh(
+    id: Uuid,
+    message_id: String,
+    kind: String,
+    routing_key: String,
+    body: Option<Vec<u8>>,
+    body_bytes: i32,
+) -> LetterToWeigh {
+    let kept = body.as_ref().map_or(0, Vec::len);
+    let is_whole = usize::try_from(body_bytes).is_ok_and(|bytes| kept >= bytes);
+    LetterToWeigh { id: LetterId(id), message_id, kind, routing_key, body, is_whole }
+}
+
+impl Tx {
+    async fn note_weights(&mut self, weights: &[Weight], now: OffsetDateTime) -> Result<u64, StoreError> {
+        const WHAT: &str = "noting what dead letters would come to";
+        let (mut ids, mut names, mut details) = (vec![], vec![], vec![]);
+        let (mut orders, mut accounts, mut done) = (vec![], vec![], vec![]);
+        for weight in weights {
+            ids.push(weight.id.0);
+            names.push(weight.outlook.name().to_owned());
+            details.push(weight.outlook.to_string());
+            let (order, account) = weight.order.clone().unzip();
+            orders.push(order.map(|id| id.0));
+            accounts.push(account);
+            if weight.outlook.is_done() {
+                done.push(weight.id.0);
+            }
+        }
+        sqlx::query!(
+            "WITH locked AS (
+                 SELECT id FROM dead_letters WHERE id = ANY($1::uuid[]) AND state IN ('open', 'replaying')
+                 ORDER BY id FOR UPDATE)
+             UPDATE dead_letters l
+             SET verdict = n.verdict, verdict_detail = n.detail, checked_at = $6,
+                 order_id = coalesce(n.order_id, l.order_id), account_id = coalesce(n.account_id, l.account_id)
+             FROM locked, unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[])
+                          AS n (id, verdict, detail, order_id, account_id)
+             WHERE l.id = locked.id AND n.id = l.id",
+            &ids,
+            &names,
+            &details,
+            &orders as &[Option<Uuid>],
+            &accounts as &[Option<String>],
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        if done.is_empty() {
+            return Ok(0);
+        }
+        let resolved = sqlx::query!(
+            "UPDATE dead_letters SET state = 'resolved', state_at = $2, state_by = NULL, state_reason = NULL
+             WHERE id = ANY($1) AND state IN ('open', 'replaying')",
+            &done,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        sqlx::query!(
+            "UPDATE replay_letters r SET state = 'resolved', ended_at = $2
+             FROM dead_letters l
+             WHERE l.id = ANY($1) AND r.letter_id = l.id AND r.number = l.replays AND r.state IN ('queued', 'sent')",
+            &done,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        Ok(resolved.rows_affected())
+    }
+
+    async fn give_up_waiting(&mut self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {
+        const WHAT: &str = "giving up waiting for replayed letters";
+        let opened = sqlx::query_scalar!(
+            "WITH silent AS (
+                 SELECT l.id FROM replay_letters r JOIN dead_letters l ON l.id = r.letter_id
+                 WHERE r.state = 'sent' AND r.sent_at <= $1 ORDER BY l.id FOR UPDATE OF l)
+             UPDATE dead_letters l SET state = 'open', state_at = $2, state_by = NULL, state_reason = NULL
+             FROM silent WHERE l.id = silent.id AND l.state = 'replaying' RETURNING l.id",
+            before,
+            now
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        sqlx::query!(
+            "UPDATE replay_letters SET state = 'unanswered', ended_at = $2 WHERE state = 'sent' AND sent_at <= $1",
+            before,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql(WHAT))?;
+        Ok(u64::try_from(opened.len()).unwrap_or(u64::MAX))
+    }
+
+    async fn finish_replays(&mut self, now: OffsetDateTime) -> Result<(), StoreError> {
+        sqlx::query!(
+            "UPDATE replays r
+             SET ended_at = $1, state = CASE WHEN r.state IN ('canary', 'running') THEN 'finished' ELSE r.state END
+             WHERE r.ended_at IS NULL AND NOT EXISTS (
+                 SELECT FROM replay_letters l WHERE l.replay_id = r.id AND l.state IN ('queued', 'sent'))",
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("finishing replays"))?;
+        Ok(())
+    }
+}
