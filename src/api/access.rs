@@ -2,12 +2,12 @@
 
 use crate::config::ApiConfig;
 use crate::domain::OrderId;
-use crate::http::{BearerTokens, Problem};
+use crate::http::{BearerTokens, Problem, keyed};
 use axum::http::HeaderMap;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use secrecy::{ExposeSecret as _, SecretString};
-use sha2::{Digest as _, Sha256};
+use hmac::{Hmac, Mac as _};
+use secrecy::ExposeSecret as _;
+use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 /// Stands before the order's id in what is authenticated: the key makes nothing else that could pass for a token.
@@ -38,7 +38,10 @@ pub(super) struct Access {
 
 impl Access {
     pub(super) fn new(config: &ApiConfig) -> Self {
-        Self { bearers: BearerTokens::new(config.tokens.clone()), status_key: keyed(&config.status_token_key) }
+        Self {
+            bearers: BearerTokens::new(config.tokens.clone()),
+            status_key: keyed(config.status_token_key.expose_secret().as_bytes()),
+        }
     }
 
     /// Lets a site in; else 401.
@@ -67,33 +70,5 @@ impl Access {
     pub(super) fn status_token(&self, id: OrderId) -> String {
         let mac = self.status_key.clone().chain_update(PURPOSE).chain_update(id.to_string());
         BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
-    }
-}
-
-/// HMAC with this key. The key is brought to the length of a block here, as HMAC says, because that way cannot fail: no
-/// mistake can end in a token that everybody knows.
-fn keyed(key: &SecretString) -> Hmac<Sha256> {
-    let mut block = [0_u8; 64];
-    let key = key.expose_secret().as_bytes();
-    if key.len() <= block.len() {
-        block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
-    } else {
-        block.iter_mut().zip(Sha256::digest(key)).for_each(|(to, from)| *to = from);
-    }
-    Hmac::new(&block.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_of_every_length_are_hmac_s_own() {
-        for length in [1, 32, 63, 64, 65, 200] {
-            let key = "k".repeat(length);
-            let ours = keyed(&key.clone().into()).chain_update("text").finalize().into_bytes();
-            let theirs = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap().chain_update("text");
-            assert_eq!(ours, theirs.finalize().into_bytes(), "{length}");
-        }
     }
 }

@@ -3,10 +3,9 @@
 use super::App;
 use super::answers::{json, store_failed};
 use super::cursor;
-use super::query::Parameters;
 use super::view::{BalanceBody, EntriesBody, EntryBody};
 use crate::domain::AccountId;
-use crate::http::Problem;
+use crate::http::{Parameters, Problem};
 use crate::store::ENTRIES_PAGE_MAX;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};

@@ -11,7 +11,6 @@ mod cursor;
 mod orders;
 mod paying;
 mod poll;
-mod query;
 mod request;
 mod view;
 
@@ -200,7 +199,7 @@ pub fn parse_anything(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = cursor::read(text);
     if let Ok(uri) = axum::http::Uri::try_from(format!("/?{text}")) {
-        let mut parameters = query::Parameters::of(&uri);
+        let mut parameters = crate::http::Parameters::of(&uri);
         let _ = parameters.number("wait", 0..=WAIT_SECONDS_MAX);
         let _ = parameters.check(&["wait", "since", "token"]);
     }

@@ -2,13 +2,12 @@
 
 use super::answers::{json, store_failed};
 use super::poll::WAIT_SECONDS_MAX;
-use super::query::Parameters;
 use super::request::{BODY_BYTES_MAX, Fields, OrderRequest, idempotency_key};
 use super::view::{CheckBody, OrderBody};
 use super::{App, paying};
 use crate::domain::{OrderId, Provider};
 use crate::failpoint::{self, Failpoint};
-use crate::http::{Problem, read_json};
+use crate::http::{Parameters, Problem, read_json};
 use crate::store::{Attach, Created, HandedOut, IdempotencyKey, Wanted};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};

@@ -1,10 +1,9 @@
 //! `POST /v1/orders`: from what came in to an order that can be made. All faults are listed at once.
 
-use super::query::FAULTS_MAX;
 use crate::domain::{
     AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, Provider, ProviderAccount, tidy,
 };
-use crate::http::Problem;
+use crate::http::{FAULTS_MAX, Problem};
 use crate::provider::Retry;
 use crate::store::NewOrder;
 use axum::http::HeaderMap;

@@ -1,16 +1,17 @@
-//! Bearer tokens, compared in constant time.
+//! Bearer tokens, compared in constant time, and what is signed with them.
 
 use super::problem::Problem;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use hmac::{Hmac, KeyInit as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
-/// The tokens that a listener takes. Keeps digests only: of one length, so that a comparison tells nothing, and of
-/// no use to who reads the memory. Its `Debug` shows names only.
+/// The tokens that a listener takes. Keeps digests only: of one length, so that a comparison tells nothing, and no token
+/// for who reads the memory. Its `Debug` shows names only.
 #[derive(Clone)]
 pub struct BearerTokens(Arc<[(String, [u8; 32])]>);
 
@@ -35,15 +36,38 @@ impl BearerTokens {
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
             return Err(refused());
         }
-        let given = digest(token.trim_ascii());
+        self.holder(token.trim_ascii()).ok_or_else(refused)
+    }
+
+    /// The name of whoever has this token. All tokens are compared, whichever fits.
+    pub fn holder(&self, token: &[u8]) -> Option<&str> {
+        let given = digest(token);
         let mut holder = None;
         for (name, known) in self.0.iter() {
             if bool::from(given.ct_eq(known)) {
                 holder = Some(name.as_str());
             }
         }
-        holder.ok_or_else(refused)
+        holder
     }
+
+    /// What signs in the name of a token's holder: whatever it signed is void when the token is no longer one of ours.
+    pub fn signer(&self, name: &str) -> Option<Hmac<Sha256>> {
+        let (_, digest) = self.0.iter().find(|(known, _)| known == name)?;
+        Some(keyed(digest))
+    }
+}
+
+/// HMAC with this key. The key is brought to the length of a block here, as HMAC says, because that way cannot fail: no
+/// mistake can end in a signature that everybody can make.
+pub fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    let mut block = [0_u8; 64];
+    if key.len() <= block.len() {
+        block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    } else {
+        block.iter_mut().zip(Sha256::digest(key)).for_each(|(to, from)| *to = from);
+    }
+    Hmac::new(&block.into())
 }
 
 fn digest(token: &[u8]) -> [u8; 32] {
@@ -53,5 +77,33 @@ fn digest(token: &[u8]) -> [u8; 32] {
 impl fmt::Debug for BearerTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hmac::Mac as _;
+
+    #[test]
+    fn keys_of_every_length_are_hmac_s_own() {
+        for length in [1, 32, 63, 64, 65, 200] {
+            let key = "k".repeat(length);
+            let ours = keyed(key.as_bytes()).chain_update("text").finalize().into_bytes();
+            let theirs = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap().chain_update("text");
+            assert_eq!(ours, theirs.finalize().into_bytes(), "{length}");
+        }
+    }
+
+    #[test]
+    fn each_holder_signs_with_his_own_token() {
+        let token = |name: &str, token: &str| (name.to_owned(), SecretString::from(token));
+        let tokens = BearerTokens::new([token("ada", "a"), token("bob", "b")]);
+        let sign = |name: &str| Some(tokens.signer(name)?.chain_update("text").finalize().into_bytes());
+        assert_eq!((tokens.holder(b"a"), tokens.holder(b"b"), tokens.holder(b"c")), (Some("ada"), Some("bob"), None));
+        assert!(sign("ada").is_some() && sign("ada") != sign("bob") && sign("eve").is_none());
+        let renewed = BearerTokens::new([token("ada", "another")]);
+        let again = renewed.signer("ada").unwrap().chain_update("text").finalize().into_bytes();
+        assert_ne!(sign("ada"), Some(again));
     }
 }

@@ -5,14 +5,18 @@ mod bearer;
 mod body;
 mod client;
 mod health;
+mod html;
 mod problem;
+mod query;
 mod server;
 
-pub use bearer::BearerTokens;
+pub use bearer::{BearerTokens, keyed};
 pub use body::{read_body, read_json};
 pub use client::{client, plain_client, system_roots};
 pub use health::{Readiness, ReadinessFlag, health_router, metrics_router};
+pub(crate) use html::{Html, asset, html, see};
 pub use problem::{FieldProblem, Problem};
+pub(crate) use query::{FAULTS_MAX, Parameters};
 pub use server::{BindError, CONNECTIONS_MAX, HEADER_READ_SECONDS_MAX, Limits, Listener, bind, serve};
 
 #[cfg(test)]

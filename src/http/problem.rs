@@ -151,6 +151,11 @@ impl Problem {
         self.status
     }
 
+    /// What is wrong with single fields.
+    pub fn fields(&self) -> &[FieldProblem] {
+        &self.fields
+    }
+
     /// What went wrong, in a sentence.
     pub fn detail(&self) -> &str {
         &self.detail

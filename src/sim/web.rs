@@ -1,92 +1,14 @@
-//! Pages for people, of the shop and of the provider: HTML in which every value is escaped, and answers with the headers
-//! that keep a page from doing more than it was made for.
+//! Pages for people, of the shop and of the provider.
 
+use crate::http::asset;
 use axum::Router;
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::get;
 use reqwest::Url;
-use std::fmt::{self, Display, Write};
 use std::net::IpAddr;
 
-/// A piece of a page. Markup comes from literals of this program alone ([`html!`]); whatever else gets in is escaped.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Html(String);
-
-/// Writes a piece of a page: `html!["<p>" (name) "</p>" [rest]]`. Literals are markup, what stands in round brackets is text
-/// and escaped, what stands in square brackets is a piece that was written so before.
-macro_rules! html {
-    (@$out:ident) => {};
-    (@$out:ident $markup:literal $($rest:tt)*) => {
-        $out.markup($markup);
-        $crate::sim::web::html!(@$out $($rest)*);
-    };
-    (@$out:ident ($text:expr) $($rest:tt)*) => {
-        $out.text(&$text);
-        $crate::sim::web::html!(@$out $($rest)*);
-    };
-    (@$out:ident [$piece:expr] $($rest:tt)*) => {
-        $out.piece(&$piece);
-        $crate::sim::web::html!(@$out $($rest)*);
-    };
-    ($($parts:tt)*) => {{
-        let mut out = $crate::sim::web::Html::default();
-        $crate::sim::web::html!(@out $($parts)*);
-        out
-    }};
-}
-pub(super) use html;
-
-impl Html {
-    /// For [`html!`].
-    pub(super) fn markup(&mut self, markup: &'static str) {
-        self.0.push_str(markup);
-    }
-
-    /// A text, also within an attribute in double quotes.
-    pub(super) fn text(&mut self, text: &dyn Display) {
-        // Writing to a String cannot fail.
-        let _ = write!(Escaped(&mut self.0), "{text}");
-    }
-
-    /// More of the same.
-    pub(super) fn piece(&mut self, piece: &Self) {
-        self.0.push_str(&piece.0);
-    }
-
-    /// The pieces, one after the other.
-    pub(super) fn all(pieces: impl IntoIterator<Item = Self>) -> Self {
-        pieces.into_iter().fold(Self::default(), |mut all, piece| {
-            all.piece(&piece);
-            all
-        })
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-struct Escaped<'a>(&'a mut String);
-
-impl fmt::Write for Escaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            match character {
-                '&' => self.0.push_str("&amp;"),
-                '<' => self.0.push_str("&lt;"),
-                '>' => self.0.push_str("&gt;"),
-                '"' => self.0.push_str("&quot;"),
-                '\'' => self.0.push_str("&#39;"),
-                other => self.0.push(other),
-            }
-        }
-        Ok(())
-    }
-}
+pub(super) use crate::http::{Html, html, see};
 
 /// A whole page.
 #[derive(Debug)]
@@ -119,23 +41,9 @@ impl Page<'_> {
             "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
              base-uri 'none'; frame-ancestors 'none'; form-action 'self'{elsewhere}"
         );
-        let mut response = (status, page.0).into_response();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // An origin is made of a scheme, a host and a port: there is nothing in it that a header could not hold.
-        let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
-        headers.insert(CONTENT_SECURITY_POLICY, policy);
-        response
+        page.respond(status, &policy, "no-referrer")
     }
-}
-
-/// Sends the browser on to another page, by GET.
-pub(super) fn see(place: &str) -> Response {
-    let Ok(place) = HeaderValue::try_from(place) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    (StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response()
 }
 
 /// A page of this very machine: the only ones that a demo's pages lead to.
@@ -148,12 +56,7 @@ pub(super) fn local(url: &str) -> Option<Url> {
 
 /// What all pages share: how they look, and what brings them to life.
 pub(super) fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let serve = |kind: &'static str, text: &'static str| {
-        get(move || async move {
-            let headers = [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (CACHE_CONTROL, "no-cache")];
-            (headers, text)
-        })
-    };
+    let serve = |kind: &'static str, text: &'static str| get(move || async move { asset(kind, text) });
     Router::new()
         .route("/style.css", serve("text/css; charset=utf-8", include_str!("web/style.css")))
         .route("/live.js", serve("text/javascript; charset=utf-8", include_str!("web/live.js")))
@@ -163,16 +66,7 @@ pub(super) fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn whatever_is_no_literal_is_escaped() {
-        let nasty = r#"<script>"&'"#;
-        let inner = html!["<b>" (nasty) "</b>"];
-        let page = html!["<p title=\"" (nasty) "\">" [inner] (3) "</p>"];
-        let escaped = "&lt;script&gt;&quot;&amp;&#39;";
-        assert_eq!(page.as_str(), format!("<p title=\"{escaped}\"><b>{escaped}</b>3</p>"));
-        assert_eq!(Html::all([inner.clone(), inner.clone()]).as_str(), format!("<b>{escaped}</b><b>{escaped}</b>"));
-    }
+    use axum::http::header::CONTENT_SECURITY_POLICY;
 
     #[test]
     fn pages_lead_to_this_machine_alone() {

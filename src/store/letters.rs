@@ -5,11 +5,13 @@
 
 mod keep;
 mod list;
+mod members;
 mod replay;
 mod settle;
 
 pub use keep::NewLetter;
-pub use list::{Letter, LetterGroup, LetterRow, Letters, LettersPage};
+pub use list::{Letter, LetterGroup, LetterReplay, LetterRow, Letters, LettersPage};
+pub use members::ReplayMember;
 pub use replay::{Begun, Claimed, NewReplay, REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayPace, ReplayState, Sent};
 pub use settle::{LetterToWeigh, OpenLetters, Weight};
 
@@ -19,7 +21,8 @@ use time::OffsetDateTime;
 
 /// Which letters. What is none is not asked for; the fields together narrow it down.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+// With a field that is misspelt, and ignored, more letters would be meant.
+#[serde(default, deny_unknown_fields)]
 pub struct LetterFilter {
     /// These, by their ids.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -19,14 +19,14 @@ mod watch;
 pub mod witness;
 
 pub use amend::{Amended, Amendment};
-pub use audit::Actor;
+pub use audit::{Actor, AuditFilter, AuditLine};
 pub use batch::{Applied, BatchTerms, Outcome, WEIGHED_MAX, Weighed};
 pub use creation::{Creation, HandedOut, Kept};
 pub use error::{Class, StoreError};
 pub use inbox::Maintained;
 pub use letters::{
-    Begun, Claimed, Letter, LetterFilter, LetterGroup, LetterRow, LetterToWeigh, Letters, LettersPage, NewLetter,
-    NewReplay, OpenLetters, Replay, ReplayCounts, ReplayPace, ReplayState, Sent, Weight,
+    Begun, Claimed, Letter, LetterFilter, LetterGroup, LetterReplay, LetterRow, LetterToWeigh, Letters, LettersPage,
+    NewLetter, NewReplay, OpenLetters, Replay, ReplayCounts, ReplayMember, ReplayPace, ReplayState, Sent, Weight,
 };
 pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, Said, Wanted};
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};

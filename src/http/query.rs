@@ -1,40 +1,61 @@
-//! Query parameters. A misspelt one is refused instead of ignored: `?sinse=3` would wait for something else.
+//! Query parameters, and the fields of forms. A misspelt one is refused instead of ignored: `?sinse=3` would wait for
+//! something else.
 
+use super::problem::Problem;
 use crate::domain::tidy;
-use crate::http::Problem;
-use axum::extract::Query;
-use axum::http::Uri;
+use axum::Form;
+use axum::body::Body;
+use axum::extract::{FromRequest as _, Query, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, Uri};
+use bytes::Bytes;
 use std::ops::RangeInclusive;
 
 /// Faults that are listed at most.
-pub(super) const FAULTS_MAX: usize = 20;
+pub(crate) const FAULTS_MAX: usize = 20;
 
 /// Longest name that is repeated to the sender, in bytes.
 const NAME_BYTES_MAX: usize = 80;
 
 /// What stands behind the question mark.
 #[derive(Debug)]
-pub(super) struct Parameters {
+pub(crate) struct Parameters {
     given: Vec<(String, String)>,
     faults: Vec<(String, String)>,
 }
 
 impl Parameters {
     /// Takes them as they are; nothing is checked yet.
-    pub(super) fn of(uri: &Uri) -> Self {
+    pub(crate) fn of(uri: &Uri) -> Self {
         match Query::try_from_uri(uri) {
             Ok(Query(given)) => Self { given, faults: vec![] },
             Err(_) => Self { given: vec![], faults: vec![("query".to_owned(), "must be name=value&…".to_owned())] },
         }
     }
 
+    /// Those of a form, as a browser sends it.
+    pub(crate) async fn of_form(body: Bytes) -> Result<Self, Problem> {
+        let mut request = Request::new(Body::from(body));
+        *request.method_mut() = Method::POST;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        match Form::from_request(request, &()).await {
+            Ok(Form(given)) => Ok(Self { given, faults: vec![] }),
+            Err(_) => Err(Problem::bad_request("the form must be name=value&…")),
+        }
+    }
+
     /// The value of a parameter; the first one where there are several.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.given.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
+    /// All values of a parameter, which may be given more than once.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.given.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
     /// A whole number within a range, where the parameter is given.
-    pub(super) fn number(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+    pub(crate) fn number(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.get(name)?;
         let number = value.parse().ok().filter(|number| range.contains(number));
         if number.is_none() {
@@ -46,15 +67,22 @@ impl Parameters {
     }
 
     /// Says what is wrong with one.
-    pub(super) fn fault(&mut self, name: &str, detail: String) {
+    pub(crate) fn fault(&mut self, name: &str, detail: String) {
         self.faults.push((tidy(name, NAME_BYTES_MAX), detail));
     }
 
     /// 400 with everything that is wrong, also parameters that are not `known` or given twice.
-    pub(super) fn check(mut self, known: &[&str]) -> Result<(), Problem> {
+    pub(crate) fn check(self, known: &[&str]) -> Result<(), Problem> {
+        self.check_but(known, &[])
+    }
+
+    /// The same, where some may be given more than once.
+    pub(crate) fn check_but(mut self, known: &[&str], repeated: &[&str]) -> Result<(), Problem> {
         let names: Vec<String> = self.given.iter().map(|(name, _)| name.clone()).collect();
         for (at, name) in names.iter().enumerate() {
-            if !known.contains(&name.as_str()) {
+            if repeated.contains(&name.as_str()) {
+                continue;
+            } else if !known.contains(&name.as_str()) {
                 self.fault(name, format!("is not a parameter of this request; there are {}", known.join(", ")));
             } else if names.iter().take(at).any(|earlier| earlier == name) {
                 self.fault(name, "is given twice".to_owned());

@@ -1,0 +1,128 @@
+//! The operators' console: pages for whoever is on call, and the same as JSON.
+//!
+//! From an alert to "understood, mended, replayed, checked" without reading code: the cause comes first, then what a replay would
+//! come to now, then what can be done. Every page has an address that stays, to be pasted to a colleague. Pages are made here,
+//! whole; `live.js` only keeps parts of them up to date.
+//!
+//! | file | what |
+//! |---|---|
+//! | `access` | who may see it: tokens, sessions, forms that nobody else can send |
+//! | `selection` | which letters: the same words in addresses, forms and JSON |
+//! | `layout`, `words` | what all pages share; what reasons, verdicts and states mean, and what to do |
+//! | `home`, `letters`, `letter`, `replays`, `settle`, `audit`, `explain` | the pages |
+//! | `v1` | the same as JSON |
+
+mod access;
+mod audit;
+mod body;
+mod explain;
+mod home;
+mod layout;
+mod letter;
+mod letters;
+mod replays;
+mod selection;
+mod settle;
+mod v1;
+mod words;
+
+use super::prospects::Terms;
+use crate::clock::Clock;
+use crate::http::{BearerTokens, Problem, asset};
+use crate::store::Store;
+use access::Logins;
+use axum::Router;
+use axum::middleware;
+use axum::routing::{MethodRouter, any, get, post};
+use std::sync::Arc;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+/// What stands in RabbitMQ's queues, as it was asked for last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueDepths {
+    /// When it was asked for.
+    pub(super) at: OffsetDateTime,
+    /// Messages that wait for a worker.
+    pub(super) fulfilment_ready: u64,
+    /// Workers' consumers.
+    pub(super) fulfilment_consumers: u64,
+    /// Dead letters that wait for the collector.
+    pub(super) dead_ready: u64,
+    /// Hints that wait for the reconciler.
+    pub(super) hints_ready: u64,
+}
+
+/// What the console works with.
+#[derive(Clone)]
+pub(super) struct Console {
+    pub(super) store: Store,
+    /// What verdicts are judged by.
+    pub(super) terms: Terms,
+    /// Who may use it.
+    pub(super) tokens: BearerTokens,
+    pub(super) clock: Clock,
+    /// None: not known yet, or not any more.
+    pub(super) queues: watch::Receiver<Option<QueueDepths>>,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct App {
+    console: Arc<Console>,
+    logins: Logins,
+}
+
+impl App {
+    fn store(&self) -> &Store {
+        &self.console.store
+    }
+
+    /// To the microsecond, as Postgres keeps it: what is written now can be found by its time.
+    fn now(&self) -> OffsetDateTime {
+        let now = self.console.clock.now().to_offset(time::UtcOffset::UTC);
+        now.replace_microsecond(now.microsecond()).unwrap_or(now)
+    }
+}
+
+/// Everything that the console answers to. Whatever is not named here is a page that helps to go on.
+pub(super) fn router(console: Console) -> Router {
+    let app = App { console: Arc::new(console), logins: Logins::default() };
+    let open = Router::new()
+        .route("/login", get(access::show).post(access::log_in))
+        .route("/style.css", get(async || asset("text/css; charset=utf-8", include_str!("console/style.css"))))
+        .route("/live.js", get(async || asset("text/javascript; charset=utf-8", include_str!("console/live.js"))))
+        .route("/icon.svg", get(async || asset("image/svg+xml", include_str!("console/icon.svg"))));
+    let mut pages = Router::new();
+    for (path, methods) in pages_of_ours() {
+        pages = pages.route(path, methods.fallback(layout::wrong_method));
+    }
+    pages = pages.route("/{*rest}", any(layout::nothing_here));
+    let mut calls = Router::new();
+    for (path, methods) in v1::routes() {
+        calls = calls.route(path, methods.fallback(async || Problem::method_not_allowed()));
+    }
+    let pages = pages.layer(middleware::from_fn_with_state(app.clone(), access::guard_pages));
+    let calls = calls.layer(middleware::from_fn_with_state(app.clone(), access::guard_calls));
+    open.merge(pages).merge(calls).with_state(app)
+}
+
+fn pages_of_ours() -> [(&'static str, MethodRouter<App>); 15] {
+    [
+        ("/", get(home::show)),
+        ("/logout", post(access::log_out)),
+        ("/dead-letters", get(letters::show)),
+        ("/dead-letters/{id}", get(letter::show)),
+        ("/dead-letters/{id}/body", get(letter::body)),
+        ("/replay", get(replays::preview).post(replays::begin)),
+        ("/replays", get(replays::list)),
+        ("/replays/{id}", get(replays::show)),
+        ("/replays/{id}/cancel", post(replays::cancel)),
+        ("/archive", get(settle::ask_to_archive).post(settle::archive)),
+        ("/restore", get(settle::ask_to_restore).post(settle::restore)),
+        ("/audit", get(audit::list)),
+        ("/audit/{id}", get(audit::show)),
+        ("/explain", get(explain::search)),
+        ("/explain/{*id}", get(explain::show)),
+    ]
+}

@@ -1,0 +1,130 @@
+//! Health at a glance: what needs somebody, and with which link it begins.
+
+use super::access::Operator;
+use super::layout::{CALM_EVERY_S, Page, Part, Sorry, button_to};
+use super::words::{Tone, advice, age, ago, count, mark, number};
+use super::{App, QueueDepths, replays};
+use crate::http::{Html, html};
+use crate::store::{LetterFilter, LetterGroup, OpenLetters};
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use std::collections::BTreeMap;
+use time::{Duration, OffsetDateTime};
+
+/// Older figures than this say nothing about now.
+const QUEUES_STALE: Duration = Duration::minutes(2);
+
+/// So many messages that wait are worth a word.
+const MANY_READY: u64 = 10_000;
+
+/// `GET /`.
+pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<Operator>) -> Result<Response, Sorry> {
+    let now = app.now();
+    let open = app.store().open_letters(now).await?;
+    let groups = app.store().letter_groups(LetterFilter::default()).await?;
+    let under_way = app.store().replays_under_way().await?;
+    let queues = *app.console.queues.borrow();
+    let queues = queues.filter(|queues| now - queues.at < QUEUES_STALE);
+    let busy = if under_way.is_empty() {
+        html![]
+    } else {
+        html!["<section><h2>Replays under way</h2>" [replays::table(&under_way, now)] "</section>"]
+    };
+    let main = html![
+        "<h1 class=\"unseen\">Health</h1><div id=\"health\" data-live class=\"stack\">" [needs(&open, &groups, queues, now)]
+        [letters(&groups, now)] [self::queues(queues, now)] [busy] "</div>"
+    ];
+    Ok(Page { title: "Health", part: Part::Health, every_s: Some(CALM_EVERY_S), main }.respond(
+        &app,
+        &operator,
+        StatusCode::OK,
+    ))
+}
+
+/// What needs somebody, the worst first; each with the way to begin.
+fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>, now: OffsetDateTime) -> Html {
+    let letters: i64 = groups.iter().map(|group| group.letters).sum();
+    let helpful: i64 = groups.iter().map(|group| group.helpful).sum();
+    let mut needs = vec![];
+    if open.grants_missing > 0 {
+        needs.push((
+            Tone::Bad,
+            html![(count(open.grants_missing, "order is", "orders are")) " paid and without credits."],
+            button_to("/dead-letters?verdict=would_grant", "See the letters", false),
+        ));
+    }
+    if let Some(queues) = queues {
+        if queues.fulfilment_consumers == 0 {
+            let words = html!["No worker takes messages: nothing is granted now. " (number(as_i64(queues.fulfilment_ready))) " wait."];
+            needs.push((Tone::Bad, words, html!["<span class=\"dim\">Are the workers running? Their <code>/readyz</code> says what they lack.</span>"]));
+        } else if queues.fulfilment_ready > MANY_READY {
+            let words = html![(number(as_i64(queues.fulfilment_ready))) " messages wait for the workers."];
+            needs.push((
+                Tone::Wait,
+                words,
+                html!["<span class=\"dim\">Does the number fall? If not, start more workers.</span>"],
+            ));
+        }
+    }
+    if let Some(oldest_at) = open.oldest_at {
+        needs.push((
+            Tone::Bad,
+            html![(count(letters, "dead letter is", "dead letters are")) " open, the oldest since " [age(oldest_at, now)] "."],
+            button_to("/dead-letters", "Look at them", false),
+        ));
+    }
+    if helpful > 0 {
+        let words = html!["A replay would help " (number(helpful)) " of them, as they were looked at last."];
+        needs.push((Tone::Wait, words, button_to("/replay", "What would come of it?", true)));
+    }
+    if needs.is_empty() {
+        return html!["<section class=\"card\" id=\"needs\"><p class=\"big\">" [mark(Tone::Good, "Nothing needs you")] "</p><p>No dead letters are open, and no paid order is without its credits.</p></section>"];
+    }
+    let items = Html::all(needs.into_iter().map(|(tone, words, way)| {
+        html!["<li class=\"" (tone.class()) "\"><span><b aria-hidden=\"true\">" (tone.sign()) "</b> " [words] "</span> " [way] "</li>"]
+    }));
+    html!["<section class=\"card\" id=\"needs\"><h2>What needs you</h2><ul class=\"needs\">" [items] "</ul></section>"]
+}
+
+fn as_i64(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn letters(groups: &[LetterGroup], now: OffsetDateTime) -> Html {
+    let mut by_reason: BTreeMap<&str, (i64, i64, OffsetDateTime)> = BTreeMap::new();
+    for group in groups {
+        let entry = by_reason.entry(&group.reason).or_insert((0, 0, group.oldest_at));
+        *entry = (entry.0 + group.letters, entry.1 + group.helpful, entry.2.min(group.oldest_at));
+    }
+    if by_reason.is_empty() {
+        return html![];
+    }
+    let rows = Html::all(by_reason.iter().map(|(reason, (letters, helpful, oldest_at))| {
+        let title = advice(reason).map_or("", |advice| advice.title);
+        html![
+            "<tr><td class=\"many\" data-name=\"Letters\">" (number(*letters)) "</td><td data-name=\"Reason\"><a href=\"/dead-letters?reason=" (reason) "\"><b>" (reason)
+            "</b></a> <span class=\"dim\">" (title) "</span></td><td data-name=\"Oldest\">" [age(*oldest_at, now)] "</td><td data-name=\"A replay helps\">"
+            (number(*helpful)) "</td></tr>"
+        ]
+    }));
+    html![
+        "<section class=\"card\"><h2>Open dead letters</h2><table class=\"wide\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">Reason</th>"
+        "<th scope=\"col\">Oldest</th><th scope=\"col\">A replay helps</th></tr></thead><tbody id=\"reasons\">" [rows] "</tbody></table></section>"
+    ]
+}
+
+fn queues(queues: Option<QueueDepths>, now: OffsetDateTime) -> Html {
+    let figures = match queues {
+        None => html!["<p>" [mark(Tone::Wait, "not known")] " RabbitMQ was not asked lately, or did not answer.</p>"],
+        Some(queues) => {
+            let figure =
+                |name: &str, value: u64| html!["<div><dt>" (name) "</dt><dd>" (number(as_i64(value))) "</dd></div>"];
+            html![
+                "<dl class=\"figures\">" [figure("wait for a worker", queues.fulfilment_ready)] [figure("workers' consumers", queues.fulfilment_consumers)]
+                [figure("dead letters on their way here", queues.dead_ready)] [figure("hints", queues.hints_ready)] "</dl><p class=\"dim\">Asked " (ago(queues.at, now)) ".</p>"
+            ]
+        }
+    };
+    html!["<section class=\"card\" id=\"queues\"><h2>Queues</h2>" [figures] "</section>"]
+}

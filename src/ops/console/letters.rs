@@ -1,0 +1,185 @@
+//! The dead letters: groups with one cause on top, then the letters themselves, both of what the filter says.
+
+use super::App;
+use super::access::Operator;
+use super::layout::{Page, Part, Sorry, button_to};
+use super::selection::{AGES, Selection, cursor};
+use super::words::{advice, age, count, mark, number, state, verdict, when};
+use crate::domain::{LetterState, Reason, Verdict};
+use crate::http::{Html, Parameters, html};
+use crate::store::{LetterGroup, LetterRow};
+use axum::extract::{Extension, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use time::OffsetDateTime;
+
+/// Letters on a page.
+const ROWS: u32 = 100;
+
+/// Groups that are shown; further ones are counted.
+const GROUPS_SHOWN: usize = 30;
+
+/// `GET /dead-letters`.
+pub(super) async fn show(
+    State(app): State<App>,
+    Extension(operator): Extension<Operator>,
+    uri: Uri,
+) -> Result<Response, Sorry> {
+    let now = app.now();
+    let selection = Selection::of(Parameters::of(&uri), now)?;
+    let groups = app.store().letter_groups(selection.filter.clone()).await?;
+    let page = app.store().letters(selection.filter.clone(), selection.after, ROWS).await?;
+    let letters: i64 = groups.iter().map(|group| group.letters).sum();
+    let main = html![
+        "<h1>Dead letters</h1><p class=\"lead\">Messages that could not be applied. Nothing is lost: each is kept until its "
+        "payment is settled, or somebody has decided that nothing is to be done.</p>"
+        [filters(&selection)]
+        [self::groups(&selection, &groups, letters, now)]
+        [list(&selection, &page.letters, page.next.map(cursor), letters, now)]
+    ];
+    let title = format!("Dead letters ({})", number(letters));
+    Ok(Page { title: &title, part: Part::Letters, every_s: None, main }.respond(&app, &operator, StatusCode::OK))
+}
+
+fn filters(selection: &Selection) -> Html {
+    let choice = |name: &'static str, label: &'static str, all: &'static str, options: Vec<(&str, &str)>| {
+        let chosen = selection.get(name).unwrap_or_default();
+        let options = Html::all(options.into_iter().map(|(value, words)| {
+            let is_chosen = if value == chosen { html![" selected"] } else { html![] };
+            html!["<option value=\"" {value} "\"" [is_chosen] ">" (words) "</option>"]
+        }));
+        html![
+            "<div><label for=\"f-" (name) "\">" (label) "</label><select id=\"f-" (name) "\" name=\"" (name) "\"><option value=\"\">"
+            (all) "</option>" [options] "</select></div>"
+        ]
+    };
+    let field = |name: &'static str, label: &'static str| {
+        html![
+            "<div><label for=\"f-" (name) "\">" (label) "</label><input id=\"f-" (name) "\" name=\"" (name) "\" maxlength=\"512\" value=\""
+            {selection.get(name).unwrap_or_default()} "\"></div>"
+        ]
+    };
+    // What the form has no field for stays as it is.
+    let kept = ["cause", "message", "before", "since"].iter().filter_map(|name| Some((name, selection.get(name)?)));
+    let kept =
+        Html::all(kept.map(|(name, value)| html!["<input type=\"hidden\" name=\"" (name) "\" value=\"" {value} "\">"]));
+    let reasons = Reason::ALL.iter().map(|reason| (reason.name(), reason.name())).collect();
+    let verdicts = Verdict::NAMES.iter().map(|name| (*name, verdict(Some(*name)).1)).collect();
+    let mut states: Vec<_> = LetterState::ALL.iter().map(|state| (state.name(), self::state(*state).1)).collect();
+    states.push(("any", "in any state"));
+    let ages = AGES.iter().map(|(value, words, ..)| (*value, *words)).collect();
+    let clear = if selection.is_narrow() { button_to("/dead-letters", "Clear", true) } else { html![] };
+    let cause = selection.get("cause").map(|cause| {
+        html![
+            "<p class=\"note\">Only the group <code>" (cause) "</code> · <a href=\"" (selection.at("/dead-letters", &[("cause", "")]))
+            "\">all causes</a></p>"
+        ]
+    });
+    html![
+        "<form class=\"filters\" action=\"/dead-letters\" aria-label=\"Filter\">" [kept]
+        [choice("reason", "Reason", "any", reasons)] [field("provider", "Provider")]
+        [choice("state", "State", "open or under replay", states)] [choice("verdict", "A replay", "whatever", verdicts)]
+        [choice("age", "First seen", "at any time", ages)] [field("order", "Order")] [field("payment", "Payment")]
+        [field("account", "Account")] [field("text", "Text in detail or ids")]
+        "<div class=\"row\"><button>Filter</button>" [clear] "</div></form>" [cause.unwrap_or_default()]
+    ]
+}
+
+fn groups(selection: &Selection, groups: &[LetterGroup], letters: i64, now: OffsetDateTime) -> Html {
+    if groups.is_empty() {
+        return html![];
+    }
+    let rows = Html::all(groups.iter().take(GROUPS_SHOWN).map(|group| {
+        let of_group = [("reason", group.reason.as_str()), ("provider", &group.provider), ("cause", &group.cause)];
+        let title = advice(&group.reason).map_or("", |advice| advice.title);
+        let helped = match group.helpful {
+            0 => html!["<span class=\"dim\">none</span>"],
+            some => html![(number(some)) " of " (number(group.letters))],
+        };
+        html![
+            "<tr><td data-name=\"Letters\" class=\"many\">" (number(group.letters)) "</td>"
+            "<td data-name=\"Reason\"><a href=\"" (selection.at("/dead-letters", &of_group)) "\"><b>" (group.reason) "</b></a>"
+            "<div class=\"dim\">" (title) "</div></td><td data-name=\"Cause\">" (group.cause) "</td>"
+            "<td data-name=\"Provider\">" (group.provider) "</td>"
+            "<td data-name=\"Oldest\">" [age(group.oldest_at, now)] "</td><td data-name=\"Newest\">" [age(group.newest_at, now)] "</td>"
+            "<td data-name=\"A replay helps\">" [helped] "</td>"
+            "<td><a href=\"" (selection.at("/replay", &of_group)) "\">Replay…</a></td></tr>"
+        ]
+    }));
+    let more = groups.len().saturating_sub(GROUPS_SHOWN);
+    let more = match i64::try_from(more).unwrap_or(i64::MAX) {
+        0 => html![],
+        more => {
+            html!["<p class=\"dim\">And " (count(more, "smaller group", "smaller groups")) ": filter to see them.</p>"]
+        }
+    };
+    html![
+        "<section class=\"card\" aria-labelledby=\"groups\"><h2 id=\"groups\">" (count(letters, "letter", "letters")) " in "
+        (count(i64::try_from(groups.len()).unwrap_or(i64::MAX), "group", "groups")) "</h2>"
+        "<table class=\"wide\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">Reason</th><th scope=\"col\">What they have in common</th>"
+        "<th scope=\"col\">Provider</th><th scope=\"col\">Oldest</th><th scope=\"col\">Newest</th><th scope=\"col\">A replay helps</th>"
+        "<th scope=\"col\"><span class=\"unseen\">Act</span></th></tr></thead><tbody id=\"group-rows\">" [rows] "</tbody></table>" [more] "</section>"
+    ]
+}
+
+fn list(selection: &Selection, letters: &[LetterRow], next: Option<String>, all: i64, now: OffsetDateTime) -> Html {
+    if letters.is_empty() {
+        let words = match (selection.is_narrow(), selection.after.is_some()) {
+            (_, true) => "There are no more.",
+            (true, false) => "No letter is as the filter says.",
+            (false, false) => "No dead letters. Whatever came was applied.",
+        };
+        return html!["<section class=\"card\"><p id=\"none\">" [mark(super::words::Tone::Good, words)] "</p></section>"];
+    }
+    let rows = Html::all(letters.iter().map(|letter| row(letter, now)));
+    let first = selection.after.is_some().then(|| selection.at("/dead-letters", &[]));
+    let first = first.map(|first| html!["<a href=\"" (first) "\">« Newest</a>"]).unwrap_or_default();
+    let next = next.map(
+        |next| html!["<a rel=\"next\" href=\"" (selection.at("/dead-letters", &[("after", &next)])) "\">Older »</a>"],
+    );
+    let every = html![
+        "<p class=\"row\">Or all " (number(all)) " that the filter finds: " [button_to(&selection.at("/replay", &[]), "Replay all…", true)]
+        [button_to(&selection.at("/archive", &[]), "Archive all…", true)] "</p>"
+    ];
+    html![
+        "<section class=\"card\" aria-labelledby=\"letters\"><h2 id=\"letters\">Letters, the newest first</h2><form action=\"/replay\"><input type=\"hidden\" name=\"chosen\" value=\"1\">"
+        "<div class=\"row\"><button>Replay chosen…</button><button class=\"quiet\" formaction=\"/archive\">Archive chosen…</button></div>" [every]
+        "<table class=\"wide\"><thead><tr><th scope=\"col\"><input type=\"checkbox\" data-all hidden aria-label=\"Choose all on this page\"></th>"
+        "<th scope=\"col\">What it says</th><th scope=\"col\">Reason</th><th scope=\"col\">A replay</th><th scope=\"col\">State</th>"
+        "<th scope=\"col\">First seen</th></tr></thead><tbody id=\"rows\">" [rows] "</tbody></table></form>"
+        "<nav class=\"row\" aria-label=\"Pages\">" [first] [next.unwrap_or_default()] "</nav></section>"
+    ]
+}
+
+fn row(letter: &LetterRow, now: OffsetDateTime) -> Html {
+    let said = letter.said.as_deref().unwrap_or(if letter.kind.is_empty() { "unreadable" } else { &letter.kind });
+    let of = letter.payment_id.as_deref().unwrap_or(&letter.message_id);
+    let account = letter.account_id.as_ref().map(|account| html![" · account "(account)]).unwrap_or_default();
+    let (tone, words, _) = verdict(letter.verdict.as_deref());
+    let (state_tone, state_words) = state(letter.state);
+    let seen = if letter.seen > 1 { html!["<div class=\"dim\">seen " (letter.seen) " times</div>"] } else { html![] };
+    let replayed = match letter.replays {
+        0 => html![],
+        times => html!["<div class=\"dim\">replayed " (times) "×</div>"],
+    };
+    html![
+        "<tr><td><input type=\"checkbox\" name=\"id\" value=\"" (letter.id) "\" aria-label=\"Choose the letter " (letter.id) "\"></td>"
+        "<td data-name=\"Says\"><a href=\"/dead-letters/" (letter.id) "\"><b>" (said) "</b> " (letter.provider) " <code>" (of) "</code></a>"
+        "<div class=\"dim clip\">" (letter.detail) [account] "</div></td>"
+        "<td data-name=\"Reason\">" (letter.reason) "</td><td data-name=\"A replay\">" [mark(tone, words)] "</td>"
+        "<td data-name=\"State\">" [mark(state_tone, state_words)] [replayed] "</td>"
+        "<td data-name=\"First seen\">" [age(letter.first_seen_at, now)] [seen] "</td></tr>"
+    ]
+}
+
+/// A few letters, for pages about something else.
+pub(super) fn short_list(letters: &[LetterRow], now: OffsetDateTime) -> Html {
+    let items = Html::all(letters.iter().map(|letter| {
+        let (tone, words) = state(letter.state);
+        html![
+            "<li><a href=\"/dead-letters/" (letter.id) "\"><b>" (letter.reason) "</b> " (letter.said.as_deref().unwrap_or_default()) "</a> "
+            [mark(tone, words)] " " [when(letter.first_seen_at, now)] "<div class=\"dim\">" (letter.detail) "</div></li>"
+        ]
+    }));
+    html!["<ul class=\"plain\">" [items] "</ul>"]
+}
