@@ -14,6 +14,7 @@
 mod amend;
 mod api;
 mod command_line;
+mod console;
 mod contract;
 mod crash;
 mod house;

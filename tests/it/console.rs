@@ -1,0 +1,8 @@
+//! The operators' console, as a browser and as programs meet it.
+
+mod access;
+mod calls;
+mod nasty;
+mod plans;
+mod server;
+mod walk;
