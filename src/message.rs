@@ -34,6 +34,8 @@ pub const WEBHOOK_TYPE_PREFIX: &str = "webhook.";
 /// How far a sender's clock may run ahead of ours.
 const CLOCK_AHEAD_MAX: Duration = Duration::days(1);
 
+/// Every header of ours begins with this.
+pub const HEADER_PREFIX: &str = "x-grantonce-";
 /// Header with the number of times that a message was put off because its order was unknown.
 pub const ATTEMPT_HEADER: &str = "x-grantonce-attempt";
 /// Header with the routing key under which the message was first published.

@@ -2,7 +2,7 @@
 
 use super::connection::{ANSWER_DEADLINE, channel, close, connect};
 use super::error::BrokerError;
-use super::headers::Headers;
+use super::headers::{Death, Headers};
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -36,6 +36,8 @@ pub struct Delivery {
     pub kind: Option<String>,
     /// Its headers.
     pub headers: Headers,
+    /// How it last died, where the broker itself moved it here.
+    pub death: Option<Death>,
     /// Its body.
     pub body: Vec<u8>,
 }
@@ -49,6 +51,7 @@ impl From<lapin::message::Delivery> for Delivery {
             message_id: text(properties.message_id()),
             kind: text(properties.kind()),
             headers: properties.headers().as_ref().map(Headers::read).unwrap_or_default(),
+            death: properties.headers().as_ref().and_then(Death::read),
             exchange: String::from(delivery.exchange),
             routing_key: String::from(delivery.routing_key),
             body: delivery.data,

@@ -65,6 +65,7 @@ mod tests {
             message_id: Some("stripe::evt_1".to_owned()),
             kind: Some(message::TYPE.to_owned()),
             headers: Headers::default(),
+            death: None,
             body: message::encode(&event),
         }
     }
