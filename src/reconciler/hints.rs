@@ -7,13 +7,16 @@ use crate::broker::{
 use crate::clock::Clock;
 use crate::domain::{Hint, Reason, Refusal};
 use crate::http::ReadinessFlag;
-use crate::message::decode_hint;
+use crate::message::{TRACEPARENT_HEADER, decode_hint};
 use crate::retry::{Backoff, Limits};
 use crate::store::{Class, Committed, Store, StoreError};
-use crate::telemetry::{Dependency, HintOutcome, Metrics, causes};
+use crate::telemetry::{
+    Carried, Dependency, HintOutcome, Metrics, Parent, Publishing, SpanKind, SpanStart, Traces, causes,
+};
 use bytes::Bytes;
 use secrecy::SecretString;
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +42,7 @@ pub(super) struct Hints {
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) traces: Traces,
     pub(super) rabbitmq: ReadinessFlag,
 }
 
@@ -127,9 +131,34 @@ impl Hints {
             }
             let deliveries = std::mem::take(&mut batch);
             let Some(last) = deliveries.last().map(|last| last.tag) else { continue };
+            let (began_at, carried) = (self.clock.now(), self.carried(&deliveries));
             let noted = self.note(deliveries).await?;
             acknowledger.acknowledge_through(last, &noted).await?;
+            self.tell(carried, began_at);
             *has_noted = true;
+        }
+    }
+
+    /// The traces that these deliveries carry, with their message ids. None where traces are off.
+    fn carried(&self, deliveries: &[Delivery]) -> Vec<(Carried, String)> {
+        if !self.traces.is_on() {
+            return vec![];
+        }
+        let carried = |delivery: &Delivery| {
+            let carried = Carried::read(delivery.headers.text(TRACEPARENT_HEADER)?)?;
+            Some((carried, delivery.message_id.clone().unwrap_or_default()))
+        };
+        deliveries.iter().filter_map(carried).collect()
+    }
+
+    /// Tells in their traces that these hints are settled.
+    fn tell(&self, carried: Vec<(Carried, String)>, began_at: OffsetDateTime) {
+        for (carried, message_id) in carried {
+            let (name, kind, parent) = ("process", SpanKind::Consumer, Parent::Carried(&carried));
+            let start = SpanStart { name, kind, parent, link: None, began_at: Some(began_at) };
+            let mut span = self.traces.begin(start);
+            span.messaging("process", name, HINTS_QUEUE);
+            span.text("messaging.message.id", &message_id);
         }
     }
 
@@ -192,6 +221,10 @@ impl Hints {
             headers: delivery.headers.without_brokers_own(),
             body: Bytes::from(delivery.body),
         };
-        self.publisher.publish(Outgoing::dead_letter(letter, refusal)).await
+        let message = Outgoing::dead_letter(letter, refusal);
+        let publishing = Publishing::untraced(&self.metrics, message.exchange);
+        let published = self.publisher.publish(message).await;
+        publishing.end(published.as_ref().err().map(PublishError::name));
+        published
     }
 }

@@ -9,7 +9,7 @@ use crate::receiver::{self, ReceiverError};
 use crate::reconciler::{self, ReconcilerError};
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE};
+use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
 use crate::worker;
 use tokio_util::sync::CancellationToken;
 
@@ -22,19 +22,40 @@ pub(super) enum Roles {
     All(Box<AllConfig>),
 }
 
+impl Roles {
+    /// As on the command line.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Receiver(_) => "receiver",
+            Self::Worker(_) => "worker",
+            Self::Api(_) => "api",
+            Self::Reconciler(_) => "reconciler",
+            Self::All(_) => "all",
+        }
+    }
+}
+
 /// What every role of a process shares.
 #[derive(Clone)]
 struct Shared {
     clock: Clock,
     metrics: Metrics,
+    traces: Traces,
     readiness: Readiness,
     stop: CancellationToken,
 }
 
 /// Runs the roles, with the metrics listener beside them, until shutdown is requested or one of them cannot go on.
 pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Roles) -> Result<Exit, RunError> {
-    let shared =
-        Shared { clock: Clock::system(), metrics: Metrics::new(), readiness: Readiness::new(), stop: shutdown.token() };
+    let traces = process.otlp_endpoint.map_or_else(|| Ok(Traces::off()), |to| Traces::export(&to, roles.name()));
+    let traces = traces.map_err(|error| RunError::configuration("cannot export traces", error))?;
+    let shared = Shared {
+        clock: Clock::system(),
+        metrics: Metrics::new(),
+        traces: traces.clone(),
+        readiness: Readiness::new(),
+        stop: shutdown.token(),
+    };
     let listener = bind("metrics", process.metrics_addr)
         .await
         .map_err(|error| RunError::configuration("cannot serve metrics: change GRANTONCE_METRICS_ADDR", error))?;
@@ -50,6 +71,7 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
         Roles::Reconciler(config) => reconciler(config, shared).await,
         Roles::All(config) => all(*config, shared).await,
     };
+    traces.shutdown().await;
     metrics_stop.cancel();
     // Its only failure would be a panic, which has been reported.
     drop(serving.await);
@@ -82,7 +104,7 @@ async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
 }
 
 async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
-    receiver::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(
+    receiver::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop).await.map_err(
         |error| match error {
             ReceiverError::Bind(_) | ReceiverError::Key { .. } | ReceiverError::Certificates(_) => {
                 RunError::configuration("the receiver cannot start", error)
@@ -93,7 +115,7 @@ async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError
 }
 
 async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
-    worker::run(config.into(), shared.clock, shared.metrics, shared.readiness, shared.stop)
+    worker::run(config.into(), shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop)
         .await
         .map_err(|error| RunError::of_store("the worker cannot start", error))
 }
@@ -107,12 +129,12 @@ async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
 }
 
 async fn reconciler(config: ReconcilerConfig, shared: Shared) -> Result<(), RunError> {
-    reconciler::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(|error| {
-        match error {
+    reconciler::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop).await.map_err(
+        |error| match error {
             ReconcilerError::Store(error) => RunError::of_store("the reconciler cannot start", error),
             ReconcilerError::Provider(_) | ReconcilerError::NobodyToAsk => {
                 RunError::configuration("the reconciler cannot start", error)
             }
-        }
-    })
+        },
+    )
 }

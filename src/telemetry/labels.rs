@@ -189,6 +189,13 @@ label! {
     }
 }
 
+impl PublishDestination {
+    /// By the exchange's name.
+    pub fn named(exchange: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|destination| destination.name() == exchange)
+    }
+}
+
 label! {
     /// What came of looking after the inbox's partitions.
     InboxMaintenance {
