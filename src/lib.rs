@@ -11,6 +11,7 @@ pub mod domain;
 pub mod failpoint;
 pub mod http;
 pub mod message;
+pub mod ops;
 pub mod provider;
 pub mod receiver;
 pub mod reconciler;

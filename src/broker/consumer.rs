@@ -9,6 +9,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use secrecy::SecretString;
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 /// RabbitMQ's quorum queues take at most 32 commands of a channel at once and set further acknowledgements aside, where
@@ -34,6 +35,8 @@ pub struct Delivery {
     pub message_id: Option<String>,
     /// The property `type`.
     pub kind: Option<String>,
+    /// The property `timestamp`, whole seconds: when its sender says that it was published.
+    pub published_at: Option<OffsetDateTime>,
     /// Its headers.
     pub headers: Headers,
     /// How it last died, where the broker itself moved it here.
@@ -50,6 +53,9 @@ impl From<lapin::message::Delivery> for Delivery {
             tag: delivery.delivery_tag,
             message_id: text(properties.message_id()),
             kind: text(properties.kind()),
+            published_at: properties
+                .timestamp()
+                .and_then(|s| OffsetDateTime::from_unix_timestamp(i64::try_from(s).ok()?).ok()),
             headers: properties.headers().as_ref().map(Headers::read).unwrap_or_default(),
             death: properties.headers().as_ref().and_then(Death::read),
             exchange: String::from(delivery.exchange),

@@ -69,7 +69,7 @@ impl Collector {
         let count = u64::try_from(letters.len()).unwrap_or(u64::MAX);
         let committed = match self.store.keep_letters(letters.clone(), now).await {
             Ok((committed, came_back)) => {
-                self.metrics.replayed(ReplayOutcome::DeadAgain, came_back);
+                self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
                 vec![committed]
             }
             // Something in one of them that Postgres does not take: each by itself, so that the others are kept.
@@ -93,7 +93,7 @@ impl Collector {
                 result => result,
             };
             let (committed, came_back) = result?;
-            self.metrics.replayed(ReplayOutcome::DeadAgain, came_back);
+            self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
             kept.push(committed);
         }
         Ok(kept)
@@ -129,7 +129,10 @@ fn cause(delivery: &Delivery) -> Cause {
             Cause {
                 origin: "broker",
                 reason: Reason::DeliveryLimit,
-                detail: format!("it came back to {} more than {DELIVERY_LIMIT} times: whoever took it died, or gave it back", death.queue),
+                detail: format!(
+                    "it came back to {} more than {DELIVERY_LIMIT} times: whoever took it died, or gave it back",
+                    death.queue
+                ),
                 attempts: u32::try_from(DELIVERY_LIMIT).unwrap_or(u32::MAX),
             }
         } else {
@@ -268,6 +271,7 @@ mod tests {
             kind: Some("payment-status.v1".to_owned()),
             headers: Headers::default(),
             death: None,
+            published_at: None,
             body: BODY.as_bytes().to_vec(),
         }
     }
@@ -300,8 +304,10 @@ mod tests {
 
     #[test]
     fn what_the_broker_gave_up_is_told_by_the_broker_whatever_its_sender_wrote() {
-        let mut given_up =
-            with_headers(&[(ORIGIN_HEADER, "worker"), (REASON_HEADER, "malformed"), (ROUTING_KEY_HEADER, "payment.x")], &[]);
+        let mut given_up = with_headers(
+            &[(ORIGIN_HEADER, "worker"), (REASON_HEADER, "malformed"), (ROUTING_KEY_HEADER, "payment.x")],
+            &[],
+        );
         let death = |reason: &str, exchange: &str| {
             Some(Death { reason: reason.to_owned(), queue: WORK_QUEUE.to_owned(), exchange: exchange.to_owned() })
         };

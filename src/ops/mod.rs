@@ -7,6 +7,7 @@ pub mod replay;
 use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
 use crate::config::{AdyenCapture, OpsConfig, OpsTerms};
+use crate::domain::Reason;
 use crate::http::{BindError, Readiness, ReadinessFlag};
 use crate::store::{self, Actor, LetterFilter, NewReplay, ReplayPace, Store, StoreError};
 use crate::telemetry::{Dependency, Metrics, causes};
@@ -93,6 +94,7 @@ pub async fn run(
         lanes: 1,
         waiting_max: 4_096,
         confirm_deadline: CONFIRM_DEADLINE,
+        clock: clock.clone(),
     });
     let (database_up, is_database_up) = watch::channel(false);
     let collector = Collector {
@@ -148,6 +150,7 @@ impl Keeper {
                 Ok(Round::UnderWay) => ROUND_EVERY,
                 Ok(Round::Idle) => IDLE_EVERY,
                 Err(error) => {
+                    self.runner.metrics.ledger_unknown();
                     tracing::warn!(event = "letters_not_kept_up", cause = %causes(&error), "trying again");
                     AFTER_FAILURE
                 }
@@ -202,7 +205,12 @@ impl Keeper {
     async fn count(&self) -> Result<(), StoreError> {
         let now = self.runner.clock.now();
         let open = self.runner.store.open_letters(now).await?;
-        self.runner.metrics.open_letters(&open.by_reason, open.oldest_at.map(|at| now - at), open.grants_missing);
+        let known =
+            |(name, count): &(String, i64)| Some((Reason::from_name(name)?, u64::try_from(*count).unwrap_or(0)));
+        let by_reason: Vec<_> = open.by_reason.iter().filter_map(known).collect();
+        let oldest_age = open.oldest_at.map(|at| Duration::try_from(now - at).unwrap_or_default());
+        self.runner.metrics.dead_letters(&by_reason, oldest_age);
+        self.runner.metrics.grants_missing(u64::try_from(open.grants_missing).unwrap_or(0));
         Ok(())
     }
 }

@@ -119,12 +119,8 @@ fn parts(letter: &LetterToWeigh, terms: &Terms, now: OffsetDateTime) -> Vec<Part
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let (kind, message_id) = (text(&letter.kind), text(&letter.message_id));
-    let envelope = Envelope {
-        kind: kind.as_deref(),
-        message_id: message_id.as_deref(),
-        routing_key: &letter.routing_key,
-        body,
-    };
+    let envelope =
+        Envelope { kind: kind.as_deref(), message_id: message_id.as_deref(), routing_key: &letter.routing_key, body };
     vec![of_message(envelope, terms.webhook.livemode, now)]
 }
 

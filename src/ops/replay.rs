@@ -68,7 +68,7 @@ impl Runner {
         }
         let now = self.clock.now();
         let unanswered = self.store.end_replays(now - ANSWER_PATIENCE, now).await?;
-        self.metrics.replayed(ReplayOutcome::NoAnswer, unanswered);
+        self.metrics.replays(ReplayOutcome::NoAnswer, unanswered);
         Ok(if under_way.is_empty() { Round::Idle } else { Round::UnderWay })
     }
 
@@ -92,13 +92,13 @@ impl Runner {
             Ok::<Vec<Confirmed>, _>(_confirmed) => {
                 tracing::info!(event = "letter_replayed", letter = %id, replay, number);
                 if sent == Sent::Resolved {
-                    self.metrics.replayed(ReplayOutcome::Resolved, 1);
+                    self.metrics.replays(ReplayOutcome::Resolved, 1);
                 }
                 Some((id, number, sent))
             }
             Err(error @ (PublishError::Unroutable { .. } | PublishError::TooLong(_))) => {
                 tracing::warn!(event = "letter_not_replayable", letter = %id, replay, cause = %error);
-                self.metrics.replayed(ReplayOutcome::DeadAgain, 1);
+                self.metrics.replays(ReplayOutcome::DeadAgain, 1);
                 Some((id, number, Sent::Refused))
             }
             Err(error) => {
@@ -161,7 +161,7 @@ impl Runner {
         }
         let weights = prospects::weigh(&self.store, &self.terms, &letters, now).await?;
         let resolved = self.store.note_weights(weights, now).await?;
-        self.metrics.replayed(ReplayOutcome::Resolved, resolved);
+        self.metrics.replays(ReplayOutcome::Resolved, resolved);
         Ok(())
     }
 

@@ -5,11 +5,12 @@ use crate::broker::{Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, O
 use crate::clock::Clock;
 use crate::domain::{Hint, Reason, Refusal};
 use crate::http::ReadinessFlag;
-use crate::message::decode_hint;
+use crate::message::{TRACEPARENT_HEADER, decode_hint};
 use crate::store::{Class, Committed, Store, StoreError};
-use crate::telemetry::{Dependency, HintOutcome, Metrics};
+use crate::telemetry::{Carried, Dependency, HintOutcome, Metrics, Parent, Publishing, SpanKind, SpanStart, Traces};
 use bytes::Bytes;
 use secrecy::SecretString;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ pub(super) struct Hints {
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) traces: Traces,
     pub(super) rabbitmq: ReadinessFlag,
 }
 
@@ -61,7 +63,36 @@ impl Hints {
             self.rabbitmq.set(is_up);
             self.metrics.dependency(Dependency::Rabbitmq, is_up);
         };
-        intake.run(|deliveries| self.note(deliveries), is_database_up, broker_is_up, &stop).await;
+        let take = |deliveries: Vec<Delivery>| async {
+            let (began_at, carried) = (self.clock.now(), self.carried(&deliveries));
+            let noted = self.note(deliveries).await?;
+            self.tell(carried, began_at);
+            Ok::<_, NotTaken>(noted)
+        };
+        intake.run(take, is_database_up, broker_is_up, &stop).await;
+    }
+
+    /// The traces that these deliveries carry, with their message ids. None where traces are off.
+    fn carried(&self, deliveries: &[Delivery]) -> Vec<(Carried, String)> {
+        if !self.traces.is_on() {
+            return vec![];
+        }
+        let carried = |delivery: &Delivery| {
+            let carried = Carried::read(delivery.headers.text(TRACEPARENT_HEADER)?)?;
+            Some((carried, delivery.message_id.clone().unwrap_or_default()))
+        };
+        deliveries.iter().filter_map(carried).collect()
+    }
+
+    /// Tells in their traces that these hints are settled.
+    fn tell(&self, carried: Vec<(Carried, String)>, began_at: OffsetDateTime) {
+        for (carried, message_id) in carried {
+            let (name, kind, parent) = ("process", SpanKind::Consumer, Parent::Carried(&carried));
+            let start = SpanStart { name, kind, parent, link: None, began_at: Some(began_at) };
+            let mut span = self.traces.begin(start);
+            span.messaging("process", name, HINTS_QUEUE);
+            span.text("messaging.message.id", &message_id);
+        }
     }
 
     async fn note(&self, deliveries: Vec<Delivery>) -> Result<Noted, NotTaken> {
@@ -123,6 +154,10 @@ impl Hints {
             headers: delivery.headers.without_brokers_own(),
             body: Bytes::from(delivery.body),
         };
-        self.publisher.publish(Outgoing::dead_letter(letter, refusal)).await
+        let message = Outgoing::dead_letter(letter, refusal);
+        let publishing = Publishing::untraced(&self.metrics, message.exchange);
+        let published = self.publisher.publish(message).await;
+        publishing.end(published.as_ref().err().map(PublishError::name));
+        published
     }
 }

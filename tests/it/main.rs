@@ -26,4 +26,5 @@ mod rights;
 mod store;
 mod storefront;
 mod support;
+mod traces;
 mod worker;

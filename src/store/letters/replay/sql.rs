@@ -139,11 +139,7 @@ impl Tx {
     }
 
     /// What was claimed before `since` is waited for no longer.
-    pub(super) async fn replay_progress(
-        &mut self,
-        id: i64,
-        since: OffsetDateTime,
-    ) -> Result<Progress, StoreError> {
+    pub(super) async fn replay_progress(&mut self, id: i64, since: OffsetDateTime) -> Result<Progress, StoreError> {
         const WHAT: &str = "looking how far a replay is";
         // Counts stop early: the pace depends on the first few only.
         let row = sqlx::query!(
