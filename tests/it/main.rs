@@ -17,6 +17,7 @@ mod command_line;
 mod contract;
 mod crash;
 mod house;
+mod letters;
 mod outage;
 mod paypal;
 mod readme;
