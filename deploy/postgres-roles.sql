@@ -11,6 +11,7 @@
 --   grantonce_worker     `grantonce worker`: the only one that writes the ledger, and it can only append
 --   grantonce_api        `grantonce api`: makes orders, reads balances
 --   grantonce_reconciler `grantonce reconciler`: keeps count of what providers were asked about; changes no order
+--   grantonce_ops        `grantonce ops`, `grantonce dlq`: keeps and replays dead letters; changes no order
 --   grantonce_operator   `grantonce orders amend`: changes what an order costs before its grant, and writes the audit log
 --   grantonce_verify     `grantonce verify`, `grantonce check`: reads orders, payments and ledger
 --   grantonce_reporting  people and dashboards: the same without payments' facts and buyers' metadata
@@ -25,7 +26,7 @@ DECLARE
 BEGIN
     FOREACH role IN ARRAY ARRAY[
         'grantonce_migrate', 'grantonce_worker', 'grantonce_api', 'grantonce_reconciler',
-        'grantonce_operator', 'grantonce_verify', 'grantonce_reporting']
+        'grantonce_ops', 'grantonce_operator', 'grantonce_verify', 'grantonce_reporting']
     LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', role);
@@ -34,16 +35,16 @@ BEGIN
 
     -- Nobody but these connects. Nobody makes temporary tables: a function that runs with its owner's rights must not meet
     -- a table that its caller put in the place of a real one.
-    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_operator, grantonce_verify, grantonce_reporting',
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting',
                    current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_operator, grantonce_verify, grantonce_reporting',
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting',
                    current_database());
 END $$;
 
 -- Before Postgres 15 everybody may create here, and an upgrade leaves that as it was.
-REVOKE ALL ON SCHEMA public FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_operator, grantonce_verify, grantonce_reporting;
+REVOKE ALL ON SCHEMA public FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting;
 GRANT USAGE, CREATE ON SCHEMA public TO grantonce_migrate;
-GRANT USAGE ON SCHEMA public TO grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_operator, grantonce_verify, grantonce_reporting;
+GRANT USAGE ON SCHEMA public TO grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting;
 
 DO $$
 DECLARE
@@ -57,11 +58,11 @@ BEGIN
         RAISE WARNING 'the schema belongs to %, not to grantonce_migrate, which therefore cannot migrate it', owner;
     END IF;
 
-    REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_operator, grantonce_verify, grantonce_reporting;
-    REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_operator, grantonce_verify, grantonce_reporting;
+    REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting;
+    REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting;
 
     -- Which migrations are applied: every role looks when it starts.
-    GRANT SELECT ON _sqlx_migrations TO grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_operator, grantonce_verify;
+    GRANT SELECT ON _sqlx_migrations TO grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify;
 
     -- Locks and updates orders, registers payments, admits messages, and appends to the ledger, which it cannot even read.
     GRANT SELECT, UPDATE ON orders TO grantonce_worker;
@@ -87,6 +88,18 @@ BEGIN
     GRANT SELECT ON payments TO grantonce_reconciler;
     GRANT SELECT, INSERT, UPDATE, DELETE ON provider_looks TO grantonce_reconciler;
     GRANT SELECT, INSERT, UPDATE ON provider_pace TO grantonce_reconciler;
+
+    -- Keeps letters and sends them back to work. What they would come to it sees at the orders, without the site's notes about
+    -- the buyer; the bodies of letters it does see.
+    GRANT SELECT, INSERT, UPDATE, DELETE ON dead_letters TO grantonce_ops;
+    GRANT SELECT, INSERT, UPDATE ON replays TO grantonce_ops;
+    GRANT SELECT, INSERT, UPDATE ON replay_letters TO grantonce_ops;
+    GRANT SELECT (id, account_id, credits, amount_minor, currency, provider, provider_account, status, version,
+                  is_granted, credits_granted, revision, facts) ON orders TO grantonce_ops;
+    GRANT SELECT ON payments TO grantonce_ops;
+    GRANT SELECT ON inbox TO grantonce_ops;
+    GRANT SELECT ON provider_looks TO grantonce_ops;
+    GRANT SELECT, INSERT ON audit_log TO grantonce_ops;
 
     -- Locks an order, sets what it costs, and appends who did so and why. Whoever may set a price may sell at any price:
     -- give this role to few.

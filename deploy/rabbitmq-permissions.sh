@@ -12,6 +12,7 @@
 # - a relay publishes to `payments`, under its own provider's key, and nothing else: not to the default exchange either, by
 #   which workers know their own retries;
 # - the reconciler reads hints, and publishes what providers answer;
+# - ops reads the dead letters, and sends them back to where they were published, under whatever key that was;
 # - the worker reads its queue, and passes on what it cannot apply.
 #
 # `^$` matches nothing.
@@ -53,6 +54,8 @@ permit grantonce-reconciler '^$' '^(payments|payments\.dead)$' '^payments\.hints
 for exchange in payments payments.dead; do
     permit_keys grantonce-reconciler "$exchange" '^payment\.(stripe|paypal)$'
 done
+
+permit grantonce-ops '^$' '^(payments|payments\.hints)$' '^fulfilment\.dead$'
 
 permit grantonce-worker '^$' '^(payments\.retry|payments\.dead)$' '^fulfilment$'
 

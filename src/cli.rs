@@ -1,5 +1,9 @@
 //! The command line.
 
+mod dlq;
+
+pub use dlq::{DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArgs, ReplayArgs, ShowArgs, Which};
+
 use crate::config::Role;
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, OrderId, tidy};
 use crate::sim::DemoArgs;
@@ -76,9 +80,24 @@ pub enum Command {
     ))]
     Reconciler,
 
+    /// Collect dead letters, send them back to work, and show the operators' console
+    ///
+    /// The console asks for one of the tokens in GRANTONCE_OPS_TOKENS; the name that goes with it stands on everything that
+    /// is done there.
+    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+        "  GRANTONCE_LIVEMODE=true GRANTONCE_OPS_TOKENS_FILE=/run/secrets/ops grantonce ops"
+    ))]
+    Ops,
+
     /// Run every role in one process
     #[command(after_help = EXIT_CODES, after_long_help = with_examples("  grantonce migrate && grantonce all"))]
     All,
+
+    /// Work on dead letters by hand: list, show, replay, archive
+    #[command(subcommand, after_help = EXIT_CODES, after_long_help = with_examples(
+        "  grantonce dlq list --groups\n  grantonce dlq replay --reason-is unknown_payment"
+    ))]
+    Dlq(DlqCommand),
 
     /// Connect, and compare schema, topology and rights with what a role needs
     ///
@@ -203,7 +222,9 @@ impl Command {
             Self::Worker => Role::Worker,
             Self::Api => Role::Api,
             Self::Reconciler => Role::Reconciler,
+            Self::Ops => Role::Ops,
             Self::All => Role::All,
+            Self::Dlq(_) => Role::Dlq,
             Self::Orders(_) => Role::Orders,
             Self::Check(args) => args.role.unwrap_or(Role::Check),
             Self::Verify(_) => Role::Verify,
@@ -213,8 +234,17 @@ impl Command {
 }
 
 /// The roles that `check --role` takes: those that write.
-const CHECKABLE: [Role; 7] =
-    [Role::Migrate, Role::Receiver, Role::Worker, Role::Api, Role::Reconciler, Role::All, Role::Orders];
+const CHECKABLE: [Role; 9] = [
+    Role::Migrate,
+    Role::Receiver,
+    Role::Worker,
+    Role::Api,
+    Role::Reconciler,
+    Role::Ops,
+    Role::All,
+    Role::Dlq,
+    Role::Orders,
+];
 
 fn checkable(name: &str) -> Result<Role, String> {
     name.parse().ok().filter(|role| CHECKABLE.contains(role)).ok_or_else(|| {
@@ -247,6 +277,9 @@ mod tests {
             ("grantonce worker", Role::Worker),
             ("grantonce api", Role::Api),
             ("grantonce all", Role::All),
+            ("grantonce ops", Role::Ops),
+            ("grantonce dlq list --groups", Role::Dlq),
+            ("grantonce check --role ops", Role::Ops),
             ("grantonce check", Role::Check),
             ("grantonce check --role receiver", Role::Receiver),
             ("grantonce verify --json", Role::Verify),

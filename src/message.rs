@@ -34,10 +34,14 @@ pub const WEBHOOK_TYPE_PREFIX: &str = "webhook.";
 /// How far a sender's clock may run ahead of ours.
 const CLOCK_AHEAD_MAX: Duration = Duration::days(1);
 
+/// Every header of ours begins with this.
+pub const HEADER_PREFIX: &str = "x-grantonce-";
 /// Header with the number of times that a message was put off because its order was unknown.
 pub const ATTEMPT_HEADER: &str = "x-grantonce-attempt";
 /// Header with the routing key under which the message was first published.
 pub const ROUTING_KEY_HEADER: &str = "x-grantonce-routing-key";
+/// Header with the trace that the message is a part of (<https://www.w3.org/TR/trace-context/>). Optional; copies keep it.
+pub const TRACEPARENT_HEADER: &str = "traceparent";
 /// Header with a dead letter's reason.
 pub const REASON_HEADER: &str = "x-grantonce-reason";
 /// Header with a dead letter's cause in a sentence.
@@ -50,6 +54,14 @@ pub const REPLAY_HEADER: &str = "x-grantonce-replay";
 /// The routing key of a provider's messages.
 pub fn routing_key(provider: &Provider) -> String {
     format!("payment.{provider}")
+}
+
+/// The trace's id in a `traceparent`, of 32 hexadecimal digits; for log lines. `None` for what is no traceparent.
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
+    let (version, id) = (parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_hex(version, 2) && is_hex(id, 32)).then_some(id)
 }
 
 /// Why a body is not a message of this contract.

@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use grantonce::broker::{self, Headers, Outgoing, PAYMENTS_EXCHANGE, Publisher, PublisherSettings};
+use grantonce::clock::Clock;
 use grantonce::config::RetryDelay;
 use grantonce::domain::{CaptureState, Currency, MessageId, Money, PaymentEvent, PaymentId, PaymentStatus, Provider};
 use grantonce::message;
@@ -109,6 +110,7 @@ impl Work {
             lanes: 2,
             waiting_max: 10_000,
             confirm_deadline: Duration::from_secs(30),
+            clock: Clock::system(),
         });
         publisher.connected_lanes().wait_for(|lanes| *lanes > 0).await.unwrap();
         let stripe = Provider::new("stripe").unwrap();

@@ -2,13 +2,14 @@
 
 use super::connection::{ANSWER_DEADLINE, channel, close, connect};
 use super::error::BrokerError;
-use super::headers::Headers;
+use super::headers::{Death, Headers};
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 use secrecy::SecretString;
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 /// RabbitMQ's quorum queues take at most 32 commands of a channel at once and set further acknowledgements aside, where
@@ -34,8 +35,12 @@ pub struct Delivery {
     pub message_id: Option<String>,
     /// The property `type`.
     pub kind: Option<String>,
+    /// The property `timestamp`, whole seconds: when its sender says that it was published.
+    pub published_at: Option<OffsetDateTime>,
     /// Its headers.
     pub headers: Headers,
+    /// How it last died, where the broker itself moved it here.
+    pub death: Option<Death>,
     /// Its body.
     pub body: Vec<u8>,
 }
@@ -48,7 +53,11 @@ impl From<lapin::message::Delivery> for Delivery {
             tag: delivery.delivery_tag,
             message_id: text(properties.message_id()),
             kind: text(properties.kind()),
+            published_at: properties
+                .timestamp()
+                .and_then(|s| OffsetDateTime::from_unix_timestamp(i64::try_from(s).ok()?).ok()),
             headers: properties.headers().as_ref().map(Headers::read).unwrap_or_default(),
+            death: properties.headers().as_ref().and_then(Death::read),
             exchange: String::from(delivery.exchange),
             routing_key: String::from(delivery.routing_key),
             body: delivery.data,

@@ -64,6 +64,32 @@ impl Headers {
         Self(self.0.iter().filter(|(name, _)| !is_brokers_own(name)).map(|(n, v)| (n.clone(), v.clone())).collect())
     }
 
+    /// As a JSON object of texts and whole numbers.
+    pub fn to_json(&self) -> serde_json::Value {
+        let value = |value: &HeaderValue| match value {
+            HeaderValue::Text(text) => serde_json::Value::from(text.replace('\0', "\u{fffd}")),
+            HeaderValue::Integer(number) => serde_json::Value::from(*number),
+        };
+        serde_json::Value::Object(self.0.iter().map(|(name, v)| (name.replace('\0', "\u{fffd}"), value(v))).collect())
+    }
+
+    /// The way back; what is neither a text nor a whole number is left out.
+    pub fn from_json(json: &serde_json::Value) -> Self {
+        let value = |value: &serde_json::Value| {
+            let text = value.as_str().map(|text| HeaderValue::Text(text.to_owned()));
+            text.or_else(|| value.as_i64().map(HeaderValue::Integer))
+        };
+        let pairs = json.as_object().into_iter().flatten();
+        Self(pairs.filter_map(|(name, v)| Some((name.clone(), value(v)?))).collect())
+    }
+
+    /// Without those whose names begin so.
+    #[must_use]
+    pub fn without_prefix(&self, prefix: &str) -> Self {
+        let kept = self.0.iter().filter(|(name, _)| !name.to_ascii_lowercase().starts_with(prefix));
+        Self(kept.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
     pub(super) fn read(table: &FieldTable) -> Self {
         let value = |value: &AMQPValue| {
             if let Some(text) = value.as_long_string() {
@@ -96,6 +122,31 @@ impl Headers {
             );
         }
         table
+    }
+}
+
+/// How the broker came to move a message from a queue to its dead letters: the last of what it wrote into `x-death`
+/// (<https://www.rabbitmq.com/docs/dlx#effects>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// `delivery_limit`, `expired`, `maxlen` or `rejected`.
+    pub reason: String,
+    /// Where it lay.
+    pub queue: String,
+    /// Where it had been published; empty is the default exchange.
+    pub exchange: String,
+}
+
+impl Death {
+    pub(super) fn read(table: &FieldTable) -> Option<Self> {
+        let AMQPValue::FieldArray(deaths) = table.inner().get("x-death")? else { return None };
+        // The newest one comes first.
+        let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+        let text = |name: &str| match death.inner().get(name) {
+            Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+            Some(_) | None => String::new(),
+        };
+        Some(Self { reason: text("reason"), queue: text("queue"), exchange: text("exchange") })
     }
 }
 

@@ -5,19 +5,25 @@
 
 mod connection;
 mod consumer;
+mod depths;
 mod error;
 mod headers;
+mod intake;
 mod management;
 mod outgoing;
+mod peek;
 mod publisher;
 mod topology;
 
 pub use connection::reach;
 pub use consumer::{Acknowledger, Consumer, Delivery, Durable};
+pub use depths::{Depth, DepthGauge, Depths};
 pub use error::BrokerError;
-pub use headers::{HeaderValue, Headers};
+pub use headers::{Death, HeaderValue, Headers};
+pub use intake::Intake;
 pub use management::{Management, QueueFacts};
 pub use outgoing::Letter;
+pub use peek::{PeekError, peek};
 pub use publisher::{Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 pub use topology::{
     DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE,

@@ -5,7 +5,8 @@ use super::publisher::Outgoing;
 use super::topology::{DEAD_EXCHANGE, HINTS_EXCHANGE, PAYMENTS_EXCHANGE};
 use crate::domain::{Hint, PaymentEvent, Refusal};
 use crate::message::{
-    self, CONTENT_TYPE, DETAIL_HEADER, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER, routing_key,
+    self, CONTENT_TYPE, DETAIL_HEADER, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER, TRACEPARENT_HEADER,
+    routing_key,
 };
 use bytes::Bytes;
 
@@ -60,7 +61,8 @@ impl Outgoing {
         headers.set_text(DETAIL_HEADER, &refusal.detail);
         headers.set_text(ORIGIN_HEADER, origin);
         headers.set_text(ROUTING_KEY_HEADER, &routing_key);
-        tracing::warn!(event = "dead_letter", reason = refusal.reason.name(), detail = %refusal.detail, message_id);
+        let trace_id = headers.text(TRACEPARENT_HEADER).and_then(message::trace_id);
+        tracing::warn!(event = "dead_letter", reason = refusal.reason.name(), detail = %refusal.detail, message_id, trace_id);
         Self { exchange: DEAD_EXCHANGE, routing_key, message_id, kind, content_type: CONTENT_TYPE, headers, body }
     }
 }

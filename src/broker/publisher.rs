@@ -8,6 +8,7 @@
 use super::connection::{channel, close, connect};
 use super::error::BrokerError;
 use super::headers::Headers;
+use crate::clock::Clock;
 use crate::retry::{Backoff, Limits};
 use bytes::Bytes;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -82,6 +83,20 @@ pub enum PublishError {
     TooLong(&'static str),
 }
 
+impl PublishError {
+    /// Which kind, of a bounded set.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Overloaded => "overloaded",
+            Self::NotConfirmed(_) => "not_confirmed",
+            Self::Refused => "refused",
+            Self::Unroutable { .. } => "unroutable",
+            Self::TooLong(_) => "too_long",
+        }
+    }
+}
+
 /// How to publish.
 #[derive(Debug, Clone)]
 pub struct PublisherSettings {
@@ -95,6 +110,8 @@ pub struct PublisherSettings {
     pub waiting_max: usize,
     /// How long a confirm is awaited.
     pub confirm_deadline: Duration,
+    /// The time that messages are given, so that their age in a queue can be told.
+    pub clock: Clock,
 }
 
 struct Request {
@@ -237,21 +254,24 @@ async fn serve(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, setting
             Ok(0) => return Ended::NoMoreCallers,
             Ok(_) => {}
         }
-        if let Err(cause) = publish_group(channel, std::mem::take(&mut group), settings.confirm_deadline).await {
+        if let Err(cause) = publish_group(channel, std::mem::take(&mut group), settings).await {
             return Ended::Broken(cause);
         }
     }
 }
 
 /// Publishes a group and answers each of its callers. An error ends the channel.
-async fn publish_group(channel: &Channel, group: Vec<Request>, deadline: Duration) -> Result<(), String> {
+async fn publish_group(channel: &Channel, group: Vec<Request>, settings: &PublisherSettings) -> Result<(), String> {
+    let deadline = settings.confirm_deadline;
     let until = Instant::now() + deadline;
+    // In seconds: AMQP knows no finer ones. A clock before 1970 gives none.
+    let published_at_s = u64::try_from(settings.clock.now().unix_timestamp()).unwrap_or(0);
     let mut broken: Option<(String, PublishError)> = None;
     let mut sent = Vec::with_capacity(group.len());
     for request in group {
         let confirm = match &broken {
             Some((_, error)) => Err(error.clone()),
-            None => send(channel, &request.message, until, deadline).await,
+            None => send(channel, &request.message, published_at_s, until, deadline).await,
         };
         if let Err(error @ (PublishError::Unavailable(_) | PublishError::NotConfirmed(_))) = &confirm {
             broken.get_or_insert_with(|| (error.to_string(), error.clone()));
@@ -311,6 +331,7 @@ async fn publish_group(channel: &Channel, group: Vec<Request>, deadline: Duratio
 async fn send(
     channel: &Channel,
     message: &Outgoing,
+    published_at_s: u64,
     until: Instant,
     deadline: Duration,
 ) -> Result<lapin::PublisherConfirm, PublishError> {
@@ -320,6 +341,7 @@ async fn send(
         .with_message_id(short("message_id", &message.message_id)?)
         .with_type(short("type", &message.kind)?)
         .with_content_type(short("content_type", message.content_type)?)
+        .with_timestamp(published_at_s)
         .with_headers(message.headers.write());
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let sent = channel.basic_publish(

@@ -141,6 +141,18 @@ pub async fn declare(url: &SecretString, delays: &[RetryDelay]) -> Result<(), Br
     done
 }
 
+/// Declares the dead letters' buffer as it is made: an error with the reply code 406 where it is there with other arguments.
+pub(super) async fn declare_dead_queue(connection: &Connection) -> Result<(), BrokerError> {
+    let channel = channel(connection).await?;
+    for queue in plan(&[]).into_iter().filter(|queue| queue.name == DEAD_QUEUE) {
+        // Not passive: that would show no arguments. And where it is missing, a queue that nothing is in does no harm.
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let declared = channel.queue_declare(queue.name.as_str().into(), options, queue.arguments);
+        BrokerError::within("comparing a queue", ANSWER_DEADLINE, declared).await?;
+    }
+    Ok(())
+}
+
 async fn declare_all(connection: &Connection, delays: &[RetryDelay]) -> Result<(), BrokerError> {
     let named = |name: &str, error: BrokerError| match error.reply_code() {
         Some(406) => BrokerError::Different { name: name.to_owned(), reason: error.to_string() },

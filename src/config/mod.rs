@@ -11,8 +11,9 @@ pub use parse::{NamedToken, RetryDelay};
 pub use read::{ConfigFaults, Environment, Fault};
 pub use roles::{
     AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, Config, DatabaseConfig, DemoConfig,
-    MigrateConfig, OpsConfig, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig,
-    ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
+    DlqConfig, MigrateConfig, OpsConfig, OpsTerms, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig,
+    ReceiverConfig, ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig,
+    WebhookSecrets, WorkerConfig,
 };
 pub use variables::{DefaultValue, VARIABLES, Variable, help};
 
@@ -36,6 +37,8 @@ pub enum Role {
     Ops,
     /// Every role in one process.
     All,
+    /// Works on dead letters by hand.
+    Dlq,
     /// Works on single orders by hand.
     Orders,
     /// Looks whether things are as a role needs them.
@@ -48,7 +51,7 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Migrate,
         Self::Receiver,
         Self::Worker,
@@ -56,6 +59,7 @@ impl Role {
         Self::Reconciler,
         Self::Ops,
         Self::All,
+        Self::Dlq,
         Self::Orders,
         Self::Check,
         Self::Verify,
@@ -72,6 +76,7 @@ impl Role {
             Self::Reconciler => "reconciler",
             Self::Ops => "ops",
             Self::All => "all",
+            Self::Dlq => "dlq",
             Self::Orders => "orders",
             Self::Check => "check",
             Self::Verify => "verify",

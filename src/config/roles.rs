@@ -49,6 +49,8 @@ pub enum RoleConfig {
     Ops(OpsConfig),
     /// `all`.
     All(Box<AllConfig>),
+    /// `dlq`.
+    Dlq(DlqConfig),
     /// `orders`.
     Orders(OrdersConfig),
     /// `check`.
@@ -262,6 +264,32 @@ pub struct OpsConfig {
     pub management_url: Option<SecretString>,
     /// How long settled dead letters are kept.
     pub dead_letter_retention: Duration,
+    /// What letters are judged by.
+    pub terms: OpsTerms,
+}
+
+/// What dead letters are judged by: the settings of receiver and worker, who will take their messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpsTerms {
+    /// Whether real money moves here.
+    pub livemode: bool,
+    /// When an Adyen payment is paid.
+    pub adyen_capture: AdyenCapture,
+    /// When a dispute takes the credits.
+    pub dispute_policy: DisputePolicy,
+}
+
+/// `dlq`.
+#[derive(Debug, Clone)]
+pub struct DlqConfig {
+    /// Dead letters, audit log.
+    pub database: DatabaseConfig,
+    /// Where replays go.
+    pub broker: BrokerConfig,
+    /// RabbitMQ's HTTP API, with its credentials.
+    pub management_url: Option<SecretString>,
+    /// What letters are judged by.
+    pub terms: OpsTerms,
 }
 
 /// `all`.
@@ -275,6 +303,8 @@ pub struct AllConfig {
     pub api: ApiConfig,
     /// As by itself; none where no provider can be asked.
     pub reconciler: Option<ReconcilerConfig>,
+    /// As by itself.
+    pub ops: OpsConfig,
 }
 
 /// `orders`.

@@ -80,13 +80,13 @@ fn a_reconciler_needs_somebody_to_ask() {
 fn each_role_requires_what_it_needs_and_no_more() {
     use Role::*;
     for (name, required_by) in [
-        ("DATABASE_URL", &[Migrate, Worker, Api, Reconciler, Ops, All, Orders, Check, Verify, Demo][..]),
-        ("AMQP_URL", &[Migrate, Receiver, Worker, Reconciler, Ops, All, Check, Demo]),
-        ("GRANTONCE_LIVEMODE", &[Receiver, Worker, Reconciler, All]),
+        ("DATABASE_URL", &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo][..]),
+        ("AMQP_URL", &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo]),
+        ("GRANTONCE_LIVEMODE", &[Receiver, Worker, Reconciler, Ops, All, Dlq]),
         ("GRANTONCE_STRIPE_WEBHOOK_SECRETS", &[Receiver, All]),
         ("GRANTONCE_API_TOKENS", &[Api, All]),
         ("GRANTONCE_STATUS_TOKEN_KEY", &[Api, All]),
-        ("GRANTONCE_OPS_TOKENS", &[Ops]),
+        ("GRANTONCE_OPS_TOKENS", &[Ops, All]),
     ] {
         for role in Role::ALL {
             let found = faults(role, &without(name));
@@ -102,7 +102,9 @@ fn the_defaults_are_those_of_the_table() {
     let config = Config::from_env(Role::All, &enough()).unwrap();
     assert_eq!(config.process.metrics_addr, "127.0.0.1:9090".parse().unwrap());
     assert_eq!(config.process.otlp_endpoint, None);
-    let AllConfig { receiver, worker, api, reconciler } = all(&enough());
+    let AllConfig { receiver, worker, api, reconciler, ops } = all(&enough());
+    assert_eq!(ops.addr, "127.0.0.1:8082".parse().unwrap());
+    assert_eq!((ops.terms.livemode, ops.terms.dispute_policy), (false, DisputePolicy::Hold));
     assert!(reconciler.is_none(), "nobody to ask");
     assert_eq!(receiver.addr, "0.0.0.0:8080".parse().unwrap());
     assert_eq!(api.addr, "127.0.0.1:8081".parse().unwrap());
@@ -137,7 +139,7 @@ fn what_is_set_is_what_the_role_gets() {
         .with("GRANTONCE_LOG_FORMAT", "json")
         .with("GRANTONCE_API_TOKENS", "shop:0123456789abcdef, back-office:0123456789abcde:");
     assert_eq!(Config::from_env(Role::All, &environment).unwrap().process.log_format, LogFormat::Json);
-    let AllConfig { receiver, worker, api, reconciler: _ } = all(&environment);
+    let AllConfig { receiver, worker, api, reconciler: _, ops: _ } = all(&environment);
     assert!(receiver.livemode && worker.livemode);
     assert_eq!(receiver.addr.port(), 0);
     assert_eq!(receiver.secrets.standard.len(), 2);

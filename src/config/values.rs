@@ -3,8 +3,8 @@
 use super::parse::{self, NamedToken, RetryDelay};
 use super::read::Reader;
 use super::roles::{
-    AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DemoConfig,
-    MigrateConfig, OpsConfig, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig,
+    AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DemoConfig, DlqConfig,
+    MigrateConfig, OpsConfig, OpsTerms, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig,
     ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
 };
 use super::{Role, variables as v};
@@ -179,19 +179,19 @@ impl Values {
             Role::Worker => RoleConfig::Worker(self.worker()?),
             Role::Api => RoleConfig::Api(self.api()?),
             Role::Reconciler => RoleConfig::Reconciler(self.reconciler()?),
-            Role::Ops => RoleConfig::Ops(OpsConfig {
-                addr: self.ops_addr?,
+            Role::Ops => RoleConfig::Ops(self.ops()?),
+            Role::Dlq => RoleConfig::Dlq(DlqConfig {
                 database: self.database.clone()?,
                 broker: self.broker.clone()?,
-                tokens: self.ops_tokens.clone(),
                 management_url: self.management_url.clone(),
-                dead_letter_retention: self.dead_letter_retention?,
+                terms: self.ops_terms()?,
             }),
             Role::All => RoleConfig::All(Box::new(AllConfig {
                 receiver: self.receiver()?,
                 worker: self.worker()?,
                 api: self.api()?,
                 reconciler: self.reconciler().filter(|reconciler| reconciler.providers.any()),
+                ops: self.ops()?,
             })),
             Role::Orders => RoleConfig::Orders(OrdersConfig {
                 database: self.database.clone()?,
@@ -212,6 +212,26 @@ impl Values {
                 broker: self.broker.clone()?,
                 management_url: self.management_url.clone(),
             }),
+        })
+    }
+
+    fn ops(&self) -> Option<OpsConfig> {
+        Some(OpsConfig {
+            addr: self.ops_addr?,
+            database: self.database.clone()?,
+            broker: self.broker.clone()?,
+            tokens: self.ops_tokens.clone(),
+            management_url: self.management_url.clone(),
+            dead_letter_retention: self.dead_letter_retention?,
+            terms: self.ops_terms()?,
+        })
+    }
+
+    fn ops_terms(&self) -> Option<OpsTerms> {
+        Some(OpsTerms {
+            livemode: self.livemode?,
+            adyen_capture: self.adyen_capture?,
+            dispute_policy: self.dispute_policy?,
         })
     }
 

@@ -38,13 +38,14 @@ pub struct Variable {
 }
 
 use DefaultValue::{Derived, Text, Unset};
-use Role::{All, Api, Check, Demo, Migrate, Ops, Orders, Receiver, Reconciler, Verify, Worker};
+use Role::{All, Api, Check, Demo, Dlq, Migrate, Ops, Orders, Receiver, Reconciler, Verify, Worker};
 
 const EVERY: &[Role] = &Role::ALL;
 const SERVING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All, Demo];
 const RECEIVING: &[Role] = &[Receiver, All];
 const WORKING: &[Role] = &[Worker, All];
-const JUDGING: &[Role] = &[Receiver, Worker, Reconciler, All];
+const JUDGING: &[Role] = &[Receiver, Worker, Reconciler, Ops, All, Dlq];
+const SHOWING: &[Role] = &[Ops, All];
 const ASKING: &[Role] = &[Api, Reconciler, All];
 
 const PLAIN: Variable =
@@ -55,16 +56,16 @@ pub(super) const DATABASE_URL: Variable = Variable {
     name: "DATABASE_URL",
     example: "postgres://grantonce:…@db.example:5432/grantonce",
     meaning: "Postgres",
-    roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Orders, Check, Verify, Demo],
-    required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Orders, Check, Verify, Demo],
+    roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo],
+    required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo],
     ..SECRET
 };
 pub(super) const AMQP_URL: Variable = Variable {
     name: "AMQP_URL",
     example: "amqps://grantonce:…@mq.example:5671/grantonce",
     meaning: "RabbitMQ; amqps:// for TLS",
-    roles: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Check, Demo],
-    required_by: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Check, Demo],
+    roles: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo],
+    required_by: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo],
     ..SECRET
 };
 pub(super) const RUST_LOG: Variable = Variable {
@@ -91,7 +92,7 @@ pub(super) const LIVEMODE: Variable = Variable {
     name: "GRANTONCE_LIVEMODE",
     example: "true",
     meaning: "true where real money moves: test events are dropped. false: live events are dead letters",
-    roles: &[Receiver, Worker, Api, Reconciler, All],
+    roles: &[Receiver, Worker, Api, Reconciler, Ops, All, Dlq],
     required_by: JUDGING,
     ..PLAIN
 };
@@ -116,7 +117,7 @@ pub(super) const OPS_ADDR: Variable = Variable {
     default: Text("127.0.0.1:8082"),
     example: "127.0.0.1:8082",
     meaning: "where the console listens",
-    roles: &[Ops],
+    roles: SHOWING,
     ..PLAIN
 };
 pub(super) const METRICS_ADDR: Variable = Variable {
@@ -139,8 +140,8 @@ pub(super) const OPS_TOKENS: Variable = Variable {
     name: "GRANTONCE_OPS_TOKENS",
     example: "ada:0f6c…e1,grace:77ab…09",
     meaning: "bearer tokens of the console, name:token by commas; the name goes to the audit log; 16 characters or more",
-    roles: &[Ops],
-    required_by: &[Ops],
+    roles: SHOWING,
+    required_by: SHOWING,
     ..SECRET
 };
 pub(super) const STATUS_TOKEN_KEY: Variable = Variable {
@@ -229,7 +230,7 @@ pub(super) const ADYEN_CAPTURE: Variable = Variable {
     default: Text("automatic"),
     example: "manual",
     meaning: "when an Adyen payment is paid: automatic (with its authorisation) or manual (when it was captured)",
-    roles: RECEIVING,
+    roles: &[Receiver, Ops, All, Dlq],
     ..PLAIN
 };
 pub(super) const STANDARD_WEBHOOK_SECRETS: Variable = Variable {
@@ -310,7 +311,7 @@ pub(super) const DEAD_LETTER_RETENTION: Variable = Variable {
     default: Text("400d"),
     example: "400d",
     meaning: "how long settled dead letters are kept, 1d to 3650d",
-    roles: &[Ops],
+    roles: SHOWING,
     ..PLAIN
 };
 pub(super) const OUTAGE_GRACE: Variable = Variable {
@@ -326,7 +327,7 @@ pub(super) const DISPUTE_POLICY: Variable = Variable {
     default: Text("hold"),
     example: "hold",
     meaning: "when a dispute takes the credits: hold (while it is open) or lost (only when it is lost)",
-    roles: &[Worker, All, Orders, Verify],
+    roles: &[Worker, Ops, All, Dlq, Orders, Verify],
     ..PLAIN
 };
 pub(super) const UNKNOWN_PAYMENTS: Variable = Variable {
@@ -341,7 +342,7 @@ pub(super) const MANAGEMENT_URL: Variable = Variable {
     name: "GRANTONCE_MANAGEMENT_URL",
     example: "http://monitor:…@mq.example:15672",
     meaning: "RabbitMQ's HTTP API, for what AMQP cannot show",
-    roles: &[Check, Ops, Demo],
+    roles: &[Check, Ops, All, Dlq, Demo],
     ..SECRET
 };
 

@@ -32,11 +32,13 @@ pub enum Reason {
     RejectedByDatabase,
     /// The broker gave up: the message came back too often.
     DeliveryLimit,
+    /// Somebody else put it to the dead letters, and does not say why.
+    Unexplained,
 }
 
 impl Reason {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::ProviderMismatch,
         Self::LivemodeMismatch,
@@ -50,7 +52,13 @@ impl Reason {
         Self::Untranslatable,
         Self::RejectedByDatabase,
         Self::DeliveryLimit,
+        Self::Unexplained,
     ];
+
+    /// The other way round.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
 
     /// The public name.
     pub fn name(self) -> &'static str {
@@ -68,6 +76,7 @@ impl Reason {
             Self::Untranslatable => "untranslatable",
             Self::RejectedByDatabase => "rejected_by_database",
             Self::DeliveryLimit => "delivery_limit",
+            Self::Unexplained => "unexplained",
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::config::{AdyenCapture, ReceiverConfig, WebhookSecrets};
 use crate::http::{BindError, Limits, Readiness, bind, health_router, serve, system_roots};
 use crate::provider::BuildError;
 use crate::provider::certificates::Certificates;
-use crate::telemetry::{Dependency, ListenerName, Metrics};
+use crate::telemetry::{Dependency, ListenerName, Metrics, Traces};
 use crate::webhook::{Endpoint, KeyError, Keys, Terms, Trust};
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -90,6 +90,7 @@ pub async fn run(
     config: ReceiverConfig,
     clock: Clock,
     metrics: Metrics,
+    traces: Traces,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), ReceiverError> {
@@ -107,10 +108,11 @@ pub async fn run(
         lanes: LANES,
         waiting_max: IN_FLIGHT_MAX,
         confirm_deadline: CONFIRM_DEADLINE,
+        clock: clock.clone(),
     });
     let watching = tokio::spawn(watch_broker(publisher.clone(), metrics.clone(), readiness.clone()));
     let places = Semaphore::new(IN_FLIGHT_MAX);
-    let taker = Taker { keys, certificates, is_live: config.livemode, publisher, clock, metrics, places };
+    let taker = Taker { keys, certificates, is_live: config.livemode, publisher, clock, metrics, traces, places };
     let router = router(Arc::new(taker)).merge(health_router(readiness));
     let served = serve(listener, router, Limits::default(), stop.clone()).await;
     watching.abort();

@@ -1,13 +1,13 @@
 //! One webhook: read, verify, translate, publish, answer.
 
-use crate::broker::{Headers, Letter, Outgoing, PublishError, Publisher};
+use crate::broker::{Confirmed, Headers, Letter, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::{MessageId, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::http::{Problem, read_body};
-use crate::message::{BODY_BYTES_MAX, WEBHOOK_TYPE_PREFIX, routing_key};
+use crate::message::{BODY_BYTES_MAX, TRACEPARENT_HEADER, WEBHOOK_TYPE_PREFIX, routing_key};
 use crate::provider::certificates::{CertificateError, Certificates};
-use crate::telemetry::{Metrics, WebhookEndpoint, WebhookOutcome};
+use crate::telemetry::{Metrics, Parent, Span, SpanKind, SpanStart, Traces, WebhookEndpoint, WebhookOutcome};
 use crate::webhook::{Endpoint, Keys, Rejection, Translation, Unverified};
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -17,6 +17,7 @@ use futures_util::future::try_join_all;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 
 /// How long a request's body may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
@@ -47,6 +48,7 @@ pub(super) struct Taker {
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) traces: Traces,
     pub(super) places: Semaphore,
 }
 
@@ -74,15 +76,41 @@ impl Taker {
         else {
             return Problem::not_found("no provider is configured at this path").into_response();
         };
+        let mut span = self.begin_span(endpoint);
+        // Log lines name the trace, on every level that is logged at all.
+        let logged =
+            span.trace_id().map_or_else(tracing::Span::none, |id| tracing::error_span!("webhook", trace_id = id));
         let answer = match self.places.try_acquire() {
-            Ok(_place) => self.take_at(endpoint, keys, request).await,
+            Ok(_place) => self.take_at(endpoint, keys, request, &span).instrument(logged).await,
             Err(_full) => unavailable("too many webhooks are in hand"),
         };
+        span.text("grantonce.outcome", answer.outcome.name());
+        span.number("http.response.status_code", i64::from(answer.response.status().as_u16()));
+        if answer.response.status().is_server_error() {
+            span.fail(answer.outcome.name());
+        }
         self.metrics.webhook(label(endpoint), answer.outcome);
         answer.response
     }
 
-    async fn take_at(&self, endpoint: Endpoint, keys: &Keys, request: Request) -> Answer {
+    /// A trace begins here. One that the request names is not gone on with: anybody can send a request, and would decide what
+    /// is sampled, and write into whatever trace he likes. Providers send none.
+    fn begin_span(&self, endpoint: Endpoint) -> Span {
+        let (kind, parent) = (SpanKind::Server, Parent::Nothing);
+        let mut span = self.traces.begin(SpanStart {
+            name: "POST /webhooks/{provider}",
+            kind,
+            parent,
+            link: None,
+            began_at: None,
+        });
+        span.text("http.request.method", "POST");
+        span.text("http.route", "/webhooks/{provider}");
+        span.text("grantonce.endpoint", endpoint.path());
+        span
+    }
+
+    async fn take_at(&self, endpoint: Endpoint, keys: &Keys, request: Request, span: &Span) -> Answer {
         let headers = request.headers().clone();
         let body = match read_body(request, BODY_BYTES_MAX, BODY_DEADLINE).await {
             Ok(body) => body,
@@ -97,7 +125,7 @@ impl Taker {
             Err(answer) => return answer,
         };
         match keys.verify_with(unverified, &certificates) {
-            Ok(verified) => self.publish(endpoint, verified.translate(), &body).await,
+            Ok(verified) => self.publish(endpoint, verified.translate(), &body, span).await,
             Err(rejection) => rejected(endpoint, &rejection),
         }
     }
@@ -121,7 +149,7 @@ impl Taker {
     }
 
     /// Publishes all that a webhook says. It is answered 2xx only when every part of it is confirmed.
-    async fn publish(&self, endpoint: Endpoint, said: Vec<Translation>, body: &Bytes) -> Answer {
+    async fn publish(&self, endpoint: Endpoint, said: Vec<Translation>, body: &Bytes, span: &Span) -> Answer {
         let mut outgoing = Vec::new();
         let (mut accepted, mut letters, mut dropped) = (0_usize, 0_usize, 0_usize);
         for translation in said {
@@ -152,7 +180,7 @@ impl Taker {
             }
         }
         let _in_flight = self.metrics.publish_in_flight();
-        let published = outgoing.into_iter().map(|message| self.publisher.publish(message));
+        let published = outgoing.into_iter().map(|message| self.publish_one(message, span));
         if let Err(error) = try_join_all(published).await {
             return not_published(endpoint, &error);
         }
@@ -168,6 +196,18 @@ impl Taker {
             (_, 0, _) => WebhookOutcome::Accepted,
             (_, _, _) => WebhookOutcome::Untranslatable,
         })
+    }
+
+    /// Publishes a message as a part of the webhook's trace.
+    async fn publish_one(&self, mut message: Outgoing, span: &Span) -> Result<Confirmed, PublishError> {
+        let Outgoing { exchange, routing_key, message_id, .. } = &message;
+        let publishing = self.traces.publishing(&self.metrics, exchange, routing_key, message_id, Parent::Span(span));
+        if let Some(traceparent) = publishing.traceparent() {
+            message.headers.set_text(TRACEPARENT_HEADER, &traceparent);
+        }
+        let published = self.publisher.publish(message).await;
+        publishing.end(published.as_ref().err().map(PublishError::name));
+        published
     }
 }
 

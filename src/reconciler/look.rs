@@ -1,12 +1,12 @@
 //! One payment: ask, publish what is said, and note when to ask again.
 
-use crate::broker::{Outgoing, PublishError, Publisher};
+use crate::broker::{Confirmed, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::{LOOKS_APART, MessageId, PaymentEvent, is_unpaid, look_again, next_look};
-use crate::message;
+use crate::message::{self, TRACEPARENT_HEADER};
 use crate::provider::{CallError, Found, PaymentState, Providers};
 use crate::store::{DueLook, Looked, LookedAt, Said, Store};
-use crate::telemetry::{LookOutcome, Metrics, causes};
+use crate::telemetry::{LookOutcome, Metrics, Parent, Span, SpanKind, SpanStart, Traces, causes};
 use futures_util::future::try_join_all;
 use time::{Duration, OffsetDateTime};
 
@@ -29,6 +29,7 @@ pub(super) struct Look {
     pub(super) is_live: bool,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) traces: Traces,
 }
 
 /// Why nothing was learnt.
@@ -55,7 +56,11 @@ struct Learnt {
 impl Look {
     /// Looks at what was claimed.
     pub(super) async fn at(&self, due: DueLook) {
-        let learnt = self.ask(&due).await;
+        let (kind, parent) = (SpanKind::Internal, Parent::Nothing);
+        let mut span = self.traces.begin(SpanStart { name: "look", kind, parent, link: None, began_at: None });
+        span.text("grantonce.provider", due.provider.as_str());
+        span.text("grantonce.payment_id", due.payment_id.as_str());
+        let learnt = self.ask(&due, &span).await;
         let now = self.clock.now();
         let order_id = due.order.map(|order| order.id.to_string()).unwrap_or_default();
         let (outcome, looked) = match learnt {
@@ -85,6 +90,10 @@ impl Look {
                 (LookOutcome::Failed, Looked::Failed { next_at })
             }
         };
+        span.text("grantonce.outcome", outcome.name());
+        if matches!(outcome, LookOutcome::Failed | LookOutcome::Contradicted) {
+            span.fail(outcome.name());
+        }
         self.metrics.look(&due.provider, outcome);
         if let Err(error) = self.store.finish_look(due, looked, now).await {
             // The lease ends by itself, and it is asked once more.
@@ -92,7 +101,7 @@ impl Look {
         }
     }
 
-    async fn ask(&self, due: &DueLook) -> Result<Learnt, Failed> {
+    async fn ask(&self, due: &DueLook, span: &Span) -> Result<Learnt, Failed> {
         let Some(found) = self.providers.fetch(&due.provider, due.provider_account.as_ref(), &due.payment_id).await?
         else {
             return Ok(Learnt { said: Said::Unknown, facts: 0, oddity: None });
@@ -113,9 +122,21 @@ impl Look {
         };
         let incomplete = found.incomplete.clone();
         let events = events(due, found)?;
-        try_join_all(events.iter().map(|event| self.publisher.publish(Outgoing::payment_status(event)))).await?;
+        try_join_all(events.iter().map(|event| self.publish(Outgoing::payment_status(event), span))).await?;
         // What is known is on its way; for the rest it is asked again soon.
         incomplete.map_or(Ok(Learnt { said, facts: events.len(), oddity }), |error| Err(error.into()))
+    }
+
+    /// Publishes a fact as a part of the look's trace.
+    async fn publish(&self, mut message: Outgoing, span: &Span) -> Result<Confirmed, PublishError> {
+        let Outgoing { exchange, routing_key, message_id, .. } = &message;
+        let publishing = self.traces.publishing(&self.metrics, exchange, routing_key, message_id, Parent::Span(span));
+        if let Some(traceparent) = publishing.traceparent() {
+            message.headers.set_text(TRACEPARENT_HEADER, &traceparent);
+        }
+        let published = self.publisher.publish(message).await;
+        publishing.end(published.as_ref().err().map(PublishError::name));
+        published
     }
 
     /// The buyer has agreed: we take the money. At most once for an order, however often and by whom it is asked.

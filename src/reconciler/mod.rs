@@ -14,7 +14,7 @@ use crate::domain::Provider;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::provider::{BuildError, Providers};
 use crate::store::{self, ClaimTerms, DueLook, Store, StoreError};
-use crate::telemetry::{Dependency, Metrics, causes};
+use crate::telemetry::{Dependency, Metrics, Traces, causes};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hints::Hints;
@@ -65,6 +65,7 @@ pub async fn run(
     config: ReconcilerConfig,
     clock: Clock,
     metrics: Metrics,
+    traces: Traces,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), ReconcilerError> {
@@ -85,6 +86,7 @@ pub async fn run(
         lanes: 1,
         waiting_max: 4_096,
         confirm_deadline: CONFIRM_DEADLINE,
+        clock: clock.clone(),
     });
     let (database_up, is_database_up) = watch::channel(false);
     let hints = Hints {
@@ -93,6 +95,7 @@ pub async fn run(
         publisher: publisher.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
+        traces: traces.clone(),
         rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
     };
     let hints = tokio::spawn(hints.take(is_database_up, stop.clone()));
@@ -105,6 +108,7 @@ pub async fn run(
         is_live: config.livemode,
         clock: clock.clone(),
         metrics: metrics.clone(),
+        traces,
     };
     // Each by itself: one that is slow to answer does not hold up the other.
     let asking = asked.into_iter().map(|provider| {

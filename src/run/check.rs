@@ -44,7 +44,7 @@ fn needs(role: RoleConfig) -> Needs {
             Needs {
                 database: Some((
                     config.worker.database,
-                    [Role::Worker, Role::Api].into_iter().chain(reconciler).collect(),
+                    [Role::Worker, Role::Api, Role::Ops].into_iter().chain(reconciler).collect(),
                 )),
                 broker: Some((config.worker.broker, config.worker.retry.delays)),
                 management_url: None,
@@ -63,9 +63,17 @@ fn needs(role: RoleConfig) -> Needs {
         RoleConfig::Orders(config) => {
             Needs { database: Some((config.database, vec![Role::Operator])), broker: None, management_url: None }
         }
-        RoleConfig::Ops(_) | RoleConfig::Verify(_) | RoleConfig::Demo(_) => {
-            Needs { database: None, broker: None, management_url: None }
-        }
+        RoleConfig::Ops(config) => Needs {
+            database: Some((config.database, vec![Role::Ops])),
+            broker: Some((config.broker, vec![])),
+            management_url: config.management_url,
+        },
+        RoleConfig::Dlq(config) => Needs {
+            database: Some((config.database, vec![Role::Ops])),
+            broker: Some((config.broker, vec![])),
+            management_url: None,
+        },
+        RoleConfig::Verify(_) | RoleConfig::Demo(_) => Needs { database: None, broker: None, management_url: None },
     }
 }
 
@@ -119,7 +127,7 @@ pub(super) async fn check(role: RoleConfig) -> Result<Exit, RunError> {
 }
 
 /// The vhost of an AMQP address: `/` where none is named.
-fn vhost(url: &SecretString) -> String {
+pub(super) fn vhost(url: &SecretString) -> String {
     let Ok(url) = url.expose_secret().parse::<reqwest::Url>() else { return "/".to_owned() };
     match url.path().trim_start_matches('/') {
         "" => "/".to_owned(),

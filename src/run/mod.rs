@@ -1,6 +1,8 @@
 //! From a command to the role that does it. The only place that knows every role.
 
+mod actor;
 mod check;
+mod dlq;
 mod orders;
 mod roles;
 
@@ -93,8 +95,8 @@ impl RunError {
         }
     }
 
-    fn not_built(role: Role) -> Self {
-        Self { what: format!("{role} is not built yet"), exit: Exit::Fault, source: None }
+    fn not_served(role: Role) -> Self {
+        Self { what: format!("{role} does not serve anything"), exit: Exit::Fault, source: None }
     }
 
     /// How the process ends.
@@ -111,6 +113,7 @@ pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
         (Command::Check(_), role) => check::check(role).await,
         (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,
         (Command::Orders(command), RoleConfig::Orders(config)) => orders::run(command, config).await,
+        (Command::Dlq(command), RoleConfig::Dlq(config)) => dlq::run(command, config, shutdown.token()).await,
         (Command::Demo(args), RoleConfig::Demo(config)) => demo(args, config, shutdown).await,
         (command, role) => serve(command.role(), process, role, shutdown).await,
     }
@@ -123,13 +126,14 @@ async fn serve(name: Role, process: ProcessConfig, config: RoleConfig, shutdown:
         RoleConfig::Worker(config) => roles::serve(process, shutdown, Roles::Worker(config)).await,
         RoleConfig::Api(config) => roles::serve(process, shutdown, Roles::Api(config)).await,
         RoleConfig::Reconciler(config) => roles::serve(process, shutdown, Roles::Reconciler(config)).await,
+        RoleConfig::Ops(config) => roles::serve(process, shutdown, Roles::Ops(config)).await,
         RoleConfig::All(config) => roles::serve(process, shutdown, Roles::All(config)).await,
         // No command leads here.
-        RoleConfig::Ops(_)
+        RoleConfig::Dlq(_)
         | RoleConfig::Orders(_)
         | RoleConfig::Check(_)
         | RoleConfig::Verify(_)
-        | RoleConfig::Demo(_) => Err(RunError::not_built(name)),
+        | RoleConfig::Demo(_) => Err(RunError::not_served(name)),
     }
 }
 

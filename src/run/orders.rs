@@ -1,11 +1,12 @@
 //! `orders`: what people do to single orders.
 
+use super::actor::actor;
 use super::{Exit, RunError, check, print};
-use crate::cli::{ACTOR_BYTES_MAX, AmendArgs, OrdersCommand};
+use crate::cli::{AmendArgs, OrdersCommand};
 use crate::clock::Clock;
 use crate::config::OrdersConfig;
-use crate::domain::{Money, tidy};
-use crate::store::{Actor, Amended, Amendment, Profile, Store};
+use crate::domain::Money;
+use crate::store::{Amended, Amendment, Profile, Store};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -101,44 +102,10 @@ fn amount(money: Money) -> Value {
     json!({ "amount_minor": money.amount_minor(), "currency": money.currency() })
 }
 
-/// Who runs this: the name that was given, or the system's.
-fn actor(declared: Option<String>) -> Actor {
-    match declared {
-        Some(name) => Actor { name, is_self_declared: true },
-        None => Actor { name: system_user().unwrap_or_else(|| "unknown".to_owned()), is_self_declared: false },
-    }
-}
-
-/// The name of this process's user. Not from the environment, where anybody can set it.
-fn system_user() -> Option<String> {
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    name_of(rustix::process::getuid().as_raw(), &users)
-}
-
-/// The name of a user, from lines of the form `name:password:uid:…`.
-fn name_of(uid: u32, users: &str) -> Option<String> {
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        let is_it = fields.nth(1)?.parse() == Ok(uid);
-        is_it.then(|| tidy(name, ACTOR_BYTES_MAX)).filter(|name| !name.is_empty())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::{AmendmentRefusal, OrderStatus, Repriced};
-
-    #[test]
-    fn a_users_name_is_found_by_its_number() {
-        let users = "root:x:0:0:root:/:/bin/sh\nbroken\n:x:7:\nada:x:1000:1000:,,,:/:/bin/sh\n";
-        assert_eq!(name_of(1000, users).as_deref(), Some("ada"));
-        assert_eq!(name_of(0, users).as_deref(), Some("root"));
-        for unknown in [7, 1001] {
-            assert_eq!(name_of(unknown, users), None);
-        }
-    }
 
     #[test]
     fn every_outcome_has_its_exit_and_its_words() {

@@ -3,13 +3,14 @@
 use super::RunError;
 use crate::api::{self, ApiError};
 use crate::clock::Clock;
-use crate::config::{AllConfig, ApiConfig, ProcessConfig, ReceiverConfig, ReconcilerConfig, WorkerConfig};
+use crate::config::{AllConfig, ApiConfig, OpsConfig, ProcessConfig, ReceiverConfig, ReconcilerConfig, WorkerConfig};
 use crate::http::{Limits, Readiness, bind, metrics_router, serve as serve_http};
+use crate::ops::{self, OpsError};
 use crate::receiver::{self, ReceiverError};
 use crate::reconciler::{self, ReconcilerError};
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE};
+use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
 use crate::worker;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,22 @@ pub(super) enum Roles {
     Worker(WorkerConfig),
     Api(ApiConfig),
     Reconciler(ReconcilerConfig),
+    Ops(OpsConfig),
     All(Box<AllConfig>),
+}
+
+impl Roles {
+    /// As on the command line.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Receiver(_) => "receiver",
+            Self::Worker(_) => "worker",
+            Self::Api(_) => "api",
+            Self::Reconciler(_) => "reconciler",
+            Self::Ops(_) => "ops",
+            Self::All(_) => "all",
+        }
+    }
 }
 
 /// What every role of a process shares.
@@ -27,14 +43,22 @@ pub(super) enum Roles {
 struct Shared {
     clock: Clock,
     metrics: Metrics,
+    traces: Traces,
     readiness: Readiness,
     stop: CancellationToken,
 }
 
 /// Runs the roles, with the metrics listener beside them, until shutdown is requested or one of them cannot go on.
 pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Roles) -> Result<Exit, RunError> {
-    let shared =
-        Shared { clock: Clock::system(), metrics: Metrics::new(), readiness: Readiness::new(), stop: shutdown.token() };
+    let traces = process.otlp_endpoint.map_or_else(|| Ok(Traces::off()), |to| Traces::export(&to, roles.name()));
+    let traces = traces.map_err(|error| RunError::configuration("cannot export traces", error))?;
+    let shared = Shared {
+        clock: Clock::system(),
+        metrics: Metrics::new(),
+        traces: traces.clone(),
+        readiness: Readiness::new(),
+        stop: shutdown.token(),
+    };
     let listener = bind("metrics", process.metrics_addr)
         .await
         .map_err(|error| RunError::configuration("cannot serve metrics: change GRANTONCE_METRICS_ADDR", error))?;
@@ -48,8 +72,10 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
         Roles::Worker(config) => worker(config, shared).await,
         Roles::Api(config) => api(config, shared).await,
         Roles::Reconciler(config) => reconciler(config, shared).await,
+        Roles::Ops(config) => ops(config, shared).await,
         Roles::All(config) => all(*config, shared).await,
     };
+    traces.shutdown().await;
     metrics_stop.cancel();
     // Its only failure would be a panic, which has been reported.
     drop(serving.await);
@@ -57,8 +83,13 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
 }
 
 async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
-    let AllConfig { receiver: receiver_config, worker: worker_config, api: api_config, reconciler: reconciler_config } =
-        config;
+    let AllConfig {
+        receiver: receiver_config,
+        worker: worker_config,
+        api: api_config,
+        reconciler: reconciler_config,
+        ops: ops_config,
+    } = config;
     // One that cannot go on ends the others in order.
     let ends_all = |done: Result<(), RunError>, stop: &CancellationToken| {
         if done.is_err() {
@@ -72,17 +103,18 @@ async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
             None => Ok(()),
         }
     };
-    let (receiver, worker, api, reconciler) = tokio::join!(
+    let (receiver, worker, api, reconciler, ops) = tokio::join!(
         async { ends_all(receiver(receiver_config, shared.clone()).await, &shared.stop) },
         async { ends_all(worker(worker_config, shared.clone()).await, &shared.stop) },
         async { ends_all(api(api_config, shared.clone()).await, &shared.stop) },
         async { ends_all(reconciling.await, &shared.stop) },
+        async { ends_all(ops(ops_config, shared.clone()).await, &shared.stop) },
     );
-    receiver.and(worker).and(api).and(reconciler)
+    receiver.and(worker).and(api).and(reconciler).and(ops)
 }
 
 async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
-    receiver::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(
+    receiver::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop).await.map_err(
         |error| match error {
             ReceiverError::Bind(_) | ReceiverError::Key { .. } | ReceiverError::Certificates(_) => {
                 RunError::configuration("the receiver cannot start", error)
@@ -93,7 +125,7 @@ async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError
 }
 
 async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
-    worker::run(config.into(), shared.clock, shared.metrics, shared.readiness, shared.stop)
+    worker::run(config.into(), shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop)
         .await
         .map_err(|error| RunError::of_store("the worker cannot start", error))
 }
@@ -107,12 +139,20 @@ async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
 }
 
 async fn reconciler(config: ReconcilerConfig, shared: Shared) -> Result<(), RunError> {
-    reconciler::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(|error| {
-        match error {
+    reconciler::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop).await.map_err(
+        |error| match error {
             ReconcilerError::Store(error) => RunError::of_store("the reconciler cannot start", error),
             ReconcilerError::Provider(_) | ReconcilerError::NobodyToAsk => {
                 RunError::configuration("the reconciler cannot start", error)
             }
-        }
+        },
+    )
+}
+
+async fn ops(config: OpsConfig, shared: Shared) -> Result<(), RunError> {
+    ops::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(|error| match error {
+        OpsError::Store(error) => RunError::of_store("ops cannot start", error),
+        OpsError::Bind(_) => RunError::configuration("ops cannot start: change GRANTONCE_OPS_ADDR", error),
+        OpsError::ListenerLost => RunError::fault("ops cannot go on", error),
     })
 }

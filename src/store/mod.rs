@@ -26,7 +26,8 @@ pub use error::{Class, StoreError};
 pub use inbox::Maintained;
 pub use letters::{
     Begun, Claimed, Letter, LetterFilter, LetterGroup, LetterReplay, LetterRow, LetterToWeigh, Letters, LettersPage,
-    NewLetter, NewReplay, OpenLetters, Replay, ReplayCounts, ReplayMember, ReplayPace, ReplayState, Sent, Weight,
+    NewLetter, NewReplay, OpenLetters, REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayMember, ReplayPace, ReplayState,
+    Sent, Weight,
 };
 pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, Said, Wanted};
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};

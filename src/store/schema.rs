@@ -18,6 +18,8 @@ pub enum Role {
     Api,
     /// Asks providers.
     Reconciler,
+    /// Keeps and replays dead letters.
+    Ops,
     /// Amends orders.
     Operator,
     /// Reads everything.
@@ -90,6 +92,15 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("provider_looks", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
             ("provider_pace", &["SELECT", "INSERT", "UPDATE"]),
         ],
+        Role::Ops => &[
+            ("dead_letters", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+            ("replays", &["SELECT", "INSERT", "UPDATE"]),
+            ("replay_letters", &["SELECT", "INSERT", "UPDATE"]),
+            ("payments", &["SELECT"]),
+            ("inbox", &["SELECT"]),
+            ("provider_looks", &["SELECT"]),
+            ("audit_log", &["SELECT", "INSERT"]),
+        ],
         Role::Operator => &[("audit_log", &["INSERT"])],
         Role::Verify => &[
             ("orders", &["SELECT"]),
@@ -100,31 +111,31 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
     }
 }
 
+/// What an order is decided by: all of it but the site's notes about the buyer.
+const ORDER_WITHOUT_METADATA: &[&str] = &[
+    "id",
+    "account_id",
+    "credits",
+    "amount_minor",
+    "currency",
+    "provider",
+    "provider_account",
+    "status",
+    "version",
+    "is_granted",
+    "credits_granted",
+    "revision",
+    "facts",
+];
+
 /// Table, right and columns, where a role has a right to some columns only.
 fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static [&'static str])] {
     match role {
         Role::Operator => &[
-            (
-                "orders",
-                "SELECT",
-                &[
-                    "id",
-                    "account_id",
-                    "credits",
-                    "amount_minor",
-                    "currency",
-                    "provider",
-                    "provider_account",
-                    "status",
-                    "version",
-                    "is_granted",
-                    "credits_granted",
-                    "revision",
-                    "facts",
-                ],
-            ),
+            ("orders", "SELECT", ORDER_WITHOUT_METADATA),
             ("orders", "UPDATE", &["amount_minor", "currency", "status", "version", "updated_at"]),
         ],
+        Role::Ops => &[("orders", "SELECT", ORDER_WITHOUT_METADATA)],
         Role::Reconciler => &[("orders", "SELECT", &["id", "status", "created_at"])],
         Role::Worker | Role::Api | Role::Verify => &[],
     }

@@ -148,3 +148,60 @@ label! {
         Metrics = "metrics",
     }
 }
+
+label! {
+    /// What became of a replay of a dead letter, once it is known.
+    ReplayOutcome {
+        /// Its fact is applied: applying it again would change nothing.
+        Resolved = "resolved",
+        /// It came back as a dead letter.
+        DeadAgain = "dead_again",
+        /// An operator took it back before it was published.
+        Cancelled = "cancelled",
+        /// Nothing was heard of it in the time that it is given.
+        NoAnswer = "no_answer",
+    }
+}
+
+label! {
+    /// The queues whose length is watched.
+    QueueName {
+        /// What the workers consume.
+        Fulfilment = "fulfilment",
+        /// The dead letters' buffer.
+        FulfilmentDead = "fulfilment.dead",
+        /// What the reconcilers consume.
+        PaymentsHints = "payments.hints",
+    }
+}
+
+label! {
+    /// Where messages are published, as far as it is timed.
+    PublishDestination {
+        /// What providers say, for the workers.
+        Payments = "payments",
+        /// That something happened, for the reconcilers.
+        PaymentsHints = "payments.hints",
+        /// Dead letters.
+        PaymentsDead = "payments.dead",
+        /// What is put off.
+        PaymentsRetry = "payments.retry",
+    }
+}
+
+impl PublishDestination {
+    /// By the exchange's name.
+    pub fn named(exchange: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|destination| destination.name() == exchange)
+    }
+}
+
+label! {
+    /// What came of looking after the inbox's partitions.
+    InboxMaintenance {
+        /// They reach ahead, and old ones are gone.
+        Done = "done",
+        /// They could not be made or dropped.
+        Failed = "failed",
+    }
+}

@@ -76,7 +76,8 @@ where
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(colours).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).boxed(),
+        // The innermost span is enough: all that there are hold one trace's id, and a list would repeat it.
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).with_ansi(false).boxed(),
     };
     Registry::default().with(lines.with_filter(filter))
 }
@@ -168,6 +169,23 @@ mod tests {
         assert_eq!(line["listener"], "receiver");
         assert_eq!(line["address"], "127.0.0.1:80");
         assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn a_line_within_a_span_names_its_trace_once() {
+        let filter = "warn".parse().unwrap();
+        let said = |format| {
+            logged(format, &filter, || {
+                let _webhook = tracing::error_span!("webhook", trace_id = "0af7651916cd43dd8448eb211c80319c").entered();
+                tracing::warn!(event = "webhook_not_published", endpoint = "stripe");
+            })
+        };
+        let json = said(LogFormat::Json);
+        let line: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(line["span"]["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+        for lines in [json, said(LogFormat::Text)] {
+            assert_eq!(lines.matches("0af7651916cd43dd8448eb211c80319c").count(), 1, "{lines}");
+        }
     }
 
     #[test]

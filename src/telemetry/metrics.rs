@@ -1,16 +1,19 @@
-//! Metrics: one method a happening, one type a label. Every label's values are a bounded set, and every series
-//! exists from the start, so that a rate over the first happening is right.
+//! Metrics: one method a happening, one type a label. Every label's values are a bounded set. Every counter exists from
+//! the start, so that a rate over the first happening is right; what has to be measured first exists from then on.
+
+mod series;
 
 use super::labels::{
-    Dependency, GivenBack, HintOutcome, ListenerName, LookOutcome, MessageOutcome, WebhookEndpoint, WebhookOutcome,
+    Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
+    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
 use crate::domain::{Provider, Reason};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use series::{
+    DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, InboxMaintenanceLabels, Inner, LookLabels,
+    MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, WebhookLabels, status_class,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,98 +21,9 @@ use std::time::Duration;
 /// The media type of [`Metrics::render`].
 pub const OPEN_METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Messages in a batch, upper bounds of the histogram's buckets; the largest batch that can be set is 1000.
-const BATCH_MESSAGES_BUCKETS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
-
-/// Seconds from a batch's first delivery to its acknowledgement, upper bounds of the histogram's buckets.
-const BATCH_SECONDS_BUCKETS: [f64; 12] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
-
-/// [`Reason`] as a label's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct ReasonLabel(Reason);
-
-impl EncodeLabelValue for ReasonLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        EncodeLabelValue::encode(&self.0.name(), encoder)
-    }
-}
-
-/// The hundreds of a status code.
-fn status_class(status: u16) -> &'static str {
-    match status / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WebhookLabels {
-    endpoint: WebhookEndpoint,
-    outcome: WebhookOutcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MessageLabels {
-    outcome: MessageOutcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: ReasonLabel,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LookLabels {
-    provider: String,
-    outcome: LookOutcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HintLabels {
-    outcome: HintOutcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GivenBackLabels {
-    cause: GivenBack,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DependencyLabels {
-    dependency: Dependency,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HttpLabels {
-    listener: ListenerName,
-    route: String,
-    status_class: &'static str,
-}
-
 /// The process's metrics. Cheap to clone; all clones count together.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
-
-struct Inner {
-    registry: Registry,
-    webhooks: Family<WebhookLabels, Counter>,
-    publishes_in_flight: Gauge,
-    messages: Family<MessageLabels, Counter>,
-    inbox_duplicates: Counter,
-    grants: Counter,
-    dead_lettered: Family<ReasonLabels, Counter>,
-    looks: Family<LookLabels, Counter>,
-    hints: Family<HintLabels, Counter>,
-    batch_messages: Histogram,
-    batch_seconds: Histogram,
-    given_back: Family<GivenBackLabels, Counter>,
-    dependency_up: Family<DependencyLabels, Gauge>,
-    http_requests: Family<HttpLabels, Counter>,
-    long_polls: Gauge,
-}
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -118,28 +32,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All counters at zero, all dependencies down.
+    /// All counters at zero, all dependencies down, nothing measured.
     pub fn new() -> Self {
-        let mut inner = Inner {
-            registry: Registry::with_prefix("grantonce"),
-            webhooks: Family::default(),
-            publishes_in_flight: Gauge::default(),
-            messages: Family::default(),
-            inbox_duplicates: Counter::default(),
-            grants: Counter::default(),
-            dead_lettered: Family::default(),
-            looks: Family::default(),
-            hints: Family::default(),
-            batch_messages: Histogram::new(BATCH_MESSAGES_BUCKETS),
-            batch_seconds: Histogram::new(BATCH_SECONDS_BUCKETS),
-            given_back: Family::default(),
-            dependency_up: Family::default(),
-            http_requests: Family::default(),
-            long_polls: Gauge::default(),
-        };
-        inner.register();
-        inner.create_series();
-        Self(Arc::new(inner))
+        Self(Arc::new(Inner::new()))
     }
 
     /// A webhook was answered.
@@ -214,80 +109,83 @@ impl Metrics {
         InFlight::one_more(&self.0.long_polls)
     }
 
+    /// The oldest new message of a batch had waited so long in the work queue.
+    pub fn queue_wait(&self, waited: Duration) {
+        self.0.queue_wait_seconds.observe(waited.as_secs_f64());
+    }
+
+    /// A message was published and confirmed.
+    pub fn published(&self, destination: PublishDestination, took: Duration) {
+        self.0.publish_seconds.get_or_create(&PublishLabels::to(destination)).observe(took.as_secs_f64());
+    }
+
+    /// The inbox's partitions were looked after.
+    pub fn inbox_maintenance(&self, outcome: InboxMaintenance) {
+        self.0.inbox_maintenance.get_or_create(&InboxMaintenanceLabels { outcome }).inc();
+    }
+
+    /// Dead letters were moved from RabbitMQ to Postgres.
+    pub fn letters_collected(&self, count: u64) {
+        self.0.letters_collected.inc_by(count);
+    }
+
+    /// What became of replayed letters is known.
+    pub fn replays(&self, outcome: ReplayOutcome, letters: u64) {
+        self.0.replays.get_or_create(&ReplayLabels { outcome }).inc_by(letters);
+    }
+
+    /// The open dead letters were counted, and the age of the oldest was read, `None` without one. Of reasons that are not
+    /// named there are none.
+    pub fn dead_letters(&self, open: &[(Reason, u64)], oldest_age: Option<Duration>) {
+        for reason in Reason::ALL {
+            let count = open.iter().filter(|(named, _)| *named == reason).map(|(_, count)| *count).sum();
+            self.0.dead_letters_open.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }).set(whole(count));
+        }
+        self.0.oldest_dead_letter_age_seconds.set(Some(oldest_age.unwrap_or_default().as_secs_f64()));
+    }
+
+    /// The orders that are paid for and have no grant were counted.
+    pub fn grants_missing(&self, count: u64) {
+        self.0.grants_missing.set(Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX))));
+    }
+
+    /// The dead letters and missing grants cannot be counted now: what was measured is no longer claimed.
+    pub fn ledger_unknown(&self) {
+        self.0.dead_letters_open.clear();
+        self.0.oldest_dead_letter_age_seconds.set(None);
+        self.0.grants_missing.set(None);
+    }
+
+    /// RabbitMQ told a queue's messages (ready or in hand) and consumers.
+    pub fn queue(&self, queue: QueueName, messages: u64, consumers: u64) {
+        self.0.queue_messages.get_or_create(&QueueLabels { queue }).set(whole(messages));
+        self.0.queue_consumers.get_or_create(&QueueLabels { queue }).set(whole(consumers));
+    }
+
+    /// The queues cannot be asked about now: what was measured is no longer claimed.
+    pub fn queues_unknown(&self) {
+        self.0.queue_messages.clear();
+        self.0.queue_consumers.clear();
+    }
+
     /// All metrics as OpenMetrics text, see [`OPEN_METRICS_CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut page = String::new();
         // Writing to a string cannot fail.
+        let _ = text::encode_registry(&mut page, &self.0.conventional);
         let _ = text::encode(&mut page, &self.0.registry);
         page
     }
 }
 
+/// A count as a gauge's value.
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
-    }
-}
-
-impl Inner {
-    fn register(&mut self) {
-        // The encoder adds `_total` to counters.
-        let r = &mut self.registry;
-        r.register("webhooks", "Webhooks answered", self.webhooks.clone());
-        r.register(
-            "publishes_in_flight",
-            "Publishes that wait for the broker's confirmation",
-            self.publishes_in_flight.clone(),
-        );
-        r.register("messages", "Deliveries settled", self.messages.clone());
-        r.register(
-            "inbox_duplicates",
-            "Deliveries whose message id had been admitted before",
-            self.inbox_duplicates.clone(),
-        );
-        r.register("grants", "Grants committed", self.grants.clone());
-        r.register("dead_lettered", "Messages published as dead letters", self.dead_lettered.clone());
-        r.register("provider_looks", "Payments that their provider was asked about", self.looks.clone());
-        r.register("hints", "Hints dealt with", self.hints.clone());
-        r.register("batch_messages", "Messages in a committed batch", self.batch_messages.clone());
-        r.register_with_unit(
-            "batch",
-            "From a batch's first delivery to its acknowledgement",
-            Unit::Seconds,
-            self.batch_seconds.clone(),
-        );
-        r.register("deliveries_given_back", "Deliveries given back to the broker", self.given_back.clone());
-        r.register("dependency_up", "Whether the dependency is in reach", self.dependency_up.clone());
-        r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
-        r.register("long_polls", "Buyers who wait for an order's status", self.long_polls.clone());
-    }
-
-    fn create_series(&self) {
-        for &endpoint in WebhookEndpoint::ALL {
-            for &outcome in WebhookOutcome::ALL {
-                drop(self.webhooks.get_or_create(&WebhookLabels { endpoint, outcome }));
-            }
-        }
-        for &outcome in MessageOutcome::ALL {
-            drop(self.messages.get_or_create(&MessageLabels { outcome }));
-        }
-        for reason in Reason::ALL {
-            drop(self.dead_lettered.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }));
-        }
-        for provider in [Provider::STRIPE, Provider::PAYPAL] {
-            for &outcome in LookOutcome::ALL {
-                drop(self.looks.get_or_create(&LookLabels { provider: provider.as_str().to_owned(), outcome }));
-            }
-        }
-        for &outcome in HintOutcome::ALL {
-            drop(self.hints.get_or_create(&HintLabels { outcome }));
-        }
-        for &cause in GivenBack::ALL {
-            drop(self.given_back.get_or_create(&GivenBackLabels { cause }));
-        }
-        for &dependency in Dependency::ALL {
-            drop(self.dependency_up.get_or_create(&DependencyLabels { dependency }));
-        }
     }
 }
 
@@ -309,72 +207,4 @@ impl Drop for InFlight {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn has(metrics: &Metrics, line: &str) {
-        let page = metrics.render();
-        assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
-    }
-
-    #[test]
-    fn each_happening_is_one_line() {
-        let metrics = Metrics::new();
-        metrics.webhook(WebhookEndpoint::Stripe, WebhookOutcome::TestEventDropped);
-        metrics.messages(MessageOutcome::Duplicate, 3);
-        metrics.message(MessageOutcome::PutOff);
-        metrics.grants(2);
-        metrics.dead_lettered(Reason::AmountMismatch);
-        metrics.batch(120, Duration::from_millis(30));
-        metrics.given_back(GivenBack::DatabaseOutage, 250);
-        metrics.dependency(Dependency::Postgres, true);
-        metrics.http_request(ListenerName::Api, "/v1/orders/{id}", 404);
-        for line in [
-            "grantonce_webhooks_total{endpoint=\"stripe\",outcome=\"test_event_dropped\"} 1",
-            "grantonce_messages_total{outcome=\"duplicate\"} 3",
-            "grantonce_messages_total{outcome=\"put_off\"} 1",
-            "grantonce_inbox_duplicates_total 3",
-            "grantonce_grants_total 2",
-            "grantonce_dead_lettered_total{reason=\"amount_mismatch\"} 1",
-            "grantonce_batch_messages_bucket{le=\"100.0\"} 0",
-            "grantonce_batch_messages_bucket{le=\"250.0\"} 1",
-            "grantonce_batch_seconds_bucket{le=\"0.05\"} 1",
-            "grantonce_batch_seconds_count 1",
-            "grantonce_deliveries_given_back_total{cause=\"database_outage\"} 250",
-            "grantonce_dependency_up{dependency=\"postgres\"} 1",
-            "grantonce_dependency_up{dependency=\"rabbitmq\"} 0",
-            "grantonce_http_requests_total{listener=\"api\",route=\"/v1/orders/{id}\",status_class=\"4xx\"} 1",
-            "# EOF",
-        ] {
-            has(&metrics, line);
-        }
-    }
-
-    #[test]
-    fn every_series_is_there_before_anything_happened() {
-        let page = Metrics::new().render();
-        let zeros = |name: &str| page.lines().filter(|l| l.starts_with(name) && l.ends_with(" 0")).count();
-        assert_eq!(zeros("grantonce_webhooks_total{"), 4 * 8);
-        assert_eq!(zeros("grantonce_messages_total{"), 6);
-        assert_eq!(zeros("grantonce_dead_lettered_total{"), Reason::ALL.len());
-        assert_eq!(zeros("grantonce_provider_looks_total{"), 2 * 4);
-        assert_eq!(zeros("grantonce_hints_total{"), 2);
-        assert_eq!(zeros("grantonce_deliveries_given_back_total{"), 5);
-        assert_eq!(zeros("grantonce_dependency_up{"), 2);
-    }
-
-    #[test]
-    fn a_guard_counts_while_it_lives() {
-        let metrics = Metrics::new();
-        let one = metrics.publish_in_flight();
-        let two = metrics.clone().publish_in_flight();
-        has(&metrics, "grantonce_publishes_in_flight 2");
-        drop((one, two));
-        has(&metrics, "grantonce_publishes_in_flight 0");
-        let poll = metrics.long_poll();
-        has(&metrics, "grantonce_long_polls 1");
-        drop(poll);
-        has(&metrics, "grantonce_long_polls 0");
-    }
-}
+mod tests;

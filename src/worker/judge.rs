@@ -64,7 +64,9 @@ mod tests {
             routing_key: "payment.stripe".to_owned(),
             message_id: Some("stripe::evt_1".to_owned()),
             kind: Some(message::TYPE.to_owned()),
+            published_at: None,
             headers: Headers::default(),
+            death: None,
             body: message::encode(&event),
         }
     }

@@ -10,6 +10,7 @@ mod apply;
 mod judge;
 mod session;
 mod settle;
+mod trace;
 
 use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, TopologyFault, WORK_QUEUE};
 use crate::clock::Clock;
@@ -18,7 +19,7 @@ use crate::domain::DisputePolicy;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
 use crate::store::{self, ChangedOrders, Store, StoreError};
-use crate::telemetry::{Dependency, GivenBack, Metrics};
+use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces};
 use secrecy::SecretString;
 use session::{Ended, Session};
 use std::time::Duration;
@@ -146,6 +147,7 @@ pub async fn run(
     settings: Settings,
     clock: Clock,
     metrics: Metrics,
+    traces: Traces,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
@@ -160,11 +162,17 @@ pub async fn run(
         lanes: 1,
         waiting_max: settings.pace.batch_max * (settings.pace.batches_in_flight + 1),
         confirm_deadline: CONFIRM_DEADLINE,
+        clock: clock.clone(),
     });
     let mut fruitless = Backoff::new(FRUITLESS);
     while let Some(store) = database(&settings, &clock, &health, &stop).await? {
-        let housekeeping =
-            tokio::spawn(keep_house(store.clone(), settings.inbox_retention, clock.clone(), stop.clone()));
+        let housekeeping = tokio::spawn(keep_house(
+            store.clone(),
+            settings.inbox_retention,
+            clock.clone(),
+            metrics.clone(),
+            stop.clone(),
+        ));
         let ended = match consumer(&settings, &health, &stop).await {
             None => Ended::Drained { acknowledged: 0 },
             Some(consumer) => {
@@ -178,6 +186,7 @@ pub async fn run(
                     pace: settings.pace,
                     clock: clock.clone(),
                     metrics: metrics.clone(),
+                    traces: traces.clone(),
                 };
                 session.run(&stop).await
             }
@@ -277,14 +286,17 @@ async fn consumer(settings: &Settings, health: &Health, stop: &CancellationToken
 }
 
 /// Keeps the inbox's partitions ahead of time and drops old ones.
-async fn keep_house(store: Store, retention: time::Duration, clock: Clock, stop: CancellationToken) {
+async fn keep_house(store: Store, retention: time::Duration, clock: Clock, metrics: Metrics, stop: CancellationToken) {
     let mut every = tokio::time::interval(MAINTAIN_EVERY);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = every.tick() => {}
         }
-        match store.maintain_inbox(clock.now(), retention).await {
+        let maintained = store.maintain_inbox(clock.now(), retention).await;
+        let outcome = if maintained.is_ok() { InboxMaintenance::Done } else { InboxMaintenance::Failed };
+        metrics.inbox_maintenance(outcome);
+        match maintained {
             Ok(done) if done.made + done.dropped > 0 => {
                 tracing::info!(event = "inbox_maintained", made = done.made, dropped = done.dropped);
             }

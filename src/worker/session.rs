@@ -1,19 +1,21 @@
 //! One consumer's life: from its first delivery until it is drained, or a dependency is lost.
 
 use super::apply::{Outage, apply};
-use super::judge::judge;
+use super::judge::{attempts_before, judge};
 use super::settle::{BatchSettled, Judged, Settling};
+use super::trace::BatchTrace;
 use super::{DRAIN_DEADLINE, Pace, Rules};
 use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::PaymentEvent;
 use crate::message::Judgement;
 use crate::store::{BatchTerms, ChangedOrders, Store};
-use crate::telemetry::{GivenBack, Metrics};
+use crate::telemetry::{GivenBack, Metrics, Traces};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use std::sync::Arc;
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -72,12 +74,22 @@ enum Unsettled {
     Copy(PublishError),
 }
 
+impl From<Unsettled> for Failure {
+    fn from(unsettled: Unsettled) -> Self {
+        match unsettled {
+            Unsettled::Outage(outage) => Self::Outage(outage),
+            Unsettled::Copy(error) => Self::Lost(error.into()),
+        }
+    }
+}
+
 /// A batch that was worked on.
 struct Worked {
     last_tag: u64,
     messages: usize,
     began: Instant,
     settled: Result<BatchSettled, Unsettled>,
+    trace: Option<BatchTrace>,
 }
 
 /// What a session works with.
@@ -90,6 +102,7 @@ pub(super) struct Session {
     pub(super) pace: Pace,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) traces: Traces,
 }
 
 /// What every batch of a session shares.
@@ -101,6 +114,7 @@ struct Shared {
     grace: Duration,
     clock: Clock,
     metrics: Metrics,
+    traces: Traces,
     ending: CancellationToken,
 }
 
@@ -122,7 +136,7 @@ impl Session {
     /// Works until `stop` and drains, or until a dependency is lost. Batches are worked on side by side and acknowledged
     /// in the order of their deliveries, so that one cumulative acknowledgement covers each.
     pub(super) async fn run(self, stop: &CancellationToken) -> Ended {
-        let Self { mut consumer, store, publisher, changed, rules, pace, clock, metrics } = self;
+        let Self { mut consumer, store, publisher, changed, rules, pace, clock, metrics, traces } = self;
         let acknowledger = consumer.acknowledger();
         let grace = pace.outage_grace;
         // Also when this session alone ends: batches that are held then are held no longer.
@@ -135,6 +149,7 @@ impl Session {
             grace,
             clock,
             metrics: metrics.clone(),
+            traces,
             ending: ending.clone(),
         });
         let mut counts = Counts::default();
@@ -207,21 +222,37 @@ enum Failure {
     Lost(Lost),
 }
 
+impl Failure {
+    /// The metric's label.
+    fn label(&self) -> GivenBack {
+        match self {
+            Self::Outage(outage) => outage.label(),
+            Self::Lost(lost) => lost.label(),
+        }
+    }
+}
+
 async fn acknowledge(
     worked: Result<Worked, tokio::task::JoinError>,
     acknowledger: &Acknowledger,
     counts: &mut Counts,
     metrics: &Metrics,
 ) -> Result<(), Failure> {
-    let worked = worked.map_err(|error| Failure::Lost(error.into()))?;
-    let settled = worked.settled.map_err(|unsettled| match unsettled {
-        Unsettled::Outage(outage) => Failure::Outage(outage),
-        Unsettled::Copy(error) => Failure::Lost(error.into()),
-    })?;
-    acknowledger.acknowledge_through(worked.last_tag, &settled).await.map_err(|error| Failure::Lost(error.into()))?;
-    counts.acknowledged += worked.last_tag.saturating_sub(counts.last_acknowledged);
-    counts.last_acknowledged = worked.last_tag;
-    metrics.batch(worked.messages, worked.began.elapsed());
+    let Worked { last_tag, messages, began, settled, trace } = worked.map_err(|error| Failure::Lost(error.into()))?;
+    let acknowledged = match settled {
+        Ok(settled) => {
+            let acknowledged = acknowledger.acknowledge_through(last_tag, &settled).await;
+            acknowledged.map_err(|error| Failure::Lost(error.into()))
+        }
+        Err(unsettled) => Err(unsettled.into()),
+    };
+    if let Some(trace) = trace {
+        trace.end(acknowledged.as_ref().err().map(Failure::label));
+    }
+    acknowledged?;
+    counts.acknowledged += last_tag.saturating_sub(counts.last_acknowledged);
+    counts.last_acknowledged = last_tag;
+    metrics.batch(messages, began.elapsed());
     Ok(())
 }
 
@@ -229,12 +260,29 @@ async fn work(deliveries: Vec<Delivery>, shared: Arc<Shared>) -> Worked {
     let began = Instant::now();
     let last_tag = deliveries.last().map_or(0, |last| last.tag);
     let messages = deliveries.len();
-    let settled = work_through(deliveries, &shared).await;
-    Worked { last_tag, messages, began, settled }
+    let now = shared.clock.now();
+    if let Some(waited) = longest_wait(&deliveries, now) {
+        shared.metrics.queue_wait(waited);
+    }
+    let mut trace = BatchTrace::begin(&shared.traces, &deliveries, now);
+    let settled = work_through(deliveries, &shared, now, trace.as_mut()).await;
+    Worked { last_tag, messages, began, settled, trace }
 }
 
-async fn work_through(deliveries: Vec<Delivery>, shared: &Shared) -> Result<BatchSettled, Unsettled> {
-    let now = shared.clock.now();
+/// How long the delivery waited that waited longest, of those that came in anew: what was put off was to wait. `None` where no
+/// sender gave a time; zero where a sender's clock is ahead of ours.
+fn longest_wait(deliveries: &[Delivery], now: OffsetDateTime) -> Option<Duration> {
+    let anew = deliveries.iter().filter(|delivery| attempts_before(delivery) == 0);
+    let oldest = anew.filter_map(|delivery| delivery.published_at).min()?;
+    Some(Duration::try_from(now - oldest).unwrap_or_default())
+}
+
+async fn work_through(
+    deliveries: Vec<Delivery>,
+    shared: &Shared,
+    now: OffsetDateTime,
+    trace: Option<&mut BatchTrace>,
+) -> Result<BatchSettled, Unsettled> {
     let mut events = Vec::with_capacity(deliveries.len());
     let first: Vec<_> = deliveries
         .iter()
@@ -251,8 +299,9 @@ async fn work_through(deliveries: Vec<Delivery>, shared: &Shared) -> Result<Batc
     let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
     let done = apply(&shared.store, &events, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
     shared.changed.announce(done.changed);
-    Settling::new(deliveries, first, &events, done.results, &shared.rules)
-        .finish(&shared.publisher, shared.grace, &shared.metrics)
-        .await
-        .map_err(Unsettled::Copy)
+    let settling = Settling::new(deliveries, first, &events, done.results, &shared.rules);
+    if let Some(trace) = trace {
+        trace.settled(settling.told());
+    }
+    settling.finish(&shared.publisher, shared.grace, &shared.metrics).await.map_err(Unsettled::Copy)
 }

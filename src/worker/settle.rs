@@ -11,7 +11,7 @@ use crate::failpoint::{self, Failpoint};
 use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER};
 use crate::retry::{Backoff, Limits};
 use crate::store::{Committed, Outcome};
-use crate::telemetry::{MessageOutcome, Metrics};
+use crate::telemetry::{MessageOutcome, Metrics, Publishing};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use std::sync::Arc;
@@ -62,18 +62,19 @@ pub(super) struct BatchSettled {
 
 impl Durable for BatchSettled {}
 
-/// What was counted on the way.
-struct Tally {
-    outcome: MessageOutcome,
-    reason: Option<Reason>,
-    granted: bool,
+/// What is counted, and told in traces, of one delivery.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    pub(super) outcome: MessageOutcome,
+    pub(super) reason: Option<Reason>,
+    pub(super) granted: bool,
 }
 
 /// Joins the first judgement of each delivery with what the database said of its event.
 pub(super) struct Settling {
     deliveries: Vec<Delivery>,
     fates: Vec<Fate>,
-    tallies: Vec<Tally>,
+    told: Vec<Told>,
 }
 
 impl Settling {
@@ -87,10 +88,10 @@ impl Settling {
     ) -> Self {
         let mut results = events.iter().zip(results);
         let mut fates = Vec::with_capacity(deliveries.len());
-        let mut tallies = Vec::with_capacity(deliveries.len());
+        let mut told = Vec::with_capacity(deliveries.len());
         for (delivery, judged) in deliveries.iter().zip(judged) {
-            let (fate, tally) = match judged {
-                Judged::TestEvent => (Fate::Nothing, Tally::of(MessageOutcome::TestEventDropped)),
+            let (fate, of_it) = match judged {
+                Judged::TestEvent => (Fate::Nothing, Told::of(MessageOutcome::TestEventDropped)),
                 Judged::Refused(refusal) => dead(refusal),
                 Judged::Event => match results.next() {
                     Some((event, result)) => fate_of(delivery, event, result, rules),
@@ -99,9 +100,14 @@ impl Settling {
                 },
             };
             fates.push(fate);
-            tallies.push(tally);
+            told.push(of_it);
         }
-        Self { deliveries, fates, tallies }
+        Self { deliveries, fates, told }
+    }
+
+    /// What became of each delivery, in their order.
+    pub(super) fn told(&self) -> &[Told] {
+        &self.told
     }
 
     /// Publishes the copies and waits for their confirms, trying again until `patience` is over.
@@ -118,21 +124,23 @@ impl Settling {
                 Fate::Committed(committed) => Proof::Committed(committed),
                 Fate::Nothing => Proof::Nothing,
                 Fate::Later { label, attempt } => {
-                    Proof::Copied(publish(publisher, retry_copy(delivery, label, attempt), until).await?)
+                    Proof::Copied(publish(publisher, retry_copy(delivery, label, attempt), until, metrics).await?)
                 }
-                Fate::Dead(refusal) => Proof::Copied(publish(publisher, dead_letter(delivery, &refusal), until).await?),
+                Fate::Dead(refusal) => {
+                    Proof::Copied(publish(publisher, dead_letter(delivery, &refusal), until, metrics).await?)
+                }
             })
         });
         let proofs = try_join_all(proofs).await?;
         if has_retries {
             failpoint::hit(Failpoint::AfterRetryPublish);
         }
-        for tally in self.tallies {
-            metrics.message(tally.outcome);
-            if let Some(reason) = tally.reason {
+        for told in self.told {
+            metrics.message(told.outcome);
+            if let Some(reason) = told.reason {
                 metrics.dead_lettered(reason);
             }
-            if tally.granted {
+            if told.granted {
                 metrics.grants(1);
             }
         }
@@ -140,23 +148,23 @@ impl Settling {
     }
 }
 
-impl Tally {
+impl Told {
     fn of(outcome: MessageOutcome) -> Self {
         Self { outcome, reason: None, granted: false }
     }
 }
 
-fn dead(refusal: Refusal) -> (Fate, Tally) {
-    let tally = Tally { outcome: MessageOutcome::DeadLettered, reason: Some(refusal.reason), granted: false };
-    (Fate::Dead(refusal), tally)
+fn dead(refusal: Refusal) -> (Fate, Told) {
+    let told = Told { outcome: MessageOutcome::DeadLettered, reason: Some(refusal.reason), granted: false };
+    (Fate::Dead(refusal), told)
 }
 
-fn fate_of(delivery: &Delivery, event: &PaymentEvent, result: EventResult, rules: &Rules) -> (Fate, Tally) {
+fn fate_of(delivery: &Delivery, event: &PaymentEvent, result: EventResult, rules: &Rules) -> (Fate, Told) {
     match (result.outcome, result.committed) {
         (Outcome::Applied { granted }, Some(committed)) => {
-            (Fate::Committed(committed), Tally { granted, ..Tally::of(MessageOutcome::Applied) })
+            (Fate::Committed(committed), Told { granted, ..Told::of(MessageOutcome::Applied) })
         }
-        (Outcome::Duplicate, Some(committed)) => (Fate::Committed(committed), Tally::of(MessageOutcome::Duplicate)),
+        (Outcome::Duplicate, Some(committed)) => (Fate::Committed(committed), Told::of(MessageOutcome::Duplicate)),
         (Outcome::Refused(refusal), _) => dead(refusal),
         // Without a proof nothing was applied, whatever it says.
         (Outcome::OrderUnknown, _) | (Outcome::Applied { .. } | Outcome::Duplicate, None) => {
@@ -165,18 +173,18 @@ fn fate_of(delivery: &Delivery, event: &PaymentEvent, result: EventResult, rules
     }
 }
 
-fn put_off_or_give_up(delivery: &Delivery, event: &PaymentEvent, rules: &Rules) -> (Fate, Tally) {
+fn put_off_or_give_up(delivery: &Delivery, event: &PaymentEvent, rules: &Rules) -> (Fate, Told) {
     let before = attempts_before(delivery);
     let attempt = before.saturating_add(1);
     let nth = usize::try_from(before).unwrap_or(usize::MAX);
     let delay = rules.retry_delays.get(nth).or_else(|| rules.retry_delays.last());
     match delay {
         Some(delay) if attempt < rules.attempts_max => {
-            (Fate::Later { label: delay.label.clone(), attempt }, Tally::of(MessageOutcome::PutOff))
+            (Fate::Later { label: delay.label.clone(), attempt }, Told::of(MessageOutcome::PutOff))
         }
         Some(_) | None => {
             if rules.unknown_payments == UnknownPayments::Ignore && event.order_id.is_none() {
-                return (Fate::Nothing, Tally::of(MessageOutcome::IgnoredUnknown));
+                return (Fate::Nothing, Told::of(MessageOutcome::IgnoredUnknown));
             }
             let detail = match event.order_id {
                 Some(order) => format!("order {order} does not exist after {attempt} attempts; create it, then replay"),
@@ -219,10 +227,19 @@ fn dead_letter(delivery: Delivery, refusal: &Refusal) -> Outgoing {
     Outgoing::dead_letter(letter, refusal)
 }
 
-async fn publish(publisher: &Publisher, message: Outgoing, until: Instant) -> Result<Confirmed, PublishError> {
+/// The copy keeps the trace that the message carries; the message's own span tells where it went.
+async fn publish(
+    publisher: &Publisher,
+    message: Outgoing,
+    until: Instant,
+    metrics: &Metrics,
+) -> Result<Confirmed, PublishError> {
     let mut backoff = Backoff::new(AGAIN);
     loop {
-        let error = match publisher.publish(message.clone()).await {
+        let publishing = Publishing::untraced(metrics, message.exchange);
+        let published = publisher.publish(message.clone()).await;
+        publishing.end(published.as_ref().err().map(PublishError::name));
+        let error = match published {
             Ok(confirmed) => return Ok(confirmed),
             Err(error) => error,
         };

@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("message", &["domain"]),
     ("webhook", &["domain", "message"]),
     // Rooms that talk to somebody.
-    ("broker", &["domain", "message", "config", "retry", "http::client", "http::system_roots"]),
+    ("broker", &["domain", "message", "config", "retry", "clock", "http::client", "http::system_roots"]),
     ("store", &["domain", "message::fact_digest", "failpoint", "retry"]),
     (
         "provider",

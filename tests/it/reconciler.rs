@@ -1,6 +1,6 @@
 //! The reconciler on real servers and a provider to ask: what no webhook tells is found out, once.
 
-use crate::support::{OrderSpec, World, eventually};
+use crate::support::{Collector, OrderSpec, Told, World, eventually};
 use grantonce::broker::{DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, Headers, Outgoing};
 use grantonce::clock::Clock;
 use grantonce::config::{BrokerConfig, DatabaseConfig, PaypalApi, ProvidersConfig, ReconcilerConfig, StripeApi};
@@ -11,7 +11,7 @@ use grantonce::reconciler::{self, ReconcilerError};
 use grantonce::sim::children::Child;
 use grantonce::sim::standin::Standin;
 use grantonce::store::{Attach, IdempotencyKey, NewOrder, Wanted};
-use grantonce::telemetry::Metrics;
+use grantonce::telemetry::{Metrics, Traces};
 use serde_json::{Value, json};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -35,6 +35,10 @@ struct Running {
 
 impl Running {
     fn start(world: &World, base: &str) -> Self {
+        Self::start_traced(world, base, Traces::off())
+    }
+
+    fn start_traced(world: &World, base: &str, traces: Traces) -> Self {
         let config = ReconcilerConfig {
             database: DatabaseConfig { url: world.database_url.clone().into() },
             broker: BrokerConfig { url: world.amqp_url.clone().into() },
@@ -43,7 +47,7 @@ impl Running {
             first_look_after: Duration::from_secs(120),
         };
         let (stop, metrics, readiness) = (CancellationToken::new(), Metrics::new(), Readiness::new());
-        let run = reconciler::run(config, Clock::system(), metrics.clone(), readiness.clone(), stop.clone());
+        let run = reconciler::run(config, Clock::system(), metrics.clone(), traces, readiness.clone(), stop.clone());
         Self { stop, metrics, readiness, task: tokio::spawn(run) }
     }
 
@@ -383,4 +387,34 @@ async fn a_paypal_dispute_holds_the_credits_and_a_refund_takes_them() {
     world.settled(worker).await;
     assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (1, 0));
     world.verify().await;
+}
+
+#[tokio::test]
+async fn what_a_look_finds_is_followed_to_its_grant_in_one_trace() {
+    let (world, provider, collector) = (World::new().await, Standin::start().await.unwrap(), Collector::start().await);
+    let payment_id = paid(&provider).await;
+    let id = order(&world, &payment_id).await;
+    let traces = Traces::export(&collector.endpoint, "all").unwrap();
+    let reconciler = Running::start_traced(&world, &provider.base, traces.clone());
+    let worker = world.start_traced_worker(traces.clone());
+    fulfilled(&world, id).await;
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut carries = Outgoing::hint(&hint(&payment_id));
+    carries.headers.set_text("traceparent", traceparent);
+    world.publish_raw(carries).await;
+    eventually("the hint is noted", async || world.ready(HINTS_QUEUE).await == 0).await;
+    reconciler.drain().await;
+    world.settled(worker).await;
+    traces.shutdown().await;
+    let spans = collector.spans();
+    let one =
+        |fits: &dyn Fn(&Told) -> bool| spans.iter().find(|span| fits(span)).unwrap_or_else(|| panic!("{spans:#?}"));
+    let look = one(&|span| span.name == "look" && span.get("grantonce.outcome") == "heard");
+    assert_eq!(look.get("grantonce.payment_id"), payment_id);
+    let publish = one(&|span| span.parent == look.id);
+    assert_eq!((publish.name.as_str(), publish.trace.as_str()), ("publish", look.trace.as_str()));
+    let process = one(&|span| span.parent == publish.id);
+    assert_eq!((process.name.as_str(), process.get("grantonce.grants")), ("process", "1"));
+    let hinted = one(&|span| span.get("messaging.destination.name") == HINTS_QUEUE);
+    assert_eq!((hinted.trace.as_str(), hinted.parent.as_str()), (&traceparent[3..35], &traceparent[36..52]));
 }

@@ -97,11 +97,11 @@ fn prospects(preview: &Preview, selection: &Selection) -> Html {
     }));
     let cut = if preview.is_cut {
         html!["<p class=\"note wait\"><b aria-hidden=\"true\">…</b> There are more letters than one replay takes: these are the oldest "
-            (number(as_i64(preview.letters))) ". Replay the others after them.</p>"]
+            (number(as_i64(looked_at(preview)))) ". Replay the others after them.</p>"]
     } else {
         html![]
     };
-    if preview.letters == 0 {
+    if preview.by_verdict.is_empty() {
         return html![
             "<section class=\"card\"><p id=\"says\">No open letter is as you asked. Those that are under replay, resolved or archived are not replayed.</p></section>"
         ];
@@ -112,17 +112,17 @@ fn prospects(preview: &Preview, selection: &Selection) -> Html {
     };
     html![
         "<section class=\"card\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What would come of it, as things stand now</h2><p class=\"big\" id=\"says\">"
-        (count(as_i64(preview.helpful.len()), "letter", "letters")) " of " (number(as_i64(preview.letters))) " would do something; " [credits] ".</p>"
+        (count(as_i64(preview.helpful.len()), "letter", "letters")) " of " (number(as_i64(looked_at(preview)))) " would do something; " [credits] ".</p>"
         [cut] "<table class=\"plain\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">A replay</th><th scope=\"col\">That is</th></tr></thead><tbody>"
         [rows] "</tbody></table><details><summary>Examples</summary><ul class=\"plain\">" [examples] "</ul></details></section>"
     ]
 }
 
 fn begin_form(preview: &Preview, filter: &LetterFilter, operator: &Operator, selection: &Selection) -> Html {
-    if preview.letters == 0 {
+    if preview.by_verdict.is_empty() {
         return html!["<p>" [button_to(&selection.at("/dead-letters", &[]), "Back to the letters", true)] "</p>"];
     }
-    let hopeless = preview.letters - preview.helpful.len();
+    let hopeless = preview.all.len() - preview.helpful.len();
     let note = if preview.helpful.is_empty() {
         html![
             "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> None of them would do anything now: mend the cause first, or archive them.</p>"
@@ -142,6 +142,11 @@ fn begin_form(preview: &Preview, filter: &LetterFilter, operator: &Operator, sel
         "<p class=\"row\"><button id=\"begin\">Replay " (count(as_i64(preview.helpful.len()), "letter", "letters")) "</button>"
         [button_to(&selection.at("/archive", &[]), "Archive instead…", true)] "</p></form></section>"
     ]
+}
+
+/// How many were looked at; those with nothing left to do are resolved by it.
+pub(super) fn looked_at(preview: &Preview) -> usize {
+    preview.by_verdict.values().sum()
 }
 
 fn as_i64(count: usize) -> i64 {

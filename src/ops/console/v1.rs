@@ -141,7 +141,7 @@ async fn preview(State(app): State<App>, request: Request) -> Answer {
     json_of(
         StatusCode::OK,
         json!({
-            "letters": preview.letters,
+            "letters": replays::looked_at(&preview),
             "helpful": preview.helpful.len(),
             "by_verdict": by_verdict,
             "credits": preview.credits,

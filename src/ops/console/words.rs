@@ -167,6 +167,14 @@ fn advice_on(reason: Reason) -> Advice {
                 "Then replay: it is applied as if it came for the first time.",
             ],
         ),
+        Reason::Unexplained => of(
+            "Somebody else put it into the dead letters",
+            "It came without a reason of ours: another program published it to the dead letters, or an older one has moved it.",
+            &[
+                "Read the message below, and find out who put it there.",
+                "If the verdict says that a replay would do something, replay. If it is none of ours, archive it.",
+            ],
+        ),
         Reason::DeliveryLimit => of(
             "It came back to the queue too often",
             "RabbitMQ gave up after a hundred returns. Nothing need be wrong with the message: workers could not settle it, for \

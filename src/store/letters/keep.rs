@@ -54,7 +54,12 @@ fn text(text: &str) -> String {
 
 impl Store {
     /// Keeps letters. A copy of one that is there only counts, unless a replay was awaited: then the letter is open again.
-    pub async fn keep_letters(&self, letters: Vec<NewLetter>, now: OffsetDateTime) -> Result<Committed, StoreError> {
+    /// Gives the number of those, too.
+    pub async fn keep_letters(
+        &self,
+        letters: Vec<NewLetter>,
+        now: OffsetDateTime,
+    ) -> Result<(Committed, u64), StoreError> {
         self.run("keeping dead letters", move |pool| async move {
             // One row at most for each id in one statement; the last copy has the newest reason. In ascending order of the
             // ids, as everywhere where several letters are locked.
@@ -67,17 +72,19 @@ impl Store {
                 entry.1 = entry.1.saturating_add(1);
             }
             let mut tx = Tx::begin(&pool).await?;
+            let mut came_back = 0;
             for (letter, copies) in once.into_values() {
-                tx.keep_letter(letter, copies, now).await?;
+                came_back += u64::from(tx.keep_letter(letter, copies, now).await?);
             }
-            tx.commit().await
+            Ok((tx.commit().await?, came_back))
         })
         .await
     }
 }
 
 impl Tx {
-    async fn keep_letter(&mut self, letter: &NewLetter, copies: i32, now: OffsetDateTime) -> Result<(), StoreError> {
+    /// Gives whether it came back from a replay.
+    async fn keep_letter(&mut self, letter: &NewLetter, copies: i32, now: OffsetDateTime) -> Result<bool, StoreError> {
         const WHAT: &str = "keeping a dead letter";
         let replay = i32::try_from(letter.replay).unwrap_or(i32::MAX);
         let came_back = sqlx::query_scalar!(
@@ -116,7 +123,7 @@ impl Tx {
         if came_back {
             self.reopen_letter(letter, now).await?;
         }
-        Ok(())
+        Ok(came_back)
     }
 
     /// A replay's letter came back: it is open again, with the new reason.

@@ -16,6 +16,9 @@ use serde_json::json;
 use std::time::Duration;
 use time::OffsetDateTime;
 
+/// How long the letter before is waited for, where they are sent singly.
+const ANSWER_EXPECTED: Duration = Duration::from_secs(60);
+
 /// Most letters of one replay.
 pub const REPLAY_LETTERS_MAX: usize = 100_000;
 
@@ -272,7 +275,7 @@ impl Store {
                 return Ok(vec![]);
             };
             let mut count_max = allowance(per_s_max, busy, now);
-            let under_way = tx.replay_progress(id).await?;
+            let under_way = tx.replay_progress(id, now - ANSWER_EXPECTED).await?;
             match under_way.pace {
                 ReplayPace::Canary if under_way.resolved > 0 => tx.all_clear(id).await?,
                 ReplayPace::Canary if under_way.begun > 0 => count_max = 0,

@@ -137,15 +137,16 @@ impl Store {
         .await
     }
 
-    /// Writes down what letters would come to; those with nothing left to do are resolved. Gives how many those were.
+    /// Writes down what letters would come to; those with nothing left to do are resolved. Gives how many of those were under
+    /// replay.
     pub async fn note_weights(&self, weights: Vec<Weight>, now: OffsetDateTime) -> Result<u64, StoreError> {
         self.run("noting what dead letters would come to", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             let mut weights = weights;
             weights.sort_by_key(|weight| weight.id);
-            let resolved = tx.note_weights(&weights, now).await?;
+            let replayed = tx.note_weights(&weights, now).await?;
             tx.commit().await?;
-            Ok(resolved)
+            Ok(replayed)
         })
         .await
     }
@@ -402,7 +403,7 @@ impl Tx {
         if done.is_empty() {
             return Ok(0);
         }
-        let resolved = sqlx::query!(
+        sqlx::query!(
             "UPDATE dead_letters SET state = 'resolved', state_at = $2, state_by = NULL, state_reason = NULL
              WHERE id = ANY($1) AND state IN ('open', 'replaying')",
             &done,
@@ -411,7 +412,7 @@ impl Tx {
         .execute(self.connection())
         .await
         .map_err(StoreError::sql(WHAT))?;
-        sqlx::query!(
+        let replayed = sqlx::query!(
             "UPDATE replay_letters r SET state = 'resolved', ended_at = $2
              FROM dead_letters l
              WHERE l.id = ANY($1) AND r.letter_id = l.id AND r.number = l.replays AND r.state IN ('queued', 'sent')",
@@ -421,7 +422,7 @@ impl Tx {
         .execute(self.connection())
         .await
         .map_err(StoreError::sql(WHAT))?;
-        Ok(resolved.rows_affected())
+        Ok(replayed.rows_affected())
     }
 
     async fn give_up_waiting(&mut self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {

@@ -2,8 +2,8 @@
 
 use crate::support::{OrderSpec, World, captured, event_for};
 use grantonce::clock::Clock;
-use grantonce::config::{BrokerConfig, DatabaseConfig, NamedToken, OpsConfig};
-use grantonce::domain::{LetterId, PaymentEvent, Reason, cause_of};
+use grantonce::config::{AdyenCapture, BrokerConfig, DatabaseConfig, NamedToken, OpsConfig, OpsTerms};
+use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent, Reason, cause_of};
 use grantonce::http::{Readiness, bind, plain_client};
 use grantonce::ops;
 use grantonce::store::{NewLetter, Store};
@@ -88,6 +88,11 @@ impl Console {
             tokens: tokens.iter().map(token).collect(),
             management_url: None,
             dead_letter_retention: Duration::from_secs(400 * 86_400),
+            terms: OpsTerms {
+                livemode: false,
+                adyen_capture: AdyenCapture::Automatic,
+                dispute_policy: DisputePolicy::Hold,
+            },
         };
         tokio::spawn(ops::run_on(listener, config, Clock::system(), Metrics::new(), Readiness::new(), stop));
         base

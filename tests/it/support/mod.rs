@@ -3,6 +3,7 @@
 
 pub mod await_;
 pub mod browser;
+pub mod collector;
 pub mod db;
 pub mod demo;
 pub mod messages;
@@ -12,6 +13,7 @@ pub mod traffic;
 pub mod world;
 
 pub use await_::{eventually, eventually_within};
+pub use collector::{Collector, Told};
 pub use messages::{captured, event_for, stripe_webhook};
 pub use proxy::Proxy;
 pub use servers::{PrivateServers, Server};

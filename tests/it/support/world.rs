@@ -10,7 +10,7 @@ use grantonce::http::Readiness;
 use grantonce::sim::children::Children;
 use grantonce::sim::scratch::{Management, unique_name};
 use grantonce::store::{self, Profile, Store, StoreError};
-use grantonce::telemetry::Metrics;
+use grantonce::telemetry::{Metrics, Traces};
 use grantonce::worker::{self, Pace, Rules};
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -121,6 +121,7 @@ impl World {
             lanes: 1,
             waiting_max: 100_000,
             confirm_deadline: Duration::from_secs(20),
+            clock: Clock::system(),
         });
         let mut lanes = publisher.connected_lanes();
         lanes.wait_for(|lanes| *lanes > 0).await.unwrap();
@@ -181,8 +182,17 @@ impl World {
 
     /// Starts a worker with other settings.
     pub fn start_worker_with(&self, settings: worker::Settings) -> RunningWorker {
+        Self::run_worker(settings, Traces::off())
+    }
+
+    /// Starts a worker whose spans are exported.
+    pub fn start_traced_worker(&self, traces: Traces) -> RunningWorker {
+        Self::run_worker(self.worker_settings(), traces)
+    }
+
+    fn run_worker(settings: worker::Settings, traces: Traces) -> RunningWorker {
         let (stop, metrics) = (CancellationToken::new(), Metrics::new());
-        let run = worker::run(settings, Clock::system(), metrics.clone(), Readiness::new(), stop.clone());
+        let run = worker::run(settings, Clock::system(), metrics.clone(), traces, Readiness::new(), stop.clone());
         RunningWorker { stop, metrics, task: tokio::spawn(run) }
     }
 

@@ -15,7 +15,7 @@ pub(super) struct Progress {
     pub(super) pace: ReplayPace,
     /// Letters that are claimed, sent, or further.
     pub(super) begun: i64,
-    /// Letters that are claimed or sent, and whose outcome is not known.
+    /// Letters that were claimed of late, and whose outcome is not known.
     pub(super) waiting: i64,
     /// Letters whose fact is applied.
     pub(super) resolved: i64,
@@ -138,19 +138,21 @@ impl Tx {
         Ok(row.map(|row| (u16::try_from(row.per_s_max).unwrap_or(u16::MAX), row.busy_until)))
     }
 
-    pub(super) async fn replay_progress(&mut self, id: i64) -> Result<Progress, StoreError> {
+    /// What was claimed before `since` is waited for no longer.
+    pub(super) async fn replay_progress(&mut self, id: i64, since: OffsetDateTime) -> Result<Progress, StoreError> {
         const WHAT: &str = "looking how far a replay is";
         // Counts stop early: the pace depends on the first few only.
         let row = sqlx::query!(
             r#"SELECT r.pace, c.begun AS "begun!", c.waiting AS "waiting!", c.resolved AS "resolved!"
                FROM replays r CROSS JOIN LATERAL (
                    SELECT count(*) FILTER (WHERE l.state <> 'queued' OR l.claimed_at IS NOT NULL) AS begun,
-                          count(*) FILTER (WHERE l.state = 'sent' OR (l.state = 'queued' AND l.claimed_at IS NOT NULL)) AS waiting,
+                          count(*) FILTER (WHERE l.state IN ('queued', 'sent') AND l.claimed_at > $2) AS waiting,
                           count(*) FILTER (WHERE l.state = 'resolved') AS resolved
                    FROM (SELECT state, claimed_at FROM replay_letters WHERE replay_id = r.id AND r.pace <> 'steady'
                          ORDER BY (state IN ('queued', 'sent')) DESC, (claimed_at IS NOT NULL) DESC LIMIT 100) l) c
                WHERE r.id = $1"#,
-            id
+            id,
+            since
         )
         .fetch_one(self.connection())
         .await

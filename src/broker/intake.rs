@@ -1,0 +1,143 @@
+//! A queue's deliveries, batch after batch, for as long as the process lives: the loop of every role whose work is one commit a
+//! batch. (The worker's session does more: several batches side by side.)
+
+use super::consumer::{Consumer, Delivery, Durable};
+use super::error::BrokerError;
+use crate::retry::{Backoff, Limits};
+use secrecy::SecretString;
+use std::error::Error;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Between two tries to reach the broker.
+const RECONNECT: Limits =
+    Limits { initial: Duration::from_millis(100), max: Duration::from_secs(2), give_up_after: None };
+
+/// After what was in hand could not be taken though the database is there, for want of a right for instance. Every round
+/// costs each delivery one return, and the broker counts them: so it comes back ever more slowly.
+const FRUITLESS: Limits =
+    Limits { initial: Duration::from_secs(1), max: Duration::from_secs(10 * 60), give_up_after: None };
+
+/// What is taken, and how much at once.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    /// The broker.
+    pub url: SecretString,
+    /// What the connection is called.
+    pub name: &'static str,
+    /// From where.
+    pub queue: &'static str,
+    /// Deliveries in one batch.
+    pub batch_max: usize,
+    /// Deliveries handed out ahead.
+    pub prefetch: u16,
+}
+
+/// Why a consumer was given up. What it had in hand comes again.
+#[derive(Debug, thiserror::Error)]
+enum Lost<E: Error + 'static> {
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error("the consumer was canceled by the broker")]
+    Canceled,
+    #[error("{0}")]
+    NotTaken(#[source] E),
+}
+
+impl Intake {
+    /// Hands batches to `take` until `stop`, and acknowledges each for the proof that it gives. Nothing is consumed while
+    /// `may_take` is false; `broker_is_up` is told of every change.
+    pub async fn run<Take, Taken, Proof, Failure>(
+        &self,
+        take: Take,
+        mut may_take: watch::Receiver<bool>,
+        broker_is_up: impl Fn(bool),
+        stop: &CancellationToken,
+    ) where
+        Take: Fn(Vec<Delivery>) -> Taken,
+        Taken: Future<Output = Result<Proof, Failure>>,
+        Proof: Durable,
+        Failure: Error + 'static,
+    {
+        let (mut reconnect, mut fruitless) = (Backoff::new(RECONNECT), Backoff::new(FRUITLESS));
+        loop {
+            match stop.run_until_cancelled(may_take.wait_for(|may| *may)).await {
+                Some(Ok(_may)) => {}
+                // The other side has gone, or we are to go.
+                Some(Err(_)) | None => return,
+            }
+            let mut has_taken = false;
+            let Err(lost) = self.consume(&take, &mut has_taken, &broker_is_up, stop).await else { return };
+            tracing::warn!(event = "intake_interrupted", queue = self.queue, cause = %lost, "what was in hand comes again");
+            if has_taken {
+                reconnect.reset();
+                fruitless.reset();
+            }
+            let pause = match lost {
+                Lost::Broker(_) | Lost::Canceled => {
+                    broker_is_up(false);
+                    reconnect.next_delay().unwrap_or(RECONNECT.max)
+                }
+                Lost::NotTaken(_) => fruitless.next_delay().unwrap_or(FRUITLESS.max),
+            };
+            // Not a wait for anything that could be seen from here.
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Consumes until `stop`, or until something is lost; says whether anything was taken.
+    async fn consume<Take, Taken, Proof, Failure>(
+        &self,
+        take: &Take,
+        has_taken: &mut bool,
+        broker_is_up: &impl Fn(bool),
+        stop: &CancellationToken,
+    ) -> Result<(), Lost<Failure>>
+    where
+        Take: Fn(Vec<Delivery>) -> Taken,
+        Taken: Future<Output = Result<Proof, Failure>>,
+        Proof: Durable,
+        Failure: Error + 'static,
+    {
+        let opened = Consumer::open(&self.url, self.name, self.queue, self.prefetch);
+        let Some(consumer) = stop.run_until_cancelled(opened).await else { return Ok(()) };
+        let mut consumer = consumer?;
+        broker_is_up(true);
+        tracing::info!(event = "consuming", queue = self.queue, prefetch = self.prefetch);
+        let ended = self.consume_with(&mut consumer, take, has_taken, stop).await;
+        consumer.close().await;
+        ended
+    }
+
+    async fn consume_with<Take, Taken, Proof, Failure>(
+        &self,
+        consumer: &mut Consumer,
+        take: &Take,
+        has_taken: &mut bool,
+        stop: &CancellationToken,
+    ) -> Result<(), Lost<Failure>>
+    where
+        Take: Fn(Vec<Delivery>) -> Taken,
+        Taken: Future<Output = Result<Proof, Failure>>,
+        Proof: Durable,
+        Failure: Error + 'static,
+    {
+        let acknowledger = consumer.acknowledger();
+        let mut batch = Vec::new();
+        loop {
+            let filled = consumer.fill(&mut batch, self.batch_max, Duration::ZERO);
+            match stop.run_until_cancelled(filled).await {
+                None => return Ok(()),
+                Some(filled) => filled?.ok_or(Lost::Canceled)?,
+            }
+            let deliveries = std::mem::take(&mut batch);
+            let Some(last) = deliveries.last().map(|last| last.tag) else { continue };
+            let proof = take(deliveries).await.map_err(Lost::NotTaken)?;
+            acknowledger.acknowledge_through(last, &proof).await?;
+            *has_taken = true;
+        }
+    }
+}

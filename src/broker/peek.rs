@@ -1,0 +1,81 @@
+//! A look at the dead letters' buffer without taking anything: for when there is no database to collect them.
+
+use super::connection::{ANSWER_DEADLINE, channel, close, connect};
+use super::consumer::Delivery;
+use super::error::BrokerError;
+use super::management::Management;
+use super::topology::{DEAD_QUEUE, declare_dead_queue};
+use lapin::options::BasicGetOptions;
+use secrecy::SecretString;
+
+/// Why nothing was looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum PeekError {
+    /// Looking would count against a limit, and the broker deletes what is looked at too often.
+    #[error(
+        "{DEAD_QUEUE} is not as `grantonce migrate` makes it: {0}. Letters that are looked at there may be destroyed"
+    )]
+    Dangerous(String),
+    /// Whether looking is safe cannot be seen.
+    #[error(
+        "whether looking at {DEAD_QUEUE} is safe cannot be seen: this broker user may not compare its arguments. Set \
+         GRANTONCE_MANAGEMENT_URL, or use the user of `grantonce migrate`"
+    )]
+    CannotTell,
+    /// The broker, or the way to it, failed.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// RabbitMQ's HTTP API could not be asked.
+    #[error("GRANTONCE_MANAGEMENT_URL: {0}")]
+    Management(#[from] reqwest::Error),
+}
+
+/// Looks at the oldest dead letters and puts them back where they were. A look counts as a delivery of each: only where the
+/// queue's delivery limit is seen to be the one that `migrate` gives it is anything touched.
+pub async fn peek(
+    url: &SecretString,
+    management: Option<&Management>,
+    count_max: u16,
+) -> Result<Vec<Delivery>, PeekError> {
+    match management {
+        Some(management) => {
+            let faults = management.inspect(&[]).await?;
+            if let Some(fault) = faults.iter().find(|fault| fault.fault.contains(DEAD_QUEUE)) {
+                return Err(PeekError::Dangerous(fault.fault.clone()));
+            }
+        }
+        None => compare_by_declaring(url).await?,
+    }
+    let connection = connect(url, "dlq peek").await?;
+    let peeked = async {
+        let channel = channel(&connection).await?;
+        let mut letters = vec![];
+        for _ in 0..count_max {
+            let got = channel.basic_get(DEAD_QUEUE.into(), BasicGetOptions { no_ack: false });
+            match BrokerError::within("looking at a dead letter", ANSWER_DEADLINE, got).await? {
+                Some(message) => letters.push(Delivery::from(message.delivery)),
+                None => break,
+            }
+        }
+        Ok(letters)
+    };
+    let peeked = peeked.await;
+    // What is not acknowledged goes back, each to its place.
+    close(&connection).await;
+    peeked
+}
+
+/// Declaring a queue with the arguments that it has changes nothing, and with others it is refused.
+async fn compare_by_declaring(url: &SecretString) -> Result<(), PeekError> {
+    let connection = connect(url, "dlq peek").await?;
+    let declared = declare_dead_queue(&connection).await;
+    close(&connection).await;
+    match declared {
+        Ok(()) => Ok(()),
+        Err(error) => match error.reply_code() {
+            Some(406) => Err(PeekError::Dangerous(error.to_string())),
+            Some(403) => Err(PeekError::CannotTell),
+            Some(_) | None => Err(error.into()),
+        },
+    }
+}

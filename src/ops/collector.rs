@@ -1,0 +1,370 @@
+//! Moves dead letters from the broker, where they can only wait, to Postgres, where people can look at them. Commit, then
+//! acknowledge; a copy of a letter finds the row of the first.
+
+use crate::broker::{DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE};
+use crate::clock::Clock;
+use crate::domain::{LetterId, OrderId, PaymentId, Provider, Reason, cause_of, tidy};
+use crate::http::ReadinessFlag;
+use crate::message::{
+    ATTEMPT_HEADER, DETAIL_HEADER, HEADER_PREFIX, ORIGIN_HEADER, REASON_HEADER, REPLAY_HEADER, ROUTING_KEY_HEADER,
+    WEBHOOK_TYPE_PREFIX, decode, decode_hint,
+};
+use crate::store::{Class, Committed, NewLetter, Store, StoreError};
+use crate::telemetry::{Dependency, Metrics, ReplayOutcome};
+use crate::webhook::Endpoint;
+use secrecy::SecretString;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Letters in one transaction.
+const BATCH_MAX: usize = 100;
+
+/// Deliveries handed out ahead.
+const PREFETCH: u16 = 200;
+
+/// What is kept of a body, in bytes. No message that we take is longer than a quarter of it.
+const BODY_KEPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// What is kept of a detail, in bytes.
+const DETAIL_BYTES_MAX: usize = 1_000;
+
+/// What collecting needs.
+pub(super) struct Collector {
+    pub(super) amqp_url: SecretString,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) rabbitmq: ReadinessFlag,
+}
+
+/// Proof that every letter of a batch is kept.
+struct Kept {
+    _committed: Vec<Committed>,
+}
+
+impl Durable for Kept {}
+
+impl Collector {
+    /// Collects until `stop`, for as long as the database is there.
+    pub(super) async fn run(self, is_database_up: watch::Receiver<bool>, stop: CancellationToken) {
+        let intake = Intake {
+            url: self.amqp_url.clone(),
+            name: "ops dead letters",
+            queue: DEAD_QUEUE,
+            batch_max: BATCH_MAX,
+            prefetch: PREFETCH,
+        };
+        let broker_is_up = |is_up| {
+            self.rabbitmq.set(is_up);
+            self.metrics.dependency(Dependency::Rabbitmq, is_up);
+        };
+        intake.run(|deliveries| self.keep(deliveries), is_database_up, broker_is_up, &stop).await;
+    }
+
+    async fn keep(&self, deliveries: Vec<Delivery>) -> Result<Kept, StoreError> {
+        let now = self.clock.now();
+        let letters: Vec<NewLetter> = deliveries.into_iter().map(|delivery| read(delivery, now)).collect();
+        let count = u64::try_from(letters.len()).unwrap_or(u64::MAX);
+        let committed = match self.store.keep_letters(letters.clone(), now).await {
+            Ok((committed, came_back)) => {
+                self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
+                vec![committed]
+            }
+            // Something in one of them that Postgres does not take: each by itself, so that the others are kept.
+            Err(error) if error.class() == Class::Data => self.keep_singly(letters, now).await?,
+            Err(error) => return Err(error),
+        };
+        self.metrics.letters_collected(count);
+        Ok(Kept { _committed: committed })
+    }
+
+    async fn keep_singly(&self, letters: Vec<NewLetter>, now: OffsetDateTime) -> Result<Vec<Committed>, StoreError> {
+        let mut kept = vec![];
+        for letter in letters {
+            let bare = bare(&letter);
+            let result = match self.store.keep_letters(vec![letter], now).await {
+                Err(error) if error.class() == Class::Data => {
+                    tracing::error!(event = "letter_kept_bare", letter = %bare.id, cause = %error,
+                        "Postgres does not take all of this letter: body, id and reason are kept");
+                    self.store.keep_letters(vec![bare], now).await
+                }
+                result => result,
+            };
+            let (committed, came_back) = result?;
+            self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
+            kept.push(committed);
+        }
+        Ok(kept)
+    }
+}
+
+/// What of a letter Postgres takes in any case.
+fn bare(letter: &NewLetter) -> NewLetter {
+    NewLetter {
+        headers: serde_json::Value::Object(serde_json::Map::new()),
+        provider: None,
+        payment_id: None,
+        order_id: None,
+        said: None,
+        ..letter.clone()
+    }
+}
+
+/// Who gave a message up, and why.
+struct Cause {
+    origin: &'static str,
+    reason: Reason,
+    detail: String,
+    attempts: u32,
+}
+
+fn cause(delivery: &Delivery) -> Cause {
+    let attempts = delivery.headers.integer(ATTEMPT_HEADER).and_then(|n| u32::try_from(n).ok());
+    // What the broker says comes first: our own headers may be a relay's then.
+    if let Some(death) = &delivery.death {
+        let is_ours = [WORK_QUEUE, HINTS_QUEUE].contains(&death.queue.as_str());
+        return if is_ours && death.reason == "delivery_limit" {
+            Cause {
+                origin: "broker",
+                reason: Reason::DeliveryLimit,
+                detail: format!(
+                    "it came back to {} more than {DELIVERY_LIMIT} times: whoever took it died, or gave it back",
+                    death.queue
+                ),
+                attempts: u32::try_from(DELIVERY_LIMIT).unwrap_or(u32::MAX),
+            }
+        } else {
+            Cause {
+                origin: "broker",
+                reason: Reason::Unexplained,
+                detail: format!("the broker moved it here from {:?} ({:?})", death.queue, death.reason),
+                attempts: attempts.unwrap_or(0),
+            }
+        };
+    }
+    let origin = delivery.headers.text(ORIGIN_HEADER);
+    let origin = ["receiver", "worker", "reconciler"].into_iter().find(|role| origin == Some(role));
+    let reason = delivery.headers.text(REASON_HEADER);
+    match origin.zip(reason.and_then(Reason::from_name)) {
+        Some((origin, reason)) => {
+            let detail = delivery.headers.text(DETAIL_HEADER).unwrap_or_default().to_owned();
+            Cause { origin, reason, detail, attempts: attempts.unwrap_or(0) }
+        }
+        None => Cause {
+            origin: "publisher",
+            reason: Reason::Unexplained,
+            detail: match reason {
+                Some(reason) => format!("somebody published it to the dead letters, for the reason {reason:?}"),
+                None => "somebody published it to the dead letters, without a reason".to_owned(),
+            },
+            attempts: 0,
+        },
+    }
+}
+
+/// The key under which it was published first.
+fn first_routing_key(delivery: &Delivery) -> &str {
+    let kept = delivery.headers.text(ROUTING_KEY_HEADER);
+    match &delivery.death {
+        // Through the default exchange it came from one of our own retry queues: only then is our own header believed.
+        Some(death) if !death.exchange.is_empty() => &delivery.routing_key,
+        Some(_) | None => kept.unwrap_or(&delivery.routing_key),
+    }
+}
+
+/// What a letter is about, as far as it can be read.
+#[derive(Default)]
+struct About {
+    provider: Option<Provider>,
+    payment_id: Option<PaymentId>,
+    order_id: Option<OrderId>,
+    said: Option<String>,
+}
+
+fn about(kind: &str, routing_key: &str, body: &[u8], now: OffsetDateTime) -> About {
+    if let Ok(event) = decode(body, now) {
+        let said = Some(event.status.in_words());
+        return About {
+            provider: Some(event.provider),
+            payment_id: Some(event.payment_id),
+            order_id: event.order_id,
+            said,
+        };
+    }
+    if let Ok(hint) = decode_hint(body) {
+        let said = Some("a hint that something happened".to_owned());
+        return About { provider: Some(hint.provider), payment_id: Some(hint.payment_id), said, ..About::default() };
+    }
+    let endpoint = kind.strip_prefix(WEBHOOK_TYPE_PREFIX).and_then(Endpoint::from_path);
+    let provider = endpoint.map(|endpoint| endpoint.provider().clone());
+    let of_key = || routing_key.strip_prefix("payment.").and_then(|name| Provider::new(name).ok());
+    About { provider: provider.or_else(of_key), ..About::default() }
+}
+
+/// A digest of what a letter holds and where it was published: every copy has the same, and nobody who may not publish under
+/// its key can make another of the same.
+fn identity(message_id: &str, kind: &str, routing_key: &str, body: &[u8]) -> LetterId {
+    let mut digest = Sha256::new();
+    for part in [message_id.as_bytes(), kind.as_bytes(), routing_key.as_bytes(), body] {
+        digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(part);
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    LetterId(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+}
+
+/// Reads a dead letter. Whatever it is, it becomes a row.
+fn read(delivery: Delivery, now: OffsetDateTime) -> NewLetter {
+    let Cause { origin, reason, detail, attempts } = cause(&delivery);
+    let routing_key = first_routing_key(&delivery).to_owned();
+    let replay = delivery.headers.integer(REPLAY_HEADER).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let headers = delivery.headers.without_brokers_own().without_prefix(HEADER_PREFIX).to_json();
+    let Delivery { message_id, kind, mut body, .. } = delivery;
+    let (message_id, kind) = (message_id.unwrap_or_default(), kind.unwrap_or_default());
+    let id = identity(&message_id, &kind, &routing_key, &body);
+    let About { provider, payment_id, order_id, said } = about(&kind, &routing_key, &body, now);
+    let body_bytes = body.len();
+    body.truncate(BODY_KEPT_BYTES_MAX);
+    let detail = tidy(&detail, DETAIL_BYTES_MAX);
+    NewLetter {
+        id,
+        message_id,
+        kind,
+        routing_key,
+        headers,
+        body,
+        body_bytes,
+        reason,
+        cause: cause_of(&detail),
+        detail,
+        origin,
+        attempts,
+        replay,
+        provider,
+        payment_id,
+        order_id,
+        said,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Death, Headers};
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-01-05 12:00 UTC);
+    const BODY: &str = r#"{"provider":"stripe","message_id":"stripe::evt_1","payment_id":"pi_1",
+        "status":{"type":"captured","amount_minor":1999,"currency":"USD"},
+        "occurred_at":"2026-01-05T11:00:00Z","livemode":false}"#;
+
+    fn delivery() -> Delivery {
+        Delivery {
+            tag: 1,
+            exchange: "payments.dead".to_owned(),
+            routing_key: "payment.stripe".to_owned(),
+            message_id: Some("stripe::evt_1".to_owned()),
+            kind: Some("payment-status.v1".to_owned()),
+            headers: Headers::default(),
+            death: None,
+            published_at: None,
+            body: BODY.as_bytes().to_vec(),
+        }
+    }
+
+    fn with_headers(texts: &[(&str, &str)], numbers: &[(&str, i64)]) -> Delivery {
+        let mut delivery = delivery();
+        texts.iter().for_each(|(name, text)| delivery.headers.set_text(name, text));
+        numbers.iter().for_each(|(name, number)| delivery.headers.set_integer(name, *number));
+        delivery
+    }
+
+    #[test]
+    fn a_roles_letter_says_why() {
+        let texts = [
+            (ORIGIN_HEADER, "worker"),
+            (REASON_HEADER, "amount_mismatch"),
+            (DETAIL_HEADER, "order 1 costs 5 USD"),
+            (ROUTING_KEY_HEADER, "payment.acme"),
+            ("traceparent", "00-1-2-01"),
+        ];
+        let letter = read(with_headers(&texts, &[(ATTEMPT_HEADER, 3), (REPLAY_HEADER, 2)]), NOW);
+        assert_eq!((letter.origin, letter.reason), ("worker", Reason::AmountMismatch));
+        assert_eq!((letter.attempts, letter.replay), (3, 2));
+        assert_eq!(letter.routing_key, "payment.acme");
+        assert_eq!(letter.cause, "order … costs … USD");
+        assert_eq!(letter.headers, serde_json::json!({ "traceparent": "00-1-2-01" }));
+        assert_eq!(letter.payment_id.as_ref().map(PaymentId::as_str), Some("pi_1"));
+        assert_eq!(letter.said.as_deref(), Some("captured 19.99 USD"));
+    }
+
+    #[test]
+    fn what_the_broker_gave_up_is_told_by_the_broker_whatever_its_sender_wrote() {
+        let mut given_up = with_headers(
+            &[(ORIGIN_HEADER, "worker"), (REASON_HEADER, "malformed"), (ROUTING_KEY_HEADER, "payment.x")],
+            &[],
+        );
+        let death = |reason: &str, exchange: &str| {
+            Some(Death { reason: reason.to_owned(), queue: WORK_QUEUE.to_owned(), exchange: exchange.to_owned() })
+        };
+        given_up.death = death("delivery_limit", "payments");
+        let letter = read(given_up, NOW);
+        assert_eq!((letter.origin, letter.reason), ("broker", Reason::DeliveryLimit));
+        assert_eq!(letter.routing_key, "payment.stripe", "its sender's own header is not believed");
+
+        let mut retried = with_headers(&[(ROUTING_KEY_HEADER, "payment.stripe")], &[]);
+        retried.routing_key = "fulfilment".to_owned();
+        retried.death = death("delivery_limit", "");
+        assert_eq!(read(retried, NOW).routing_key, "payment.stripe", "out of our own retry queue it is");
+
+        let mut rejected = delivery();
+        rejected.death = death("rejected", "payments");
+        assert_eq!(read(rejected, NOW).reason, Reason::Unexplained);
+    }
+
+    #[test]
+    fn what_a_stranger_put_there_is_kept_as_it_is() {
+        for (texts, detail) in [
+            (vec![], "without a reason"),
+            (vec![(REASON_HEADER, "bored"), (ORIGIN_HEADER, "worker")], "\"bored\""),
+            (vec![(REASON_HEADER, "malformed"), (ORIGIN_HEADER, "me")], "\"malformed\""),
+        ] {
+            let letter = read(with_headers(&texts, &[]), NOW);
+            assert_eq!((letter.origin, letter.reason), ("publisher", Reason::Unexplained), "{texts:?}");
+            assert!(letter.detail.contains(detail), "{}", letter.detail);
+        }
+        let mut odd = delivery();
+        (odd.message_id, odd.kind, odd.body) = (None, None, vec![0, 159, 146, 150]);
+        let letter = read(odd, NOW);
+        assert_eq!((letter.message_id.as_str(), letter.kind.as_str()), ("", ""));
+        assert_eq!(letter.provider.as_ref().map(Provider::as_str), Some("stripe"), "by its key");
+        assert!(letter.payment_id.is_none() && letter.said.is_none());
+    }
+
+    #[test]
+    fn copies_are_one_letter_and_others_are_not() {
+        let id = |change: &dyn Fn(&mut Delivery)| {
+            let mut delivery = delivery();
+            change(&mut delivery);
+            read(delivery, NOW).id
+        };
+        let first = id(&|_| {});
+        assert_eq!(id(&|d| d.headers.set_integer(REPLAY_HEADER, 4)), first);
+        assert_eq!(id(&|d| d.headers.set_text(REASON_HEADER, "malformed")), first);
+        assert_ne!(id(&|d| d.message_id = Some("stripe::evt_2".to_owned())), first);
+        assert_ne!(id(&|d| d.body.push(b' ')), first);
+        assert_ne!(id(&|d| d.routing_key = "payment.acme".to_owned()), first, "one relay's is not another's");
+    }
+
+    #[test]
+    fn a_body_is_cut_and_its_length_remembered() {
+        let mut long = delivery();
+        long.body = vec![b'x'; BODY_KEPT_BYTES_MAX + 1];
+        let letter = read(long, NOW);
+        assert_eq!((letter.body.len(), letter.body_bytes), (BODY_KEPT_BYTES_MAX, BODY_KEPT_BYTES_MAX + 1));
+    }
+}

@@ -1,0 +1,153 @@
+//! Dead letters: collected, looked at, replayed, settled. On real servers.
+
+mod collecting;
+mod replaying;
+mod settling;
+
+use crate::support::await_::eventually;
+use crate::support::messages::{captured, event_for};
+use crate::support::world::World;
+use grantonce::broker::{Publisher, PublisherSettings};
+use grantonce::clock::Clock;
+use grantonce::config::{Config, Environment, Role, RoleConfig};
+use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent};
+use grantonce::http::Readiness;
+use grantonce::ops::prospects::{self, Preview, Terms};
+use grantonce::ops::{self, OpsError};
+use grantonce::store::{Actor, Letter, LetterFilter, LetterRow, NewReplay, Replay, ReplayPace, Store};
+use grantonce::telemetry::Metrics;
+use grantonce::webhook;
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// An operator's token in the tests.
+pub const OPS_TOKEN: &str = "a-token-of-ada-for-the-tests";
+
+/// The role, in this process.
+pub struct RunningOps {
+    stop: CancellationToken,
+    pub metrics: Metrics,
+    task: JoinHandle<Result<(), OpsError>>,
+}
+
+impl RunningOps {
+    /// Starts it on a world's servers.
+    pub fn start(world: &World) -> Self {
+        let environment: Environment = [
+            ("DATABASE_URL", world.database_url.as_str()),
+            ("AMQP_URL", world.amqp_url.as_str()),
+            ("GRANTONCE_LIVEMODE", "false"),
+            ("GRANTONCE_OPS_ADDR", "127.0.0.1:0"),
+            ("GRANTONCE_OPS_TOKENS", &format!("ada:{OPS_TOKEN}")),
+        ]
+        .into_iter()
+        .collect();
+        let RoleConfig::Ops(config) = Config::from_env(Role::Ops, &environment).unwrap().role else {
+            panic!("another role's configuration")
+        };
+        let (stop, metrics) = (CancellationToken::new(), Metrics::new());
+        let run = ops::run(config, Clock::system(), metrics.clone(), Readiness::new(), stop.clone());
+        Self { stop, metrics, task: tokio::spawn(run) }
+    }
+
+    /// Stops it as SIGTERM would, and waits for it.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(15), self.task).await;
+        ended.expect("ops ends in time").expect("ops does not panic").unwrap();
+    }
+}
+
+/// What letters of the tests are judged by.
+pub const TERMS: Terms = Terms {
+    webhook: webhook::Terms { livemode: false, is_adyen_captured_by_hand: false },
+    dispute_policy: DisputePolicy::Hold,
+};
+
+pub fn ada() -> Actor {
+    Actor { name: "ada".to_owned(), is_self_declared: false }
+}
+
+/// A capture of 19.99 US dollars.
+pub fn paid(payment: &str, message: &str) -> PaymentEvent {
+    event_for(payment, message, captured(1999))
+}
+
+/// Every letter there is.
+pub async fn all_letters(store: &Store) -> Vec<LetterRow> {
+    let states = ["open", "replaying", "resolved", "archived"].map(str::to_owned).to_vec();
+    let filter = LetterFilter { states, ..LetterFilter::default() };
+    store.letters(filter, None, 500).await.unwrap().letters
+}
+
+/// The only letter there is, once it is there.
+pub async fn the_letter(store: &Store) -> LetterRow {
+    let mut letters = vec![];
+    eventually("a letter is collected", async || {
+        letters = all_letters(store).await;
+        !letters.is_empty()
+    })
+    .await;
+    assert_eq!(letters.len(), 1, "{letters:#?}");
+    letters.remove(0)
+}
+
+/// Waits until a letter stands so.
+pub async fn until(store: &Store, id: LetterId, state: &str) -> Letter {
+    let mut found = None;
+    eventually(&format!("letter {id} is {state}"), async || {
+        found = store.letter(id).await.unwrap();
+        found.as_ref().is_some_and(|letter| letter.row.state.name() == state)
+    })
+    .await;
+    found.unwrap()
+}
+
+pub async fn preview(store: &Store, filter: LetterFilter) -> Preview {
+    prospects::preview(store, &TERMS, filter, OffsetDateTime::now_utc()).await.unwrap()
+}
+
+/// Begins a replay of these.
+pub async fn replay(store: &Store, letters: Vec<LetterId>, pace: ReplayPace) -> Option<i64> {
+    let replay = NewReplay {
+        selection: LetterFilter::of_ids(letters.iter().copied()),
+        letters,
+        per_s_max: 1_000,
+        pace,
+        by: ada(),
+        reason: "mended, ticket 4711".to_owned(),
+        now: OffsetDateTime::now_utc(),
+    };
+    store.begin_replay(replay).await.unwrap().map(|begun| begun.id)
+}
+
+/// Waits until every outcome of a replay is known.
+pub async fn ended(store: &Store, id: i64) -> Replay {
+    let mut found = None;
+    eventually(&format!("replay {id} has ended"), async || {
+        found = store.replay(id).await.unwrap();
+        found.as_ref().is_some_and(|replay| replay.ended_at.is_some())
+    })
+    .await;
+    found.unwrap()
+}
+
+/// What sends letters, in a process of its own kind.
+pub fn runner(world: &World) -> ops::replay::Runner {
+    ops::replay::Runner {
+        store: world.store(),
+        publisher: Publisher::start(&PublisherSettings {
+            url: world.amqp_url.clone().into(),
+            name: "test replays",
+            lanes: 1,
+            waiting_max: 10_000,
+            confirm_deadline: Duration::from_secs(20),
+            clock: Clock::system(),
+        }),
+        terms: TERMS,
+        clock: Clock::system(),
+        metrics: Metrics::new(),
+    }
+}
