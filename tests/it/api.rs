@@ -2,7 +2,7 @@
 
 mod accounts;
 mod checking;
-mod contract;
+pub(crate) mod contract;
 mod creating;
 mod outage;
 mod paying;

@@ -146,7 +146,8 @@ impl Api {
         let response = self.client.execute(request).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let answer = Answer { status, headers, text: response.text().await.unwrap() };
-        self.contract.hold(&method, &path, &answer);
+        let media_type = answer.header("content-type").unwrap_or_default();
+        self.contract.hold(&method, &path, (answer.status, media_type, &answer.text));
         answer
     }
 

@@ -187,6 +187,15 @@ impl Browser {
         .await;
     }
 
+    /// Writes into a field.
+    pub async fn fill(&self, css: &str, text: &str) {
+        eventually(&format!("{css} can be written into"), async || {
+            let Ok(element) = self.find(css).await else { return false };
+            self.send(Method::POST, &format!("{element}/value"), json!({ "text": text })).await.is_ok()
+        })
+        .await;
+    }
+
     /// The text of an element as it is shown; none where there is no such one, or the page is just changing.
     pub async fn text(&self, css: &str) -> Option<String> {
         let element = self.find(css).await.ok()?;
