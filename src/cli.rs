@@ -97,7 +97,7 @@ pub enum Command {
     #[command(subcommand, after_help = EXIT_CODES, after_long_help = with_examples(
         "  grantonce dlq list --groups\n  grantonce dlq replay --reason-is unknown_payment"
     ))]
-    Dlq(DlqCommand),
+    Dlq(Box<DlqCommand>),
 
     /// Connect, and compare schema, topology and rights with what a role needs
     ///
@@ -329,7 +329,9 @@ mod tests {
             ("grantonce demo --headless --drop-webhooks 1.5", ErrorKind::ValueValidation),
             ("grantonce check --role nobody", ErrorKind::ValueValidation),
             ("grantonce check --role demo", ErrorKind::ValueValidation),
-            ("grantonce ops", ErrorKind::InvalidSubcommand),
+            ("grantonce operations", ErrorKind::InvalidSubcommand),
+            ("grantonce dlq", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("grantonce dlq replay --all --yes", ErrorKind::MissingRequiredArgument),
             ("grantonce --help-config worker", ErrorKind::ArgumentConflict),
         ] {
             assert_eq!(command(line), Err(kind), "{line}");

@@ -113,7 +113,7 @@ pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
         (Command::Check(_), role) => check::check(role).await,
         (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,
         (Command::Orders(command), RoleConfig::Orders(config)) => orders::run(command, config).await,
-        (Command::Dlq(command), RoleConfig::Dlq(config)) => dlq::run(command, config, shutdown.token()).await,
+        (Command::Dlq(command), RoleConfig::Dlq(config)) => dlq::run(*command, config, shutdown.token()).await,
         (Command::Demo(args), RoleConfig::Demo(config)) => demo(args, config, shutdown).await,
         (command, role) => serve(command.role(), process, role, shutdown).await,
     }
