@@ -2,6 +2,7 @@
 
 mod collector;
 pub mod prospects;
+mod queues;
 pub mod replay;
 
 use crate::broker::{Publisher, PublisherSettings};
