@@ -9,7 +9,7 @@ use crate::receiver::{self, ReceiverError};
 use crate::reconciler::{self, ReconcilerError};
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
+use crate::telemetry::{Dependency, Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
 use crate::worker;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,15 @@ impl Roles {
             Self::Api(_) => "api",
             Self::Reconciler(_) => "reconciler",
             Self::All(_) => "all",
+        }
+    }
+
+    /// What it cannot do without.
+    fn dependencies(&self) -> &'static [Dependency] {
+        match self {
+            Self::Receiver(_) => &[Dependency::Rabbitmq],
+            Self::Api(_) => &[Dependency::Postgres],
+            Self::Worker(_) | Self::Reconciler(_) | Self::All(_) => &[Dependency::Postgres, Dependency::Rabbitmq],
         }
     }
 }
@@ -56,6 +65,11 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
         readiness: Readiness::new(),
         stop: shutdown.token(),
     };
+    // Before anybody can ask: a role that has not looked yet is not ready.
+    for dependency in roles.dependencies() {
+        shared.readiness.dependency(dependency.name()).set(false);
+        shared.metrics.dependency(*dependency, false);
+    }
     let listener = bind("metrics", process.metrics_addr)
         .await
         .map_err(|error| RunError::configuration("cannot serve metrics: change GRANTONCE_METRICS_ADDR", error))?;

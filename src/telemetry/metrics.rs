@@ -32,7 +32,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All counters at zero, all dependencies down, nothing measured.
+    /// All counters at zero, nothing measured.
     pub fn new() -> Self {
         Self(Arc::new(Inner::new()))
     }

@@ -12,7 +12,7 @@ mod client;
 
 use super::labels::PublishDestination;
 use super::metrics::Metrics;
-use client::CollectorClient;
+use client::Poster;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{
     Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, TraceFlags, Tracer as _, TracerProvider as _,
@@ -96,7 +96,7 @@ impl Traces {
     /// queue and headers can be set by OpenTelemetry's own variables (`OTEL_TRACES_SAMPLER`, `OTEL_BSP_…`,
     /// `OTEL_EXPORTER_OTLP_HEADERS`). Must be called inside a tokio runtime.
     pub fn export(endpoint: &str, role: &'static str) -> Result<Self, TracesError> {
-        let client = CollectorClient::new().map_err(TracesError::Client)?;
+        let client = Poster::new().map_err(TracesError::Client)?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)

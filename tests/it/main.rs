@@ -19,6 +19,7 @@ mod crash;
 mod house;
 mod outage;
 mod paypal;
+mod readiness;
 mod readme;
 mod receiver;
 mod reconciler;

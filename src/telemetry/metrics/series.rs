@@ -185,7 +185,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// All counters at zero, all dependencies down, nothing measured.
+    /// All counters at zero, nothing measured.
     pub(super) fn new() -> Self {
         let mut inner = Self {
             registry: Registry::with_prefix("grantonce"),
@@ -248,7 +248,11 @@ impl Inner {
             self.batch_seconds.clone(),
         );
         r.register("deliveries_given_back", "Deliveries given back to the broker", self.given_back.clone());
-        r.register("dependency_up", "Whether the dependency is in reach", self.dependency_up.clone());
+        r.register(
+            "dependency_up",
+            "Whether the dependency is in reach. Absent where the role has no such dependency",
+            self.dependency_up.clone(),
+        );
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
         r.register("long_polls", "Buyers who wait for an order's status", self.long_polls.clone());
     }
@@ -325,9 +329,6 @@ impl Inner {
         }
         for &cause in GivenBack::ALL {
             drop(self.given_back.get_or_create(&GivenBackLabels { cause }));
-        }
-        for &dependency in Dependency::ALL {
-            drop(self.dependency_up.get_or_create(&DependencyLabels { dependency }));
         }
         for &outcome in ReplayOutcome::ALL {
             drop(self.replays.get_or_create(&ReplayLabels { outcome }));
