@@ -129,9 +129,9 @@ impl Metrics {
         self.0.letters_collected.inc_by(count);
     }
 
-    /// The end of a replay is known.
-    pub fn replay(&self, outcome: ReplayOutcome) {
-        self.0.replays.get_or_create(&ReplayLabels { outcome }).inc();
+    /// What became of replayed letters is known.
+    pub fn replays(&self, outcome: ReplayOutcome, letters: u64) {
+        self.0.replays.get_or_create(&ReplayLabels { outcome }).inc_by(letters);
     }
 
     /// The open dead letters were counted, and the age of the oldest was read, `None` without one. Of reasons that are not
@@ -144,7 +144,7 @@ impl Metrics {
         self.0.oldest_dead_letter_age_seconds.set(Some(oldest_age.unwrap_or_default().as_secs_f64()));
     }
 
-    /// The orders that are paid for and have no grant were counted.
+    /// The orders without a grant, of which we know that money came in, were counted.
     pub fn grants_missing(&self, count: u64) {
         self.0.grants_missing.set(Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX))));
     }
@@ -156,7 +156,7 @@ impl Metrics {
         self.0.grants_missing.set(None);
     }
 
-    /// RabbitMQ told a queue's messages (ready or in hand) and consumers.
+    /// RabbitMQ told a queue's messages and consumers.
     pub fn queue(&self, queue: QueueName, messages: u64, consumers: u64) {
         self.0.queue_messages.get_or_create(&QueueLabels { queue }).set(whole(messages));
         self.0.queue_consumers.get_or_create(&QueueLabels { queue }).set(whole(consumers));

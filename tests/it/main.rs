@@ -17,6 +17,7 @@ mod command_line;
 mod contract;
 mod crash;
 mod house;
+mod monitoring;
 mod outage;
 mod paypal;
 mod readiness;

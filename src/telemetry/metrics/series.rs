@@ -283,14 +283,14 @@ impl Inner {
         );
         r.register(
             "grants_missing",
-            "Orders that are paid for and have no grant. Absent until the ops role has looked",
+            "Orders without a grant of which we know that money came in. Absent until the ops role has looked",
             self.grants_missing.clone(),
         );
         r.register("letters_collected", "Dead letters moved from RabbitMQ to Postgres", self.letters_collected.clone());
         r.register("replays", "Replays of dead letters whose end is known", self.replays.clone());
         r.register(
             "queue_messages",
-            "Messages in the queue, ready or in hand. Absent until the ops role has asked RabbitMQ",
+            "Messages in the queue. Absent until the ops role has asked RabbitMQ",
             self.queue_messages.clone(),
         );
         r.register(

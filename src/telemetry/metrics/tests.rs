@@ -23,7 +23,7 @@ fn each_happening_is_one_line() {
     metrics.published(PublishDestination::PaymentsHints, Duration::from_millis(60));
     metrics.inbox_maintenance(InboxMaintenance::Failed);
     metrics.letters_collected(7);
-    metrics.replay(ReplayOutcome::DeadAgain);
+    metrics.replays(ReplayOutcome::DeadAgain, 1);
     for line in [
         "grantonce_webhooks_total{endpoint=\"stripe\",outcome=\"test_event_dropped\"} 1",
         "grantonce_messages_total{outcome=\"duplicate\"} 3",
