@@ -116,17 +116,18 @@ async fn one_webhook_is_one_trace_from_its_receiver_to_its_commit() {
 #[tokio::test]
 async fn a_message_keeps_its_trace_through_retries_to_its_dead_letter() {
     let (world, collector) = (World::new().await, Collector::start().await);
-    let traces = Traces::export(&collector.endpoint, "worker").unwrap();
-    let worker = world.start_traced_worker(traces.clone());
+    let children = traced(&world, &collector.endpoint).env("GRANTONCE_MAX_ATTEMPTS", "4");
+    let mut worker = children.start("worker", &["worker"]).await.unwrap();
     let mut message = Outgoing::payment_status(&event_for("pi_nobody", "evt_1", captured(1999)));
     message.headers.set_text("traceparent", TRACEPARENT);
     world.publish_raw(message).await;
     let letter = world.dead_letter().await;
     assert_eq!(traceparent(&letter).as_deref(), Some(TRACEPARENT));
-    world.settled(worker).await;
-    let began = Instant::now();
-    traces.shutdown().await;
-    assert!(began.elapsed() < SHUTDOWN_DEADLINE);
+    let status = worker.terminate(Duration::from_secs(10)).await.unwrap();
+    assert!(status.success(), "{}", worker.tail());
+    let log = std::fs::read_to_string(worker.log_path()).unwrap();
+    let line = log.lines().find(|line| line.contains("\"dead_letter\"")).unwrap();
+    assert_eq!(line.matches(&TRACEPARENT[3..35]).count(), 1, "{line}");
     let spans: Vec<_> = collector.spans().into_iter().filter(|span| !is_batch(span)).collect();
     let outcomes: Vec<_> = spans.iter().map(|span| span.get("grantonce.outcome")).collect();
     assert_eq!(outcomes, ["put_off", "put_off", "put_off", "dead_lettered"]);
