@@ -220,6 +220,7 @@ fn the_page_about_metrics_has_every_metric_with_its_labels_and_no_other() {
     let rows: BTreeMap<_, _> = row.captures_iter(PAGE).map(|row| (row[1].to_owned(), row[2].to_owned())).collect();
     let documented: BTreeSet<_> = rows.keys().cloned().collect();
     assert_eq!(documented, names());
+    let told_values = Regex::new(r"`([a-z_]+)`: ((?:`[a-z._]+`(?:, )?)+)").unwrap();
     for (name, cell) in rows {
         let of = series.get(&name).or_else(|| series.get(&format!("{name}_bucket"))).unwrap();
         for label in of.keys().filter(|label| *label != "le") {
@@ -229,7 +230,7 @@ fn the_page_about_metrics_has_every_metric_with_its_labels_and_no_other() {
             );
         }
         // Where values are told, it is all of them.
-        for told in Regex::new(r"`([a-z_]+)`: ((?:`[a-z._]+`(?:, )?)+)").unwrap().captures_iter(&cell) {
+        for told in told_values.captures_iter(&cell) {
             let values: BTreeSet<_> =
                 told[2].split(", ").map(|value| value.trim().trim_matches('`').to_owned()).collect();
             assert_eq!(Some(&values), of.get(&told[1]), "{} of {name}", &told[1]);
