@@ -63,8 +63,8 @@ struct Exporting {
 /// What a span begins with.
 #[derive(Debug)]
 pub struct SpanStart<'a> {
-    /// What kind of work, in few different words.
-    pub name: &'static str,
+    /// What kind of work; of a bounded set. About messages: what is done, and with which queue or exchange.
+    pub name: &'a str,
     /// Which end of a conversation.
     pub kind: SpanKind,
     /// What it is a part of.
@@ -132,7 +132,7 @@ impl Traces {
             Parent::Span(span) => span.0.as_ref().map_or_else(Context::new, |span| context(span.span_context())),
             Parent::Carried(carried) => context(&carried.0),
         };
-        let mut builder = exporting.tracer.span_builder(start.name).with_kind(start.kind);
+        let mut builder = exporting.tracer.span_builder(start.name.to_owned()).with_kind(start.kind);
         builder.start_time = start.began_at.map(SystemTime::from);
         builder.links = start
             .link
@@ -153,9 +153,9 @@ impl Traces {
     ) -> Publishing {
         let mut publishing = Publishing::untraced(metrics, exchange);
         if self.is_on() {
-            let (kind, name) = (SpanKind::Producer, "publish");
+            let (kind, name) = (SpanKind::Producer, &*format!("publish {exchange}"));
             let mut span = self.begin(SpanStart { name, kind, parent, link: None, began_at: None });
-            span.messaging("send", name, &format!("{exchange}:{routing_key}"));
+            span.messaging("send", "publish", &format!("{exchange}:{routing_key}"));
             span.text("messaging.rabbitmq.destination.routing_key", routing_key);
             span.text("messaging.message.id", message_id);
             publishing.span = span;

@@ -135,6 +135,7 @@ fn promtool(args: &[&str]) {
 
 #[test]
 fn prometheus_takes_the_alerts_and_each_fires_when_it_should_and_only_then() {
+    promtool(&["check", "config", "prometheus.yml"]);
     promtool(&["check", "rules", "alerts.yml"]);
     promtool(&["test", "rules", "alerts_test.yml", "alerts_long_test.yml"]);
     let tests = ALERT_TESTS.concat();
