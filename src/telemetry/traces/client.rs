@@ -36,8 +36,8 @@ struct Trouble {
 /// Why a post failed.
 #[derive(Debug, thiserror::Error)]
 enum PostError {
-    #[error("the request: {0}")]
-    Http(reqwest::Error),
+    #[error("posting spans")]
+    Http(#[source] reqwest::Error),
     #[error("the answer is longer than {ANSWER_BYTES_MAX} bytes")]
     AnswerTooLong,
 }
