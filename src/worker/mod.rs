@@ -156,6 +156,8 @@ pub async fn run(
         rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
         metrics: metrics.clone(),
     };
+    health.postgres(false);
+    health.rabbitmq(false);
     let publisher = Publisher::start(&PublisherSettings {
         url: settings.amqp_url.clone(),
         name: "worker copies",
