@@ -69,8 +69,12 @@ BEGIN
     GRANT SELECT, INSERT ON inbox TO grantonce_worker;
     GRANT INSERT ON credit_grants TO grantonce_worker;
     GRANT INSERT ON credit_adjustments TO grantonce_worker;
-    -- Makes and drops the inbox's partitions with its owner's rights.
+    -- Counts what it did, for people to look at.
+    GRANT SELECT, INSERT, UPDATE ON message_notes TO grantonce_worker;
+    GRANT SELECT, INSERT, UPDATE ON activity TO grantonce_worker;
+    -- Make and drop the inbox's partitions, and delete old notes, with their owner's rights.
     GRANT EXECUTE ON FUNCTION inbox_maintain(date, integer) TO grantonce_worker;
+    GRANT EXECUTE ON FUNCTION notes_maintain(timestamptz, integer) TO grantonce_worker;
 
     -- Makes orders with their payment, and reads the ledger. Once made, an order is the worker's.
     GRANT SELECT, INSERT ON orders TO grantonce_api;

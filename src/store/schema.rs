@@ -74,6 +74,8 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("inbox", &["SELECT", "INSERT"]),
             ("credit_grants", &["INSERT"]),
             ("credit_adjustments", &["INSERT"]),
+            ("message_notes", &["SELECT", "INSERT", "UPDATE"]),
+            ("activity", &["SELECT", "INSERT", "UPDATE"]),
         ],
         Role::Api => &[
             ("orders", &["SELECT", "INSERT"]),
@@ -127,6 +129,17 @@ fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static 
         ],
         Role::Reconciler => &[("orders", "SELECT", &["id", "status", "created_at"])],
         Role::Worker | Role::Api | Role::Verify => &[],
+    }
+}
+
+/// Functions that a role calls: with their arguments, and by their names.
+fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
+    match role {
+        Role::Worker => &[
+            ("inbox_maintain(date, integer)", "inbox_maintain"),
+            ("notes_maintain(timestamptz, integer)", "notes_maintain"),
+        ],
+        Role::Api | Role::Reconciler | Role::Operator | Role::Verify => &[],
     }
 }
 
@@ -195,17 +208,15 @@ impl Store {
                     }
                 }
             }
-            if role == Role::Worker {
-                let has =
-                    sqlx::query_scalar!("SELECT has_function_privilege('inbox_maintain(date, integer)', 'EXECUTE')")
-                        .fetch_one(&mut *connection)
-                        .await
-                        .map_err(StoreError::sql(WHAT))?;
+            for (function, name) in functions(role) {
+                let has = sqlx::query_scalar!("SELECT has_function_privilege($1, 'EXECUTE')", *function)
+                    .fetch_one(&mut *connection)
+                    .await
+                    .map_err(StoreError::sql(WHAT))?;
                 if has != Some(true) {
                     faults.push(SchemaFault {
-                        fault: "this database user lacks EXECUTE on inbox_maintain".to_owned(),
-                        remedy: "GRANT EXECUTE ON FUNCTION inbox_maintain TO it, see deploy/postgres-roles.sql"
-                            .to_owned(),
+                        fault: format!("this database user lacks EXECUTE on {name}"),
+                        remedy: format!("GRANT EXECUTE ON FUNCTION {name} TO it, see deploy/postgres-roles.sql"),
                     });
                 }
             }

@@ -7,7 +7,7 @@ use super::{DRAIN_DEADLINE, Pace, Rules};
 use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::PaymentEvent;
-use crate::store::{BatchTerms, ChangedOrders, Store};
+use crate::store::{BatchTerms, ChangedOrders, Notebook, Store};
 use crate::telemetry::{GivenBack, Metrics};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -85,6 +85,7 @@ pub(super) struct Session {
     pub(super) store: Store,
     pub(super) publisher: Publisher,
     pub(super) changed: ChangedOrders,
+    pub(super) notebook: Notebook,
     pub(super) rules: Rules,
     pub(super) pace: Pace,
     pub(super) clock: Clock,
@@ -96,6 +97,7 @@ struct Shared {
     store: Store,
     publisher: Publisher,
     changed: ChangedOrders,
+    notebook: Notebook,
     rules: Rules,
     grace: Duration,
     clock: Clock,
@@ -121,7 +123,7 @@ impl Session {
     /// Works until `stop` and drains, or until a dependency is lost. Batches are worked on side by side and acknowledged
     /// in the order of their deliveries, so that one cumulative acknowledgement covers each.
     pub(super) async fn run(self, stop: &CancellationToken) -> Ended {
-        let Self { mut consumer, store, publisher, changed, rules, pace, clock, metrics } = self;
+        let Self { mut consumer, store, publisher, changed, notebook, rules, pace, clock, metrics } = self;
         let acknowledger = consumer.acknowledger();
         let grace = pace.outage_grace;
         // Also when this session alone ends: batches that are held then are held no longer.
@@ -130,6 +132,7 @@ impl Session {
             store,
             publisher,
             changed,
+            notebook,
             rules,
             grace,
             clock,
@@ -250,8 +253,10 @@ async fn work_through(deliveries: Vec<Delivery>, shared: &Shared) -> Result<Batc
     let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
     let done = apply(&shared.store, &events, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
     shared.changed.announce(done.changed);
-    Settling::new(deliveries, first, &events, done.results, &shared.rules)
+    let (settled, notes) = Settling::new(deliveries, first, &events, done.results, &shared.rules)
         .finish(&shared.publisher, shared.grace, &shared.metrics)
         .await
-        .map_err(Unsettled::Copy)
+        .map_err(Unsettled::Copy)?;
+    shared.notebook.note(notes.activity, notes.messages, now);
+    Ok(settled)
 }

@@ -136,16 +136,19 @@ impl Tx {
         let ids: Vec<String> = rows.iter().map(|row| row.1.event.message_id.as_str().to_owned()).collect();
         let digests: Vec<Vec<u8>> = rows.iter().map(|row| row.1.digest.to_vec()).collect();
         let orders: Vec<Uuid> = rows.iter().map(|row| row.2.0).collect();
+        let said: Vec<String> = rows.iter().map(|row| row.1.event.status.name().to_owned()).collect();
         let inserted = sqlx::query_scalar!(
-            "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at)
-             SELECT day, id, digest, order_id, $5
-             FROM unnest($1::date[], $2::text[], $3::bytea[], $4::uuid[]) AS n (day, id, digest, order_id)
+            "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at, said)
+             SELECT day, id, digest, order_id, $5, said
+             FROM unnest($1::date[], $2::text[], $3::bytea[], $4::uuid[], $6::text[])
+                  AS n (day, id, digest, order_id, said)
              ON CONFLICT DO NOTHING RETURNING message_id",
             &days,
             &ids,
             &digests,
             &orders,
-            now
+            now,
+            &said
         )
         .fetch_all(self.connection())
         .await
