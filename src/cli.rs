@@ -1,9 +1,14 @@
 //! The command line.
 
+mod story;
+
 use crate::config::Role;
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, OrderId, tidy};
 use crate::sim::DemoArgs;
 use clap::{Args, Parser, Subcommand};
+use story::{EXPLAIN_EXAMPLES, FORGET_EXAMPLES};
+
+pub use story::{ExplainArgs, ForgetArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -99,6 +104,21 @@ pub enum Command {
     /// Work on single orders by hand
     #[command(subcommand, after_help = EXIT_CODES, after_long_help = with_examples(AMEND_EXAMPLE))]
     Orders(OrdersCommand),
+
+    /// Tell the whole story of an order, payment, message, dead letter or account
+    ///
+    /// Oldest first, with a summary of what is missing and what to do next. Reads only, and shows no metadata and no
+    /// bodies. Exits 1 where nothing is known by the id. Set up like `verify`.
+    #[command(after_help = EXIT_CODES, after_long_help = with_examples(EXPLAIN_EXAMPLES))]
+    Explain(ExplainArgs),
+
+    /// Empty what is kept of an account's buyers: metadata, and the bodies of dead letters
+    ///
+    /// Without --yes it only tells what it would do. The ledger stays, with the account's opaque id. A dead letter that
+    /// is open still needs its body: it is left as it is, and the exit code is 1. Goes to the audit log; safe to run
+    /// again. Set up like `orders`.
+    #[command(after_help = EXIT_CODES, after_long_help = with_examples(FORGET_EXAMPLES))]
+    Forget(ForgetArgs),
 
     /// Run the whole flow with a simulated provider
     ///
@@ -204,9 +224,9 @@ impl Command {
             Self::Api => Role::Api,
             Self::Reconciler => Role::Reconciler,
             Self::All => Role::All,
-            Self::Orders(_) => Role::Orders,
+            Self::Orders(_) | Self::Forget(_) => Role::Orders,
             Self::Check(args) => args.role.unwrap_or(Role::Check),
-            Self::Verify(_) => Role::Verify,
+            Self::Verify(_) | Self::Explain(_) => Role::Verify,
             Self::Demo(_) => Role::Demo,
         }
     }

@@ -14,6 +14,7 @@ mod order;
 mod reason;
 mod schedule;
 mod status;
+pub mod story;
 mod text;
 
 pub use amend::{AmendmentRefusal, Repriced, reprice};
@@ -30,4 +31,4 @@ pub use schedule::{
 pub use status::{
     CaptureState, DisputePolicy, DisputeState, Hint, PaymentEvent, PaymentStatus, RELATED_IDS_MAX, RefundState,
 };
-pub use text::{TextError, tidy};
+pub use text::{TextError, counted, tidy};

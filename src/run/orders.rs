@@ -102,7 +102,7 @@ fn amount(money: Money) -> Value {
 }
 
 /// Who runs this: the name that was given, or the system's.
-fn actor(declared: Option<String>) -> Actor {
+pub(super) fn actor(declared: Option<String>) -> Actor {
     match declared {
         Some(name) => Actor { name, is_self_declared: true },
         None => Actor { name: system_user().unwrap_or_else(|| "unknown".to_owned()), is_self_declared: false },

@@ -1,8 +1,8 @@
 //! What the worker notes for an order's story and for charts: copies it absorbed, messages it put off, how much it did.
 //!
-//! Nothing is decided by it, so it stays off the worker's path: noted *after* a batch is settled, added up in memory, and
-//! written about once a second in a transaction of its own that waits for no disk. A crash, an outage, or more than is
-//! kept in hand loses some of it, and that is all it does.
+//! Nothing is decided by it, so it stays off the worker's path: noted *after* a batch is settled, added up in memory,
+//! and written about once a second in a transaction of its own that waits for no disk. A crash, an outage, or more than
+//! is kept in hand loses some of it, and that is all it does.
 
 use super::error::StoreError;
 use super::pool::Store;
@@ -172,8 +172,8 @@ impl Notebook {
         })
     }
 
-    /// Writes what is noted now. What cannot be written is lost: whether it was is not always known, and nothing must be
-    /// counted twice for want of an answer.
+    /// Writes what is noted now. What cannot be written is lost: whether it was is not always known, and nothing must
+    /// be counted twice for want of an answer.
     pub async fn write(&self, store: &Store) {
         let pages = std::mem::take(&mut *self.pages());
         if pages.is_empty() {
@@ -209,8 +209,8 @@ impl Store {
         self.run("writing notes", move |pool| async move { write(&pool, pages).await }).await
     }
 
-    /// What the workers did in each minute from `since` on, oldest first. Minutes in which nothing came are left out, those
-    /// of more than 35 days ago are gone.
+    /// What the workers did in each minute from `since` on, oldest first. Minutes in which nothing came are left out,
+    /// those of more than 35 days ago are gone.
     pub async fn activity(&self, since: OffsetDateTime) -> Result<Vec<ActivityMinute>, StoreError> {
         const WHAT: &str = "reading the workers' activity";
         self.run(WHAT, move |pool| async move {
@@ -228,7 +228,8 @@ impl Store {
         .await
     }
 
-    /// Deletes notes that are older than `retention`, and old minutes. Returns how many notes, and whether there are more.
+    /// Deletes notes that are older than `retention`, and old minutes. Returns how many notes, and whether there are
+    /// more.
     pub async fn maintain_notes(
         &self,
         now: OffsetDateTime,

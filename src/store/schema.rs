@@ -18,9 +18,9 @@ pub enum Role {
     Api,
     /// Asks providers.
     Reconciler,
-    /// Amends orders.
+    /// Amends orders, forgets accounts.
     Operator,
-    /// Reads everything.
+    /// Reads everything but what may be personal.
     Verify,
 }
 
@@ -94,10 +94,13 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
         ],
         Role::Operator => &[("audit_log", &["INSERT"])],
         Role::Verify => &[
-            ("orders", &["SELECT"]),
             ("payments", &["SELECT"]),
             ("credit_grants", &["SELECT"]),
             ("credit_adjustments", &["SELECT"]),
+            ("inbox", &["SELECT"]),
+            ("message_notes", &["SELECT"]),
+            ("provider_looks", &["SELECT"]),
+            ("audit_log", &["SELECT"]),
         ],
     }
 }
@@ -128,7 +131,66 @@ fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static 
             ("orders", "UPDATE", &["amount_minor", "currency", "status", "version", "updated_at"]),
         ],
         Role::Reconciler => &[("orders", "SELECT", &["id", "status", "created_at"])],
-        Role::Worker | Role::Api | Role::Verify => &[],
+        Role::Verify => &[
+            (
+                "orders",
+                "SELECT",
+                &[
+                    "id",
+                    "account_id",
+                    "credits",
+                    "amount_minor",
+                    "currency",
+                    "provider",
+                    "provider_account",
+                    "status",
+                    "is_granted",
+                    "credits_granted",
+                    "revision",
+                    "facts",
+                    "created_at",
+                    "updated_at",
+                ],
+            ),
+            (
+                "payment_attempts",
+                "SELECT",
+                &["order_id", "number", "first_sent_at", "last_sent_at", "is_burnt", "payment_id"],
+            ),
+            (
+                "dead_letters",
+                "SELECT",
+                &[
+                    "id",
+                    "message_id",
+                    "reason",
+                    "detail",
+                    "origin",
+                    "attempts",
+                    "provider",
+                    "payment_id",
+                    "order_id",
+                    "said",
+                    "state",
+                    "state_at",
+                    "state_by",
+                    "state_reason",
+                    "first_seen_at",
+                    "last_seen_at",
+                    "seen",
+                    "replays",
+                    "verdict",
+                    "verdict_detail",
+                ],
+            ),
+            ("replays", "SELECT", &["id", "created_at", "actor", "is_self_declared", "reason"]),
+            (
+                "replay_letters",
+                "SELECT",
+                &["replay_id", "position", "letter_id", "number", "state", "sent_at", "ended_at"],
+            ),
+        ],
+        Role::Worker | Role::Api => &[],
     }
 }
 
@@ -139,7 +201,8 @@ fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
             ("inbox_maintain(date, integer)", "inbox_maintain"),
             ("notes_maintain(timestamptz, integer)", "notes_maintain"),
         ],
-        Role::Api | Role::Reconciler | Role::Operator | Role::Verify => &[],
+        Role::Operator => &[("forget_account(text, uuid, integer, boolean, timestamptz)", "forget_account")],
+        Role::Api | Role::Reconciler | Role::Verify => &[],
     }
 }
 

@@ -145,8 +145,8 @@ impl Settling {
         Self { deliveries, fates, tallies, notes }
     }
 
-    /// Publishes the copies and waits for their confirms, trying again until `patience` is over. What is to be noted of the
-    /// batch is worth noting only then.
+    /// Publishes the copies and waits for their confirms, trying again until `patience` is over. What is to be noted of
+    /// the batch is worth noting only then.
     pub(super) async fn finish(
         self,
         publisher: &Publisher,

@@ -2,9 +2,10 @@
 
 use super::Message;
 use super::plan::{Adjustment, Grant, NewPayment, payment_keys};
-use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider};
+use crate::domain::{Order, OrderId, PaymentFacts};
 use crate::store::error::StoreError;
-use crate::store::payment_key::{PaymentKey, account_of};
+use crate::store::order_row::{OrderRow, corrupt};
+use crate::store::payment_key::PaymentKey;
 use crate::store::tx::Tx;
 use sqlx::types::Json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,10 +31,6 @@ pub(super) struct Admission<'m, 'a> {
 
 fn event_day(message: &Message<'_>) -> Date {
     message.event.occurred_at.to_offset(UtcOffset::UTC).date()
-}
-
-fn corrupt(id: Uuid, detail: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt { what: format!("order {id}"), detail: detail.to_string() }
 }
 
 impl Tx {
@@ -90,7 +87,8 @@ impl Tx {
         ids: &BTreeSet<OrderId>,
     ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let rows = sqlx::query!(
+        let rows = sqlx::query_as!(
+            OrderRow,
             r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
                       credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
                FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"#,
@@ -99,27 +97,7 @@ impl Tx {
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("locking orders"))?;
-        rows.into_iter()
-            .map(|row| {
-                let id = row.id;
-                let currency = Currency::new(&row.currency).map_err(|e| corrupt(id, e))?;
-                let provider_account = account_of(row.provider_account).map_err(|e| corrupt(id, e))?;
-                let order = Order {
-                    id: OrderId(id),
-                    account_id: AccountId::new(row.account_id).map_err(|e| corrupt(id, e))?,
-                    credits: row.credits,
-                    price: Money::new(row.amount_minor, currency).map_err(|e| corrupt(id, e))?,
-                    provider: Provider::new(row.provider).map_err(|e| corrupt(id, e))?,
-                    provider_account,
-                    status: OrderStatus::from_name(&row.status).ok_or_else(|| corrupt(id, &row.status))?,
-                    is_granted: row.is_granted,
-                    credits_posted: row.credits_granted,
-                    revision: row.revision,
-                    facts: row.facts.0,
-                };
-                Ok((order.id, order))
-            })
-            .collect()
+        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
     }
 
     /// Admits message ids. A rival transaction that holds the same id is waited for: when no row comes back, the id is
