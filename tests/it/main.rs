@@ -16,6 +16,8 @@ mod api;
 mod command_line;
 mod contract;
 mod crash;
+mod explain;
+mod forget;
 mod house;
 mod letters;
 mod monitoring;
