@@ -12,9 +12,10 @@
 --   grantonce_api        `grantonce api`: makes orders, reads balances
 --   grantonce_reconciler `grantonce reconciler`: keeps count of what providers were asked about; changes no order
 --   grantonce_ops        `grantonce ops`, `grantonce dlq`: keeps and replays dead letters; changes no order
---   grantonce_operator   `grantonce orders amend`: changes what an order costs before its grant, and writes the audit log
---   grantonce_verify     `grantonce verify`, `grantonce check`: reads orders, payments and ledger
---   grantonce_reporting  people and dashboards: the same without payments' facts and buyers' metadata
+--   grantonce_operator   `grantonce orders amend`, `forget`: changes what an order costs before its grant, empties what is kept
+--                        of an account's buyers, and writes the audit log
+--   grantonce_verify     `grantonce verify`, `explain`, `check`: reads all that is told of orders, and nothing personal
+--   grantonce_reporting  people and dashboards: orders and ledger, without payments' facts
 --
 -- The receiver has no business here. What each role needs is what `grantonce check` asks for.
 
@@ -70,8 +71,12 @@ BEGIN
     GRANT SELECT, INSERT ON inbox TO grantonce_worker;
     GRANT INSERT ON credit_grants TO grantonce_worker;
     GRANT INSERT ON credit_adjustments TO grantonce_worker;
-    -- Makes and drops the inbox's partitions with its owner's rights.
+    -- Counts what it did, for people to look at.
+    GRANT SELECT, INSERT, UPDATE ON message_notes TO grantonce_worker;
+    GRANT SELECT, INSERT, UPDATE ON activity TO grantonce_worker;
+    -- Make and drop the inbox's partitions, and delete old notes, with their owner's rights.
     GRANT EXECUTE ON FUNCTION inbox_maintain(date, integer) TO grantonce_worker;
+    GRANT EXECUTE ON FUNCTION notes_maintain(timestamptz, integer) TO grantonce_worker;
 
     -- Makes orders with their payment, and reads the ledger. Once made, an order is the worker's.
     GRANT SELECT, INSERT ON orders TO grantonce_api;
@@ -95,7 +100,12 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON replays TO grantonce_ops;
     GRANT SELECT, INSERT, UPDATE ON replay_letters TO grantonce_ops;
     GRANT SELECT (id, account_id, credits, amount_minor, currency, provider, provider_account, status, version,
-                  is_granted, credits_granted, revision, facts) ON orders TO grantonce_ops;
+                  is_granted, credits_granted, revision, facts, created_at, updated_at) ON orders TO grantonce_ops;
+    GRANT SELECT (order_id, number, first_sent_at, last_sent_at, is_burnt, payment_id) ON payment_attempts TO grantonce_ops;
+    GRANT SELECT ON credit_grants TO grantonce_ops;
+    GRANT SELECT ON credit_adjustments TO grantonce_ops;
+    GRANT SELECT ON message_notes TO grantonce_ops;
+    GRANT SELECT ON activity TO grantonce_ops;
     GRANT SELECT ON payments TO grantonce_ops;
     GRANT SELECT ON inbox TO grantonce_ops;
     GRANT SELECT ON provider_looks TO grantonce_ops;
@@ -107,11 +117,25 @@ BEGIN
                   is_granted, credits_granted, revision, facts) ON orders TO grantonce_operator;
     GRANT UPDATE (amount_minor, currency, status, version, updated_at) ON orders TO grantonce_operator;
     GRANT SELECT, INSERT ON audit_log TO grantonce_operator;
+    -- Empties metadata and bodies with its owner's rights: the caller cannot read them.
+    GRANT EXECUTE ON FUNCTION forget_account(text, uuid, integer, boolean, timestamptz) TO grantonce_operator;
 
-    GRANT SELECT ON orders TO grantonce_verify;
+    -- All that an order's story is told from. No metadata, no body, no header, nothing that a payment can be paid with.
+    GRANT SELECT (id, account_id, credits, amount_minor, currency, provider, provider_account, status, version,
+                  is_granted, credits_granted, revision, facts, created_at, updated_at) ON orders TO grantonce_verify;
     GRANT SELECT ON payments TO grantonce_verify;
+    GRANT SELECT (order_id, number, first_sent_at, last_sent_at, is_burnt, payment_id) ON payment_attempts TO grantonce_verify;
+    GRANT SELECT ON inbox TO grantonce_verify;
+    GRANT SELECT ON message_notes TO grantonce_verify;
     GRANT SELECT ON credit_grants TO grantonce_verify;
     GRANT SELECT ON credit_adjustments TO grantonce_verify;
+    GRANT SELECT ON provider_looks TO grantonce_verify;
+    GRANT SELECT ON audit_log TO grantonce_verify;
+    GRANT SELECT (id, message_id, reason, detail, origin, attempts, provider, payment_id, order_id, said, state, state_at,
+                  state_by, state_reason, first_seen_at, last_seen_at, seen, replays, verdict, verdict_detail)
+        ON dead_letters TO grantonce_verify;
+    GRANT SELECT (id, created_at, actor, is_self_declared, reason) ON replays TO grantonce_verify;
+    GRANT SELECT (replay_id, position, letter_id, number, state, sent_at, ended_at) ON replay_letters TO grantonce_verify;
 
     -- Columns, so that a new one is not shown before somebody has thought about it.
     GRANT SELECT (id, account_id, credits, amount_minor, currency, provider, provider_account, status, version,
@@ -120,6 +144,7 @@ BEGIN
     GRANT SELECT ON credit_grants TO grantonce_reporting;
     GRANT SELECT ON credit_adjustments TO grantonce_reporting;
     GRANT SELECT ON audit_log TO grantonce_reporting;
+    GRANT SELECT ON activity TO grantonce_reporting;
 END $$;
 
 COMMIT;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod dlq;
+mod story;
 
 pub use dlq::{DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArgs, ReplayArgs, ShowArgs, Which};
 
@@ -8,6 +9,9 @@ use crate::config::Role;
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, OrderId, tidy};
 use crate::sim::DemoArgs;
 use clap::{Args, Parser, Subcommand};
+use story::{EXPLAIN_EXAMPLES, FORGET_EXAMPLES};
+
+pub use story::{ExplainArgs, ForgetArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -97,7 +101,7 @@ pub enum Command {
     #[command(subcommand, after_help = EXIT_CODES, after_long_help = with_examples(
         "  grantonce dlq list --groups\n  grantonce dlq replay --reason-is unknown_payment"
     ))]
-    Dlq(DlqCommand),
+    Dlq(Box<DlqCommand>),
 
     /// Connect, and compare schema, topology and rights with what a role needs
     ///
@@ -118,6 +122,21 @@ pub enum Command {
     /// Work on single orders by hand
     #[command(subcommand, after_help = EXIT_CODES, after_long_help = with_examples(AMEND_EXAMPLE))]
     Orders(OrdersCommand),
+
+    /// Tell the whole story of an order, payment, message, dead letter or account
+    ///
+    /// Oldest first, with a summary of what is missing and what to do next. Reads only, and shows no metadata and no
+    /// bodies. Exits 1 where nothing is known by the id. Set up like `verify`.
+    #[command(after_help = EXIT_CODES, after_long_help = with_examples(EXPLAIN_EXAMPLES))]
+    Explain(ExplainArgs),
+
+    /// Empty what is kept of an account's buyers: metadata, and the bodies of dead letters
+    ///
+    /// Without --yes it only tells what it would do. The ledger stays, with the account's opaque id. A dead letter that
+    /// is open still needs its body: it is left as it is, and the exit code is 1. Goes to the audit log; safe to run
+    /// again. Set up like `orders`.
+    #[command(after_help = EXIT_CODES, after_long_help = with_examples(FORGET_EXAMPLES))]
+    Forget(ForgetArgs),
 
     /// Run the whole flow with a simulated provider
     ///
@@ -225,9 +244,9 @@ impl Command {
             Self::Ops => Role::Ops,
             Self::All => Role::All,
             Self::Dlq(_) => Role::Dlq,
-            Self::Orders(_) => Role::Orders,
+            Self::Orders(_) | Self::Forget(_) => Role::Orders,
             Self::Check(args) => args.role.unwrap_or(Role::Check),
-            Self::Verify(_) => Role::Verify,
+            Self::Verify(_) | Self::Explain(_) => Role::Verify,
             Self::Demo(_) => Role::Demo,
         }
     }
@@ -329,7 +348,9 @@ mod tests {
             ("grantonce demo --headless --drop-webhooks 1.5", ErrorKind::ValueValidation),
             ("grantonce check --role nobody", ErrorKind::ValueValidation),
             ("grantonce check --role demo", ErrorKind::ValueValidation),
-            ("grantonce ops", ErrorKind::InvalidSubcommand),
+            ("grantonce operations", ErrorKind::InvalidSubcommand),
+            ("grantonce dlq", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("grantonce dlq replay --all --yes", ErrorKind::MissingRequiredArgument),
             ("grantonce --help-config worker", ErrorKind::ArgumentConflict),
         ] {
             assert_eq!(command(line), Err(kind), "{line}");

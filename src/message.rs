@@ -460,6 +460,15 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_id_is_hexadecimal_or_none() {
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        assert_eq!(trace_id(&format!("00-{id}-b7ad6b7169203331-01")), Some(id));
+        for bad in ["", "00", "00-1-2-01", &format!("00-{}", id.replace('0', "ä")), &format!("0x-{id}-1-01")] {
+            assert_eq!(trace_id(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn a_senders_own_id_does_not_count_where_its_secret_names_it() {
         use serde_json::json;
         let stripe = Provider::STRIPE;

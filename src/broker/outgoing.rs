@@ -54,6 +54,15 @@ impl Outgoing {
         }
     }
 
+    /// As a part of a trace: with its `traceparent` among the headers. `None` leaves them as they are.
+    #[must_use]
+    pub fn in_trace(mut self, traceparent: Option<String>) -> Self {
+        if let Some(traceparent) = traceparent {
+            self.headers.set_text(TRACEPARENT_HEADER, &traceparent);
+        }
+        self
+    }
+
     /// What will never be applied as things stand, for an operator.
     pub fn dead_letter(letter: Letter, refusal: &Refusal) -> Self {
         let Letter { origin, routing_key, message_id, kind, mut headers, body } = letter;

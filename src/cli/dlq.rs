@@ -2,9 +2,7 @@
 
 use super::{EXIT_CODES, actor, reason, with_examples};
 use crate::domain::{LetterId, LetterState, OrderId, Reason, Verdict};
-use crate::store::LetterFilter;
 use clap::{Args, Subcommand};
-use time::OffsetDateTime;
 
 /// Most letters a second that a replay sends.
 const PER_SECOND_MAX: u16 = 1_000;
@@ -119,25 +117,6 @@ impl Which {
     /// Whether nothing narrows it down.
     pub fn is_everything(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// As the store takes it.
-    pub fn filter(&self, now: OffsetDateTime) -> LetterFilter {
-        LetterFilter {
-            ids: (!self.ids.is_empty()).then(|| self.ids.iter().map(|id| id.0).collect()),
-            states: vec![],
-            reason: self.reason_is.clone(),
-            provider: self.provider.clone(),
-            cause: self.cause.clone(),
-            verdict: self.verdict.clone(),
-            order_id: self.order.map(|id| id.0),
-            payment_id: self.payment.clone(),
-            account_id: self.account.clone(),
-            message_id: self.message.clone(),
-            text: self.text.clone(),
-            before: self.older_than.map(|age| now - age),
-            since: self.newer_than.map(|age| now - age),
-        }
     }
 }
 

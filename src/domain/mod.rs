@@ -15,6 +15,7 @@ mod order;
 mod reason;
 mod schedule;
 mod status;
+pub mod story;
 mod text;
 
 pub use amend::{AmendmentRefusal, Repriced, reprice};
@@ -32,4 +33,4 @@ pub use schedule::{
 pub use status::{
     CaptureState, DisputePolicy, DisputeState, Hint, PaymentEvent, PaymentStatus, RELATED_IDS_MAX, RefundState,
 };
-pub use text::{TextError, tidy};
+pub use text::{TextError, counted, tidy};

@@ -58,3 +58,11 @@ pub fn tidy(text: &str, max_bytes: usize) -> String {
     }
     tidy
 }
+
+/// A number with its noun: `1 time`, `3 times`.
+pub fn counted(count: impl Into<i64>, noun: &str) -> String {
+    match count.into() {
+        1 => format!("1 {noun}"),
+        count => format!("{count} {noun}s"),
+    }
+}

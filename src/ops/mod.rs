@@ -3,6 +3,7 @@
 mod collector;
 mod console;
 pub mod prospects;
+mod queues;
 pub mod replay;
 
 use crate::broker::{Publisher, PublisherSettings};

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::domain::{MessageId, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::http::{Problem, read_body};
-use crate::message::{BODY_BYTES_MAX, TRACEPARENT_HEADER, WEBHOOK_TYPE_PREFIX, routing_key};
+use crate::message::{BODY_BYTES_MAX, WEBHOOK_TYPE_PREFIX, routing_key};
 use crate::provider::certificates::{CertificateError, Certificates};
 use crate::telemetry::{Metrics, Parent, Span, SpanKind, SpanStart, Traces, WebhookEndpoint, WebhookOutcome};
 use crate::webhook::{Endpoint, Keys, Rejection, Translation, Unverified};
@@ -199,13 +199,10 @@ impl Taker {
     }
 
     /// Publishes a message as a part of the webhook's trace.
-    async fn publish_one(&self, mut message: Outgoing, span: &Span) -> Result<Confirmed, PublishError> {
+    async fn publish_one(&self, message: Outgoing, span: &Span) -> Result<Confirmed, PublishError> {
         let Outgoing { exchange, routing_key, message_id, .. } = &message;
         let publishing = self.traces.publishing(&self.metrics, exchange, routing_key, message_id, Parent::Span(span));
-        if let Some(traceparent) = publishing.traceparent() {
-            message.headers.set_text(TRACEPARENT_HEADER, &traceparent);
-        }
-        let published = self.publisher.publish(message).await;
+        let published = self.publisher.publish(message.in_trace(publishing.traceparent())).await;
         publishing.end(published.as_ref().err().map(PublishError::name));
         published
     }

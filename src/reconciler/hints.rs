@@ -87,10 +87,11 @@ impl Hints {
     /// Tells in their traces that these hints are settled.
     fn tell(&self, carried: Vec<(Carried, String)>, began_at: OffsetDateTime) {
         for (carried, message_id) in carried {
-            let (name, kind, parent) = ("process", SpanKind::Consumer, Parent::Carried(&carried));
+            let (name, kind) = ("process payments.hints", SpanKind::Consumer);
+            let parent = Parent::Carried(&carried);
             let start = SpanStart { name, kind, parent, link: None, began_at: Some(began_at) };
             let mut span = self.traces.begin(start);
-            span.messaging("process", name, HINTS_QUEUE);
+            span.messaging("process", "process", HINTS_QUEUE);
             span.text("messaging.message.id", &message_id);
         }
     }

@@ -3,7 +3,7 @@
 use crate::broker::{Confirmed, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::{LOOKS_APART, MessageId, PaymentEvent, is_unpaid, look_again, next_look};
-use crate::message::{self, TRACEPARENT_HEADER};
+use crate::message;
 use crate::provider::{CallError, Found, PaymentState, Providers};
 use crate::store::{DueLook, Looked, LookedAt, Said, Store};
 use crate::telemetry::{LookOutcome, Metrics, Parent, Span, SpanKind, SpanStart, Traces, causes};
@@ -128,13 +128,10 @@ impl Look {
     }
 
     /// Publishes a fact as a part of the look's trace.
-    async fn publish(&self, mut message: Outgoing, span: &Span) -> Result<Confirmed, PublishError> {
+    async fn publish(&self, message: Outgoing, span: &Span) -> Result<Confirmed, PublishError> {
         let Outgoing { exchange, routing_key, message_id, .. } = &message;
         let publishing = self.traces.publishing(&self.metrics, exchange, routing_key, message_id, Parent::Span(span));
-        if let Some(traceparent) = publishing.traceparent() {
-            message.headers.set_text(TRACEPARENT_HEADER, &traceparent);
-        }
-        let published = self.publisher.publish(message).await;
+        let published = self.publisher.publish(message.in_trace(publishing.traceparent())).await;
         publishing.end(published.as_ref().err().map(PublishError::name));
         published
     }

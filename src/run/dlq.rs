@@ -16,6 +16,7 @@ use crate::store::{LetterFilter, Profile, Store};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 /// How long one transaction may take before its outcome counts as unknown.
@@ -52,12 +53,31 @@ pub(super) async fn run(command: DlqCommand, config: DlqConfig, stop: Cancellati
     }
 }
 
+/// What narrows letters down, as the store takes it.
+fn filter(which: &Which, now: OffsetDateTime) -> LetterFilter {
+    LetterFilter {
+        ids: (!which.ids.is_empty()).then(|| which.ids.iter().map(|id| id.0).collect()),
+        states: vec![],
+        reason: which.reason_is.clone(),
+        provider: which.provider.clone(),
+        cause: which.cause.clone(),
+        verdict: which.verdict.clone(),
+        order_id: which.order.map(|id| id.0),
+        payment_id: which.payment.clone(),
+        account_id: which.account.clone(),
+        message_id: which.message.clone(),
+        text: which.text.clone(),
+        before: which.older_than.map(|age| now - age),
+        since: which.newer_than.map(|age| now - age),
+    }
+}
+
 /// The letters that a command is about; nothing narrows them down only where that was said.
 fn selection(which: &Which, all: bool, clock: &Clock) -> Result<LetterFilter, RunError> {
     if which.is_everything() && !all {
         return Err(usage("name letters, narrow them down (--reason-is, --provider, --order …), or say --all"));
     }
-    Ok(which.filter(clock.now()))
+    Ok(filter(which, clock.now()))
 }
 
 /// Writes a line; `false`: nobody reads any more.
@@ -68,7 +88,7 @@ fn line(text: &str) -> bool {
 
 async fn list(args: ListArgs, store: &Store, clock: &Clock) -> Result<Exit, RunError> {
     let now = clock.now();
-    let filter = LetterFilter { states: args.state, ..args.which.filter(now) };
+    let filter = LetterFilter { states: args.state, ..filter(&args.which, now) };
     let mut left = args.limit.unwrap_or(if args.json { u32::MAX } else { LISTED });
     let (mut after, mut seen) = (None, 0_usize);
     while left > 0 {
@@ -98,7 +118,7 @@ async fn list(args: ListArgs, store: &Store, clock: &Clock) -> Result<Exit, RunE
 
 async fn groups(args: ListArgs, store: &Store, clock: &Clock) -> Result<Exit, RunError> {
     let now = clock.now();
-    let filter = LetterFilter { states: args.state, ..args.which.filter(now) };
+    let filter = LetterFilter { states: args.state, ..filter(&args.which, now) };
     let groups = store.letter_groups(filter).await.map_err(failed)?;
     for group in &groups {
         let text = if args.json { json!(group).to_string() } else { tell::group(group, now) };

@@ -3,6 +3,8 @@
 mod actor;
 mod check;
 mod dlq;
+mod explain;
+mod forget;
 mod orders;
 mod roles;
 
@@ -112,8 +114,10 @@ pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
     match (command, role) {
         (Command::Check(_), role) => check::check(role).await,
         (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,
+        (Command::Explain(args), RoleConfig::Verify(config)) => explain::run(args, config).await,
+        (Command::Forget(args), RoleConfig::Orders(config)) => forget::run(args, config).await,
         (Command::Orders(command), RoleConfig::Orders(config)) => orders::run(command, config).await,
-        (Command::Dlq(command), RoleConfig::Dlq(config)) => dlq::run(command, config, shutdown.token()).await,
+        (Command::Dlq(command), RoleConfig::Dlq(config)) => dlq::run(*command, config, shutdown.token()).await,
         (Command::Demo(args), RoleConfig::Demo(config)) => demo(args, config, shutdown).await,
         (command, role) => serve(command.role(), process, role, shutdown).await,
     }

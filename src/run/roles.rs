@@ -10,7 +10,7 @@ use crate::receiver::{self, ReceiverError};
 use crate::reconciler::{self, ReconcilerError};
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
+use crate::telemetry::{Dependency, Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
 use crate::worker;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,17 @@ impl Roles {
             Self::All(_) => "all",
         }
     }
+
+    /// What it cannot do without.
+    fn dependencies(&self) -> &'static [Dependency] {
+        match self {
+            Self::Receiver(_) => &[Dependency::Rabbitmq],
+            Self::Api(_) => &[Dependency::Postgres],
+            Self::Worker(_) | Self::Reconciler(_) | Self::Ops(_) | Self::All(_) => {
+                &[Dependency::Postgres, Dependency::Rabbitmq]
+            }
+        }
+    }
 }
 
 /// What every role of a process shares.
@@ -59,6 +70,11 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
         readiness: Readiness::new(),
         stop: shutdown.token(),
     };
+    // Before anybody can ask: a role that has not looked yet is not ready.
+    for dependency in roles.dependencies() {
+        shared.readiness.dependency(dependency.name()).set(false);
+        shared.metrics.dependency(*dependency, false);
+    }
     let listener = bind("metrics", process.metrics_addr)
         .await
         .map_err(|error| RunError::configuration("cannot serve metrics: change GRANTONCE_METRICS_ADDR", error))?;

@@ -5,9 +5,13 @@ mod audit;
 mod batch;
 mod creation;
 mod error;
+mod explain;
+mod forget;
 mod inbox;
 mod letters;
 mod looks;
+mod notes;
+mod order_row;
 mod orders;
 mod payment_key;
 mod pool;
@@ -23,6 +27,8 @@ pub use audit::{Actor, AuditFilter, AuditLine};
 pub use batch::{Applied, BatchTerms, Outcome, WEIGHED_MAX, Weighed};
 pub use creation::{Creation, HandedOut, Kept};
 pub use error::{Class, StoreError};
+pub use explain::{Asked, ExplainTerms};
+pub use forget::{Forgetting, Forgotten};
 pub use inbox::Maintained;
 pub use letters::{
     Begun, Claimed, Letter, LetterFilter, LetterGroup, LetterReplay, LetterRow, LetterToWeigh, Letters, LettersPage,
@@ -30,6 +36,7 @@ pub use letters::{
     Sent, Weight,
 };
 pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, Said, Wanted};
+pub use notes::{Activity, ActivityMinute, MessageNote, Notebook, Noted};
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};
 pub use pool::{Profile, Settings, Store};
 pub use schema::{Role, SchemaFault, migrate};

@@ -20,9 +20,9 @@ pub enum Role {
     Reconciler,
     /// Keeps and replays dead letters.
     Ops,
-    /// Amends orders.
+    /// Amends orders, forgets accounts.
     Operator,
-    /// Reads everything.
+    /// Reads everything but what may be personal.
     Verify,
 }
 
@@ -76,6 +76,8 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("inbox", &["SELECT", "INSERT"]),
             ("credit_grants", &["INSERT"]),
             ("credit_adjustments", &["INSERT"]),
+            ("message_notes", &["SELECT", "INSERT", "UPDATE"]),
+            ("activity", &["SELECT", "INSERT", "UPDATE"]),
         ],
         Role::Api => &[
             ("orders", &["SELECT", "INSERT"]),
@@ -100,13 +102,20 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("inbox", &["SELECT"]),
             ("provider_looks", &["SELECT"]),
             ("audit_log", &["SELECT", "INSERT"]),
+            ("credit_grants", &["SELECT"]),
+            ("credit_adjustments", &["SELECT"]),
+            ("message_notes", &["SELECT"]),
+            ("activity", &["SELECT"]),
         ],
         Role::Operator => &[("audit_log", &["INSERT"])],
         Role::Verify => &[
-            ("orders", &["SELECT"]),
             ("payments", &["SELECT"]),
             ("credit_grants", &["SELECT"]),
             ("credit_adjustments", &["SELECT"]),
+            ("inbox", &["SELECT"]),
+            ("message_notes", &["SELECT"]),
+            ("provider_looks", &["SELECT"]),
+            ("audit_log", &["SELECT"]),
         ],
     }
 }
@@ -128,6 +137,10 @@ const ORDER_WITHOUT_METADATA: &[&str] = &[
     "facts",
 ];
 
+/// An attempt, without what a buyer pays with.
+const ATTEMPT_WITHOUT_SECRETS: &[&str] =
+    &["order_id", "number", "first_sent_at", "last_sent_at", "is_burnt", "payment_id"];
+
 /// Table, right and columns, where a role has a right to some columns only.
 fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static [&'static str])] {
     match role {
@@ -135,9 +148,62 @@ fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static 
             ("orders", "SELECT", ORDER_WITHOUT_METADATA),
             ("orders", "UPDATE", &["amount_minor", "currency", "status", "version", "updated_at"]),
         ],
-        Role::Ops => &[("orders", "SELECT", ORDER_WITHOUT_METADATA)],
+        Role::Ops => &[
+            ("orders", "SELECT", ORDER_WITHOUT_METADATA),
+            ("orders", "SELECT", &["created_at", "updated_at"]),
+            ("payment_attempts", "SELECT", ATTEMPT_WITHOUT_SECRETS),
+        ],
         Role::Reconciler => &[("orders", "SELECT", &["id", "status", "created_at"])],
-        Role::Worker | Role::Api | Role::Verify => &[],
+        Role::Verify => &[
+            ("orders", "SELECT", ORDER_WITHOUT_METADATA),
+            ("orders", "SELECT", &["created_at", "updated_at"]),
+            ("payment_attempts", "SELECT", ATTEMPT_WITHOUT_SECRETS),
+            (
+                "dead_letters",
+                "SELECT",
+                &[
+                    "id",
+                    "message_id",
+                    "reason",
+                    "detail",
+                    "origin",
+                    "attempts",
+                    "provider",
+                    "payment_id",
+                    "order_id",
+                    "said",
+                    "state",
+                    "state_at",
+                    "state_by",
+                    "state_reason",
+                    "first_seen_at",
+                    "last_seen_at",
+                    "seen",
+                    "replays",
+                    "verdict",
+                    "verdict_detail",
+                ],
+            ),
+            ("replays", "SELECT", &["id", "created_at", "actor", "is_self_declared", "reason"]),
+            (
+                "replay_letters",
+                "SELECT",
+                &["replay_id", "position", "letter_id", "number", "state", "sent_at", "ended_at"],
+            ),
+        ],
+        Role::Worker | Role::Api => &[],
+    }
+}
+
+/// Functions that a role calls: with their arguments, and by their names.
+fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
+    match role {
+        Role::Worker => &[
+            ("inbox_maintain(date, integer)", "inbox_maintain"),
+            ("notes_maintain(timestamptz, integer)", "notes_maintain"),
+        ],
+        Role::Operator => &[("forget_account(text, uuid, integer, boolean, timestamptz)", "forget_account")],
+        Role::Api | Role::Reconciler | Role::Ops | Role::Verify => &[],
     }
 }
 
@@ -206,17 +272,15 @@ impl Store {
                     }
                 }
             }
-            if role == Role::Worker {
-                let has =
-                    sqlx::query_scalar!("SELECT has_function_privilege('inbox_maintain(date, integer)', 'EXECUTE')")
-                        .fetch_one(&mut *connection)
-                        .await
-                        .map_err(StoreError::sql(WHAT))?;
+            for (function, name) in functions(role) {
+                let has = sqlx::query_scalar!("SELECT has_function_privilege($1, 'EXECUTE')", *function)
+                    .fetch_one(&mut *connection)
+                    .await
+                    .map_err(StoreError::sql(WHAT))?;
                 if has != Some(true) {
                     faults.push(SchemaFault {
-                        fault: "this database user lacks EXECUTE on inbox_maintain".to_owned(),
-                        remedy: "GRANT EXECUTE ON FUNCTION inbox_maintain TO it, see deploy/postgres-roles.sql"
-                            .to_owned(),
+                        fault: format!("this database user lacks EXECUTE on {name}"),
+                        remedy: format!("GRANT EXECUTE ON FUNCTION {name} TO it, see deploy/postgres-roles.sql"),
                     });
                 }
             }

@@ -31,6 +31,16 @@ impl Tx {
         Ok(Self { inner })
     }
 
+    /// For many reads that must fit together: all of them see what was committed before the first, and nothing is
+    /// written.
+    pub(super) async fn begin_reading(pool: &PgPool) -> Result<Self, StoreError> {
+        let inner = pool
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .map_err(StoreError::sql("beginning to read"))?;
+        Ok(Self { inner })
+    }
+
     /// The connection, for one statement.
     pub(super) fn connection(&mut self) -> &mut sqlx::PgConnection {
         &mut self.inner

@@ -32,7 +32,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All counters at zero, all dependencies down, nothing measured.
+    /// All counters at zero, nothing measured.
     pub fn new() -> Self {
         Self(Arc::new(Inner::new()))
     }
@@ -144,7 +144,7 @@ impl Metrics {
         self.0.oldest_dead_letter_age_seconds.set(Some(oldest_age.unwrap_or_default().as_secs_f64()));
     }
 
-    /// The orders that are paid for and have no grant were counted.
+    /// The orders without a grant, of which we know that money came in, were counted.
     pub fn grants_missing(&self, count: u64) {
         self.0.grants_missing.set(Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX))));
     }
@@ -156,7 +156,7 @@ impl Metrics {
         self.0.grants_missing.set(None);
     }
 
-    /// RabbitMQ told a queue's messages (ready or in hand) and consumers.
+    /// RabbitMQ told a queue's messages and consumers.
     pub fn queue(&self, queue: QueueName, messages: u64, consumers: u64) {
         self.0.queue_messages.get_or_create(&QueueLabels { queue }).set(whole(messages));
         self.0.queue_consumers.get_or_create(&QueueLabels { queue }).set(whole(consumers));

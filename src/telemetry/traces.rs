@@ -12,7 +12,7 @@ mod client;
 
 use super::labels::PublishDestination;
 use super::metrics::Metrics;
-use client::CollectorClient;
+use client::Poster;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{
     Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt as _, TraceFlags, Tracer as _, TracerProvider as _,
@@ -63,8 +63,8 @@ struct Exporting {
 /// What a span begins with.
 #[derive(Debug)]
 pub struct SpanStart<'a> {
-    /// What kind of work, in few different words.
-    pub name: &'static str,
+    /// What kind of work; of a bounded set. About messages: what is done, and with which queue or exchange.
+    pub name: &'a str,
     /// Which end of a conversation.
     pub kind: SpanKind,
     /// What it is a part of.
@@ -96,7 +96,7 @@ impl Traces {
     /// queue and headers can be set by OpenTelemetry's own variables (`OTEL_TRACES_SAMPLER`, `OTEL_BSP_…`,
     /// `OTEL_EXPORTER_OTLP_HEADERS`). Must be called inside a tokio runtime.
     pub fn export(endpoint: &str, role: &'static str) -> Result<Self, TracesError> {
-        let client = CollectorClient::new().map_err(TracesError::Client)?;
+        let client = Poster::new().map_err(TracesError::Client)?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
@@ -132,7 +132,7 @@ impl Traces {
             Parent::Span(span) => span.0.as_ref().map_or_else(Context::new, |span| context(span.span_context())),
             Parent::Carried(carried) => context(&carried.0),
         };
-        let mut builder = exporting.tracer.span_builder(start.name).with_kind(start.kind);
+        let mut builder = exporting.tracer.span_builder(start.name.to_owned()).with_kind(start.kind);
         builder.start_time = start.began_at.map(SystemTime::from);
         builder.links = start
             .link
@@ -153,9 +153,9 @@ impl Traces {
     ) -> Publishing {
         let mut publishing = Publishing::untraced(metrics, exchange);
         if self.is_on() {
-            let (kind, name) = (SpanKind::Producer, "publish");
+            let (kind, name) = (SpanKind::Producer, &*format!("publish {exchange}"));
             let mut span = self.begin(SpanStart { name, kind, parent, link: None, began_at: None });
-            span.messaging("send", name, &format!("{exchange}:{routing_key}"));
+            span.messaging("send", "publish", &format!("{exchange}:{routing_key}"));
             span.text("messaging.rabbitmq.destination.routing_key", routing_key);
             span.text("messaging.message.id", message_id);
             publishing.span = span;
@@ -328,7 +328,7 @@ mod tests {
             }
             let began = Instant::now();
             traces.shutdown().await;
-            assert!(began.elapsed() < SHUTDOWN_DEADLINE + Duration::from_millis(500), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_millis(2_500), "{:?}", began.elapsed());
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
 use crate::domain::DisputePolicy;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
-use crate::store::{self, ChangedOrders, Store, StoreError};
+use crate::store::{self, ChangedOrders, Notebook, Store, StoreError};
 use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces};
 use secrecy::SecretString;
 use session::{Ended, Session};
@@ -40,6 +40,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 
 /// How long a batch's transaction may take before its outcome counts as unknown.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the last notes may take when a worker has drained.
+const LAST_NOTES_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How often the inbox's partitions are looked after.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -98,8 +101,8 @@ impl From<WorkerConfig> for Settings {
             amqp_url: config.broker.url,
             database: store::Settings {
                 url: config.database.url,
-                // One a batch under way, one for announcements, one for housekeeping.
-                connections_max: u32::try_from(config.batch.workers).unwrap_or(u32::MAX).saturating_add(2),
+                // One a batch under way, one for announcements, one for notes, one for housekeeping.
+                connections_max: u32::try_from(config.batch.workers).unwrap_or(u32::MAX).saturating_add(3),
                 deadline: TRANSACTION_DEADLINE,
                 profile: store::Profile::Batches,
             },
@@ -156,6 +159,8 @@ pub async fn run(
         rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
         metrics: metrics.clone(),
     };
+    health.postgres(false);
+    health.rabbitmq(false);
     let publisher = Publisher::start(&PublisherSettings {
         url: settings.amqp_url.clone(),
         name: "worker copies",
@@ -164,6 +169,7 @@ pub async fn run(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
+    let notebook = Notebook::default();
     let mut fruitless = Backoff::new(FRUITLESS);
     while let Some(store) = database(&settings, &clock, &health, &stop).await? {
         let housekeeping = tokio::spawn(keep_house(
@@ -173,6 +179,7 @@ pub async fn run(
             metrics.clone(),
             stop.clone(),
         ));
+        let writing = notebook.write_through(store.clone());
         let ended = match consumer(&settings, &health, &stop).await {
             None => Ended::Drained { acknowledged: 0 },
             Some(consumer) => {
@@ -182,6 +189,7 @@ pub async fn run(
                     store: store.clone(),
                     publisher: publisher.clone(),
                     changed: ChangedOrders::announce_through(store.clone()),
+                    notebook: notebook.clone(),
                     rules: settings.rules.clone(),
                     pace: settings.pace,
                     clock: clock.clone(),
@@ -192,9 +200,14 @@ pub async fn run(
             }
         };
         housekeeping.abort();
+        writing.abort();
         let (acknowledged, is_ours_to_mend) = match ended {
             Ended::Drained { acknowledged } => {
                 tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
+                // Late notes are better than none, but a shutdown's time is for what matters.
+                if tokio::time::timeout(LAST_NOTES_DEADLINE, notebook.write(&store)).await.is_err() {
+                    tracing::debug!(event = "notes_lost", "stories and charts will lack the last second");
+                }
                 store.close(Duration::from_secs(1)).await;
                 break;
             }
@@ -304,5 +317,28 @@ async fn keep_house(store: Store, retention: time::Duration, clock: Clock, metri
             // Nothing is lost: rows of days without a partition go to the rest partition.
             Err(error) => tracing::warn!(event = "inbox_not_maintained", cause = %error),
         }
+        delete_old_notes(&store, retention, &clock, &stop).await;
+    }
+}
+
+/// Deletes the notes of messages that the inbox has forgotten, a part at a time.
+async fn delete_old_notes(store: &Store, retention: time::Duration, clock: &Clock, stop: &CancellationToken) {
+    let mut deleted = 0;
+    while !stop.is_cancelled() {
+        match store.maintain_notes(clock.now(), retention).await {
+            Ok((notes, has_more)) => {
+                deleted += notes;
+                if !has_more {
+                    break;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(event = "notes_not_maintained", cause = %error);
+                break;
+            }
+        }
+    }
+    if deleted > 0 {
+        tracing::info!(event = "notes_maintained", deleted);
     }
 }

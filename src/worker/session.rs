@@ -9,7 +9,7 @@ use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError,
 use crate::clock::Clock;
 use crate::domain::PaymentEvent;
 use crate::message::Judgement;
-use crate::store::{BatchTerms, ChangedOrders, Store};
+use crate::store::{BatchTerms, ChangedOrders, Notebook, Store};
 use crate::telemetry::{GivenBack, Metrics, Traces};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -98,6 +98,7 @@ pub(super) struct Session {
     pub(super) store: Store,
     pub(super) publisher: Publisher,
     pub(super) changed: ChangedOrders,
+    pub(super) notebook: Notebook,
     pub(super) rules: Rules,
     pub(super) pace: Pace,
     pub(super) clock: Clock,
@@ -110,6 +111,7 @@ struct Shared {
     store: Store,
     publisher: Publisher,
     changed: ChangedOrders,
+    notebook: Notebook,
     rules: Rules,
     grace: Duration,
     clock: Clock,
@@ -136,7 +138,7 @@ impl Session {
     /// Works until `stop` and drains, or until a dependency is lost. Batches are worked on side by side and acknowledged
     /// in the order of their deliveries, so that one cumulative acknowledgement covers each.
     pub(super) async fn run(self, stop: &CancellationToken) -> Ended {
-        let Self { mut consumer, store, publisher, changed, rules, pace, clock, metrics, traces } = self;
+        let Self { mut consumer, store, publisher, changed, notebook, rules, pace, clock, metrics, traces } = self;
         let acknowledger = consumer.acknowledger();
         let grace = pace.outage_grace;
         // Also when this session alone ends: batches that are held then are held no longer.
@@ -145,6 +147,7 @@ impl Session {
             store,
             publisher,
             changed,
+            notebook,
             rules,
             grace,
             clock,
@@ -303,5 +306,8 @@ async fn work_through(
     if let Some(trace) = trace {
         trace.settled(settling.told());
     }
-    settling.finish(&shared.publisher, shared.grace, &shared.metrics).await.map_err(Unsettled::Copy)
+    let finished = settling.finish(&shared.publisher, shared.grace, &shared.metrics).await;
+    let (settled, notes) = finished.map_err(Unsettled::Copy)?;
+    shared.notebook.note(notes.activity, notes.messages, now);
+    Ok(settled)
 }

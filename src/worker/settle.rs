@@ -10,7 +10,7 @@ use crate::domain::{PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER};
 use crate::retry::{Backoff, Limits};
-use crate::store::{Committed, Outcome};
+use crate::store::{Activity, Committed, MessageNote, Noted, Outcome};
 use crate::telemetry::{MessageOutcome, Metrics, Publishing};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -70,11 +70,46 @@ pub(super) struct Told {
     pub(super) granted: bool,
 }
 
+/// What is to be told of a settled batch, for stories and charts.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) activity: Activity,
+    /// Of copies, and of messages that wait.
+    pub(super) messages: Vec<MessageNote>,
+}
+
+impl Notes {
+    fn count(&mut self, told: &Told) {
+        let activity = &mut self.activity;
+        match told.outcome {
+            MessageOutcome::Applied => activity.applied += 1,
+            MessageOutcome::Duplicate => activity.duplicates += 1,
+            MessageOutcome::PutOff => activity.put_off += 1,
+            MessageOutcome::DeadLettered => activity.dead_lettered += 1,
+            MessageOutcome::TestEventDropped | MessageOutcome::IgnoredUnknown => {}
+        }
+        activity.grants += u32::from(told.granted);
+    }
+
+    fn add(&mut self, outcome: MessageOutcome, event: &PaymentEvent) {
+        let noted = match outcome {
+            MessageOutcome::Duplicate => Noted::Copy,
+            MessageOutcome::PutOff => Noted::PutOff,
+            MessageOutcome::Applied
+            | MessageOutcome::DeadLettered
+            | MessageOutcome::TestEventDropped
+            | MessageOutcome::IgnoredUnknown => return,
+        };
+        self.messages.push(MessageNote::new(event, noted));
+    }
+}
+
 /// Joins the first judgement of each delivery with what the database said of its event.
 pub(super) struct Settling {
     deliveries: Vec<Delivery>,
     fates: Vec<Fate>,
     told: Vec<Told>,
+    notes: Notes,
 }
 
 impl Settling {
@@ -89,20 +124,26 @@ impl Settling {
         let mut results = events.iter().zip(results);
         let mut fates = Vec::with_capacity(deliveries.len());
         let mut told = Vec::with_capacity(deliveries.len());
+        let mut notes = Notes::default();
         for (delivery, judged) in deliveries.iter().zip(judged) {
             let (fate, of_it) = match judged {
                 Judged::TestEvent => (Fate::Nothing, Told::of(MessageOutcome::TestEventDropped)),
                 Judged::Refused(refusal) => dead(refusal),
                 Judged::Event => match results.next() {
-                    Some((event, result)) => fate_of(delivery, event, result, rules),
+                    Some((event, result)) => {
+                        let (fate, of_it) = fate_of(delivery, event, result, rules);
+                        notes.add(of_it.outcome, event);
+                        (fate, of_it)
+                    }
                     // Cannot be: there is a result for each event. Kept for a person to see.
                     None => dead(Refusal::new(Reason::RejectedByDatabase, "the batch had no result for this message")),
                 },
             };
+            notes.count(&of_it);
             fates.push(fate);
             told.push(of_it);
         }
-        Self { deliveries, fates, told }
+        Self { deliveries, fates, told, notes }
     }
 
     /// What became of each delivery, in their order.
@@ -110,13 +151,14 @@ impl Settling {
         &self.told
     }
 
-    /// Publishes the copies and waits for their confirms, trying again until `patience` is over.
+    /// Publishes the copies and waits for their confirms, trying again until `patience` is over. What is to be noted of
+    /// the batch is worth noting only then.
     pub(super) async fn finish(
         self,
         publisher: &Publisher,
         patience: Duration,
         metrics: &Metrics,
-    ) -> Result<BatchSettled, PublishError> {
+    ) -> Result<(BatchSettled, Notes), PublishError> {
         let until = Instant::now() + patience;
         let has_retries = self.fates.iter().any(|fate| matches!(fate, Fate::Later { .. }));
         let proofs = self.deliveries.into_iter().zip(self.fates).map(|(delivery, fate)| async move {
@@ -144,7 +186,7 @@ impl Settling {
                 metrics.grants(1);
             }
         }
-        Ok(BatchSettled { _proofs: proofs })
+        Ok((BatchSettled { _proofs: proofs }, self.notes))
     }
 }
 

@@ -7,8 +7,8 @@ use crate::message::TRACEPARENT_HEADER;
 use crate::telemetry::{Carried, GivenBack, Parent, SpanKind, SpanStart, Traces};
 use time::OffsetDateTime;
 
-/// What a span about messages that are worked on is called.
-const NAME: &str = "process";
+/// What spans about messages that are worked on are called. With the name of [`WORK_QUEUE`].
+const NAME: &str = "process fulfilment";
 
 /// What is told of a batch, once it has ended.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl BatchTrace {
         let began_at = Some(began_at);
         let (kind, parent) = (SpanKind::Consumer, Parent::Nothing);
         let mut batch = traces.begin(SpanStart { name: NAME, kind, parent, link: None, began_at });
-        batch.messaging("process", NAME, WORK_QUEUE);
+        batch.messaging("process", "process", WORK_QUEUE);
         batch.number("messaging.batch.message_count", i64::try_from(deliveries).unwrap_or(i64::MAX));
         if let Some(cause) = given_back {
             batch.fail(cause.name());
@@ -65,7 +65,7 @@ impl BatchTrace {
         for Traced { carried, message_id, told, .. } in messages {
             let (kind, parent) = (SpanKind::Consumer, Parent::Carried(&carried));
             let mut span = traces.begin(SpanStart { name: NAME, kind, parent, link: Some(&batch), began_at });
-            span.messaging("process", NAME, WORK_QUEUE);
+            span.messaging("process", "process", WORK_QUEUE);
             span.text("messaging.message.id", &message_id);
             match (given_back, told) {
                 (Some(cause), _) => {

@@ -1,6 +1,6 @@
 //! What relays hold on to (`contract/`) says what the code does.
 
-mod schema;
+pub mod schema;
 
 use grantonce::broker::{DEAD_EXCHANGE, DELIVERY_LIMIT, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, WORK_QUEUE};
 use grantonce::domain::{

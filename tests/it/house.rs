@@ -99,6 +99,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("src/worker/settle.rs", "the backoff's pause between two tries to publish a copy"),
     ("src/broker/consumer.rs", "a quorum queue may lose acks that a close follows at once"),
     ("src/store/watch.rs", "gathers announcements, and looks by itself now and then"),
+    ("src/store/notes.rs", "gathers notes before it writes them"),
     ("src/sim/", "plays buyers and providers, who take their time"),
 ];
 

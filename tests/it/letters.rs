@@ -1,17 +1,21 @@
 //! Dead letters: collected, looked at, replayed, settled. On real servers.
 
 mod collecting;
+mod command_line;
+mod outages;
 mod replaying;
 mod settling;
 
 use crate::support::await_::eventually;
 use crate::support::messages::{captured, event_for};
 use crate::support::world::World;
-use grantonce::broker::{Publisher, PublisherSettings};
+use bytes::Bytes;
+use grantonce::broker::{DEAD_EXCHANGE, Headers, Outgoing, Publisher, PublisherSettings};
 use grantonce::clock::Clock;
 use grantonce::config::{Config, Environment, Role, RoleConfig};
 use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent};
 use grantonce::http::Readiness;
+use grantonce::message::encode;
 use grantonce::ops::prospects::{self, Preview, Terms};
 use grantonce::ops::{self, OpsError};
 use grantonce::store::{Actor, Letter, LetterFilter, LetterRow, NewReplay, Replay, ReplayPace, Store};
@@ -150,4 +154,25 @@ pub fn runner(world: &World) -> ops::replay::Runner {
         clock: Clock::system(),
         metrics: Metrics::new(),
     }
+}
+
+/// Letters of unknown payments, `pi_0` and so on, as a worker would have made them, collected.
+pub async fn unknown_payments(world: &World, count: usize) {
+    let store = world.store();
+    for n in 0..count {
+        let event = paid(&format!("pi_{n}"), &format!("evt_{n}"));
+        let letter = Outgoing {
+            exchange: DEAD_EXCHANGE,
+            routing_key: "payment.stripe".to_owned(),
+            message_id: event.message_id.as_str().to_owned(),
+            kind: "payment-status.v1".to_owned(),
+            content_type: "application/json",
+            headers: Headers::default(),
+            body: Bytes::from(encode(&event)),
+        };
+        world.publish_raw(letter).await;
+    }
+    let ops = RunningOps::start(world);
+    eventually("all are collected", async || all_letters(&store).await.len() == count).await;
+    ops.stop().await;
 }

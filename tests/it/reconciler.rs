@@ -412,9 +412,10 @@ async fn what_a_look_finds_is_followed_to_its_grant_in_one_trace() {
     let look = one(&|span| span.name == "look" && span.get("grantonce.outcome") == "heard");
     assert_eq!(look.get("grantonce.payment_id"), payment_id);
     let publish = one(&|span| span.parent == look.id);
-    assert_eq!((publish.name.as_str(), publish.trace.as_str()), ("publish", look.trace.as_str()));
+    assert_eq!((publish.name.as_str(), publish.trace.as_str()), ("publish payments", look.trace.as_str()));
     let process = one(&|span| span.parent == publish.id);
-    assert_eq!((process.name.as_str(), process.get("grantonce.grants")), ("process", "1"));
+    assert_eq!((process.name.as_str(), process.get("grantonce.grants")), ("process fulfilment", "1"));
     let hinted = one(&|span| span.get("messaging.destination.name") == HINTS_QUEUE);
+    assert_eq!(hinted.name, format!("process {HINTS_QUEUE}"));
     assert_eq!((hinted.trace.as_str(), hinted.parent.as_str()), (&traceparent[3..35], &traceparent[36..52]));
 }

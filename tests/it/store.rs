@@ -8,6 +8,7 @@ mod dropped;
 mod inbox;
 mod ledger;
 mod looks;
+mod notes;
 mod ownership;
 
 use crate::support::World;

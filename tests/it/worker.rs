@@ -350,3 +350,45 @@ async fn the_brokers_delivery_limit_ends_a_crash_loop_in_the_dead_letters() {
     assert_eq!(letter.routing_key.as_str(), "payment.stripe");
     assert_eq!(returns, DELIVERY_LIMIT + 1);
 }
+
+#[tokio::test]
+async fn how_long_messages_waited_is_told_by_their_senders_time_and_not_of_what_was_put_off() {
+    let world = World::new().await;
+    let (connection, channel) = world.channel().await;
+    let now_s = time::OffsetDateTime::now_utc().unix_timestamp();
+    for (message, waited_s) in [("evt_none", None), ("evt_old", Some(100)), ("evt_ahead", Some(-3_600))] {
+        let event = event_for("pi_nobody", message, captured(1999));
+        let mut properties = lapin::BasicProperties::default()
+            .with_message_id(event.message_id.as_str().into())
+            .with_type(message::TYPE.into())
+            .with_delivery_mode(2);
+        if let Some(waited_s) = waited_s {
+            properties = properties.with_timestamp(u64::try_from(now_s - waited_s).unwrap());
+        }
+        let body = message::encode(&event);
+        let options = lapin::options::BasicPublishOptions::default();
+        let sent = channel.basic_publish(PAYMENTS_EXCHANGE.into(), "payment.stripe".into(), options, &body, properties);
+        sent.await.unwrap().await.unwrap();
+    }
+    eventually("all wait", async || world.ready(WORK_QUEUE).await == 3).await;
+    connection.close(200, "done".into()).await.unwrap();
+    let mut settings = world.worker_settings();
+    settings.pace.batch_max = 1;
+    let worker = world.start_worker_with(settings);
+    eventually("all are given up", async || {
+        worker.metric("grantonce_dead_lettered_total{reason=\"unknown_payment\"}") == 3
+    })
+    .await;
+    let within = |le: &str| worker.metric(&format!("grantonce_queue_wait_seconds_bucket{{le=\"{le}\"}}"));
+    // One that is ahead waited for no time, one without a time tells nothing, and nine that came back were to wait.
+    assert_eq!((within("1.0"), within("60.0"), within("300.0"), within("+Inf")), (1, 1, 2, 2));
+    let confirmed = |exchange: &str| {
+        worker.metric(&format!(
+            "messaging_client_operation_duration_seconds_count{{messaging_system=\"rabbitmq\",\
+             messaging_operation_name=\"publish\",messaging_destination_name=\"{exchange}\"}}"
+        ))
+    };
+    assert_eq!((confirmed("payments.retry"), confirmed("payments.dead")), (9, 3));
+    assert_eq!(worker.metric("grantonce_inbox_maintenance_total{outcome=\"done\"}"), 1);
+    worker.drain().await;
+}

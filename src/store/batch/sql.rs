@@ -2,9 +2,10 @@
 
 use super::Message;
 use super::plan::{Adjustment, Grant, NewPayment, payment_keys};
-use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider};
+use crate::domain::{Order, OrderId, PaymentFacts};
 use crate::store::error::StoreError;
-use crate::store::payment_key::{PaymentKey, account_of};
+use crate::store::order_row::{OrderRow, corrupt};
+use crate::store::payment_key::PaymentKey;
 use crate::store::tx::Tx;
 use sqlx::types::Json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,47 +31,6 @@ pub(super) struct Admission<'m, 'a> {
 
 fn event_day(message: &Message<'_>) -> Date {
     message.event.occurred_at.to_offset(UtcOffset::UTC).date()
-}
-
-/// An order as its row has it.
-struct OrderRow {
-    id: Uuid,
-    account_id: String,
-    credits: i64,
-    amount_minor: i64,
-    currency: String,
-    provider: String,
-    provider_account: String,
-    status: String,
-    is_granted: bool,
-    credits_granted: i64,
-    revision: i32,
-    facts: Json<PaymentFacts>,
-}
-
-impl OrderRow {
-    fn into_order(self) -> Result<(OrderId, Order), StoreError> {
-        let id = self.id;
-        let currency = Currency::new(&self.currency).map_err(|e| corrupt(id, e))?;
-        let order = Order {
-            id: OrderId(id),
-            account_id: AccountId::new(self.account_id).map_err(|e| corrupt(id, e))?,
-            credits: self.credits,
-            price: Money::new(self.amount_minor, currency).map_err(|e| corrupt(id, e))?,
-            provider: Provider::new(self.provider).map_err(|e| corrupt(id, e))?,
-            provider_account: account_of(self.provider_account).map_err(|e| corrupt(id, e))?,
-            status: OrderStatus::from_name(&self.status).ok_or_else(|| corrupt(id, &self.status))?,
-            is_granted: self.is_granted,
-            credits_posted: self.credits_granted,
-            revision: self.revision,
-            facts: self.facts.0,
-        };
-        Ok((order.id, order))
-    }
-}
-
-fn corrupt(id: Uuid, detail: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt { what: format!("order {id}"), detail: detail.to_string() }
 }
 
 impl Tx {
@@ -137,11 +97,11 @@ impl Tx {
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("locking orders"))?;
-        rows.into_iter().map(OrderRow::into_order).collect()
+        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
     }
 
     /// The same, without a lock: to look, not to write.
-    pub(super) async fn read_orders(
+    pub(super) async fn look_at_orders(
         &mut self,
         ids: &BTreeSet<OrderId>,
     ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
@@ -156,7 +116,7 @@ impl Tx {
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("reading orders"))?;
-        rows.into_iter().map(OrderRow::into_order).collect()
+        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
     }
 
     /// Admits message ids. A rival transaction that holds the same id is waited for: when no row comes back, the id is
@@ -173,16 +133,19 @@ impl Tx {
         let ids: Vec<String> = rows.iter().map(|row| row.1.event.message_id.as_str().to_owned()).collect();
         let digests: Vec<Vec<u8>> = rows.iter().map(|row| row.1.digest.to_vec()).collect();
         let orders: Vec<Uuid> = rows.iter().map(|row| row.2.0).collect();
+        let said: Vec<String> = rows.iter().map(|row| row.1.event.status.name().to_owned()).collect();
         let inserted = sqlx::query_scalar!(
-            "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at)
-             SELECT day, id, digest, order_id, $5
-             FROM unnest($1::date[], $2::text[], $3::bytea[], $4::uuid[]) AS n (day, id, digest, order_id)
+            "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at, said)
+             SELECT day, id, digest, order_id, $5, said
+             FROM unnest($1::date[], $2::text[], $3::bytea[], $4::uuid[], $6::text[])
+                  AS n (day, id, digest, order_id, said)
              ON CONFLICT DO NOTHING RETURNING message_id",
             &days,
             &ids,
             &digests,
             &orders,
-            now
+            now,
+            &said
         )
         .fetch_all(self.connection())
         .await

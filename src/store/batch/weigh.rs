@@ -34,7 +34,7 @@ impl Store {
                 .collect();
             let mut tx = Tx::begin(&pool).await?;
             let owners = tx.owners_of_payments(&messages).await?;
-            let orders = tx.read_orders(&plan::orders_wanted(&messages, &owners)).await?;
+            let orders = tx.look_at_orders(&plan::orders_wanted(&messages, &owners)).await?;
             let known: HashMap<usize, [u8; 16]> = tx.known_digests(&messages).await?.into_iter().collect();
             // Nothing was written.
             tx.commit().await?;

@@ -185,7 +185,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// All counters at zero, all dependencies down, nothing measured.
+    /// All counters at zero, nothing measured.
     pub(super) fn new() -> Self {
         let mut inner = Self {
             registry: Registry::with_prefix("grantonce"),
@@ -248,7 +248,11 @@ impl Inner {
             self.batch_seconds.clone(),
         );
         r.register("deliveries_given_back", "Deliveries given back to the broker", self.given_back.clone());
-        r.register("dependency_up", "Whether the dependency is in reach", self.dependency_up.clone());
+        r.register(
+            "dependency_up",
+            "Whether the dependency is in reach. Absent where the role has no such dependency",
+            self.dependency_up.clone(),
+        );
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
         r.register("long_polls", "Buyers who wait for an order's status", self.long_polls.clone());
     }
@@ -279,14 +283,14 @@ impl Inner {
         );
         r.register(
             "grants_missing",
-            "Orders that are paid for and have no grant. Absent until the ops role has looked",
+            "Orders without a grant of which we know that money came in. Absent until the ops role has looked",
             self.grants_missing.clone(),
         );
         r.register("letters_collected", "Dead letters moved from RabbitMQ to Postgres", self.letters_collected.clone());
         r.register("replays", "Replays of dead letters whose end is known", self.replays.clone());
         r.register(
             "queue_messages",
-            "Messages in the queue, ready or in hand. Absent until the ops role has asked RabbitMQ",
+            "Messages in the queue. Absent until the ops role has asked RabbitMQ",
             self.queue_messages.clone(),
         );
         r.register(
@@ -325,9 +329,6 @@ impl Inner {
         }
         for &cause in GivenBack::ALL {
             drop(self.given_back.get_or_create(&GivenBackLabels { cause }));
-        }
-        for &dependency in Dependency::ALL {
-            drop(self.dependency_up.get_or_create(&DependencyLabels { dependency }));
         }
         for &outcome in ReplayOutcome::ALL {
             drop(self.replays.get_or_create(&ReplayLabels { outcome }));

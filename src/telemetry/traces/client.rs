@@ -20,7 +20,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// Posts spans. A collector that is away costs a log line now and then.
-pub(super) struct CollectorClient {
+pub(super) struct Poster {
     client: reqwest::Client,
     /// The exporter has a thread of its own, and no runtime in it.
     runtime: Handle,
@@ -36,8 +36,8 @@ struct Trouble {
 /// Why a post failed.
 #[derive(Debug, thiserror::Error)]
 enum PostError {
-    #[error("the request: {0}")]
-    Http(reqwest::Error),
+    #[error("posting spans")]
+    Http(#[source] reqwest::Error),
     #[error("the answer is longer than {ANSWER_BYTES_MAX} bytes")]
     AnswerTooLong,
 }
@@ -49,7 +49,7 @@ impl From<reqwest::Error> for PostError {
     }
 }
 
-impl CollectorClient {
+impl Poster {
     /// Must be called inside a tokio runtime, which its requests will run on.
     pub(super) fn new() -> Result<Self, reqwest::Error> {
         let client = client(system_roots())
@@ -111,7 +111,7 @@ async fn send(client: &reqwest::Client, request: reqwest::Request) -> Result<Res
     Ok(response)
 }
 
-impl HttpClient for CollectorClient {
+impl HttpClient for Poster {
     // What `async fn` in this trait is expanded to.
     fn send_bytes<'a, 'b>(
         &'a self,
@@ -125,8 +125,8 @@ impl HttpClient for CollectorClient {
     }
 }
 
-impl fmt::Debug for CollectorClient {
+impl fmt::Debug for Poster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CollectorClient")
+        f.write_str("Poster")
     }
 }

@@ -1,37 +1,17 @@
 //! Sent back to work: nothing lost, nothing doubled, whoever presses the button, whoever dies.
 
-use super::{RunningOps, TERMS, ada, all_letters, ended, paid, preview, replay, runner, the_letter, until};
+use super::{
+    RunningOps, TERMS, ada, all_letters, ended, paid, preview, replay, runner, the_letter, unknown_payments, until,
+};
 use crate::support::await_::eventually;
 use crate::support::messages::{captured, event_for, stripe_webhook};
 use crate::support::world::{OrderSpec, STRIPE_SECRET, World};
 use bytes::Bytes;
 use grantonce::broker::{DEAD_EXCHANGE, Headers, Outgoing, WORK_QUEUE};
 use grantonce::domain::{DisputePolicy, LetterId};
-use grantonce::message::encode;
 use grantonce::ops::prospects;
 use grantonce::store::{Amended, Amendment, LetterFilter, ReplayPace, ReplayState};
 use time::OffsetDateTime;
-
-/// Letters of unknown payments, `pi_0` and so on, as a worker would have made them, collected.
-async fn unknown_payments(world: &World, count: usize) {
-    let store = world.store();
-    for n in 0..count {
-        let event = paid(&format!("pi_{n}"), &format!("evt_{n}"));
-        let letter = Outgoing {
-            exchange: DEAD_EXCHANGE,
-            routing_key: "payment.stripe".to_owned(),
-            message_id: event.message_id.as_str().to_owned(),
-            kind: "payment-status.v1".to_owned(),
-            content_type: "application/json",
-            headers: Headers::default(),
-            body: Bytes::from(encode(&event)),
-        };
-        world.publish_raw(letter).await;
-    }
-    let ops = RunningOps::start(world);
-    eventually("all are collected", async || all_letters(&store).await.len() == count).await;
-    ops.stop().await;
-}
 
 #[tokio::test]
 async fn after_the_cause_is_mended_a_replay_grants_once_and_the_letter_is_resolved() {

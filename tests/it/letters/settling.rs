@@ -1,38 +1,18 @@
 //! Archived, restored, expired: always with a name and a reason.
 
-use super::{RunningOps, ada, all_letters, paid, the_letter, until};
+use super::{RunningOps, ada, all_letters, the_letter, unknown_payments, until};
 use crate::support::await_::eventually;
 use crate::support::world::World;
 use bytes::Bytes;
 use grantonce::broker::{DEAD_EXCHANGE, Headers, Outgoing};
 use grantonce::domain::LetterState;
-use grantonce::message::encode;
 use grantonce::store::{LetterFilter, Letters};
 use time::{Duration, OffsetDateTime};
-
-async fn collected(world: &World, count: usize) {
-    for n in 0..count {
-        let event = paid(&format!("pi_{n}"), &format!("evt_{n}"));
-        let letter = Outgoing {
-            exchange: DEAD_EXCHANGE,
-            routing_key: "payment.stripe".to_owned(),
-            message_id: event.message_id.as_str().to_owned(),
-            kind: "payment-status.v1".to_owned(),
-            content_type: "application/json",
-            headers: Headers::default(),
-            body: Bytes::from(encode(&event)),
-        };
-        world.publish_raw(letter).await;
-    }
-    let (ops, store) = (RunningOps::start(world), world.store());
-    eventually("all are collected", async || all_letters(&store).await.len() == count).await;
-    ops.stop().await;
-}
 
 #[tokio::test]
 async fn archiving_is_undone_by_restoring_and_both_are_on_record() {
     let world = World::new().await;
-    collected(&world, 3).await;
+    unknown_payments(&world, 3).await;
     let (store, now) = (world.store(), OffsetDateTime::now_utc());
     let one = LetterFilter { payment_id: Some("pi_1".to_owned()), ..LetterFilter::default() };
     assert_eq!(store.archive_letters(one.clone(), ada(), "refunded by hand".to_owned(), now).await.unwrap(), 1);
@@ -52,7 +32,7 @@ async fn archiving_is_undone_by_restoring_and_both_are_on_record() {
 #[tokio::test]
 async fn what_is_archived_stays_so_when_another_copy_comes() {
     let world = World::new().await;
-    collected(&world, 1).await;
+    unknown_payments(&world, 1).await;
     let (store, now) = (world.store(), OffsetDateTime::now_utc());
     let letter = the_letter(&store).await;
     store.archive_letters(LetterFilter::of_ids([letter.id]), ada(), "test".to_owned(), now).await.unwrap();
@@ -76,7 +56,7 @@ async fn what_is_archived_stays_so_when_another_copy_comes() {
 #[tokio::test]
 async fn only_what_is_settled_expires_and_the_record_says_so() {
     let world = World::new().await;
-    collected(&world, 3).await;
+    unknown_payments(&world, 3).await;
     let (store, now) = (world.store(), OffsetDateTime::now_utc());
     let one = LetterFilter { payment_id: Some("pi_1".to_owned()), ..LetterFilter::default() };
     store.archive_letters(one, ada(), "test".to_owned(), now - Duration::days(401)).await.unwrap();
@@ -89,7 +69,7 @@ async fn only_what_is_settled_expires_and_the_record_says_so() {
 #[tokio::test]
 async fn lists_are_paged_filtered_and_grouped() {
     let world = World::new().await;
-    collected(&world, 25).await;
+    unknown_payments(&world, 25).await;
     let store = world.store();
     let (mut seen, mut after): (Vec<_>, Option<Letters>) = (vec![], None);
     loop {

@@ -7,11 +7,13 @@ use grantonce::domain::{
     PaymentStatus, Provider,
 };
 use grantonce::store::{
-    Actor, Amended, Amendment, Attach, BatchTerms, BrokenInvariant, ClaimTerms, HandedOut, IdempotencyKey, Kept,
-    Looked, NewOrder, Outcome, Profile, Role, Said, Settings, Store, Wanted, migrate,
+    Activity, Actor, Amended, Amendment, Asked, Attach, BatchTerms, BrokenInvariant, ClaimTerms, ExplainTerms,
+    Forgetting, HandedOut, IdempotencyKey, Kept, Looked, MessageNote, NewOrder, Notebook, Noted, Outcome, Profile,
+    Role, Said, Settings, Store, Wanted, migrate,
 };
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -239,6 +241,56 @@ async fn make_and_pay_an_order(on: &Deployment) {
         [Outcome::Applied { granted: true }, Outcome::Duplicate, Outcome::Applied { granted: false }]
     );
     worker.maintain_inbox(NOW, time::Duration::days(90)).await.unwrap();
+    let notebook = Notebook::default();
+    let copy = MessageNote::new(&event("evt_1", PaymentStatus::Canceled), Noted::Copy);
+    for _ in 0..2 {
+        notebook.note(Activity { applied: 1, ..Activity::default() }, vec![copy.clone()], NOW);
+        notebook.write(&worker).await;
+    }
+    assert_eq!(worker.activity(NOW - time::Duration::minutes(1)).await.unwrap()[0].applied, 2);
+    worker.maintain_notes(NOW, time::Duration::days(90)).await.unwrap();
+}
+
+/// A story with a row of every table in it, read by whoever may read stories.
+async fn tell_a_story(on: &Deployment) {
+    run(
+        &mut on.as_administrator().await,
+        "INSERT INTO dead_letters (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause, detail, origin,
+             attempts, provider, payment_id, state_at, first_seen_at, last_seen_at)
+         VALUES (gen_random_uuid(), 'stripe::x', '', '', '{}', 'x', 1, 'malformed', '', '', 'worker', 1, 'stripe', 'pi_1', now(),
+                 now(), now());
+         INSERT INTO replays (created_at, actor, is_self_declared, reason, selection, per_s_max, state, letters, busy_until)
+         VALUES (now(), 'bob', true, 'tax', '{}', 1, 'finished', 1, now());
+         INSERT INTO replay_letters SELECT r.id, 1, l.id, 1, 'resolved', now(), now(), now() FROM replays r, dead_letters l;",
+    )
+    .await
+    .unwrap();
+    let verify = on.store("grantonce_verify", Profile::Audit);
+    let terms = ExplainTerms { now: NOW, dispute_policy: DisputePolicy::Hold, orders_max: 50, entries_max: 500 };
+    let story = verify.explain(Asked::new("pi_1", None).unwrap(), terms).await.unwrap().unwrap();
+    let kinds: BTreeSet<_> = story.entries.iter().map(|entry| entry.what.kind()).collect();
+    for kind in ["message_admitted", "credits_granted", "letter_received", "letter_replayed", "provider_asked"] {
+        assert!(kinds.contains(kind), "{kind}: {story:#?}");
+    }
+    assert!(story.entries.iter().any(|entry| entry.text.contains("2 copies")), "{story:#?}");
+    for id in ["stripe::evt_1", "buyer"] {
+        assert!(verify.explain(Asked::new(id, None).unwrap(), terms).await.unwrap().is_some(), "{id}");
+    }
+}
+
+/// The buyer is forgotten by the operator, who can read nothing of what is emptied.
+async fn forget_the_buyer(on: &Deployment) {
+    run(&mut on.as_administrator().await, "UPDATE orders SET metadata = '{\"name\": \"somebody\"}'").await.unwrap();
+    let operator = on.store("grantonce_operator", Profile::Requests);
+    let forgetting = Forgetting {
+        account: AccountId::new("buyer").unwrap(),
+        for_real: true,
+        by: Actor { name: "ada".to_owned(), is_self_declared: true },
+        reason: "a request".to_owned(),
+        now: NOW,
+    };
+    let forgotten = operator.forget_account(forgetting).await.unwrap().unwrap();
+    assert_eq!((forgotten.orders, forgotten.letters_left), (forgotten.orders_seen, 1), "{forgotten:?}");
 }
 
 #[tokio::test]
@@ -259,6 +311,8 @@ async fn each_role_has_what_it_needs() {
         make_and_pay_an_order(on).await;
         make_and_amend_an_order(on).await;
         ask_about_an_order(on).await;
+        tell_a_story(on).await;
+        forget_the_buyer(on).await;
 
         let api = on.store("grantonce_api", Profile::Requests);
         let buyer = AccountId::new("buyer").unwrap();
@@ -273,6 +327,7 @@ async fn each_role_has_what_it_needs() {
             "SELECT * FROM credit_grants",
             "SELECT * FROM credit_adjustments",
             "SELECT * FROM audit_log",
+            "SELECT * FROM activity",
         ] {
             assert_eq!(refusal(&mut reporting, allowed).await, None, "{allowed}");
         }
@@ -313,6 +368,9 @@ async fn no_role_has_more() {
                     "INSERT INTO orders SELECT * FROM orders",
                     "DELETE FROM orders",
                     "SELECT * FROM idempotency_keys",
+                    "DELETE FROM message_notes",
+                    "DELETE FROM activity",
+                    "SELECT forget_account('buyer', gen_random_uuid(), 1, true, now())",
                     "DELETE FROM _sqlx_migrations",
                     "CREATE TABLE mine (n int)",
                     "CREATE TEMP TABLE inbox_other (n int)",
@@ -360,6 +418,10 @@ async fn no_role_has_more() {
                     "INSERT INTO orders SELECT * FROM orders",
                     "DELETE FROM orders",
                     "SELECT metadata FROM orders",
+                    "UPDATE orders SET metadata = '{}'",
+                    "SELECT body FROM dead_letters",
+                    "UPDATE dead_letters SET body = NULL",
+                    "SELECT client_secret FROM payment_attempts",
                     "SELECT * FROM payments",
                     "SELECT * FROM inbox",
                     "UPDATE audit_log SET reason = 'x'",
@@ -371,7 +433,19 @@ async fn no_role_has_more() {
             ),
             (
                 "grantonce_verify",
-                &[GRANT, "UPDATE orders SET credits = 1", "SELECT * FROM inbox", "SELECT * FROM idempotency_keys"],
+                &[
+                    GRANT,
+                    "UPDATE orders SET credits = 1",
+                    "SELECT metadata FROM orders",
+                    "SELECT body FROM dead_letters",
+                    "SELECT headers FROM dead_letters",
+                    "SELECT client_secret FROM payment_attempts",
+                    "SELECT approve_url FROM payment_attempts",
+                    "SELECT selection FROM replays",
+                    "SELECT * FROM idempotency_keys",
+                    "SELECT forget_account('buyer', gen_random_uuid(), 1, true, now())",
+                    "SELECT notes_maintain(now(), 1)",
+                ],
             ),
             (
                 "grantonce_reporting",
@@ -380,6 +454,8 @@ async fn no_role_has_more() {
                     "SELECT facts FROM orders",
                     "SELECT metadata FROM orders",
                     "SELECT * FROM payments",
+                    "SELECT * FROM message_notes",
+                    "SELECT * FROM dead_letters",
                     "SELECT * FROM idempotency_keys",
                     "SELECT inbox_maintain('2026-01-01', 1)",
                 ],

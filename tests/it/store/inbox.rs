@@ -163,3 +163,33 @@ async fn neither_admitting_nor_pruning_reads_a_whole_partition() {
     assert_eq!(whole_reads(&world).await - before, 0, "an inbox table was read from end to end");
     assert_eq!(world.admitted().await, 160, "those of 200 days ago are pruned");
 }
+
+/// Every partition, of a day or of the rest, made by the migration or later, finds an order's messages by the index.
+#[tokio::test]
+async fn an_orders_messages_are_found_by_an_index_in_every_partition() {
+    let world = World::new().await;
+    let store = batches(&world);
+    store.maintain_inbox(days_from_now(30), RETENTION).await.unwrap();
+    let (parts, indexed): (i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = 'inbox'::regclass),
+                (SELECT count(*) FROM pg_inherits WHERE inhparent = 'inbox_order_id'::regclass)",
+    )
+    .fetch_one(&world.sql)
+    .await
+    .unwrap();
+    assert!(parts > 15 && parts == indexed, "{indexed} of {parts} partitions have the index");
+    world
+        .execute(
+            "INSERT INTO inbox SELECT current_date, 'm' || n, '', gen_random_uuid(), now(), 'captured'
+             FROM generate_series(1, 20000) n; ANALYZE inbox;",
+        )
+        .await;
+    // As `explain` asks.
+    let mut tx = world.sql.begin().await.unwrap();
+    sqlx::query("SET LOCAL enable_seqscan = off").execute(&mut *tx).await.unwrap();
+    const BY_ORDER: &str = "EXPLAIN SELECT * FROM inbox WHERE order_id = '019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f'";
+    let plan: Vec<String> = sqlx::query_scalar(BY_ORDER).fetch_all(&mut *tx).await.unwrap();
+    tx.rollback().await.unwrap();
+    let today = own_partition(0);
+    assert!(plan.iter().any(|line| line.contains(&format!("Bitmap Index Scan on {today}_order_id_idx"))), "{plan:#?}");
+}

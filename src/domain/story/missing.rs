@@ -1,0 +1,249 @@
+//! What an order lacks, what is to be done next, and what is waited for.
+
+use super::records::{LetterRecord, LookRecord, NoteRecord, OrderRecord, Records};
+use super::tell::{Terms, moment};
+use crate::domain::{OrderId, OrderStatus, counted, is_unpaid, settle};
+use serde::Serialize;
+use time::Duration;
+use uuid::Uuid;
+
+/// From when on a look that is due is late: the reconcilers are behind, or there is none.
+const LOOK_LATE_AFTER: Duration = Duration::minutes(15);
+
+/// Failures in a row after which somebody should look at the provider, or at our credentials there.
+const FAILURES_MANY: i32 = 3;
+
+/// How long after it was last put off a message is taken to wait still: the longest delay that can be set is a day.
+const WAITS_AT_MOST: Duration = Duration::hours(25);
+
+/// What kind of thing is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingCode {
+    /// A message is an open dead letter.
+    LetterOpen,
+    /// A dead letter is being replayed.
+    LetterReplaying,
+    /// A message waits for its order.
+    MessageWaiting,
+    /// The facts bring the grant, which only a message can.
+    GrantDue,
+    /// The ledger does not hold what the facts amount to.
+    CreditsDue,
+    /// The order's row and the ledger disagree.
+    LedgerDiffers,
+    /// A part of the price is there.
+    PartlyPaid,
+    /// The provider could not be asked, again and again.
+    ProviderNotAnswering,
+    /// The provider should have been asked by now.
+    LookOverdue,
+    /// The provider has not made the order's payment.
+    PaymentNotCreated,
+    /// No payment is registered to the order.
+    NoPayment,
+    /// Nothing is paid yet.
+    AwaitingPayment,
+}
+
+/// Something that is missing, to be done, or waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// Which kind.
+    pub code: MissingCode,
+    /// Whether a person has to do something about it.
+    pub needs_attention: bool,
+    /// In a sentence.
+    pub text: String,
+    /// What to do.
+    pub next: Option<String>,
+    /// The dead letter that it is about.
+    pub letter_id: Option<Uuid>,
+}
+
+impl Missing {
+    fn attention(code: MissingCode, text: String, next: impl Into<String>) -> Self {
+        Self { code, needs_attention: true, text, next: Some(next.into()), letter_id: None }
+    }
+
+    fn waits(code: MissingCode, text: String) -> Self {
+        Self { code, needs_attention: false, text, next: None, letter_id: None }
+    }
+}
+
+/// Whether the message of a note still waits for its order.
+pub(super) fn is_waiting(note: &NoteRecord, records: &Records, terms: Terms) -> bool {
+    note.put_offs > 0
+        && !note.is_admitted
+        && note.last_noted_at + WAITS_AT_MOST > terms.now
+        && !records.letters.iter().any(|letter| letter.message_id == note.message_id)
+}
+
+/// What is missing of an order.
+pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) -> Vec<Missing> {
+    let order = &record.order;
+    let mut missing = of_letters(record, records);
+    let belongs = |payment: &str, order_id: Option<Uuid>| belongs(record, records, payment, order_id);
+    for note in &records.notes {
+        if belongs(&note.payment_id, note.order_id) && is_waiting(note, records, terms) {
+            missing.push(waiting(note));
+        }
+    }
+    let posting = settle(order, terms.dispute_policy);
+    let ledger: i64 = ledger_of(order.id, records);
+    if ledger != order.credits_posted {
+        let text = format!("the order says {} credits, the ledger holds {ledger}", order.credits_posted);
+        missing.push(Missing::attention(MissingCode::LedgerDiffers, text, "grantonce verify"));
+    } else if posting.grant {
+        let text = format!("what is known of its payment brings the grant of {} credits", order.credits);
+        let next = "only a message grants: replay a dead letter of this payment, or have its provider asked by POST \
+                    /v1/orders/{id}/check";
+        missing.push(Missing::attention(MissingCode::GrantDue, text, next));
+    } else if posting.adjustment != 0 && order.is_granted {
+        let text = format!(
+            "what is known of its payment amounts to {} credits, the ledger holds {}",
+            posting.credits_net, order.credits_posted
+        );
+        missing.push(Missing::attention(
+            MissingCode::CreditsDue,
+            text,
+            "the next message about the payment adjusts it; was GRANTONCE_DISPUTE_POLICY changed?",
+        ));
+    }
+    let captured = order.facts.captured_minor();
+    if captured > 0 && captured < i128::from(order.price.amount_minor()) {
+        let text = format!("{captured} of {} are captured; a part waits for the rest", order.price);
+        missing.push(Missing::waits(MissingCode::PartlyPaid, text));
+    }
+    let looks: Vec<_> = records.looks.iter().filter(|look| look.order_id == Some(order.id.0)).collect();
+    missing.extend(looks.iter().flat_map(|look| of_look(look, terms)));
+    if is_unpaid(order.status) && order.status != OrderStatus::Canceled {
+        missing.extend(unpaid(record, records, &looks));
+    }
+    missing
+}
+
+/// What is missing where no order is known.
+pub(super) fn without_order(records: &Records, terms: Terms) -> Vec<Missing> {
+    let letters = records.letters.iter().filter_map(|letter| of_letter(letter, "", None));
+    let notes = records.notes.iter().filter(|note| is_waiting(note, records, terms)).map(waiting);
+    let looks = records.looks.iter().flat_map(|look| of_look(look, terms));
+    letters.chain(notes).chain(looks).collect()
+}
+
+/// Credits that the ledger holds of an order.
+pub(super) fn ledger_of(id: OrderId, records: &Records) -> i64 {
+    let grants = records.grants.iter().filter(|grant| grant.order_id == id.0).map(|grant| grant.credits);
+    let adjustments = records.adjustments.iter().filter(|adjustment| adjustment.order_id == id.0);
+    grants.chain(adjustments.map(|adjustment| adjustment.credits)).sum()
+}
+
+/// Whether what names this payment, and maybe an order, is about this one.
+fn belongs(record: &OrderRecord, records: &Records, payment: &str, order_id: Option<Uuid>) -> bool {
+    let id = record.order.id.0;
+    order_id == Some(id)
+        || (order_id.is_none()
+            && records.payments.iter().any(|known| known.order_id == id && known.payment_id == payment))
+}
+
+fn of_letters(record: &OrderRecord, records: &Records) -> Vec<Missing> {
+    let paid_but = if record.order.is_granted { "" } else { "paid, but " };
+    let about_it = |letter: &&LetterRecord| {
+        let payment = letter.payment_id.as_deref().unwrap_or_default();
+        belongs(record, records, payment, letter.order_id)
+    };
+    records
+        .letters
+        .iter()
+        .filter(about_it)
+        .filter_map(|letter| of_letter(letter, paid_but, Some(record.order.id)))
+        .collect()
+}
+
+fn of_letter(letter: &LetterRecord, paid_but: &str, order_id: Option<OrderId>) -> Option<Missing> {
+    let is_paid = letter.said.as_deref().is_some_and(|said| said.starts_with("captured"));
+    let (paid_but, article) = if is_paid { (paid_but, "the") } else { ("", "a") };
+    let mut text = format!("{paid_but}{article} message is a dead letter: {}", letter.reason);
+    let id = letter.id;
+    let (code, next) = match letter.state.as_str() {
+        "open" => {
+            let next = match (letter.reason.as_str(), order_id) {
+                ("amount_mismatch" | "currency_mismatch", Some(order)) => format!(
+                    "grantonce dlq show {id}; where the order's price is the wrong one: \
+                     grantonce orders amend {order} …, then grantonce dlq replay {id}"
+                ),
+                ("unknown_payment", None) => {
+                    format!("make the order with this payment, then grantonce dlq replay {id}")
+                }
+                ("unknown_payment", Some(_)) => format!("its order is there now: grantonce dlq replay {id}"),
+                _ => format!("grantonce dlq show {id}"),
+            };
+            (MissingCode::LetterOpen, Some(next))
+        }
+        "replaying" => {
+            text = format!("{text}, and is being replayed");
+            (MissingCode::LetterReplaying, None)
+        }
+        // Resolved, or archived by somebody.
+        _ => return None,
+    };
+    if let Some(detail) = &letter.verdict_detail {
+        text = format!("{text}; a replay now: {detail}");
+    }
+    Some(Missing { code, needs_attention: next.is_some(), text, next, letter_id: Some(id) })
+}
+
+fn waiting(note: &NoteRecord) -> Missing {
+    let text = format!(
+        "message {} says {} and waits for its order: put off {}, the last at {}",
+        note.message_id,
+        note.said,
+        counted(note.put_offs, "time"),
+        moment(note.last_noted_at)
+    );
+    Missing::waits(MissingCode::MessageWaiting, text)
+}
+
+fn of_look(look: &LookRecord, terms: Terms) -> Vec<Missing> {
+    let mut missing = vec![];
+    if look.failures >= FAILURES_MANY {
+        let text = format!("{} could not be asked {} times in a row", look.provider, look.failures);
+        let next = "look at the reconciler's log, and at the credentials";
+        missing.push(Missing::attention(MissingCode::ProviderNotAnswering, text, next));
+    } else if let Some(due_at) = look.due_at.filter(|due_at| *due_at + LOOK_LATE_AFTER < terms.now) {
+        let text = format!("{} should have been asked at {}", look.provider, moment(due_at));
+        missing.push(Missing::attention(MissingCode::LookOverdue, text, "is a reconciler running?"));
+    }
+    missing
+}
+
+fn unpaid(record: &OrderRecord, records: &Records, looks: &[&LookRecord]) -> Option<Missing> {
+    let order = &record.order;
+    let attempts = records.attempts.iter().filter(|attempt| attempt.order_id == order.id.0).count();
+    if !records.payments.iter().any(|payment| payment.order_id == order.id.0) {
+        return Some(match attempts {
+            0 => Missing::waits(MissingCode::NoPayment, "no payment is registered to it".to_owned()),
+            _ => Missing {
+                next: Some(
+                    "the same POST /v1/orders again, with the same Idempotency-Key, is safe and finishes it".to_owned(),
+                ),
+                ..Missing::waits(
+                    MissingCode::PaymentNotCreated,
+                    format!("{} has not made its payment; attempts so far: {attempts}", order.provider),
+                )
+            },
+        });
+    }
+    let next = looks.iter().filter_map(|look| look.due_at).min();
+    let text = match (order.status, next) {
+        (OrderStatus::Processing, Some(at)) => {
+            format!("the payment is under way; {} is asked at {}", order.provider, moment(at))
+        }
+        (OrderStatus::Processing, None) => "the payment is under way".to_owned(),
+        (_, Some(at)) => format!("nothing is paid as far as is known; {} is asked at {}", order.provider, moment(at)),
+        (_, None) => {
+            "nothing is paid as far as is known, and the provider is not going to be asked by itself".to_owned()
+        }
+    };
+    Some(Missing::waits(MissingCode::AwaitingPayment, text))
+}

@@ -1,0 +1,159 @@
+//! What is written about an order, row by row, as the store reads it: ids are as their columns have them.
+
+use crate::domain::Order;
+use serde_json::Value;
+use time::{Date, OffsetDateTime};
+use uuid::Uuid;
+
+/// Everything that a story is told from. Lists are in no particular order, and may be cut.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Records {
+    pub(crate) orders: Vec<OrderRecord>,
+    pub(crate) payments: Vec<PaymentRecord>,
+    pub(crate) attempts: Vec<AttemptRecord>,
+    pub(crate) admitted: Vec<AdmittedRecord>,
+    pub(crate) notes: Vec<NoteRecord>,
+    pub(crate) grants: Vec<GrantRecord>,
+    pub(crate) adjustments: Vec<AdjustmentRecord>,
+    pub(crate) letters: Vec<LetterRecord>,
+    pub(crate) replays: Vec<ReplayRecord>,
+    pub(crate) looks: Vec<LookRecord>,
+    pub(crate) audit: Vec<AuditRecord>,
+    /// The first day of which the inbox has a partition of its own: what is older may be pruned.
+    pub(crate) inbox_since: Option<Date>,
+    /// Tables of which more rows were there than are read: the oldest are missing.
+    pub(crate) cut: Vec<&'static str>,
+}
+
+/// An order, with what the worker does not need of it.
+#[derive(Debug, Clone)]
+pub(crate) struct OrderRecord {
+    pub(crate) order: Order,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) updated_at: OffsetDateTime,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PaymentRecord {
+    pub(crate) order_id: Uuid,
+    pub(crate) provider: String,
+    pub(crate) payment_id: String,
+    pub(crate) registered_at: OffsetDateTime,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct AttemptRecord {
+    pub(crate) order_id: Uuid,
+    pub(crate) number: i32,
+    pub(crate) first_sent_at: OffsetDateTime,
+    pub(crate) last_sent_at: OffsetDateTime,
+    pub(crate) is_burnt: bool,
+    pub(crate) payment_id: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct AdmittedRecord {
+    pub(crate) message_id: String,
+    pub(crate) order_id: Uuid,
+    /// None: admitted before it was written down.
+    pub(crate) said: Option<String>,
+    pub(crate) admitted_at: OffsetDateTime,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct NoteRecord {
+    pub(crate) message_id: String,
+    pub(crate) provider: String,
+    pub(crate) payment_id: String,
+    pub(crate) order_id: Option<Uuid>,
+    pub(crate) said: String,
+    pub(crate) copies: i64,
+    pub(crate) put_offs: i64,
+    pub(crate) first_noted_at: OffsetDateTime,
+    pub(crate) last_noted_at: OffsetDateTime,
+    /// Whether the inbox has the message.
+    pub(crate) is_admitted: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct GrantRecord {
+    pub(crate) order_id: Uuid,
+    pub(crate) account_id: String,
+    pub(crate) credits: i64,
+    pub(crate) message_id: String,
+    pub(crate) at: OffsetDateTime,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct AdjustmentRecord {
+    pub(crate) order_id: Uuid,
+    pub(crate) revision: i32,
+    pub(crate) credits: i64,
+    pub(crate) reason: String,
+    pub(crate) message_id: String,
+    pub(crate) at: OffsetDateTime,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LetterRecord {
+    pub(crate) id: Uuid,
+    /// Empty where it has none.
+    pub(crate) message_id: String,
+    pub(crate) reason: String,
+    pub(crate) detail: String,
+    pub(crate) origin: String,
+    pub(crate) attempts: i32,
+    pub(crate) payment_id: Option<String>,
+    pub(crate) order_id: Option<Uuid>,
+    pub(crate) said: Option<String>,
+    pub(crate) state: String,
+    pub(crate) state_at: OffsetDateTime,
+    pub(crate) state_by: Option<String>,
+    pub(crate) state_reason: Option<String>,
+    pub(crate) first_seen_at: OffsetDateTime,
+    pub(crate) last_seen_at: OffsetDateTime,
+    pub(crate) seen: i32,
+    pub(crate) replays: i32,
+    pub(crate) verdict: Option<String>,
+    pub(crate) verdict_detail: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ReplayRecord {
+    pub(crate) replay_id: i64,
+    pub(crate) letter_id: Uuid,
+    pub(crate) number: i32,
+    pub(crate) state: String,
+    pub(crate) actor: String,
+    pub(crate) is_self_declared: bool,
+    pub(crate) reason: String,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) sent_at: Option<OffsetDateTime>,
+    pub(crate) ended_at: Option<OffsetDateTime>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LookRecord {
+    pub(crate) provider: String,
+    pub(crate) payment_id: String,
+    pub(crate) order_id: Option<Uuid>,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) due_at: Option<OffsetDateTime>,
+    pub(crate) wanted: i32,
+    pub(crate) asked_at: Option<OffsetDateTime>,
+    pub(crate) said: Option<String>,
+    pub(crate) failures: i32,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct AuditRecord {
+    pub(crate) at: OffsetDateTime,
+    pub(crate) actor: String,
+    pub(crate) is_self_declared: bool,
+    pub(crate) action: String,
+    pub(crate) subject: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) count: i32,
+    pub(crate) before: Option<Value>,
+    pub(crate) after: Option<Value>,
+}

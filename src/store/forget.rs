@@ -1,0 +1,135 @@
+//! Emptying what is kept of an account's buyers. The ledger stays, with the account's opaque id.
+
+use super::audit::{Actor, AuditEntry};
+use super::error::StoreError;
+use super::pool::Store;
+use super::tx::Tx;
+use crate::domain::AccountId;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::ops::AddAssign;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The audit log's name for it.
+const ACTION: &str = "account.forget";
+
+/// Orders in one transaction.
+const PAGE: i32 = 500;
+
+/// Whom to forget, and who wants it so.
+#[derive(Debug, Clone)]
+pub struct Forgetting {
+    /// Whom.
+    pub account: AccountId,
+    /// Whether it is done; else it is only counted what would be.
+    pub for_real: bool,
+    /// Who.
+    pub by: Actor,
+    /// Why, for the audit log.
+    pub reason: String,
+    /// The time that is written to rows.
+    pub now: OffsetDateTime,
+}
+
+/// What was emptied, or would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Forgotten {
+    /// The account's orders, emptied before or without metadata included.
+    pub orders_seen: i64,
+    /// Orders whose metadata was emptied.
+    pub orders: i64,
+    /// Payment attempts of which was emptied with what they could be paid.
+    pub payment_attempts: i64,
+    /// Dead letters whose body and headers were emptied.
+    pub letters: i64,
+    /// Dead letters that are open, and were left as they are.
+    pub letters_left: i64,
+}
+
+impl Forgotten {
+    /// How many rows were emptied.
+    pub fn rows(&self) -> i64 {
+        self.orders + self.payment_attempts + self.letters
+    }
+}
+
+impl AddAssign for Forgotten {
+    fn add_assign(&mut self, more: Self) {
+        self.orders_seen += more.orders_seen;
+        self.orders += more.orders;
+        self.payment_attempts += more.payment_attempts;
+        self.letters += more.letters;
+        self.letters_left += more.letters_left;
+    }
+}
+
+impl Store {
+    /// Empties what is kept of an account's buyers: the orders' metadata, with what their payments could be paid, and
+    /// bodies and headers of dead letters about them that are not open. 500 orders are one transaction with its line in
+    /// the audit log. None where the account has no order.
+    ///
+    /// After an error some of it may be done; the same call again goes on.
+    pub async fn forget_account(&self, forgetting: Forgetting) -> Result<Option<Forgotten>, StoreError> {
+        let mut all = Forgotten::default();
+        let mut behind = Uuid::nil();
+        loop {
+            let forgetting = forgetting.clone();
+            let page = self
+                .run("forgetting an account", move |pool| async move { forget_page(&pool, &forgetting, behind).await });
+            let (some, last) = page.await?;
+            all += some;
+            match last {
+                Some(last) if some.orders_seen >= i64::from(PAGE) => behind = last,
+                Some(_) | None => break,
+            }
+        }
+        Ok(Some(all).filter(|all| all.orders_seen > 0))
+    }
+}
+
+async fn forget_page(
+    pool: &PgPool,
+    forgetting: &Forgetting,
+    behind: Uuid,
+) -> Result<(Forgotten, Option<Uuid>), StoreError> {
+    let Forgetting { account, for_real, by, reason, now } = forgetting;
+    let mut tx = Tx::begin(pool).await?;
+    let row = sqlx::query!(
+        r#"SELECT seen AS "seen!", last_order, orders_emptied AS "orders!", attempts_emptied AS "attempts!",
+                  letters_emptied AS "letters!", letters_left AS "left!"
+           FROM forget_account($1, $2, $3, $4, $5)"#,
+        account.as_str(),
+        behind,
+        PAGE,
+        for_real,
+        now
+    )
+    .fetch_one(tx.connection())
+    .await
+    .map_err(StoreError::sql("forgetting an account"))?;
+    let some = Forgotten {
+        orders_seen: row.seen.into(),
+        orders: row.orders.into(),
+        payment_attempts: row.attempts.into(),
+        letters: row.letters.into(),
+        letters_left: row.left.into(),
+    };
+    if !for_real || some.rows() == 0 {
+        tx.roll_back().await?;
+        return Ok((some, row.last_order));
+    }
+    let entry = AuditEntry {
+        at: *now,
+        by,
+        action: ACTION,
+        subject: account.to_string(),
+        reason,
+        count: i32::try_from(some.rows()).unwrap_or(i32::MAX),
+        before: Value::Null,
+        after: json!(some),
+    };
+    tx.write_audit(entry).await?;
+    tx.commit().await?;
+    Ok((some, row.last_order))
+}

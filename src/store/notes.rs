@@ -1,0 +1,384 @@
+//! What the worker notes for an order's story and for charts: copies it absorbed, messages it put off, how much it did.
+//!
+//! Nothing is decided by it, so it stays off the worker's path: noted *after* a batch is settled, added up in memory,
+//! and written about once a second in a transaction of its own that waits for no disk. A crash, an outage, or more than
+//! is kept in hand loses some of it, and that is all it does.
+
+use super::error::StoreError;
+use super::pool::Store;
+use super::tx::Tx;
+use crate::domain::{OrderId, PaymentEvent};
+use sqlx::PgPool;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+/// How long notes are gathered before they are written.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// Messages that notes are kept in hand of; of more, until the next writing, nothing is noted but their number.
+const MESSAGES_MAX: usize = 5_000;
+
+/// Minutes that are kept in hand.
+const MINUTES_MAX: usize = 60;
+
+/// How long minutes are kept, in days; `notes_maintain` deletes them.
+const ACTIVITY_DAYS: i64 = 35;
+
+/// Notes that one call of `notes_maintain` deletes at most.
+const DELETED_MAX: i32 = 20_000;
+
+/// What became of how many messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Admitted, and their facts joined.
+    pub applied: u32,
+    /// Admitted before.
+    pub duplicates: u32,
+    /// Sent to wait for their order.
+    pub put_off: u32,
+    /// Given up.
+    pub dead_lettered: u32,
+    /// Grants that were written.
+    pub grants: u32,
+}
+
+/// What happened to a message that is worth a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// A copy of it was absorbed.
+    Copy,
+    /// Its order is unknown: it was sent to wait.
+    PutOff,
+}
+
+/// A note of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageNote {
+    message_id: String,
+    provider: String,
+    payment_id: String,
+    order_id: Option<OrderId>,
+    said: &'static str,
+    noted: Noted,
+}
+
+impl MessageNote {
+    /// Of this message.
+    pub fn new(event: &PaymentEvent, noted: Noted) -> Self {
+        Self {
+            message_id: event.message_id.as_str().to_owned(),
+            provider: event.provider.as_str().to_owned(),
+            payment_id: event.payment_id.as_str().to_owned(),
+            order_id: event.order_id,
+            said: event.status.name(),
+            noted,
+        }
+    }
+}
+
+/// What is known of one message until it is written.
+#[derive(Debug)]
+struct InHand {
+    note: MessageNote,
+    copies: i64,
+    put_offs: i64,
+    first_at: OffsetDateTime,
+    last_at: OffsetDateTime,
+}
+
+#[derive(Debug, Default)]
+struct Pages {
+    /// By message id, so that they are written in one order, whoever else writes.
+    messages: BTreeMap<String, InHand>,
+    minutes: BTreeMap<OffsetDateTime, [i64; 5]>,
+}
+
+impl Pages {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.minutes.is_empty()
+    }
+
+    /// Gives the number of notes for which there was no room.
+    fn add(&mut self, activity: Activity, notes: Vec<MessageNote>, now: OffsetDateTime) -> usize {
+        let minute = now.truncate_to_minute();
+        if self.minutes.len() < MINUTES_MAX || self.minutes.contains_key(&minute) {
+            let Activity { applied, duplicates, put_off, dead_lettered, grants } = activity;
+            let counts = self.minutes.entry(minute).or_default();
+            for (count, more) in counts.iter_mut().zip([applied, duplicates, put_off, dead_lettered, grants]) {
+                *count += i64::from(more);
+            }
+        }
+        let mut dropped = 0;
+        for note in notes {
+            let is_known = self.messages.contains_key(&note.message_id);
+            if !is_known && self.messages.len() >= MESSAGES_MAX {
+                dropped += 1;
+                continue;
+            }
+            let noted = note.noted;
+            let in_hand = self.messages.entry(note.message_id.clone()).or_insert(InHand {
+                note,
+                copies: 0,
+                put_offs: 0,
+                first_at: now,
+                last_at: now,
+            });
+            match noted {
+                Noted::Copy => in_hand.copies += 1,
+                Noted::PutOff => in_hand.put_offs += 1,
+            }
+            in_hand.first_at = in_hand.first_at.min(now);
+            in_hand.last_at = in_hand.last_at.max(now);
+        }
+        dropped
+    }
+}
+
+/// The worker's end: takes notes without ever holding the worker up.
+#[derive(Clone, Debug, Default)]
+pub struct Notebook {
+    pages: Arc<Mutex<Pages>>,
+    has_some: Arc<Notify>,
+}
+
+impl Notebook {
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what became of a batch.
+    pub fn note(&self, activity: Activity, notes: Vec<MessageNote>, now: OffsetDateTime) {
+        let dropped = self.pages().add(activity, notes, now);
+        if dropped > 0 {
+            tracing::debug!(event = "notes_dropped", dropped, "the notebook is full until it is written");
+        }
+        self.has_some.notify_one();
+    }
+
+    /// Starts the task that writes what is noted, about once a second; abort it when the store is no longer of use.
+    pub fn write_through(&self, store: Store) -> JoinHandle<()> {
+        let notebook = self.clone();
+        tokio::spawn(async move {
+            loop {
+                notebook.has_some.notified().await;
+                tokio::time::sleep(WRITE_EVERY).await;
+                notebook.write(&store).await;
+            }
+        })
+    }
+
+    /// Writes what is noted now. What cannot be written is lost: whether it was is not always known, and nothing must
+    /// be counted twice for want of an answer.
+    pub async fn write(&self, store: &Store) {
+        let pages = std::mem::take(&mut *self.pages());
+        if pages.is_empty() {
+            return;
+        }
+        let messages = pages.messages.len();
+        if let Err(error) = store.write_notes(pages).await {
+            tracing::debug!(event = "notes_lost", messages, cause = %error, "stories and charts will lack them");
+        }
+    }
+}
+
+/// One minute of all workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct ActivityMinute {
+    /// Its beginning.
+    #[serde(with = "time::serde::rfc3339")]
+    pub minute: OffsetDateTime,
+    /// Messages that were admitted, and their facts joined.
+    pub applied: i64,
+    /// Copies of messages that were admitted before.
+    pub duplicates: i64,
+    /// Times that a message was sent to wait for its order.
+    pub put_off: i64,
+    /// Messages that were given up.
+    pub dead_lettered: i64,
+    /// Grants that were written.
+    pub grants: i64,
+}
+
+impl Store {
+    async fn write_notes(&self, pages: Pages) -> Result<(), StoreError> {
+        self.run("writing notes", move |pool| async move { write(&pool, pages).await }).await
+    }
+
+    /// What the workers did in each minute from `since` on, oldest first. Minutes in which nothing came are left out,
+    /// those of more than 35 days ago are gone.
+    pub async fn activity(&self, since: OffsetDateTime) -> Result<Vec<ActivityMinute>, StoreError> {
+        const WHAT: &str = "reading the workers' activity";
+        self.run(WHAT, move |pool| async move {
+            sqlx::query_as!(
+                ActivityMinute,
+                "SELECT minute, applied, duplicates, put_off, dead_lettered, grants FROM activity
+                 WHERE minute >= $1 ORDER BY minute LIMIT $2",
+                since,
+                ACTIVITY_DAYS * 24 * 60
+            )
+            .fetch_all(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))
+        })
+        .await
+    }
+
+    /// Deletes notes that are older than `retention`, and old minutes. Returns how many notes, and whether there are
+    /// more.
+    pub async fn maintain_notes(
+        &self,
+        now: OffsetDateTime,
+        retention: time::Duration,
+    ) -> Result<(i32, bool), StoreError> {
+        const WHAT: &str = "maintaining the notes";
+        let retention_days = i32::try_from(retention.whole_days().max(1)).unwrap_or(i32::MAX);
+        self.run(WHAT, move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            let notes =
+                sqlx::query_scalar!(r#"SELECT notes AS "notes!" FROM notes_maintain($1, $2)"#, now, retention_days)
+                    .fetch_one(tx.connection())
+                    .await
+                    .map_err(StoreError::sql(WHAT))?;
+            tx.commit().await?;
+            Ok((notes, notes >= DELETED_MAX))
+        })
+        .await
+    }
+}
+
+async fn write(pool: &PgPool, pages: Pages) -> Result<(), StoreError> {
+    let mut tx = Tx::begin(pool).await?;
+    // Nothing is lost that matters if this commit is, so it waits for no disk.
+    sqlx::query("SELECT set_config('synchronous_commit', 'off', true)")
+        .execute(tx.connection())
+        .await
+        .map_err(StoreError::sql("writing notes"))?;
+    if !pages.messages.is_empty() {
+        tx.write_message_notes(pages.messages.into_values().collect()).await?;
+    }
+    tx.write_activity(&pages.minutes).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+impl Tx {
+    /// In ascending order of the ids, which keeps two workers' writings from waiting for each other in a ring.
+    async fn write_message_notes(&mut self, notes: Vec<InHand>) -> Result<(), StoreError> {
+        let (mut messages, mut providers, mut payments) = (vec![], vec![], vec![]);
+        let (mut orders, mut said): (Vec<Option<Uuid>>, _) = (vec![], vec![]);
+        let (mut copies, mut put_offs, mut firsts, mut lasts) = (vec![], vec![], vec![], vec![]);
+        for InHand { note, copies: more_copies, put_offs: more_put_offs, first_at, last_at } in notes {
+            messages.push(note.message_id);
+            providers.push(note.provider);
+            payments.push(note.payment_id);
+            orders.push(note.order_id.map(|id| id.0));
+            said.push(note.said.to_owned());
+            copies.push(more_copies);
+            put_offs.push(more_put_offs);
+            firsts.push(first_at);
+            lasts.push(last_at);
+        }
+        sqlx::query!(
+            "INSERT INTO message_notes AS m (message_id, provider, payment_id, order_id, said, copies, put_offs,
+                                             first_noted_at, last_noted_at)
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[],
+                                  $8::timestamptz[], $9::timestamptz[])
+             ON CONFLICT (message_id) DO UPDATE
+             SET copies = m.copies + excluded.copies, put_offs = m.put_offs + excluded.put_offs,
+                 last_noted_at = greatest(m.last_noted_at, excluded.last_noted_at)",
+            &messages,
+            &providers,
+            &payments,
+            &orders as &[Option<Uuid>],
+            &said,
+            &copies,
+            &put_offs,
+            &firsts,
+            &lasts
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("writing notes of messages"))?;
+        Ok(())
+    }
+
+    async fn write_activity(&mut self, minutes: &BTreeMap<OffsetDateTime, [i64; 5]>) -> Result<(), StoreError> {
+        for (minute, [applied, duplicates, put_off, dead_lettered, grants]) in minutes {
+            sqlx::query!(
+                "INSERT INTO activity AS a (minute, applied, duplicates, put_off, dead_lettered, grants)
+                 VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (minute) DO UPDATE
+                 SET applied = a.applied + excluded.applied, duplicates = a.duplicates + excluded.duplicates,
+                     put_off = a.put_off + excluded.put_off, dead_lettered = a.dead_lettered + excluded.dead_lettered,
+                     grants = a.grants + excluded.grants",
+                minute,
+                applied,
+                duplicates,
+                put_off,
+                dead_lettered,
+                grants
+            )
+            .execute(self.connection())
+            .await
+            .map_err(StoreError::sql("writing the activity"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{MessageId, PaymentId, PaymentStatus, Provider};
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:59.5 UTC);
+
+    fn note(message: usize, noted: Noted) -> MessageNote {
+        let event = PaymentEvent {
+            provider: Provider::STRIPE,
+            message_id: MessageId::new(format!("stripe::evt_{message}")).unwrap(),
+            payment_id: PaymentId::new("pi_1").unwrap(),
+            related_ids: vec![],
+            provider_account: None,
+            order_id: None,
+            status: PaymentStatus::Canceled,
+            occurred_at: NOW,
+            livemode: true,
+        };
+        MessageNote::new(&event, noted)
+    }
+
+    #[test]
+    fn notes_of_one_message_and_counts_of_one_minute_are_added_up() {
+        let mut pages = Pages::default();
+        let some = Activity { applied: 3, duplicates: 2, grants: 1, ..Activity::default() };
+        assert_eq!(pages.add(some, vec![note(1, Noted::Copy), note(1, Noted::Copy), note(2, Noted::PutOff)], NOW), 0);
+        let later = NOW + Duration::from_secs(1);
+        assert_eq!(pages.add(Activity { put_off: 1, ..some }, vec![note(1, Noted::PutOff)], later), 0);
+        let first = &pages.messages["stripe::evt_1"];
+        assert_eq!((first.copies, first.put_offs, first.first_at, first.last_at), (2, 1, NOW, later));
+        assert_eq!((pages.messages["stripe::evt_2"].put_offs, pages.messages.len()), (1, 2));
+        let minutes: Vec<_> = pages.minutes.into_iter().collect();
+        let (this, next) = (datetime!(2026-01-05 12:00 UTC), datetime!(2026-01-05 12:01 UTC));
+        assert_eq!(minutes, [(this, [3, 2, 0, 0, 1]), (next, [3, 2, 1, 0, 1])]);
+    }
+
+    #[test]
+    fn what_is_kept_in_hand_is_bounded() {
+        let mut pages = Pages::default();
+        let many = (0..MESSAGES_MAX + 7).map(|n| note(n, Noted::Copy)).collect();
+        assert_eq!(pages.add(Activity::default(), many, NOW), 7);
+        assert_eq!(pages.add(Activity::default(), vec![note(0, Noted::Copy)], NOW), 0, "it is in hand already");
+        assert_eq!((pages.messages.len(), pages.messages["stripe::evt_0"].copies), (MESSAGES_MAX, 2));
+        for minute in 0..100 {
+            pages.add(Activity::default(), vec![], NOW + time::Duration::minutes(minute));
+        }
+        assert_eq!(pages.minutes.len(), MINUTES_MAX);
+    }
+}

@@ -1,0 +1,49 @@
+//! An order's row, and the order that it is.
+
+use super::error::StoreError;
+use super::payment_key::account_of;
+use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+/// What decisions are made by.
+pub(super) struct OrderRow {
+    pub(super) id: Uuid,
+    pub(super) account_id: String,
+    pub(super) credits: i64,
+    pub(super) amount_minor: i64,
+    pub(super) currency: String,
+    pub(super) provider: String,
+    pub(super) provider_account: String,
+    pub(super) status: String,
+    pub(super) is_granted: bool,
+    pub(super) credits_granted: i64,
+    pub(super) revision: i32,
+    pub(super) facts: Json<PaymentFacts>,
+}
+
+pub(super) fn corrupt(id: Uuid, detail: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt { what: format!("order {id}"), detail: detail.to_string() }
+}
+
+impl TryFrom<OrderRow> for Order {
+    type Error = StoreError;
+
+    fn try_from(row: OrderRow) -> Result<Self, StoreError> {
+        let id = row.id;
+        let currency = Currency::new(&row.currency).map_err(|e| corrupt(id, e))?;
+        Ok(Self {
+            id: OrderId(id),
+            account_id: AccountId::new(row.account_id).map_err(|e| corrupt(id, e))?,
+            credits: row.credits,
+            price: Money::new(row.amount_minor, currency).map_err(|e| corrupt(id, e))?,
+            provider: Provider::new(row.provider).map_err(|e| corrupt(id, e))?,
+            provider_account: account_of(row.provider_account).map_err(|e| corrupt(id, e))?,
+            status: OrderStatus::from_name(&row.status).ok_or_else(|| corrupt(id, &row.status))?,
+            is_granted: row.is_granted,
+            credits_posted: row.credits_granted,
+            revision: row.revision,
+            facts: row.facts.0,
+        })
+    }
+}
