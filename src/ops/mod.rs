@@ -112,8 +112,7 @@ pub async fn run_on(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
-    // Nobody asks yet how much waits in the queues.
-    let (_, queues) = watch::channel(None);
+    let queues = queues::watch_queues(config.broker.url.clone(), clock.clone(), metrics.clone(), stop.clone());
     let console = Console {
         store: store.clone(),
         terms: config.terms.into(),
