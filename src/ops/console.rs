@@ -15,6 +15,7 @@
 mod access;
 mod audit;
 mod body;
+mod charts;
 mod explain;
 mod home;
 mod layout;
@@ -27,6 +28,7 @@ mod v1;
 mod words;
 
 use super::prospects::Terms;
+use super::queues::QueueDepths;
 use crate::clock::Clock;
 use crate::http::{BearerTokens, Problem, asset};
 use crate::store::Store;
@@ -37,21 +39,6 @@ use axum::routing::{MethodRouter, any, get, post};
 use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio::sync::watch;
-
-/// What stands in RabbitMQ's queues, as it was asked for last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct QueueDepths {
-    /// When it was asked for.
-    pub(super) at: OffsetDateTime,
-    /// Messages that wait for a worker.
-    pub(super) fulfilment_ready: u64,
-    /// Workers' consumers.
-    pub(super) fulfilment_consumers: u64,
-    /// Dead letters that wait for the collector.
-    pub(super) dead_ready: u64,
-    /// Hints that wait for the reconciler.
-    pub(super) hints_ready: u64,
-}
 
 /// What the console works with.
 #[derive(Clone)]
@@ -102,6 +89,7 @@ pub(super) fn router(console: Console) -> Router {
     for (path, methods) in v1::routes() {
         calls = calls.route(path, methods.fallback(async || Problem::method_not_allowed()));
     }
+    calls = calls.route("/v1/{*rest}", any(async || Problem::not_found("there is nothing at this path")));
     let pages = pages.layer(middleware::from_fn_with_state(app.clone(), access::guard_pages));
     let calls = calls.layer(middleware::from_fn_with_state(app.clone(), access::guard_calls));
     open.merge(pages).merge(calls).with_state(app)

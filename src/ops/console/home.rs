@@ -3,7 +3,8 @@
 use super::access::Operator;
 use super::layout::{CALM_EVERY_S, Page, Part, Sorry, button_to};
 use super::words::{Tone, advice, age, ago, count, mark, number};
-use super::{App, QueueDepths, replays};
+use super::{App, QueueDepths, charts, replays};
+use crate::broker::{Depth, Depths};
 use crate::http::{Html, html};
 use crate::store::{LetterFilter, LetterGroup, OpenLetters};
 use axum::extract::{Extension, State};
@@ -16,13 +17,14 @@ use time::{Duration, OffsetDateTime};
 const QUEUES_STALE: Duration = Duration::minutes(2);
 
 /// So many messages that wait are worth a word.
-const MANY_READY: u64 = 10_000;
+const MANY_READY: u32 = 10_000;
 
 /// `GET /`.
 pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<Operator>) -> Result<Response, Sorry> {
     let now = app.now();
     let open = app.store().open_letters(now).await?;
     let groups = app.store().letter_groups(LetterFilter::default()).await?;
+    let activity = app.store().activity(now - charts::SPAN).await?;
     let under_way = app.store().replays_under_way().await?;
     let queues = *app.console.queues.borrow();
     let queues = queues.filter(|queues| now - queues.at < QUEUES_STALE);
@@ -33,7 +35,7 @@ pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<
     };
     let main = html![
         "<h1 class=\"unseen\">Health</h1><div id=\"health\" data-live class=\"stack\">" [needs(&open, &groups, queues, now)]
-        [letters(&groups, now)] [self::queues(queues, now)] [busy] "</div>"
+        [charts::section(&activity, now)] [letters(&groups, now)] [self::queues(queues, now)] [busy] "</div>"
     ];
     Ok(Page { title: "Health", part: Part::Health, every_s: Some(CALM_EVERY_S), main }.respond(
         &app,
@@ -51,15 +53,18 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
         needs.push((
             Tone::Bad,
             html![(count(open.grants_missing, "order is", "orders are")) " paid and without credits."],
-            button_to("/dead-letters?verdict=would_grant", "See the letters", false),
+            html![
+                "<span class=\"dim\">The letters below say why. Where none does: <code>grantonce verify</code>.</span>"
+            ],
         ));
     }
     if let Some(queues) = queues {
-        if queues.fulfilment_consumers == 0 {
-            let words = html!["No worker takes messages: nothing is granted now. " (number(as_i64(queues.fulfilment_ready))) " wait."];
+        let Depth { ready, consumers } = queues.depths.fulfilment;
+        if consumers == 0 {
+            let words = html!["No worker takes messages: nothing is granted now. " (number(ready.into())) " wait."];
             needs.push((Tone::Bad, words, html!["<span class=\"dim\">Are the workers running? Their <code>/readyz</code> says what they lack.</span>"]));
-        } else if queues.fulfilment_ready > MANY_READY {
-            let words = html![(number(as_i64(queues.fulfilment_ready))) " messages wait for the workers."];
+        } else if ready > MANY_READY {
+            let words = html![(number(ready.into())) " messages wait for the workers."];
             needs.push((
                 Tone::Wait,
                 words,
@@ -85,10 +90,6 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
         html!["<li class=\"" (tone.class()) "\"><span><b aria-hidden=\"true\">" (tone.sign()) "</b> " [words] "</span> " [way] "</li>"]
     }));
     html!["<section class=\"card\" id=\"needs\"><h2>What needs you</h2><ul class=\"needs\">" [items] "</ul></section>"]
-}
-
-fn as_i64(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn letters(groups: &[LetterGroup], now: OffsetDateTime) -> Html {
@@ -119,10 +120,12 @@ fn queues(queues: Option<QueueDepths>, now: OffsetDateTime) -> Html {
         None => html!["<p>" [mark(Tone::Wait, "not known")] " RabbitMQ was not asked lately, or did not answer.</p>"],
         Some(queues) => {
             let figure =
-                |name: &str, value: u64| html!["<div><dt>" (name) "</dt><dd>" (number(as_i64(value))) "</dd></div>"];
+                |name: &str, value: u32| html!["<div><dt>" (name) "</dt><dd>" (number(value.into())) "</dd></div>"];
+            let Depths { fulfilment, hints, dead } = queues.depths;
             html![
-                "<dl class=\"figures\">" [figure("wait for a worker", queues.fulfilment_ready)] [figure("workers' consumers", queues.fulfilment_consumers)]
-                [figure("dead letters on their way here", queues.dead_ready)] [figure("hints", queues.hints_ready)] "</dl><p class=\"dim\">Asked " (ago(queues.at, now)) ".</p>"
+                "<dl class=\"figures\">" [figure("wait for a worker", fulfilment.ready)]
+                [figure("workers' consumers", fulfilment.consumers)] [figure("dead letters on their way here", dead.ready)]
+                [figure("hints", hints.ready)] "</dl><p class=\"dim\">Asked " (ago(queues.at, now)) ".</p>"
             ]
         }
     };

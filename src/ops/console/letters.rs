@@ -166,7 +166,7 @@ fn row(letter: &LetterRow, now: OffsetDateTime) -> Html {
         "<tr><td><input type=\"checkbox\" name=\"id\" value=\"" (letter.id) "\" aria-label=\"Choose the letter " (letter.id) "\"></td>"
         "<td data-name=\"Says\"><a href=\"/dead-letters/" (letter.id) "\"><b>" (said) "</b> " (letter.provider) " <code>" (of) "</code></a>"
         "<div class=\"dim clip\">" (letter.detail) [account] "</div></td>"
-        "<td data-name=\"Reason\">" (letter.reason) "</td><td data-name=\"A replay\">" [mark(tone, words)] "</td>"
+        "<td data-name=\"Reason\"><span class=\"reason\">" (letter.reason) "</span></td><td data-name=\"A replay\">" [mark(tone, words)] "</td>"
         "<td data-name=\"State\">" [mark(state_tone, state_words)] [replayed] "</td>"
         "<td data-name=\"First seen\">" [age(letter.first_seen_at, now)] [seen] "</td></tr>"
     ]

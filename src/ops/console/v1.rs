@@ -2,6 +2,7 @@
 
 use super::App;
 use super::access::Operator;
+use super::explain;
 use super::layout::Sorry;
 use super::letter;
 use super::replays::{self, PER_S_DEFAULT, REPLAYS_LISTED, Wish, begin_now};
@@ -17,7 +18,7 @@ use axum::extract::{Extension, Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, LOCATION};
 use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{MethodRouter, any, get, post};
+use axum::routing::{MethodRouter, get, post};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -56,7 +57,7 @@ pub(super) fn routes() -> [(&'static str, MethodRouter<App>); 12] {
         ("/v1/replays/{id}", get(replay_read)),
         ("/v1/replays/{id}/cancel", post(cancel)),
         ("/openapi.json", get(openapi)),
-        ("/v1/{*rest}", any(async || Problem::not_found("there is nothing at this path"))),
+        ("/v1/explain/{*id}", get(story)),
     ]
 }
 
@@ -212,6 +213,12 @@ async fn act(app: &App, operator: &Operator, act: Act, request: Request) -> Answ
     let (filter, reason) = (Which { ids: call.ids, filter: call.filter }.filter()?, check_reason(&call.reason)?);
     let (letters, line) = act_now(app, operator, act, filter, reason).await?.unzip();
     json_of(StatusCode::OK, json!({ "letters": letters.unwrap_or(0), "audit_id": line }))
+}
+
+async fn story(State(app): State<App>, path: Result<Path<String>, PathRejection>) -> Answer {
+    let id = path.map(|Path(id)| id).unwrap_or_default();
+    let story = explain::story_of(&app, &id).await?;
+    json_of(StatusCode::OK, story.ok_or_else(|| Problem::not_found("nothing is known by this id"))?)
 }
 
 async fn replays_listed(State(app): State<App>) -> Answer {

@@ -12,11 +12,11 @@ use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use std::sync::Mutex;
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// The token of the operator "ada".
 pub(super) const ADA: &str = "ada-token-ada-token-ada-token-1";
@@ -119,11 +119,22 @@ impl Console {
     }
 }
 
+/// The id that the collector gives a letter: when it comes back from a replay it is the same.
+fn identity(parts: [&[u8]; 4]) -> LetterId {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    LetterId(uuid::Builder::from_custom_bytes(digest.finalize()[..16].try_into().unwrap()).into_uuid())
+}
+
 /// A letter as the collector keeps it.
 pub(super) fn letter_of(event: &PaymentEvent, reason: Reason, detail: &str) -> NewLetter {
     let body = grantonce::message::encode(event);
+    let (message_id, key) = (event.message_id.as_str(), format!("payment.{}", event.provider));
     NewLetter {
-        id: LetterId(Uuid::now_v7()),
+        id: identity([message_id.as_bytes(), b"payment-status.v1", key.as_bytes(), &body]),
         message_id: event.message_id.as_str().to_owned(),
         kind: "payment-status.v1".to_owned(),
         routing_key: format!("payment.{}", event.provider),

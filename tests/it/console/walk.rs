@@ -55,6 +55,12 @@ async fn from_the_alert_to_the_credits() {
     browser.until(".mark", "resolved").await;
     browser.go(&format!("{}/", console.base)).await;
     browser.until("#needs", "Nothing needs you").await;
+    // What the workers did is noted about once a second.
+    eventually("the chart shows the grant", async || {
+        browser.go(&format!("{}/", console.base)).await;
+        browser.text(".charts").await.is_some_and(|text| text.contains("1 grants"))
+    })
+    .await;
     let who = "SELECT string_agg(actor || ' ' || action || ' ' || is_self_declared, ', ') FROM audit_log";
     let who = sqlx::query_scalar::<_, String>(who).fetch_one(&console.world.sql).await.unwrap();
     assert_eq!(who, "ada replay.begin false");
@@ -106,7 +112,7 @@ async fn a_replay_s_first_letter_stops_it_where_the_cause_is_still_there() {
     let browser = Browser::open(Look::default()).await;
     open(&browser, &console, "/replay?reason=unknown_payment").await;
     browser.until("#says", "1 letter of 10 would do something; +100 credits in all").await;
-    // The hopeless ones too, the oldest first: the first is the one that would be granted, so a second one is what comes back.
+    // The oldest goes first, and it is one of the hopeless.
     console
         .world
         .execute("UPDATE dead_letters SET first_seen_at = now() - interval '1 hour' WHERE payment_id = 'pi_5'")
@@ -135,8 +141,17 @@ async fn one_finds_the_way_from_any_id() {
     browser.until("#detail", "no order has payment pi_3").await;
     browser.fill("#q", "pi_7").await;
     browser.press(".search button").await;
-    browser.until("main", "pi_7").await;
+    browser.until("#says", "needs you").await;
     assert!(browser.url().await.ends_with("/explain/pi_7"));
+    browser.press("#story a").await;
+    browser.until("#detail", "no order has payment pi_7").await;
+    // An order's story leads on as well.
+    browser.fill("#q", "pi_0").await;
+    browser.press(".search button").await;
+    browser.until("main", "awaiting_payment").await;
+    browser.fill("#q", "pi_nobody_has").await;
+    browser.press(".search button").await;
+    browser.until("main", "Nothing is known by this id").await;
 }
 
 /// Every page in every dress, for who wants to see them; and none of them sticks out sideways.
