@@ -1,16 +1,25 @@
 //! Keeps asking what lies in the queues, for metrics and the console.
 
-use super::console::QueueDepths;
-use crate::broker::{Depth, DepthGauge};
+use crate::broker::{Depth, DepthGauge, Depths};
 use crate::clock::Clock;
 use crate::telemetry::{Metrics, QueueName};
 use secrecy::SecretString;
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// What the broker said last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueDepths {
+    /// When.
+    pub(super) at: OffsetDateTime,
+    /// What.
+    pub(super) depths: Depths,
+}
 
 /// Asks until `stop`. What is told is none while the broker does not answer.
 pub(super) fn watch_queues(
@@ -33,13 +42,7 @@ pub(super) fn watch_queues(
                     ] {
                         metrics.queue(name, ready.into(), consumers.into());
                     }
-                    tell.send_replace(Some(QueueDepths {
-                        at: clock.now(),
-                        fulfilment_ready: depths.fulfilment.ready.into(),
-                        fulfilment_consumers: depths.fulfilment.consumers.into(),
-                        dead_ready: depths.dead.ready.into(),
-                        hints_ready: depths.hints.ready.into(),
-                    }));
+                    tell.send_replace(Some(QueueDepths { at: clock.now(), depths }));
                 }
                 Err(error) => {
                     // Whether the broker is there is told elsewhere, where it matters.
