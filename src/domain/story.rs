@@ -1,6 +1,6 @@
 //! An order's whole story, told from what is written about it: oldest first, with a summary of what is missing.
 //!
-//! The store reads [`Records`], [`tell`] makes the [`Story`], and whoever shows it shows the same sentences and fields.
+//! The store reads records, `tell` makes the [`Story`] of them, and whoever shows it shows the same sentences and fields.
 //! The JSON form of a story is public: `contract/story.v1.schema.json`.
 
 mod decision;

@@ -17,6 +17,7 @@ use crate::webhook;
 use collector::Collector;
 use console::Console;
 use prospects::Terms;
+use queues::watch_queues;
 use replay::{Round, Runner};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -112,7 +113,7 @@ pub async fn run_on(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
-    let queues = queues::watch_queues(config.broker.url.clone(), clock.clone(), metrics.clone(), stop.clone());
+    let queues = watch_queues(config.broker.url.clone(), clock.clone(), metrics.clone(), stop.clone());
     let console = Console {
         store: store.clone(),
         terms: config.terms.into(),

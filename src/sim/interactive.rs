@@ -29,6 +29,9 @@ pub(super) fn welcome(addresses: &Addresses, storefront: SocketAddr, provider: S
     line("simulated provider", &provider);
     line("receiver", &addresses.receiver);
     line("api", &addresses.api);
+    if let Some(console) = &addresses.console {
+        line("operators' console", console);
+    }
     for (role, address) in &addresses.metrics {
         line(&format!("metrics of {role}"), address);
     }
@@ -38,6 +41,7 @@ pub(super) fn welcome(addresses: &Addresses, storefront: SocketAddr, provider: S
 
 {text}
 Open the storefront in a browser: buy credits, and try to get them otherwise.
+The operators' console asks for a token: {token}
 
 # Try it from another shell:
 PROVIDER=http://{provider} API=http://{api} TOKEN={token}
@@ -117,7 +121,12 @@ mod tests {
     #[test]
     fn every_line_to_paste_is_one_line_of_shell() {
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let addresses = Addresses { receiver: address, api: address, metrics: vec![("worker-1".to_owned(), address)] };
+        let addresses = Addresses {
+            receiver: address,
+            api: address,
+            console: Some(address),
+            metrics: vec![("worker-1".to_owned(), address)],
+        };
         let text = welcome(&addresses, "127.0.0.1:2".parse().unwrap(), address, "t0ken");
         let first = text.lines().find(|line| line.contains("http://")).unwrap();
         assert_eq!(first, "  storefront           http://127.0.0.1:2");

@@ -43,7 +43,7 @@ use courier::Courier;
 use fastrand::Rng;
 use headless::{Deadlines, Sales, Shop, progress_bar};
 use provider::Provider;
-use roles::{Addresses, Roles};
+use roles::{Addresses, Cast, Roles};
 use scratch::ManagementError;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -261,7 +261,9 @@ async fn play(
     roles.make_places().await?;
     // A headless run that drops no webhooks shows that they are enough.
     let has_reconciler = !args.headless || !args.drop_webhooks.is_none();
-    let started = shutdown.run_until_cancelled(roles.start(args.workers, has_reconciler)).await;
+    // It counts the dead letters where they arrive, where nobody collects them.
+    let cast = Cast { workers: args.workers, has_reconciler, has_ops: !args.headless };
+    let started = shutdown.run_until_cancelled(roles.start(cast)).await;
     let addresses = started.ok_or(DemoError::Interrupted)??;
 
     // Ends the provider with the run, however that ends.

@@ -35,6 +35,9 @@ const RECONCILE_AFTER: (&str, &str) = ("GRANTONCE_RECONCILE_AFTER", "1s");
 /// The command that asks providers.
 const RECONCILER: &str = "reconciler";
 
+/// The command that collects dead letters and shows the console, and the name of its listener.
+const OPS: &str = "ops";
+
 /// What has to be in the roles' logs, whatever else is wanted there: where they listen, and that they consume.
 const HEARD: &str = "grantonce::http=info,grantonce::worker=info,grantonce::reconciler=info";
 
@@ -60,6 +63,15 @@ pub(super) struct Roles {
     api: Option<Child>,
     workers: Vec<Child>,
     reconciler: Option<Child>,
+    ops: Option<Child>,
+}
+
+/// Which roles a run has beside receiver and API.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cast {
+    pub(super) workers: u32,
+    pub(super) has_reconciler: bool,
+    pub(super) has_ops: bool,
 }
 
 /// Where the roles work.
@@ -74,6 +86,8 @@ struct Places {
 pub(super) struct Addresses {
     pub(super) receiver: SocketAddr,
     pub(super) api: SocketAddr,
+    /// Where the operators' console is.
+    pub(super) console: Option<SocketAddr>,
     /// Role and address.
     pub(super) metrics: Vec<(String, SocketAddr)>,
 }
@@ -105,6 +119,7 @@ impl Roles {
             api: None,
             workers: Vec::new(),
             reconciler: None,
+            ops: None,
         })
     }
 
@@ -131,20 +146,27 @@ impl Roles {
     }
 
     /// Starts the roles and waits until each is ready.
-    pub(super) async fn start(&mut self, workers: u32, has_reconciler: bool) -> Result<Addresses, DemoError> {
+    pub(super) async fn start(&mut self, cast: Cast) -> Result<Addresses, DemoError> {
         let children = self.children();
         children.run("migrate", &["migrate"], MIGRATE_DEADLINE).await?;
         let receiver = self.receiver.insert(children.start("receiver", &["receiver"]).await?);
         let api = self.api.insert(children.start("api", &["api"]).await?);
-        for n in 1..=workers {
+        for n in 1..=cast.workers {
             self.workers.push(children.start(&format!("worker-{n}"), &["worker"]).await?);
         }
-        if has_reconciler {
+        if cast.has_reconciler {
             self.reconciler = Some(children.start(RECONCILER, &[RECONCILER]).await?);
+        }
+        if cast.has_ops {
+            self.ops = Some(children.start(OPS, &[OPS]).await?);
         }
         let mut addresses = Addresses {
             receiver: receiver.listening("receiver", READY_DEADLINE).await?,
             api: api.listening("api", READY_DEADLINE).await?,
+            console: match &mut self.ops {
+                Some(ops) => Some(ops.listening(OPS, READY_DEADLINE).await?),
+                None => None,
+            },
             metrics: Vec::new(),
         };
         for worker in &mut self.workers {
@@ -175,7 +197,9 @@ impl Roles {
             ("GRANTONCE_LIVEMODE", "false"),
             ("GRANTONCE_RECEIVER_ADDR", anywhere),
             ("GRANTONCE_API_ADDR", anywhere),
+            ("GRANTONCE_OPS_ADDR", anywhere),
             ("GRANTONCE_METRICS_ADDR", anywhere),
+            ("GRANTONCE_OPS_TOKENS", &format!("operator:{}", self.token)),
             ("GRANTONCE_API_TOKENS", &format!("demo:{}", self.token)),
             ("GRANTONCE_STATUS_TOKEN_KEY", &secret()),
             ("GRANTONCE_STRIPE_WEBHOOK_SECRETS", &self.secrets.stripe),
@@ -196,7 +220,12 @@ impl Roles {
 
     /// Every role that was started.
     fn all(&mut self) -> impl Iterator<Item = &mut Child> {
-        self.receiver.iter_mut().chain(&mut self.api).chain(&mut self.workers).chain(&mut self.reconciler)
+        self.receiver
+            .iter_mut()
+            .chain(&mut self.api)
+            .chain(&mut self.workers)
+            .chain(&mut self.reconciler)
+            .chain(&mut self.ops)
     }
 
     /// The site's token for the API.

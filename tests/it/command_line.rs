@@ -14,7 +14,14 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn bad_usage_and_bad_configuration_end_with_2() {
-    for arguments in [&[][..], &["nonsense"], &["worker", "--fast"], &["demo", "--orders", "0"]] {
+    for arguments in [
+        &[][..],
+        &["nonsense"],
+        &["worker", "--fast"],
+        &["demo", "--orders", "0"],
+        &["explain"],
+        &["forget", "acc", "--yes"],
+    ] {
         let output = grantonce(arguments, &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
@@ -55,6 +62,8 @@ fn help_goes_to_stdout_and_ends_with_0() {
         (&["--help"][..], "Exit codes:"),
         (&["worker", "--help"], "GRANTONCE_LIVEMODE=true grantonce worker"),
         (&["orders", "amend", "--help"], "--amount-minor 1599 --currency USD"),
+        (&["explain", "--help"], "grantonce explain pi_"),
+        (&["forget", "--help"], "--as ada --yes"),
         (&["--version"], "grantonce 0."),
         (&["--help-config"], "GRANTONCE_RETRY_DELAYS [default: 5s,1m,10m]"),
     ] {

@@ -2,11 +2,12 @@
 
 mod collecting;
 mod command_line;
+mod large;
 mod outages;
 mod replaying;
 mod settling;
 
-use crate::support::await_::eventually;
+use crate::support::await_::{eventually, eventually_within};
 use crate::support::messages::{captured, event_for};
 use crate::support::world::World;
 use bytes::Bytes;
@@ -173,6 +174,10 @@ pub async fn unknown_payments(world: &World, count: usize) {
         world.publish_raw(letter).await;
     }
     let ops = RunningOps::start(world);
-    eventually("all are collected", async || all_letters(&store).await.len() == count).await;
+    let all = i64::try_from(count).unwrap();
+    eventually_within(Duration::from_secs(120), "all are collected", async || {
+        store.count_letters(LetterFilter::default()).await.unwrap() == all
+    })
+    .await;
     ops.stop().await;
 }
