@@ -106,12 +106,8 @@ fn prospect(letter: &Letter) -> Html {
 
 fn what_to_do(letter: &Letter) -> Html {
     let row = &letter.row;
-    let steps = match (row.state, advice(&row.reason)) {
-        (LetterState::Open, Some(advice)) => advice.steps,
-        (LetterState::Open | LetterState::Replaying | LetterState::Resolved | LetterState::Archived, _) => {
-            return html![];
-        }
-    };
+    let advice = advice(&row.reason).filter(|_| row.state == LetterState::Open);
+    let Some(Advice { steps, .. }) = advice else { return html![] };
     let steps = Html::all(steps.iter().map(|step| html!["<li>" (step) "</li>"]));
     if verdict(row.verdict.as_deref()).0 == Tone::Good {
         return html![
