@@ -1,5 +1,5 @@
-//! Pages for people: HTML in which every value is escaped, and answers with the headers that keep a page from doing more than
-//! it was made for.
+//! Pages for people: HTML in which every value is escaped, and answers with the headers that keep a page from doing
+//! more than it was made for.
 
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -12,10 +12,10 @@ use std::fmt::{self, Display, Write};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Html(String);
 
-/// Writes a piece of a page: `html!["<p>" (name) "</p>" [rest]]`. Literals are markup; what stands in round brackets is text,
-/// escaped and with what cannot be seen made visible; what stands in curly brackets is a field's value in double quotes,
-/// escaped and else as it is, so that it comes back as it was; what stands in square brackets is a piece that was written so
-/// before.
+/// Writes a piece of a page: `html!["<p>" (name) "</p>" [rest]]`. Literals are markup; what stands in round brackets is
+/// text, escaped and with what cannot be seen made visible; what stands in curly brackets is a field's value in double
+/// quotes, escaped and else as it is, so that it comes back as it was; what stands in square brackets is a piece that
+/// was written so before.
 macro_rules! html {
     () => {
         $crate::http::Html::default()
@@ -79,8 +79,8 @@ impl Html {
         &self.0
     }
 
-    /// The answer: a page that loads nothing but what `policy` (of CSP) lets it, that nobody keeps, and that tells no other
-    /// site where it was.
+    /// The answer: a page that loads nothing but what `policy` (of CSP) lets it, that nobody keeps, and that tells no
+    /// other site where it was.
     pub(crate) fn respond(self, status: StatusCode, policy: &str, referrer_policy: &'static str) -> Response {
         let mut response = (status, self.0).into_response();
         let headers = response.headers_mut();
@@ -117,8 +117,8 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// Whether a character has no looks of its own: a control character, one that changes the direction of writing, one without
-/// a width, a tag.
+/// Whether a character has no looks of its own: a control character, one that changes the direction of writing, one
+/// without a width, a tag.
 fn is_unseen(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
@@ -134,8 +134,8 @@ pub(crate) fn see(place: &str) -> Response {
     (StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response()
 }
 
-/// A file that pages share: how they look, what brings them to life. Asked for anew each time, because the next version of
-/// this program may bring another one.
+/// A file that pages share: how they look, what brings them to life. Asked for anew each time, because the next version
+/// of this program may bring another one.
 pub(crate) fn asset(kind: &'static str, text: &'static str) -> Response {
     let headers = [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (CACHE_CONTROL, "no-cache")];
     (headers, text).into_response()

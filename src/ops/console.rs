@@ -1,8 +1,8 @@
 //! The operators' console: pages for whoever is on call, and the same as JSON.
 //!
-//! From an alert to "understood, mended, replayed, checked" without reading code: the cause comes first, then what a replay would
-//! come to now, then what can be done. Every page has an address that stays, to be pasted to a colleague. Pages are made here,
-//! whole; `live.js` only keeps parts of them up to date.
+//! From an alert to "understood, mended, replayed, checked" without reading code: the cause comes first, then what a
+//! replay would come to now, then what can be done. Every page has an address that stays, to be pasted to a colleague.
+//! Pages are made here, whole; `live.js` only keeps parts of them up to date.
 //!
 //! | file | what |
 //! |---|---|

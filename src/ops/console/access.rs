@@ -1,8 +1,9 @@
 //! Who sees the console: people log in with their token and get a session, programs bring it with every call.
 //!
-//! A session is a signed text in a cookie, and nothing else: it is signed with what its operator's own token makes, so that it
-//! ends with the token, outlives a restart, and counts in every process that knows the token. A form can be sent only by a
-//! page of ours: the browser says whose page it was, and the form holds a text that only its session could have been given.
+//! A session is a signed text in a cookie, and nothing else: it is signed with what its operator's own token makes, so
+//! that it ends with the token, outlives a restart, and counts in every process that knows the token. A form can be
+//! sent only by a page of ours: the browser says whose page it was, and the form holds a text that only its session
+//! could have been given.
 
 use super::App;
 use super::layout::{Sorry, sorry_page};
@@ -30,7 +31,8 @@ const SESSION: Duration = Duration::from_secs(12 * 60 * 60);
 const SESSION_PURPOSE: &str = "grantonce console session v1:";
 const FORM_PURPOSE: &str = "grantonce console form v1:";
 
-/// The cookie's name where the browser came by https: it takes one of this name only from there, and from no other host.
+/// The cookie's name where the browser came by https: it takes one of this name only from there, and from no other
+/// host.
 const COOKIE_SECURE: &str = "__Host-grantonce-ops";
 
 /// The cookie's name where it came by plain http, on loopback or within a private network.
@@ -39,8 +41,8 @@ const COOKIE_PLAIN: &str = "grantonce-ops";
 /// How long the answer to a wrong token takes.
 const WRONG_TOKEN_WAIT: Duration = Duration::from_secs(1);
 
-/// How many wrong tokens are answered at the same time; more are refused at once. The right one never waits, so that nobody
-/// can be kept out by somebody who guesses; and tokens are too long to be guessed.
+/// How many wrong tokens are answered at the same time; more are refused at once. The right one never waits, so that
+/// nobody can be kept out by somebody who guesses; and tokens are too long to be guessed.
 const WRONG_TOKENS_MAX: usize = 8;
 
 /// Longest form, in bytes.
@@ -100,7 +102,8 @@ async fn read_any_form(request: Request) -> Result<Parameters, Problem> {
     Parameters::of_form(read_body(request, FORM_BYTES_MAX, FORM_DEADLINE).await?).await
 }
 
-/// Lets operators through to the pages; everybody else comes to the page where one logs in, and then to where he wanted to go.
+/// Lets operators through to the pages; everybody else comes to the page where one logs in, and then to where he wanted
+/// to go.
 pub(super) async fn guard_pages(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let Some(operator) = session(&app, request.headers()) else {
         let wanted = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
@@ -118,7 +121,8 @@ pub(super) async fn guard_pages(State(app): State<App>, mut request: Request, ne
     sorry_page(&app, &operator, &path, is_get, response)
 }
 
-/// Lets programs through to the calls, by bearer token alone: a cookie would let other sites' pages call in its owner's name.
+/// Lets programs through to the calls, by bearer token alone: a cookie would let other sites' pages call in its owner's
+/// name.
 pub(super) async fn guard_calls(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let name = match app.console.tokens.check(request.headers()) {
         Ok(name) => name.to_owned(),
@@ -137,7 +141,8 @@ fn strange_form() -> Problem {
 }
 
 /// Whether the browser says that a page of ours sent this. A browser that came by https, or to this machine, says so in
-/// `Sec-Fetch-Site`, whatever a proxy between did to the host's name; others name the page's site, which must be this host.
+/// `Sec-Fetch-Site`, whatever a proxy between did to the host's name; others name the page's site, which must be this
+/// host.
 fn is_own_page(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(site) = text("sec-fetch-site") {
@@ -258,9 +263,11 @@ fn login_page(status: StatusCode, next: &str, fault: Option<&str>) -> Response {
     let main = html![
         "<main id=\"main\" class=\"login\"><section class=\"card\"><h1>Log in</h1>" [fault.unwrap_or_default()]
         "<form method=\"post\" action=\"/login\"><input type=\"hidden\" name=\"next\" value=\"" {own_path(next)} "\">"
-        "<p><label for=\"token\">Your token</label> <input id=\"token\" name=\"token\" type=\"password\" required autofocus "
+        "<p><label for=\"token\">Your token</label> <input id=\"token\" name=\"token\" type=\"password\" required "
+        "autofocus "
         "autocomplete=\"current-password\" maxlength=\"1000\"></p><p><button>Log in</button></p></form>"
-        "<p class=\"dim\">It stands behind your name in <code>GRANTONCE_OPS_TOKENS</code>. What you do here is written down "
+        "<p class=\"dim\">It stands behind your name in <code>GRANTONCE_OPS_TOKENS</code>. What you do here is "
+        "written down "
         "under that name.</p></section></main>"
     ];
     super::layout::bare_page(status, "Log in", &main)

@@ -43,7 +43,8 @@ pub(super) async fn list(
     let now = app.now();
     let field = |name: &'static str, label: &'static str, value: &Option<String>| {
         html![
-            "<div><label for=\"f-" (name) "\">" (label) "</label><input id=\"f-" (name) "\" name=\"" (name) "\" maxlength=\"512\" value=\""
+            "<div><label for=\"f-" (name) "\">" (label) "</label><input id=\"f-" (name) "\" name=\"" (name)
+            "\" maxlength=\"512\" value=\""
             {value.as_deref().unwrap_or_default()} "\"></div>"
         ]
     };
@@ -51,11 +52,16 @@ pub(super) async fn list(
         let before = last.id.to_string();
         let kept = [("actor", &filter.actor), ("action", &filter.action), ("subject", &filter.subject)];
         let kept = kept.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
-        html!["<p><a rel=\"next\" href=\"" (address("/audit", kept.chain([("before", before.as_str())]))) "\">Older »</a></p>"]
+        html![
+            "<p><a rel=\"next\" href=\"" (address("/audit", kept.chain([("before", before.as_str())])))
+            "\">Older »</a></p>"
+        ]
     });
     let main = html![
-        "<h1>Audit log</h1><p class=\"lead\">What was done by hand, here and on the command line. It is only ever added to.</p>"
-        "<form class=\"filters\" action=\"/audit\" aria-label=\"Filter\">" [field("actor", "Who", &filter.actor)] [field("action", "What", &filter.action)]
+        "<h1>Audit log</h1><p class=\"lead\">What was done by hand, here and on the command line. It is only ever "
+        "added to.</p>"
+        "<form class=\"filters\" action=\"/audit\" aria-label=\"Filter\">" [field("actor", "Who", &filter.actor)]
+        [field("action", "What", &filter.action)]
         [field("subject", "To what", &filter.subject)] "<div class=\"row\"><button>Filter</button></div></form>"
         [table(&lines, now)] [older.unwrap_or_default()]
     ];
@@ -69,14 +75,17 @@ fn table(lines: &[AuditLine], now: OffsetDateTime) -> Html {
     }
     let rows = Html::all(lines.iter().map(|line| {
         html![
-            "<tr><td data-name=\"When\">" [when(line.at, now)] "</td><td data-name=\"Who\">" [who(line)] "</td><td data-name=\"What\"><a href=\"/audit/" (line.id)
+            "<tr><td data-name=\"When\">" [when(line.at, now)] "</td><td data-name=\"Who\">" [who(line)]
+            "</td><td data-name=\"What\"><a href=\"/audit/" (line.id)
             "\">" (line.action) "</a></td><td data-name=\"To what\">" [subject(line)] "</td><td data-name=\"Why\">"
             (line.reason.as_deref().unwrap_or_default()) "</td></tr>"
         ]
     }));
     html![
-        "<section class=\"card\"><table class=\"wide\"><thead><tr><th scope=\"col\">When</th><th scope=\"col\">Who</th><th scope=\"col\">What</th>"
-        "<th scope=\"col\">To what</th><th scope=\"col\">Why</th></tr></thead><tbody id=\"lines\">" [rows] "</tbody></table></section>"
+        "<section class=\"card\"><table class=\"wide\"><thead><tr><th scope=\"col\">When</th><th "
+        "scope=\"col\">Who</th><th scope=\"col\">What</th>"
+        "<th scope=\"col\">To what</th><th scope=\"col\">Why</th></tr></thead><tbody id=\"lines\">" [rows]
+        "</tbody></table></section>"
     ]
 }
 
@@ -114,10 +123,13 @@ pub(super) async fn show(
         value.as_ref().map(|value| format!("{value:#}")).unwrap_or_else(|| "–".to_owned())
     };
     let main = html![
-        "<p class=\"dim\"><a href=\"/audit\">Audit log</a> ›</p><section class=\"card\"><h1>" (line.action) "</h1><p class=\"big\" id=\"says\">" [subject(&line)]
-        " · " (count(line.count.into(), "thing", "things")) "</p><p><b id=\"actor\">" [who(&line)] "</b> " [when(line.at, now)] ": “"
+        "<p class=\"dim\"><a href=\"/audit\">Audit log</a> ›</p><section class=\"card\"><h1>" (line.action)
+        "</h1><p class=\"big\" id=\"says\">" [subject(&line)]
+        " · " (count(line.count.into(), "thing", "things")) "</p><p><b id=\"actor\">" [who(&line)] "</b> "
+        [when(line.at, now)] ": “"
         (line.reason.as_deref().unwrap_or_default()) "”</p></section>" [undo(&app, &operator, &line).await?]
-        "<section class=\"card\"><details><summary>Before and after</summary><pre><code>" (json(&line.before)) "</code></pre><pre><code>" (json(&line.after)) "</code></pre></details></section>"
+        "<section class=\"card\"><details><summary>Before and after</summary><pre><code>" (json(&line.before))
+        "</code></pre><pre><code>" (json(&line.after)) "</code></pre></details></section>"
     ];
     let title = format!("{} by {}", line.action, line.actor);
     Ok(Page { title: &title, part: Part::Audit, every_s: None, main }.respond(&app, &operator, StatusCode::OK))
@@ -140,17 +152,24 @@ async fn undo(app: &App, operator: &Operator, line: &AuditLine) -> Result<Html, 
     let see = match named.is_empty() {
         true => html![],
         false => {
-            html!["<p><a href=\"" (these) "\">See " (if ids.len() > named.len() { "the first of them" } else { "them" }) "</a></p>"]
+            html![
+                "<p><a href=\"" (these) "\">See " (if ids.len() > named.len() { "the first of them" } else { "them" })
+                "</a></p>"
+            ]
         }
     };
     if there == 0 {
-        return Ok(
-            html!["<section class=\"card\"><h2>Undo</h2><p>None of them is " (to.name()) " any more.</p>" [see] "</section>"],
-        );
+        return Ok(html![
+            "<section class=\"card\"><h2>Undo</h2><p>None of them is " (to.name()) " any more.</p>" [see]
+            "</section>"
+        ]);
     }
     Ok(html![
-        "<section class=\"card\"><h2>Undo</h2><p>" (number(there)) " of them " (if there == 1 { "is" } else { "are" }) " " (to.name()) " still.</p>" [see]
-        "<form method=\"post\" action=\"" (back) "\" class=\"act\">" [operator.form_token()] "<input type=\"hidden\" name=\"of_act\" value=\"" (line.id) "\">"
-        [reason_field("reason", "Why?")] "<button class=\"quiet\" id=\"undo\">" (verb) " " (count(there, "letter", "letters")) "</button></form></section>"
+        "<section class=\"card\"><h2>Undo</h2><p>" (number(there)) " of them " (if there == 1 { "is" } else { "are" })
+        " " (to.name()) " still.</p>" [see]
+        "<form method=\"post\" action=\"" (back) "\" class=\"act\">" [operator.form_token()]
+        "<input type=\"hidden\" name=\"of_act\" value=\"" (line.id) "\">"
+        [reason_field("reason", "Why?")] "<button class=\"quiet\" id=\"undo\">" (verb) " "
+        (count(there, "letter", "letters")) "</button></form></section>"
     ])
 }

@@ -22,7 +22,8 @@ pub(super) struct Shown {
     pub(super) is_cut: bool,
 }
 
-/// Makes a body readable. Nothing in it is changed but the blanks between JSON's parts: a number's digits stay what they are.
+/// Makes a body readable. Nothing in it is changed but the blanks between JSON's parts: a number's digits stay what
+/// they are.
 pub(super) fn shown(body: &[u8]) -> Shown {
     let cut = |text: &str| {
         let end = text.floor_char_boundary(SHOWN_BYTES_MAX);

@@ -21,7 +21,7 @@ pub(super) fn section(activity: &[ActivityMinute], now: OffsetDateTime) -> Html 
     html![
         "<section class=\"card\" aria-labelledby=\"flow\"><h2 id=\"flow\">The last hour</h2><div class=\"charts\">"
         [chart("applied", "", |minute| minute.applied)] [chart("duplicates absorbed", "", |minute| minute.duplicates)]
-        [chart("grants", "", |minute| minute.grants)] [chart("put off: order unknown yet", "", |minute| minute.put_off)]
+        [chart("grants", "", |minute| minute.grants)] [chart("put off, order unknown", "", |minute| minute.put_off)]
         [chart("dead letters", " bad", |minute| minute.dead_lettered)] "</div></section>"
     ]
 }
@@ -47,9 +47,12 @@ fn chart(name: &str, class: &'static str, bars: &[i64; MINUTES]) -> Html {
         html!["<rect x=\"" (at * 10) "\" y=\"" (HEIGHT - height) "\" width=\"8\" height=\"" (height) "\"/>"]
     }));
     html![
-        "<figure class=\"chart" (class) "\"><figcaption><b class=\"many\">" (number(all)) "</b> " (name) " <span class=\"dim\">at most " (number(most))
-        " a minute</span></figcaption><svg viewBox=\"0 0 600 102\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"" (name) ": " (number(all))
-        " in the last hour, at most " (number(most)) " a minute\"><rect class=\"base\" x=\"0\" y=\"100\" width=\"600\" height=\"2\"/>" [drawn] "</svg></figure>"
+        "<figure class=\"chart" (class) "\"><figcaption><b class=\"many\">" (number(all)) "</b> " (name)
+        " <span class=\"dim\">≤ " (number(most))
+        "/min</span></figcaption><svg viewBox=\"0 0 600 102\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\""
+        (name) ": " (number(all))
+        " in the last hour, at most " (number(most))
+        " a minute\"><rect class=\"base\" x=\"0\" y=\"100\" width=\"600\" height=\"2\"/>" [drawn] "</svg></figure>"
     ]
 }
 

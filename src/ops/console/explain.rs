@@ -74,7 +74,8 @@ fn unknown() -> Html {
     html![
         "<section class=\"card\"><p class=\"big\">" [mark(Tone::Quiet, "Nothing is known by this id")] "</p>"
         "<p>Looked for among orders, dead letters, messages, payments and accounts. Messages are forgotten after "
-        "<code>GRANTONCE_INBOX_RETENTION</code>: ask by the order or the payment then. Ids are taken letter by letter: was it "
+        "<code>GRANTONCE_INBOX_RETENTION</code>: ask by the order or the payment then. Ids are taken letter by "
+        "letter: was it "
         "copied whole?</p></section>"
     ]
 }
@@ -83,7 +84,10 @@ fn dead_letters(letters: &[LetterRow], now: OffsetDateTime) -> Html {
     if letters.is_empty() {
         return html![];
     }
-    html!["<section class=\"card\"><h2>Dead letters that have it in their ids or detail</h2>" [short_list(letters, now)] "</section>"]
+    html![
+        "<section class=\"card\"><h2>Dead letters that have it in their ids or detail</h2>" [short_list(letters, now)]
+        "</section>"
+    ]
 }
 
 fn tell(story: &Story, now: OffsetDateTime) -> Html {
@@ -93,8 +97,10 @@ fn tell(story: &Story, now: OffsetDateTime) -> Html {
     let orders = Html::all(story.orders.iter().map(|order| {
         let sign = if order.needs_attention { mark(Tone::Bad, "needs you") } else { html![] };
         html![
-            "<tr><td data-name=\"Order\">" [story_link(&order.order_id.to_string())] "</td><td data-name=\"Status\"><b>" (order.status.name()) "</b> " [sign]
-            "</td><td data-name=\"It is\">" (order.text) "</td><td data-name=\"Account\">" [story_link(order.account_id.as_str())] "</td><td data-name=\"Payments\">"
+            "<tr><td data-name=\"Order\">" [story_link(&order.order_id.to_string())] "</td><td data-name=\"Status\"><b>"
+            (order.status.name()) "</b> " [sign]
+            "</td><td data-name=\"It is\">" (order.text) "</td><td data-name=\"Account\">"
+            [story_link(order.account_id.as_str())] "</td><td data-name=\"Payments\">"
             [Html::all(order.payment_ids.iter().map(|id| html![[story_link(id)] " "]))] "</td></tr>"
         ]
     }));
@@ -102,8 +108,10 @@ fn tell(story: &Story, now: OffsetDateTime) -> Html {
         html![]
     } else {
         html![
-            "<section class=\"card\"><h2>Orders</h2><table class=\"wide\"><thead><tr><th scope=\"col\">Order</th><th scope=\"col\">Status</th>"
-            "<th scope=\"col\">It is</th><th scope=\"col\">Account</th><th scope=\"col\">Payments</th></tr></thead><tbody>" [orders] "</tbody></table></section>"
+            "<section class=\"card\"><h2>Orders</h2><table class=\"wide\"><thead><tr><th scope=\"col\">Order</th><th "
+            "scope=\"col\">Status</th>"
+            "<th scope=\"col\">It is</th><th scope=\"col\">Account</th><th "
+            "scope=\"col\">Payments</th></tr></thead><tbody>" [orders] "</tbody></table></section>"
         ]
     };
     let entries = Html::all(story.entries.iter().map(|entry| self::entry(entry, now)));
@@ -113,9 +121,11 @@ fn tell(story: &Story, now: OffsetDateTime) -> Html {
     };
     let gaps = Html::all(story.gaps.iter().map(|gap| html!["<li class=\"dim\">" (gap) "</li>"]));
     html![
-        "<section class=\"card verdict " (tone.class()) "\"><p class=\"dim\">" (story.subject.kind.name()) "</p><p class=\"big\" id=\"says\">" [mark(tone, stands)] " "
+        "<section class=\"card verdict " (tone.class()) "\"><p class=\"dim\">" (story.subject.kind.name())
+        "</p><p class=\"big\" id=\"says\">" [mark(tone, stands)] " "
         (summary.text) "</p>" [missing(&summary.missing)] "</section>" [orders]
-        "<section class=\"card\"><h2>What happened, the oldest first</h2>" [left_out] "<ol class=\"timeline\" id=\"story\">" [entries] "</ol><ul class=\"plain\">" [gaps] "</ul></section>"
+        "<section class=\"card\"><h2>What happened, the oldest first</h2>" [left_out]
+        "<ol class=\"timeline\" id=\"story\">" [entries] "</ol><ul class=\"plain\">" [gaps] "</ul></section>"
     ]
 }
 
@@ -125,10 +135,15 @@ fn missing(missing: &[Missing]) -> Html {
     }
     let items = Html::all(missing.iter().map(|missing| {
         let tone = if missing.needs_attention { Tone::Bad } else { Tone::Wait };
-        let letter = missing.letter_id.map(|id| html![" <a class=\"button\" href=\"/dead-letters/" (id) "\">The letter</a>"]);
+        let letter = missing.letter_id.map(|id| {
+            html![
+                " <a class=\"button\" href=\"/dead-letters/" (id) "\">The letter</a>"
+            ]
+        });
         let next = missing.next.as_ref().map(|next| html!["<div class=\"dim\">" (next) "</div>"]);
         html![
-            "<li class=\"" (tone.class()) "\"><span><b aria-hidden=\"true\">" (tone.sign()) "</b> " (missing.text) [next.unwrap_or_default()] "</span>"
+            "<li class=\"" (tone.class()) "\"><span><b aria-hidden=\"true\">" (tone.sign()) "</b> " (missing.text)
+            [next.unwrap_or_default()] "</span>"
             [letter.unwrap_or_default()] "</li>"
         ]
     }));
@@ -144,6 +159,7 @@ fn entry(entry: &Entry, now: OffsetDateTime) -> Html {
     let replay = fields.get("replay_id").and_then(serde_json::Value::as_i64);
     let replay = replay.map(|id| html![" <a href=\"/replays/" (id) "\">the replay</a>"]);
     html![
-        "<li>" [when(entry.at, now)] "<div>" (entry.text) [letter.unwrap_or_default()] [replay.unwrap_or_default()] "</div></li>"
+        "<li>" [when(entry.at, now)] "<div>" (entry.text) [letter.unwrap_or_default()] [replay.unwrap_or_default()]
+        "</div></li>"
     ]
 }

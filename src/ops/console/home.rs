@@ -34,7 +34,8 @@ pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<
         html!["<section><h2>Replays under way</h2>" [replays::table(&under_way, now)] "</section>"]
     };
     let main = html![
-        "<h1 class=\"unseen\">Health</h1><div id=\"health\" data-live class=\"stack\">" [needs(&open, &groups, queues, now)]
+        "<h1 class=\"unseen\">Health</h1><div id=\"health\" data-live class=\"stack\">"
+        [needs(&open, &groups, queues, now)]
         [charts::section(&activity, now)] [letters(&groups, now)] [self::queues(queues, now)] [busy] "</div>"
     ];
     Ok(Page { title: "Health", part: Part::Health, every_s: Some(CALM_EVERY_S), main }.respond(
@@ -62,7 +63,9 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
         let Depth { ready, consumers } = queues.depths.fulfilment;
         if consumers == 0 {
             let words = html!["No worker takes messages: nothing is granted now. " (number(ready.into())) " wait."];
-            needs.push((Tone::Bad, words, html!["<span class=\"dim\">Are the workers running? Their <code>/readyz</code> says what they lack.</span>"]));
+            needs.push((Tone::Bad, words, html![
+                "<span class=\"dim\">Are the workers running? Their <code>/readyz</code> says what they lack.</span>"
+            ]));
         } else if ready > MANY_READY {
             let words = html![(number(ready.into())) " messages wait for the workers."];
             needs.push((
@@ -75,7 +78,10 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
     if let Some(oldest_at) = open.oldest_at {
         needs.push((
             Tone::Bad,
-            html![(count(letters, "dead letter is", "dead letters are")) " open, the oldest since " [age(oldest_at, now)] "."],
+            html![
+                (count(letters, "dead letter is", "dead letters are")) " open, the oldest since " [age(oldest_at, now)]
+                "."
+            ],
             button_to("/dead-letters", "Look at them", false),
         ));
     }
@@ -84,10 +90,16 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
         needs.push((Tone::Wait, words, button_to("/replay", "What would come of it?", true)));
     }
     if needs.is_empty() {
-        return html!["<section class=\"card\" id=\"needs\"><p class=\"big\">" [mark(Tone::Good, "Nothing needs you")] "</p><p>No dead letters are open, and no paid order is without its credits.</p></section>"];
+        return html![
+            "<section class=\"card\" id=\"needs\"><p class=\"big\">" [mark(Tone::Good, "Nothing needs you")]
+            "</p><p>No dead letters are open, and no paid order is without its credits.</p></section>"
+        ];
     }
     let items = Html::all(needs.into_iter().map(|(tone, words, way)| {
-        html!["<li class=\"" (tone.class()) "\"><span><b aria-hidden=\"true\">" (tone.sign()) "</b> " [words] "</span> " [way] "</li>"]
+        html![
+            "<li class=\"" (tone.class()) "\"><span><b aria-hidden=\"true\">" (tone.sign()) "</b> " [words] "</span> "
+            [way] "</li>"
+        ]
     }));
     html!["<section class=\"card\" id=\"needs\"><h2>What needs you</h2><ul class=\"needs\">" [items] "</ul></section>"]
 }
@@ -104,14 +116,18 @@ fn letters(groups: &[LetterGroup], now: OffsetDateTime) -> Html {
     let rows = Html::all(by_reason.iter().map(|(reason, (letters, helpful, oldest_at))| {
         let title = advice(reason).map_or("", |advice| advice.title);
         html![
-            "<tr><td class=\"many\" data-name=\"Letters\">" (number(*letters)) "</td><td data-name=\"Reason\"><a href=\"/dead-letters?reason=" (reason) "\"><b>" (reason)
-            "</b></a> <span class=\"dim\">" (title) "</span></td><td data-name=\"Oldest\">" [age(*oldest_at, now)] "</td><td data-name=\"A replay helps\">"
+            "<tr><td class=\"many\" data-name=\"Letters\">" (number(*letters))
+            "</td><td data-name=\"Reason\"><a href=\"/dead-letters?reason=" (reason) "\"><b>" (reason)
+            "</b></a> <span class=\"dim\">" (title) "</span></td><td data-name=\"Oldest\">" [age(*oldest_at, now)]
+            "</td><td data-name=\"A replay helps\">"
             (number(*helpful)) "</td></tr>"
         ]
     }));
     html![
-        "<section class=\"card\"><h2>Open dead letters</h2><table class=\"wide\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">Reason</th>"
-        "<th scope=\"col\">Oldest</th><th scope=\"col\">A replay helps</th></tr></thead><tbody id=\"reasons\">" [rows] "</tbody></table></section>"
+        "<section class=\"card\"><h2>Open dead letters</h2><table class=\"wide\"><thead><tr><th "
+        "scope=\"col\">Letters</th><th scope=\"col\">Reason</th>"
+        "<th scope=\"col\">Oldest</th><th scope=\"col\">A replay helps</th></tr></thead><tbody id=\"reasons\">" [rows]
+        "</tbody></table></section>"
     ]
 }
 
@@ -124,7 +140,8 @@ fn queues(queues: Option<QueueDepths>, now: OffsetDateTime) -> Html {
             let Depths { fulfilment, hints, dead } = queues.depths;
             html![
                 "<dl class=\"figures\">" [figure("wait for a worker", fulfilment.ready)]
-                [figure("workers' consumers", fulfilment.consumers)] [figure("dead letters on their way here", dead.ready)]
+                [figure("workers' consumers", fulfilment.consumers)]
+                [figure("dead letters on their way here", dead.ready)]
                 [figure("hints", hints.ready)] "</dl><p class=\"dim\">Asked " (ago(queues.at, now)) ".</p>"
             ]
         }

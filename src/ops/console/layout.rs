@@ -15,8 +15,8 @@ use std::time::Duration;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 
-/// Other sites learn nothing of our addresses. Ours do: with `no-referrer` browsers would not say either whose page a form is
-/// of, which [`super::access`] asks for.
+/// Other sites learn nothing of our addresses. Ours do: with `no-referrer` browsers would not say either whose page a
+/// form is of, which [`super::access`] asks for.
 const REFERRER_POLICY: &str = "same-origin";
 
 /// When to try again after an outage.
@@ -57,7 +57,10 @@ impl Page<'_> {
     pub(super) fn respond(self, app: &App, operator: &Operator, status: StatusCode) -> Response {
         let parts = Html::all(PARTS.iter().map(|(part, path, name)| {
             let is_here = *part == self.part;
-            html!["<a href=\"" (path) "\"" [if is_here { html![" aria-current=\"page\""] } else { html![] }] ">" (name) "</a>"]
+            html![
+                "<a href=\"" (path) "\"" [if is_here { html![" aria-current=\"page\""] } else { html![] }] ">" (name)
+                "</a>"
+            ]
         }));
         let (head, every) = match self.every_s {
             Some(seconds) => (
@@ -68,12 +71,15 @@ impl Page<'_> {
         };
         let body = html![
             "<a class=\"skip\" href=\"#main\">To the content</a>"
-            "<header class=\"top\"><a class=\"brand\" href=\"/\"><img src=\"/icon.svg\" alt=\"\" width=\"22\" height=\"22\">grantonce</a>"
+            "<header class=\"top\"><a class=\"brand\" href=\"/\"><img src=\"/icon.svg\" alt=\"\" width=\"22\" "
+            "height=\"22\">grantonce</a>"
             "<nav aria-label=\"Console\">" [parts] "</nav>"
-            "<form class=\"search\" role=\"search\" action=\"/explain\"><label class=\"unseen\" for=\"q\">Find an order, payment, message, "
+            "<form class=\"search\" role=\"search\" action=\"/explain\"><label class=\"unseen\" for=\"q\">Find an "
+            "order, payment, message, "
             "account or letter by its id</label><input id=\"q\" name=\"q\" type=\"search\" required maxlength=\"512\" "
             "placeholder=\"order, payment, message, account, letter\"><button>Explain</button></form>"
-            "<form class=\"who\" method=\"post\" action=\"/logout\">" [operator.form_token()] "<span>" (operator.name()) "</span>"
+            "<form class=\"who\" method=\"post\" action=\"/logout\">" [operator.form_token()] "<span>" (operator.name())
+            "</span>"
             "<button class=\"link\">Log out</button></form></header>"
             "<main id=\"main\">" [self.main] "</main>"
             "<footer>All times are UTC. This page is of <time>" (utc(app.now())) "</time>.</footer>"
@@ -174,16 +180,21 @@ pub(super) fn sorry_page(app: &App, operator: &Operator, uri: &Uri, is_get: bool
     );
     let last = uri.path().rsplit('/').next().unwrap_or_default();
     let find = if status == StatusCode::NOT_FOUND && !last.is_empty() {
-        html!["<li><a href=\"" (address("/explain", [("q", percent_decoded(last).as_str())])) "\">Look for <code>" (percent_decoded(last)) "</code> everywhere</a></li>"]
+        html![
+            "<li><a href=\"" (address("/explain", [("q", percent_decoded(last).as_str())])) "\">Look for <code>"
+            (percent_decoded(last)) "</code> everywhere</a></li>"
+        ]
     } else if status == StatusCode::SERVICE_UNAVAILABLE && is_get {
         html!["<li><a href=\"" (uri) "\">Try again</a> (this page does so by itself)</li>"]
     } else {
         html![]
     };
     let main = html![
-        "<section class=\"card\"><h1>" (title) "</h1><p class=\"note bad\" role=\"alert\"><b aria-hidden=\"true\">✕</b> "
+        "<section class=\"card\"><h1>" (title)
+        "</h1><p class=\"note bad\" role=\"alert\"><b aria-hidden=\"true\">✕</b> "
         (problem.detail()) "</p><ul>" [fields] "</ul><p>" (way_on) "</p><ul class=\"plain\">" [find]
-        "<li><a href=\"/dead-letters\">Dead letters</a></li><li><a href=\"/\">Health at a glance</a></li></ul></section>"
+        "<li><a href=\"/dead-letters\">Dead letters</a></li><li><a href=\"/\">Health at a "
+        "glance</a></li></ul></section>"
     ];
     let is_retried = status == StatusCode::SERVICE_UNAVAILABLE && is_get;
     let every_s = is_retried.then_some(CALM_EVERY_S);

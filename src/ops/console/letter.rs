@@ -6,7 +6,7 @@ use super::body;
 use super::layout::{Page, Part, Sorry, button_to, story_link};
 use super::selection::{address, field};
 use super::settle::reason_field;
-use super::words::{Tone, advice, count, mark, outcome, state, verdict, when};
+use super::words::{Advice, Tone, advice, count, mark, outcome, state, verdict, when};
 use crate::domain::{LetterId, LetterState, OrderId};
 use crate::http::{Html, Problem, html};
 use crate::ops::prospects::preview;
@@ -45,7 +45,8 @@ pub(super) async fn show(
     let now = app.now();
     let heading = advice(&letter.row.reason).map_or("A dead letter", |advice| advice.title);
     let main = html![
-        "<p class=\"dim\"><a href=\"/dead-letters\">Dead letters</a> › <a href=\"" (address("/dead-letters", [("reason", letter.row.reason.as_str())]))
+        "<p class=\"dim\"><a href=\"/dead-letters\">Dead letters</a> › <a href=\""
+        (address("/dead-letters", [("reason", letter.row.reason.as_str())]))
         "\">" (letter.row.reason) "</a> › <a href=\"" (group_address(&letter)) "\">its group</a></p>"
         "<div id=\"letter\" data-live class=\"stack\">" [cause(&letter, heading, now)] [prospect(&letter)] "</div>"
         [what_to_do(&letter)] [actions(&letter, &operator)] [timeline(&letter, &acts, now)] [message(&letter)]
@@ -74,7 +75,8 @@ fn cause(letter: &Letter, heading: &str, now: OffsetDateTime) -> Html {
     let link = |id: Option<&str>| id.filter(|id| !id.is_empty()).map(story_link);
     let order = row.order_id.map(|id| id.to_string());
     html![
-        "<section class=\"card\"><p>" [mark(tone, words)] " since " [when(row.state_at, now)] [by] [why] "</p><h1>" (heading) "</h1>"
+        "<section class=\"card\"><p>" [mark(tone, words)] " since " [when(row.state_at, now)] [by] [why] "</p><h1>"
+        (heading) "</h1>"
         "<p class=\"detail\" id=\"detail\">" (row.detail) "</p><p>" (means) "</p><dl class=\"facts\">"
         [fact("It says", row.said.as_deref().and_then(text))] [fact("Provider", text(&row.provider))]
         [fact("Payment", link(row.payment_id.as_deref()))] [fact("Order", link(order.as_deref()))]
@@ -95,20 +97,26 @@ fn prospect(letter: &Letter) -> Html {
         }
     };
     html![
-        "<section class=\"card verdict " (tone.class()) "\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What a replay would come to, now</h2><p class=\"big\" id=\"says\">"
+        "<section class=\"card verdict " (tone.class())
+        "\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What a replay would come to, now</h2><p class=\"big\" "
+        "id=\"says\">"
         [mark(tone, words)] " " (sentence.unwrap_or_default()) "</p><p>" (follows) "</p></section>"
     ]
 }
 
 fn what_to_do(letter: &Letter) -> Html {
     let row = &letter.row;
-    let steps = match (row.state, advice(&row.reason)) {
-        (LetterState::Open, Some(advice)) => advice.steps,
-        (LetterState::Open | LetterState::Replaying | LetterState::Resolved | LetterState::Archived, _) => {
-            return html![];
-        }
-    };
+    let advice = advice(&row.reason).filter(|_| row.state == LetterState::Open);
+    let Some(Advice { steps, .. }) = advice else { return html![] };
     let steps = Html::all(steps.iter().map(|step| html!["<li>" (step) "</li>"]));
+    if verdict(row.verdict.as_deref()).0 == Tone::Good {
+        return html![
+            "<section class=\"card\"><h2>What to do</h2><p>What kept it from being applied is gone: replay it below, "
+            "and see "
+            "that it is resolved.</p><details><summary>What is done about this reason else</summary><ol>" [steps]
+            "</ol></details></section>"
+        ];
+    }
     let amend = match (row.reason.as_str(), row.order_id) {
         ("amount_mismatch" | "currency_mismatch", Some(order)) => amend_command(letter, order),
         _ => html![],
@@ -126,7 +134,8 @@ fn amend_command(letter: &Letter, order: OrderId) -> Html {
         .filter(|currency| currency.bytes().all(|b| b.is_ascii_uppercase()));
     html![
         "<pre><code>grantonce orders amend " (order) " --amount-minor "
-        (amount.map_or("…".to_owned(), |amount| amount.to_string())) " --currency " (currency.unwrap_or("…")) " --reason '…'</code></pre>"
+        (amount.map_or("…".to_owned(), |amount| amount.to_string())) " --currency " (currency.unwrap_or("…"))
+        " --reason '…'</code></pre>"
     ]
 }
 
@@ -136,7 +145,8 @@ fn actions(letter: &Letter, operator: &Operator) -> Html {
     let by_id = |path: &str| address(path, [("id", row.id.to_string().as_str())]);
     match row.state {
         LetterState::Open if letter.body.is_none() => html![
-            "<section class=\"card\"><h2>Act</h2><p>Its body was emptied (<code>grantonce forget</code>), so it cannot be replayed.</p><p>"
+            "<section class=\"card\"><h2>Act</h2><p>Its body was emptied (<code>grantonce forget</code>), so it "
+            "cannot be replayed.</p><p>"
             [button_to(&by_id("/archive"), "Archive…", true)] "</p></section>"
         ],
         LetterState::Open => {
@@ -144,28 +154,33 @@ fn actions(letter: &Letter, operator: &Operator) -> Html {
             let replay = if helps {
                 html![
                     "<form method=\"post\" action=\"/replay\" class=\"act\">" [operator.form_token()] [field(&this)]
-                    "<input type=\"hidden\" name=\"per_s\" value=\"1\">" [reason_field("replay-reason", "Why do you replay it?")]
+                    "<input type=\"hidden\" name=\"per_s\" value=\"1\">"
+                    [reason_field("replay-reason", "Why do you replay it?")]
                     "<button id=\"replay\">Replay this letter</button></form>"
                 ]
             } else {
                 html![
-                    "<p>A replay would not help now, see above. " [button_to(&by_id("/replay"), "Replay all the same…", true)] "</p>"
+                    "<p>A replay would not help now, see above. "
+                    [button_to(&by_id("/replay"), "Replay all the same…", true)] "</p>"
                 ]
             };
             html![
                 "<section class=\"card\"><h2>Act</h2>" [replay]
                 "<form method=\"post\" action=\"/archive\" class=\"act\">" [operator.form_token()] [field(&this)]
-                [reason_field("archive-reason", "Why is nothing to be done?")] "<button class=\"quiet\" id=\"archive\">Archive</button></form></section>"
+                [reason_field("archive-reason", "Why is nothing to be done?")]
+                "<button class=\"quiet\" id=\"archive\">Archive</button></form></section>"
             ]
         }
         LetterState::Replaying => match letter.history.last() {
             Some(last) => html![
-                "<section class=\"card\"><h2>Act</h2><p>" [button_to(&format!("/replays/{}", last.replay_id), "See the replay", false)] "</p></section>"
+                "<section class=\"card\"><h2>Act</h2><p>"
+                [button_to(&format!("/replays/{}", last.replay_id), "See the replay", false)] "</p></section>"
             ],
             None => html![],
         },
         LetterState::Archived => html![
-            "<section class=\"card\"><h2>Act</h2><p>" [button_to(&by_id("/restore"), "Restore…", false)] "</p></section>"
+            "<section class=\"card\"><h2>Act</h2><p>" [button_to(&by_id("/restore"), "Restore…", false)]
+            "</p></section>"
         ],
         LetterState::Resolved => html![],
     }
@@ -244,9 +259,12 @@ fn message(letter: &Letter) -> Html {
         }
     };
     html![
-        "<section class=\"card\"><h2>The message</h2><table class=\"plain\"><tbody><tr><th scope=\"row\">type</th><td><code>" (row.kind)
-        "</code></td></tr><tr><th scope=\"row\">routing key</th><td><code>" (letter.routing_key) "</code></td></tr><tr><th scope=\"row\">message id</th>"
-        "<td><code>" (row.message_id) "</code></td></tr><tr><th scope=\"row\">letter id</th><td><code>" (row.id) "</code></td></tr></tbody></table>"
+        "<section class=\"card\"><h2>The message</h2><table class=\"plain\"><tbody><tr><th "
+        "scope=\"row\">type</th><td><code>" (row.kind)
+        "</code></td></tr><tr><th scope=\"row\">routing key</th><td><code>" (letter.routing_key)
+        "</code></td></tr><tr><th scope=\"row\">message id</th>"
+        "<td><code>" (row.message_id) "</code></td></tr><tr><th scope=\"row\">letter id</th><td><code>" (row.id)
+        "</code></td></tr></tbody></table>"
         "<h3>Headers</h3><table class=\"plain\"><tbody>" [headers] "</tbody></table><h3>Body</h3>" [body] "</section>"
     ]
 }

@@ -31,7 +31,8 @@ pub(super) async fn show(
     let page = app.store().letters(selection.filter.clone(), selection.after, ROWS).await?;
     let letters: i64 = groups.iter().map(|group| group.letters).sum();
     let main = html![
-        "<h1>Dead letters</h1><p class=\"lead\">Messages that could not be applied. Nothing is lost: each is kept until its "
+        "<h1>Dead letters</h1><p class=\"lead\">Messages that could not be applied. Nothing is lost: each is kept "
+        "until its "
         "payment is settled, or somebody has decided that nothing is to be done.</p>"
         [filters(&selection)]
         [self::groups(&selection, &groups, letters, now)]
@@ -49,13 +50,15 @@ fn filters(selection: &Selection) -> Html {
             html!["<option value=\"" {value} "\"" [is_chosen] ">" (words) "</option>"]
         }));
         html![
-            "<div><label for=\"f-" (name) "\">" (label) "</label><select id=\"f-" (name) "\" name=\"" (name) "\"><option value=\"\">"
+            "<div><label for=\"f-" (name) "\">" (label) "</label><select id=\"f-" (name) "\" name=\"" (name)
+            "\"><option value=\"\">"
             (all) "</option>" [options] "</select></div>"
         ]
     };
     let field = |name: &'static str, label: &'static str| {
         html![
-            "<div><label for=\"f-" (name) "\">" (label) "</label><input id=\"f-" (name) "\" name=\"" (name) "\" maxlength=\"512\" value=\""
+            "<div><label for=\"f-" (name) "\">" (label) "</label><input id=\"f-" (name) "\" name=\"" (name)
+            "\" maxlength=\"512\" value=\""
             {selection.get(name).unwrap_or_default()} "\"></div>"
         ]
     };
@@ -71,7 +74,8 @@ fn filters(selection: &Selection) -> Html {
     let clear = if selection.is_narrow() { button_to("/dead-letters", "Clear", true) } else { html![] };
     let cause = selection.get("cause").map(|cause| {
         html![
-            "<p class=\"note\">Only the group <code>" (cause) "</code> · <a href=\"" (selection.at("/dead-letters", &[("cause", "")]))
+            "<p class=\"note\">Only the group <code>" (cause) "</code> · <a href=\""
+            (selection.at("/dead-letters", &[("cause", "")]))
             "\">all causes</a></p>"
         ]
     });
@@ -98,10 +102,12 @@ fn groups(selection: &Selection, groups: &[LetterGroup], letters: i64, now: Offs
         };
         html![
             "<tr><td data-name=\"Letters\" class=\"many\">" (number(group.letters)) "</td>"
-            "<td data-name=\"Reason\"><a href=\"" (selection.at("/dead-letters", &of_group)) "\"><b>" (group.reason) "</b></a>"
+            "<td data-name=\"Reason\"><a href=\"" (selection.at("/dead-letters", &of_group)) "\"><b>" (group.reason)
+            "</b></a>"
             "<div class=\"dim\">" (title) "</div></td><td data-name=\"Cause\">" (group.cause) "</td>"
             "<td data-name=\"Provider\">" (group.provider) "</td>"
-            "<td data-name=\"Oldest\">" [age(group.oldest_at, now)] "</td><td data-name=\"Newest\">" [age(group.newest_at, now)] "</td>"
+            "<td data-name=\"Oldest\">" [age(group.oldest_at, now)] "</td><td data-name=\"Newest\">"
+            [age(group.newest_at, now)] "</td>"
             "<td data-name=\"A replay helps\">" [helped] "</td>"
             "<td><a href=\"" (selection.at("/replay", &of_group)) "\">Replay…</a></td></tr>"
         ]
@@ -114,11 +120,15 @@ fn groups(selection: &Selection, groups: &[LetterGroup], letters: i64, now: Offs
         }
     };
     html![
-        "<section class=\"card\" aria-labelledby=\"groups\"><h2 id=\"groups\">" (count(letters, "letter", "letters")) " in "
+        "<section class=\"card\" aria-labelledby=\"groups\"><h2 id=\"groups\">" (count(letters, "letter", "letters"))
+        " in "
         (count(i64::try_from(groups.len()).unwrap_or(i64::MAX), "group", "groups")) "</h2>"
-        "<table class=\"wide\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">Reason</th><th scope=\"col\">What they have in common</th>"
-        "<th scope=\"col\">Provider</th><th scope=\"col\">Oldest</th><th scope=\"col\">Newest</th><th scope=\"col\">A replay helps</th>"
-        "<th scope=\"col\"><span class=\"unseen\">Act</span></th></tr></thead><tbody id=\"group-rows\">" [rows] "</tbody></table>" [more] "</section>"
+        "<table class=\"wide\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">Reason</th><th "
+        "scope=\"col\">What they have in common</th>"
+        "<th scope=\"col\">Provider</th><th scope=\"col\">Oldest</th><th scope=\"col\">Newest</th><th scope=\"col\">A "
+        "replay helps</th>"
+        "<th scope=\"col\"><span class=\"unseen\">Act</span></th></tr></thead><tbody id=\"group-rows\">" [rows]
+        "</tbody></table>" [more] "</section>"
     ]
 }
 
@@ -129,7 +139,9 @@ fn list(selection: &Selection, letters: &[LetterRow], next: Option<String>, all:
             (true, false) => "No letter is as the filter says.",
             (false, false) => "No dead letters. Whatever came was applied.",
         };
-        return html!["<section class=\"card\"><p id=\"none\">" [mark(super::words::Tone::Good, words)] "</p></section>"];
+        return html![
+            "<section class=\"card\"><p id=\"none\">" [mark(super::words::Tone::Good, words)] "</p></section>"
+        ];
     }
     let rows = Html::all(letters.iter().map(|letter| row(letter, now)));
     let first = selection.after.is_some().then(|| selection.at("/dead-letters", &[]));
@@ -138,14 +150,19 @@ fn list(selection: &Selection, letters: &[LetterRow], next: Option<String>, all:
         |next| html!["<a rel=\"next\" href=\"" (selection.at("/dead-letters", &[("after", &next)])) "\">Older »</a>"],
     );
     let every = html![
-        "<p class=\"row\">Or all " (number(all)) " that the filter finds: " [button_to(&selection.at("/replay", &[]), "Replay all…", true)]
+        "<p class=\"row\">Or all " (number(all)) " that the filter finds: "
+        [button_to(&selection.at("/replay", &[]), "Replay all…", true)]
         [button_to(&selection.at("/archive", &[]), "Archive all…", true)] "</p>"
     ];
     html![
-        "<section class=\"card\" aria-labelledby=\"letters\"><h2 id=\"letters\">Letters, the newest first</h2><form action=\"/replay\"><input type=\"hidden\" name=\"chosen\" value=\"1\">"
-        "<div class=\"row\"><button>Replay chosen…</button><button class=\"quiet\" formaction=\"/archive\">Archive chosen…</button></div>" [every]
-        "<table class=\"wide\"><thead><tr><th scope=\"col\"><input type=\"checkbox\" data-all hidden aria-label=\"Choose all on this page\"></th>"
-        "<th scope=\"col\">What it says</th><th scope=\"col\">Reason</th><th scope=\"col\">A replay</th><th scope=\"col\">State</th>"
+        "<section class=\"card\" aria-labelledby=\"letters\"><h2 id=\"letters\">Letters, the newest first</h2><form "
+        "action=\"/replay\"><input type=\"hidden\" name=\"chosen\" value=\"1\">"
+        "<div class=\"row\"><button>Replay chosen…</button><button class=\"quiet\" formaction=\"/archive\">Archive "
+        "chosen…</button></div>" [every]
+        "<table class=\"wide\"><thead><tr><th scope=\"col\"><input type=\"checkbox\" data-all hidden "
+        "aria-label=\"Choose all on this page\"></th>"
+        "<th scope=\"col\">What it says</th><th scope=\"col\">Reason</th><th scope=\"col\">A replay</th><th "
+        "scope=\"col\">State</th>"
         "<th scope=\"col\">First seen</th></tr></thead><tbody id=\"rows\">" [rows] "</tbody></table></form>"
         "<nav class=\"row\" aria-label=\"Pages\">" [first] [next.unwrap_or_default()] "</nav></section>"
     ]
@@ -163,10 +180,13 @@ fn row(letter: &LetterRow, now: OffsetDateTime) -> Html {
         times => html!["<div class=\"dim\">replayed " (times) "×</div>"],
     };
     html![
-        "<tr><td><input type=\"checkbox\" name=\"id\" value=\"" (letter.id) "\" aria-label=\"Choose the letter " (letter.id) "\"></td>"
-        "<td data-name=\"Says\"><a href=\"/dead-letters/" (letter.id) "\"><b>" (said) "</b> " (letter.provider) " <code>" (of) "</code></a>"
+        "<tr><td><input type=\"checkbox\" name=\"id\" value=\"" (letter.id) "\" aria-label=\"Choose the letter "
+        (letter.id) "\"></td>"
+        "<td data-name=\"Says\"><a href=\"/dead-letters/" (letter.id) "\"><b>" (said) "</b> " (letter.provider)
+        " <code>" (of) "</code></a>"
         "<div class=\"dim clip\">" (letter.detail) [account] "</div></td>"
-        "<td data-name=\"Reason\"><span class=\"reason\">" (letter.reason) "</span></td><td data-name=\"A replay\">" [mark(tone, words)] "</td>"
+        "<td data-name=\"Reason\"><span class=\"reason\">" (letter.reason) "</span></td><td data-name=\"A replay\">"
+        [mark(tone, words)] "</td>"
         "<td data-name=\"State\">" [mark(state_tone, state_words)] [replayed] "</td>"
         "<td data-name=\"First seen\">" [age(letter.first_seen_at, now)] [seen] "</td></tr>"
     ]
@@ -177,8 +197,10 @@ pub(super) fn short_list(letters: &[LetterRow], now: OffsetDateTime) -> Html {
     let items = Html::all(letters.iter().map(|letter| {
         let (tone, words) = state(letter.state);
         html![
-            "<li><a href=\"/dead-letters/" (letter.id) "\"><b>" (letter.reason) "</b> " (letter.said.as_deref().unwrap_or_default()) "</a> "
-            [mark(tone, words)] " " [when(letter.first_seen_at, now)] "<div class=\"dim\">" (letter.detail) "</div></li>"
+            "<li><a href=\"/dead-letters/" (letter.id) "\"><b>" (letter.reason) "</b> "
+            (letter.said.as_deref().unwrap_or_default()) "</a> "
+            [mark(tone, words)] " " [when(letter.first_seen_at, now)] "<div class=\"dim\">" (letter.detail)
+            "</div></li>"
         ]
     }));
     html!["<ul class=\"plain\">" [items] "</ul>"]

@@ -76,8 +76,10 @@ pub(super) async fn preview(
     let filter = until_now(selection.filter.clone(), now);
     let preview = look(app.store(), &app.console.terms, filter.clone(), now).await?;
     let main = html![
-        "<p class=\"dim\"><a href=\"" (selection.at("/dead-letters", &[])) "\">Dead letters</a> ›</p><h1>Replay</h1><p class=\"lead\">"
-        [selection.in_words()] "</p>" [prospects(&preview, &selection)] [begin_form(&preview, &filter, &operator, &selection)]
+        "<p class=\"dim\"><a href=\"" (selection.at("/dead-letters", &[]))
+        "\">Dead letters</a> ›</p><h1>Replay</h1><p class=\"lead\">"
+        [selection.in_words()] "</p>" [prospects(&preview, &selection)]
+        [begin_form(&preview, &filter, &operator, &selection)]
     ];
     Ok(Page { title: "Replay", part: Part::Letters, every_s: None, main }.respond(&app, &operator, StatusCode::OK))
 }
@@ -87,7 +89,8 @@ fn prospects(preview: &Preview, selection: &Selection) -> Html {
         let (tone, words, follows) = verdict(Some(name));
         let address = selection.at("/dead-letters", &[("verdict", name), ("state", "any")]);
         html![
-            "<tr><td class=\"many\" data-name=\"Letters\">" (number(as_i64(*letters))) "</td><td data-name=\"A replay\"><a href=\"" (address) "\">"
+            "<tr><td class=\"many\" data-name=\"Letters\">" (number(as_i64(*letters)))
+            "</td><td data-name=\"A replay\"><a href=\"" (address) "\">"
             [mark(tone, words)] "</a></td><td>" (follows) "</td></tr>"
         ]
     }));
@@ -96,14 +99,17 @@ fn prospects(preview: &Preview, selection: &Selection) -> Html {
         html!["<li><a href=\"/dead-letters/" (id) "\">" [mark(tone, words)] "</a> " (outlook) "</li>"]
     }));
     let cut = if preview.is_cut {
-        html!["<p class=\"note wait\"><b aria-hidden=\"true\">…</b> There are more letters than one replay takes: these are the oldest "
-            (number(as_i64(looked_at(preview)))) ". Replay the others after them.</p>"]
+        html![
+            "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> There are more letters than one replay takes: these are the "
+            "oldest " (number(as_i64(looked_at(preview)))) ". Replay the others after them.</p>"
+        ]
     } else {
         html![]
     };
     if preview.by_verdict.is_empty() {
         return html![
-            "<section class=\"card\"><p id=\"says\">No open letter is as you asked. Those that are under replay, resolved or archived are not replayed.</p></section>"
+            "<section class=\"card\"><p id=\"says\">No open letter is as you asked. Those that are under replay, "
+            "resolved or archived are not replayed.</p></section>"
         ];
     }
     let credits = match preview.credits {
@@ -111,10 +117,14 @@ fn prospects(preview: &Preview, selection: &Selection) -> Html {
         credits => html!["<b>" (signed(credits)) " credits</b> in all"],
     };
     html![
-        "<section class=\"card\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What would come of it, as things stand now</h2><p class=\"big\" id=\"says\">"
-        (count(as_i64(preview.helpful.len()), "letter", "letters")) " of " (number(as_i64(looked_at(preview)))) " would do something; " [credits] ".</p>"
-        [cut] "<table class=\"plain\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">A replay</th><th scope=\"col\">That is</th></tr></thead><tbody>"
-        [rows] "</tbody></table><details><summary>Examples</summary><ul class=\"plain\">" [examples] "</ul></details></section>"
+        "<section class=\"card\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What would come of it, as things "
+        "stand now</h2><p class=\"big\" id=\"says\">"
+        (count(as_i64(preview.helpful.len()), "letter", "letters")) " of " (number(as_i64(looked_at(preview))))
+        " would do something; " [credits] ".</p>"
+        [cut] "<table class=\"plain\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">A replay</th><th "
+        "scope=\"col\">That is</th></tr></thead><tbody>"
+        [rows] "</tbody></table><details><summary>Examples</summary><ul class=\"plain\">" [examples]
+        "</ul></details></section>"
     ]
 }
 
@@ -125,21 +135,26 @@ fn begin_form(preview: &Preview, filter: &LetterFilter, operator: &Operator, sel
     let hopeless = preview.all.len() - preview.helpful.len();
     let note = if preview.helpful.is_empty() {
         html![
-            "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> None of them would do anything now: mend the cause first, or archive them.</p>"
+            "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> None of them would do anything now: mend the cause "
+            "first, or archive them.</p>"
         ]
     } else {
         html![]
     };
     html![
-        "<section class=\"card\"><h2>Replay</h2>" [note] "<form method=\"post\" action=\"/replay\" class=\"stack\">" [operator.form_token()] [field(filter)]
+        "<section class=\"card\"><h2>Replay</h2>" [note] "<form method=\"post\" action=\"/replay\" class=\"stack\">"
+        [operator.form_token()] [field(filter)]
         [reason_field("reason", "Why do you replay them? It goes to the audit log.")]
-        "<p><label for=\"per_s\">Letters a second, at most</label> <input id=\"per_s\" name=\"per_s\" type=\"number\" min=\"" (PER_S.start()) "\" max=\"" (PER_S.end())
+        "<p><label for=\"per_s\">Letters a second, at most</label> <input id=\"per_s\" name=\"per_s\" type=\"number\" "
+        "min=\"" (PER_S.start()) "\" max=\"" (PER_S.end())
         "\" value=\"" (PER_S_DEFAULT) "\" required></p>"
-        "<p><label><input type=\"checkbox\" name=\"canary\" value=\"yes\" checked> One letter first; the others when that one was applied. If it comes back, "
+        "<p><label><input type=\"checkbox\" name=\"canary\" value=\"yes\" checked> One letter first; the others when "
+        "that one was applied. If it comes back, "
         "nothing else is sent.</label></p>"
         "<p><label><input type=\"checkbox\" name=\"hopeless\" value=\"yes\"> Also the " (number(as_i64(hopeless)))
         " that would come back, or change nothing.</label></p>"
-        "<p class=\"row\"><button id=\"begin\">Replay " (count(as_i64(preview.helpful.len()), "letter", "letters")) "</button>"
+        "<p class=\"row\"><button id=\"begin\">Replay " (count(as_i64(preview.helpful.len()), "letter", "letters"))
+        "</button>"
         [button_to(&selection.at("/archive", &[]), "Archive instead…", true)] "</p></form></section>"
     ]
 }
@@ -191,19 +206,23 @@ pub(super) async fn list(State(app): State<App>, Extension(operator): Extension<
 pub(super) fn table(replays: &[Replay], now: OffsetDateTime) -> Html {
     if replays.is_empty() {
         return html![
-            "<section class=\"card\"><p>Nothing was replayed yet. <a href=\"/dead-letters\">Dead letters</a> can be.</p></section>"
+            "<section class=\"card\"><p>Nothing was replayed yet. <a href=\"/dead-letters\">Dead letters</a> can "
+            "be.</p></section>"
         ];
     }
     let rows = Html::all(replays.iter().map(|replay| {
         let (tone, words, _) = replay_state(replay.state);
         html![
-            "<tr><td data-name=\"Replay\"><a href=\"/replays/" (replay.id) "\">replay " (replay.id) "</a></td><td data-name=\"State\">" [mark(tone, words)] "</td>"
-            "<td data-name=\"Letters\">" [bar(replay)] "</td><td data-name=\"By\">" [who(replay)] "</td><td data-name=\"Why\">" (replay.reason)
+            "<tr><td data-name=\"Replay\"><a href=\"/replays/" (replay.id) "\">replay " (replay.id)
+            "</a></td><td data-name=\"State\">" [mark(tone, words)] "</td>"
+            "<td data-name=\"Letters\">" [bar(replay)] "</td><td data-name=\"By\">" [who(replay)]
+            "</td><td data-name=\"Why\">" (replay.reason)
             "</td><td data-name=\"Begun\">" [when(replay.created_at, now)] "</td></tr>"
         ]
     }));
     html![
-        "<section class=\"card\"><table class=\"wide\"><thead><tr><th scope=\"col\">Replay</th><th scope=\"col\">State</th><th scope=\"col\">Letters</th><th scope=\"col\">By</th>"
+        "<section class=\"card\"><table class=\"wide\"><thead><tr><th scope=\"col\">Replay</th><th "
+        "scope=\"col\">State</th><th scope=\"col\">Letters</th><th scope=\"col\">By</th>"
         "<th scope=\"col\">Why</th><th scope=\"col\">Begun</th></tr></thead><tbody>" [rows] "</tbody></table></section>"
     ]
 }
@@ -220,7 +239,8 @@ fn ended(replay: &Replay) -> i64 {
 
 fn bar(replay: &Replay) -> Html {
     html![
-        "<progress max=\"" (replay.letters) "\" value=\"" (ended(replay)) "\" aria-label=\"Letters whose outcome is known\"></progress> "
+        "<progress max=\"" (replay.letters) "\" value=\"" (ended(replay))
+        "\" aria-label=\"Letters whose outcome is known\"></progress> "
         (number(ended(replay))) " of " (number(replay.letters.into()))
     ]
 }
@@ -250,14 +270,17 @@ pub(super) async fn show(
     let cancel = if matches!(replay.state, ReplayState::Canary | ReplayState::Running) {
         html![
             "<form method=\"post\" action=\"/replays/" (replay.id) "/cancel\" class=\"act\">" [operator.form_token()]
-            [reason_field("cancel-reason", "Why do you end it? What was not sent is open again.")] "<button class=\"quiet\" id=\"cancel\">Cancel the replay</button></form>"
+            [reason_field("cancel-reason", "Why do you end it? What was not sent is open again.")]
+            "<button class=\"quiet\" id=\"cancel\">Cancel the replay</button></form>"
         ]
     } else {
         html![]
     };
     let main = html![
-        "<p class=\"dim\"><a href=\"/replays\">Replays</a> ›</p><h1>" (title) "</h1><div id=\"progress\" data-live class=\"stack\">" [progress(&replay, now)]
-        [again(&failed)] "</div><div id=\"cancel-part\" data-live>" [cancel] "</div><div id=\"members\" data-live class=\"stack\">"
+        "<p class=\"dim\"><a href=\"/replays\">Replays</a> ›</p><h1>" (title)
+        "</h1><div id=\"progress\" data-live class=\"stack\">" [progress(&replay, now)]
+        [again(&failed)] "</div><div id=\"cancel-part\" data-live>" [cancel]
+        "</div><div id=\"members\" data-live class=\"stack\">"
         [members("Refused again, or never heard of", &failed)] [members("The others", &others)] "</div>"
     ];
     let every_s = is_busy.then_some(LIVE_EVERY_S);
@@ -271,11 +294,17 @@ fn progress(replay: &Replay, now: OffsetDateTime) -> Html {
     let result = match (replay.ended_at, counts.resolved == i64::from(replay.letters)) {
         (Some(_), true) => html!["All of them were applied."],
         (Some(_), false) => {
-            html![(count(counts.resolved, "letter was", "letters were")) " applied, " (number(counts.dead_again + counts.unanswered)) " not."]
+            html![
+                (count(counts.resolved, "letter was", "letters were")) " applied, "
+                (number(counts.dead_again + counts.unanswered)) " not."
+            ]
         }
         (None, _) => {
             let rate = i64::from(replay.per_s_max).max(1);
-            html![(count(waiting, "letter", "letters")) " to go, about " (about(Duration::seconds(counts.queued / rate))) "."]
+            html![
+                (count(waiting, "letter", "letters")) " to go, about " (about(Duration::seconds(counts.queued / rate)))
+                "."
+            ]
         }
     };
     let note =
@@ -294,9 +323,11 @@ fn progress(replay: &Replay, now: OffsetDateTime) -> Html {
     }));
     let ended = replay.ended_at.map(|at| html![" · ended "[when(at, now)]]).unwrap_or_default();
     html![
-        "<section class=\"card\"><p class=\"big\" id=\"state\" role=\"status\">" [mark(tone, words)] " " [result] "</p><p>" (means) "</p>"
+        "<section class=\"card\"><p class=\"big\" id=\"state\" role=\"status\">" [mark(tone, words)] " " [result]
+        "</p><p>" (means) "</p>"
         [note.unwrap_or_default()] "<p>" [bar(replay)] "</p><dl class=\"figures\">" [figures] "</dl>"
-        "<p class=\"dim\"><b id=\"actor\">" [who(replay)] "</b> began it " [when(replay.created_at, now)] [ended] ": “" (replay.reason) "”. At most "
+        "<p class=\"dim\"><b id=\"actor\">" [who(replay)] "</b> began it " [when(replay.created_at, now)] [ended] ": “"
+        (replay.reason) "”. At most "
         (replay.per_s_max) " a second.</p></section>"
     ]
 }
@@ -309,7 +340,10 @@ fn again(failed: &[ReplayMember]) -> Html {
     let ids: Vec<String> = failed.iter().map(|member| member.id.to_string()).collect();
     let these = address("/dead-letters", ids.iter().map(|id| ("id", id.as_str())));
     let replay = address("/replay", ids.iter().map(|id| ("id", id.as_str())));
-    html!["<p class=\"row\">" [button_to(&these, "See what was not applied", false)] [button_to(&replay, "Replay those again…", true)] "</p>"]
+    html![
+        "<p class=\"row\">" [button_to(&these, "See what was not applied", false)]
+        [button_to(&replay, "Replay those again…", true)] "</p>"
+    ]
 }
 
 fn members(title: &str, members: &[ReplayMember]) -> Html {
@@ -320,8 +354,10 @@ fn members(title: &str, members: &[ReplayMember]) -> Html {
         let (tone, words) = outcome(&member.outcome);
         let id: LetterId = member.id;
         html![
-            "<tr><td data-name=\"Letter\"><a href=\"/dead-letters/" (id) "\">" (member.said.as_deref().unwrap_or("letter")) " <code>" (id) "</code></a></td><td>"
-            [mark(tone, words)] "</td><td data-name=\"Reason\"><b>" (member.reason) "</b> <span class=\"dim\">" (member.detail) "</span></td></tr>"
+            "<tr><td data-name=\"Letter\"><a href=\"/dead-letters/" (id) "\">"
+            (member.said.as_deref().unwrap_or("letter")) " <code>" (id) "</code></a></td><td>"
+            [mark(tone, words)] "</td><td data-name=\"Reason\"><b>" (member.reason) "</b> <span class=\"dim\">"
+            (member.detail) "</span></td></tr>"
         ]
     }));
     let most = if members.len() >= usize::from(MEMBERS_SHOWN) {
@@ -329,7 +365,10 @@ fn members(title: &str, members: &[ReplayMember]) -> Html {
     } else {
         html![]
     };
-    html!["<section class=\"card\"><h2>" (title) [most] "</h2><table class=\"wide\"><tbody>" [rows] "</tbody></table></section>"]
+    html![
+        "<section class=\"card\"><h2>" (title) [most] "</h2><table class=\"wide\"><tbody>" [rows]
+        "</tbody></table></section>"
+    ]
 }
 
 /// `POST /replays/{id}/cancel`.

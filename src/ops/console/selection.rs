@@ -155,7 +155,8 @@ impl Selection {
         self.given.iter().any(|(name, _)| name != "after")
     }
 
-    /// The address of the same selection below another path, with some parameters set anew; an empty value leaves one out.
+    /// The address of the same selection below another path, with some parameters set anew; an empty value leaves one
+    /// out.
     pub(super) fn at(&self, path: &str, anew: &[(&str, &str)]) -> String {
         let kept = self.given.iter().filter(|(name, _)| name != "after" && anew.iter().all(|(other, _)| other != name));
         let kept = kept.map(|(name, value)| (name.as_str(), value.as_str()));
@@ -187,7 +188,8 @@ impl Selection {
     }
 }
 
-/// The field of a form that holds a selection. Not the words of its address: a field's line breaks would come back as others.
+/// The field of a form that holds a selection. Not the words of its address: a field's line breaks would come back as
+/// others.
 pub(super) fn field(filter: &LetterFilter) -> Html {
     // Texts, ids and times: this cannot fail.
     let json = serde_json::to_vec(filter).unwrap_or_default();

@@ -66,7 +66,8 @@ impl Act {
 /// The field in which somebody says why.
 pub(super) fn reason_field(id: &str, question: &str) -> Html {
     html![
-        "<p><label for=\"" (id) "\">" (question) "</label> <input id=\"" (id) "\" name=\"reason\" required maxlength=\"" (REASON_BYTES_MAX)
+        "<p><label for=\"" (id) "\">" (question) "</label> <input id=\"" (id) "\" name=\"reason\" required maxlength=\""
+        (REASON_BYTES_MAX)
         "\" autocomplete=\"off\"></p>"
     ]
 }
@@ -155,7 +156,8 @@ async fn ask(app: &App, operator: &Operator, act: Act, uri: &Uri) -> Result<Resp
     let letters: i64 = groups.iter().map(|group| group.letters).sum();
     let helpful: i64 = groups.iter().map(|group| group.helpful).sum();
     let main = html![
-        "<p class=\"dim\"><a href=\"" (selection.at("/dead-letters", &[])) "\">Dead letters</a> ›</p><h1>" (act.verb()) "</h1><p class=\"lead\">"
+        "<p class=\"dim\"><a href=\"" (selection.at("/dead-letters", &[])) "\">Dead letters</a> ›</p><h1>" (act.verb())
+        "</h1><p class=\"lead\">"
         [selection.in_words()] "</p>" [asked(act, letters, helpful, &selection)] [form(operator, act, &filter, letters)]
         "<section class=\"card\"><h2>The newest of them</h2>" [short_list(&examples.letters, now)] "</section>"
     ];
@@ -165,20 +167,25 @@ async fn ask(app: &App, operator: &Operator, act: Act, uri: &Uri) -> Result<Resp
 fn asked(act: Act, letters: i64, helpful: i64, selection: &Selection) -> Html {
     let means = match act {
         Act::Archive => {
-            "They are out of the way then, and kept for as long as GRANTONCE_DEAD_LETTER_RETENTION says. It can be undone."
+            "They are out of the way then, and kept for as long as GRANTONCE_DEAD_LETTER_RETENTION says. It can be \
+             undone."
         }
         Act::Restore => "They are open then, and looked at again.",
     };
     let warning = if act == Act::Archive && helpful > 0 {
         let (tone, ..) = verdict(Some("would_grant"));
         html![
-            "<p class=\"note wait\">" [mark(tone, "a replay helps")] " " (count(helpful, "of them", "of them")) ": money may have come in without its credits. "
+            "<p class=\"note wait\">" [mark(tone, "a replay helps")] " " (count(helpful, "of them", "of them"))
+            ": money may have come in without its credits. "
             [button_to(&selection.at("/replay", &[]), "Replay instead…", true)] "</p>"
         ]
     } else {
         html![]
     };
-    html!["<section class=\"card\"><p class=\"big\" id=\"says\">" (count(letters, "letter", "letters")) "</p><p>" (means) "</p>" [warning] "</section>"]
+    html![
+        "<section class=\"card\"><p class=\"big\" id=\"says\">" (count(letters, "letter", "letters")) "</p><p>" (means)
+        "</p>" [warning] "</section>"
+    ]
 }
 
 fn form(operator: &Operator, act: Act, filter: &LetterFilter, letters: i64) -> Html {
@@ -187,14 +194,19 @@ fn form(operator: &Operator, act: Act, filter: &LetterFilter, letters: i64) -> H
     }
     let most = i64::try_from(LETTERS_MAX).unwrap_or(i64::MAX);
     let cut = if letters > most {
-        html!["<p class=\"note wait\">At most " (count(most, "letter", "letters")) " at a time: do it again for the others.</p>"]
+        html![
+            "<p class=\"note wait\">At most " (count(most, "letter", "letters"))
+            " at a time: do it again for the others.</p>"
+        ]
     } else {
         html![]
     };
     html![
-        "<section class=\"card\">" [cut] "<form method=\"post\" action=\"" (act.path()) "\" class=\"stack\">" [operator.form_token()] [field(filter)]
+        "<section class=\"card\">" [cut] "<form method=\"post\" action=\"" (act.path()) "\" class=\"stack\">"
+        [operator.form_token()] [field(filter)]
         [reason_field("reason", "Why? It goes to the audit log, and stands at each letter.")]
-        "<p><button id=\"do\">" (act.verb()) " " (count(letters.min(most), "letter", "letters")) "</button></p></form></section>"
+        "<p><button id=\"do\">" (act.verb()) " " (count(letters.min(most), "letter", "letters"))
+        "</button></p></form></section>"
     ]
 }
 

@@ -103,7 +103,8 @@ async fn letter_whole(State(app): State<App>, path: Result<Path<String>, PathRej
     json_of(StatusCode::OK, body)
 }
 
-/// Which letters, in a call's body: these, or all that a filter finds. One of them must be said; `{}` is all that are open.
+/// Which letters, in a call's body: these, or all that a filter finds. One of them must be said; `{}` is all that are
+/// open.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {

@@ -60,8 +60,9 @@ fn advice_on(reason: Reason) -> Advice {
     match reason {
         Reason::Malformed => of(
             "The message is not of the agreed form",
-            "Whoever published it does not keep the contract payment-status.v1: its properties, its form, or an id that does \
-             not begin with its provider's name. The same bytes will be refused again, unless a newer version understands them.",
+            "Whoever published it does not keep the contract payment-status.v1: its properties, its form, or an id \
+             that does not begin with its provider's name. The same bytes will be refused again, unless a newer \
+             version understands them.",
             &[
                 "Find the publisher: the routing key and the message id below name its provider.",
                 "Let it be mended, and let it publish the payment again under the same message id.",
@@ -70,11 +71,12 @@ fn advice_on(reason: Reason) -> Advice {
         ),
         Reason::ProviderMismatch => of(
             "Published under another provider's name",
-            "The routing key says for whom a sender may speak, and the body speaks for somebody else. It is a mistake in a \
-             relay's set-up, or somebody tries what he may not do.",
+            "The routing key says for whom a sender may speak, and the body speaks for somebody else. It is a \
+             mistake in a relay's set-up, or somebody tries what he may not do.",
             &[
                 "Find out who published it. If nobody should have: take that user's rights in RabbitMQ away now.",
-                "Else mend the relay, and let it publish again under its own key. This letter cannot be replayed: archive it.",
+                "Else mend the relay, and let it publish again under its own key. This letter cannot be replayed: \
+                 archive it.",
             ],
         ),
         Reason::LivemodeMismatch => of(
@@ -88,23 +90,26 @@ fn advice_on(reason: Reason) -> Advice {
         ),
         Reason::UnknownPayment => of(
             "No order has this payment",
-            "It was paid, but no order names this payment, and the last retry is over. The site did not make the order, or made \
-             it with another payment; or the payment is for something else, and the provider's account is shared.",
+            "It was paid, but no order names this payment, and the last retry is over. The site did not make the \
+             order, or made it with another payment; or the payment is for something else, and the provider's \
+             account is shared.",
             &[
                 "Look the payment up at the provider: is it for something that is sold here?",
-                "If so, make the order with this payment id (POST /v1/orders with payment_id). The verdict above turns to \
-                 “would grant”; then replay.",
-                "If not, archive the letter. If such payments come often, set GRANTONCE_UNKNOWN_PAYMENTS=ignore at the workers.",
+                "If so, make the order with this payment id (POST /v1/orders with payment_id). The verdict above \
+                 turns to “would grant”; then replay.",
+                "If not, archive the letter. If such payments come often, set GRANTONCE_UNKNOWN_PAYMENTS=ignore at \
+                 the workers.",
             ],
         ),
         Reason::PaymentConflict => of(
             "It points to two orders",
-            "Its payment ids, its order id or its provider belong to different orders. A payment belongs to one order for ever, \
-             so this is never decided by itself.",
+            "Its payment ids, its order id or its provider belong to different orders. A payment belongs to one \
+             order for ever, so this is never decided by itself.",
             &[
                 "Open both orders named in the detail, and find out which one the buyer meant to pay.",
                 "If the buyer has paid twice, give one payment back at the provider.",
-                "If an order was made with a wrong payment, make it good there. A replay helps only when the verdict says so.",
+                "If an order was made with a wrong payment, make it good there. A replay helps only when the verdict \
+                 says so.",
             ],
         ),
         Reason::AccountMismatch => of(
@@ -117,11 +122,12 @@ fn advice_on(reason: Reason) -> Advice {
         ),
         Reason::AmountMismatch => of(
             "The amount is not the order's",
-            "The provider took another amount than the order costs: tax, a promotion code, a currency's other minor unit. Or \
-             somebody has tried to pay less. Nothing was granted.",
+            "The provider took another amount than the order costs: tax, a promotion code, a currency's other minor \
+             unit. Or somebody has tried to pay less. Nothing was granted.",
             &[
                 "Compare what the buyer owes with what was paid.",
-                "If the buyer owes no more: amend the order with the command below (only before its grant), then replay.",
+                "If the buyer owes no more: amend the order with the command below (only before its grant), then \
+                 replay.",
                 "If not: give the money back at the provider, and archive the letter.",
             ],
         ),
@@ -130,14 +136,15 @@ fn advice_on(reason: Reason) -> Advice {
             "The provider took money in another currency than the order is in. Nothing was granted.",
             &[
                 "Compare what the buyer owes with what was paid.",
-                "If it is right as it was paid: amend the order with the command below (only before its grant), then replay.",
+                "If it is right as it was paid: amend the order with the command below (only before its grant), then \
+                 replay.",
                 "If not: give the money back at the provider, and archive the letter.",
             ],
         ),
         Reason::IdReused => of(
             "Its message id was used for something else",
-            "A message with this id was applied before, with another content. An id is for one message; by id alone this one \
-             would pass for a copy, and be lost.",
+            "A message with this id was applied before, with another content. An id is for one message; by id alone \
+             this one would pass for a copy, and be lost.",
             &[
                 "Find the publisher, and mend it: each message needs an id of its own.",
                 "Let it publish this payment again under an id of its own; then archive the letter.",
@@ -146,7 +153,8 @@ fn advice_on(reason: Reason) -> Advice {
         ),
         Reason::TooManyFacts => of(
             "The order has too many parts",
-            "An order keeps 1,000 captures, 1,000 refunds and 1,000 disputes; this one has as many. No real payment does.",
+            "An order keeps 1,000 captures, 1,000 refunds and 1,000 disputes; this one has as many. No real payment \
+             does.",
             &["Look at the payment at the provider: what goes on there?", "Settle it by hand, and archive the letter."],
         ),
         Reason::Untranslatable => of(
@@ -155,13 +163,14 @@ fn advice_on(reason: Reason) -> Advice {
             &[
                 "Read the detail: it names the field. Look whether a newer version of grantonce knows it.",
                 "With a newer version running, replay: the webhook is translated anew.",
-                "If it hurries, let the provider be asked for the order (POST /v1/orders/{id}/check), which does not need it.",
+                "If it hurries, let the provider be asked for the order (POST /v1/orders/{id}/check), which does not \
+                 need it.",
             ],
         ),
         Reason::RejectedByDatabase => of(
             "Postgres refuses its data",
-            "Everything was right with the message, but Postgres would not write it. The detail has the SQLSTATE and, where one \
-             was violated, the constraint.",
+            "Everything was right with the message, but Postgres would not write it. The detail has the SQLSTATE \
+             and, where one was violated, the constraint.",
             &[
                 "Look for a constraint or a trigger that does not come from grantonce, and mend it.",
                 "Then replay: it is applied as if it came for the first time.",
@@ -169,7 +178,8 @@ fn advice_on(reason: Reason) -> Advice {
         ),
         Reason::Unexplained => of(
             "Somebody else put it into the dead letters",
-            "It came without a reason of ours: another program published it to the dead letters, or an older one has moved it.",
+            "It came without a reason of ours: another program published it to the dead letters, or an older one has \
+             moved it.",
             &[
                 "Read the message below, and find out who put it there.",
                 "If the verdict says that a replay would do something, replay. If it is none of ours, archive it.",
@@ -177,10 +187,11 @@ fn advice_on(reason: Reason) -> Advice {
         ),
         Reason::DeliveryLimit => of(
             "It came back to the queue too often",
-            "RabbitMQ gave up after a hundred returns. Nothing need be wrong with the message: workers could not settle it, for \
-             an outage of Postgres or a crash. It is tried once more by itself.",
+            "RabbitMQ gave up after a hundred returns. Nothing need be wrong with the message: workers could not \
+             settle it, for an outage of Postgres or a crash. It is tried once more by itself.",
             &[
-                "Is Postgres in reach of the workers, and do they stay up? Look at their logs for given_back and panics.",
+                "Is Postgres in reach of the workers, and do they stay up? Look at their logs for given_back and \
+                 panics.",
                 "When they work, replay.",
             ],
         ),
@@ -263,7 +274,10 @@ pub(super) fn utc(at: OffsetDateTime) -> String {
 
 /// A time with its age.
 pub(super) fn when(at: OffsetDateTime, now: OffsetDateTime) -> Html {
-    html!["<time datetime=\"" (utc(at).replace(' ', "T")) "Z\">" (utc(at)) "</time> <span class=\"dim\">" (ago(at, now)) "</span>"]
+    html![
+        "<time datetime=\"" (utc(at).replace(' ', "T")) "Z\">" (utc(at)) "</time> <span class=\"dim\">" (ago(at, now))
+        "</span>"
+    ]
 }
 
 /// An age; the time itself is shown when one points at it.

@@ -142,7 +142,8 @@ async fn archiving_and_restoring_name_who_did_it() {
     assert!(by.text.contains("letters.archive") && by.text.contains("letters.restore") && by.text.contains("ada"));
 }
 
-/// A letter that is archived after it was chosen for a restore, by somebody else and for another reason, stays where it is.
+/// A letter that is archived after it was chosen for a restore, by somebody else and for another reason, stays where it
+/// is.
 #[tokio::test]
 async fn an_undo_takes_back_what_was_done_and_nothing_else() {
     let console = Console::start().await;

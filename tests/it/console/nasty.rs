@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 /// Markup, quotes of both kinds, what turns writing around, control characters.
-const NASTY: &str = "</code></td><script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">\"'`&lt;\u{202e}\u{2066}\u{1b}[31m\u{200b}";
+const NASTY: &str = "</code></td><script>document.title='pwned'</script>\
+                     <img src=x onerror=\"document.title='pwned'\">\"'`&lt;\u{202e}\u{2066}\u{1b}[31m\u{200b}";
 
 #[tokio::test]
 async fn every_field_of_a_letter_shows_as_text() {
@@ -24,15 +25,20 @@ async fn every_field_of_a_letter_shows_as_text() {
     letter.body = NASTY.as_bytes().to_vec();
     console.store.keep_letters(vec![letter], OffsetDateTime::now_utc()).await.unwrap();
     // What Postgres has is not believed either.
-    let rest = "UPDATE dead_letters SET provider = $1, payment_id = $1, account_id = $1, origin = 'worker', state_by = $1, state_reason = $1";
+    let rest =
+        "UPDATE dead_letters SET provider = $1, payment_id = $1, account_id = $1, state_by = $1, state_reason = $1";
     sqlx::query(rest).bind(NASTY).execute(&console.world.sql).await.unwrap();
     let audit = "INSERT INTO audit_log (at, actor, is_self_declared, action, subject, reason, before, after)
                  VALUES (now(), $1, true, $1, 'letter ' || $2, $1, to_jsonb($1::text), to_jsonb($1::text))";
     sqlx::query(audit).bind(NASTY).bind(id.to_string()).execute(&console.world.sql).await.unwrap();
-    let replay = "INSERT INTO replays (created_at, actor, is_self_declared, reason, selection, per_s_max, state, pace, letters, busy_until, ended_at, note)
+    let replay =
+        "INSERT INTO replays (created_at, actor, is_self_declared, reason, selection, per_s_max, state, pace, letters,
+                                       busy_until, ended_at, note)
                   VALUES (now(), $1, true, $1, '{}', 1, 'stopped', 'steady', 1, now(), now(), $1)";
     sqlx::query(replay).bind(NASTY).execute(&console.world.sql).await.unwrap();
-    console.world.execute("INSERT INTO replay_letters (replay_id, position, letter_id, number, state) SELECT 1, 1, id, 1, 'dead_again' FROM dead_letters").await;
+    let member = "INSERT INTO replay_letters (replay_id, position, letter_id, number, state)
+                  SELECT 1, 1, id, 1, 'dead_again' FROM dead_letters";
+    console.world.execute(member).await;
 
     let ada = Visitor::logged_in(&console.base, ADA).await;
     let encoded: String = NASTY.bytes().map(|byte| format!("%{byte:02X}")).collect();

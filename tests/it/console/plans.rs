@@ -8,11 +8,13 @@ use std::time::Instant;
 async fn fill(console: &Console, open: usize, settled: usize) {
     for (state, count) in [("open", open), ("resolved", settled)] {
         let rows = format!(
-            "INSERT INTO dead_letters (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause, detail, origin, attempts,
-                 provider, payment_id, said, state, state_at, first_seen_at, last_seen_at, verdict, checked_at)
-             SELECT gen_random_uuid(), 'stripe::evt_' || n, 'payment-status.v1', 'payment.stripe', '{{}}', convert_to(repeat(md5(n::text), 40), 'UTF8'),
+            "INSERT INTO dead_letters (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause,
+                 detail, origin, attempts, provider, payment_id, said, state, state_at, first_seen_at, last_seen_at, verdict, checked_at)
+             SELECT gen_random_uuid(), 'stripe::evt_' || n, 'payment-status.v1', 'payment.stripe', '{{}}',
+                 convert_to(repeat(md5(n::text), 40), 'UTF8'),
                  1280, (ARRAY['unknown_payment', 'amount_mismatch', 'delivery_limit'])[1 + n % 3], 'cause ' || n % 40,
-                 'no order has payment pi_' || n || ' at stripe', 'worker', 4, 'stripe', 'pi_' || n, 'captured 19.99 USD', '{state}',
+                 'no order has payment pi_' || n || ' at stripe', 'worker', 4,
+                 'stripe', 'pi_' || n, 'captured 19.99 USD', '{state}',
                  now() - n * interval '1 second', now() - n * interval '1 second', now(), 'order_unknown', now()
              FROM generate_series(1, {count}) n"
         );

@@ -1,4 +1,5 @@
-//! The console as it runs, with letters that are there already, and a client that behaves like a browser without scripts.
+//! The console as it runs, with letters that are there already, and a client that behaves like a browser without
+//! scripts.
 
 use crate::support::{OrderSpec, World, captured, event_for};
 use grantonce::clock::Clock;
