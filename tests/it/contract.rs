@@ -230,6 +230,7 @@ fn asyncapi_names_what_the_code_names() {
         message::REASON_HEADER,
         message::DETAIL_HEADER,
         message::ORIGIN_HEADER,
+        message::REPLAY_HEADER,
     ];
     let names = [PAYMENTS_EXCHANGE, RETRY_EXCHANGE, DEAD_EXCHANGE, WORK_QUEUE, message::TYPE];
     for name in names.into_iter().chain(headers).chain(Reason::ALL.map(Reason::name)) {

@@ -17,14 +17,21 @@ async fn each_role_names_what_it_misses_and_nothing_else() {
     let http = plain_client().build().unwrap();
     let get = async |url: String| http.get(url).send().await.unwrap();
     let both = ["postgres", "rabbitmq"].as_slice();
-    for (role, needs) in
-        [("receiver", &both[1..]), ("worker", both), ("api", &both[..1]), ("reconciler", both), ("all", both)]
-    {
+    for (role, needs) in [
+        ("receiver", &both[1..]),
+        ("worker", both),
+        ("api", &both[..1]),
+        ("reconciler", both),
+        ("ops", both),
+        ("all", both),
+    ] {
         for away in [both, &both[..1], &both[1..], &[]] {
             let mut children = world
                 .children()
                 .env("GRANTONCE_API_TOKENS", "shop:shop-token-shop-token")
                 .env("GRANTONCE_STATUS_TOKEN_KEY", "a-key-for-the-tests-only-a-key-for-the-tests")
+                .env("GRANTONCE_OPS_ADDR", "127.0.0.1:0")
+                .env("GRANTONCE_OPS_TOKENS", "ada:a-token-of-ada-for-the-tests")
                 .env("GRANTONCE_STRIPE_API_KEY", "sk_test_1");
             for (name, variable, nowhere) in
                 [("postgres", "DATABASE_URL", NO_POSTGRES), ("rabbitmq", "AMQP_URL", NO_RABBITMQ)]
@@ -39,7 +46,7 @@ async fn each_role_names_what_it_misses_and_nothing_else() {
             let first = get(format!("http://{address}/readyz")).await;
             assert!(missing.is_empty() || first.status() == 503, "{role} without {away:?} is ready at first");
             // What is there may take a moment to be reached. RabbitMQ is not asked for before Postgres is there.
-            let waits_for_postgres = role == "worker" || role == "reconciler" || role == "all";
+            let waits_for_postgres = ["worker", "reconciler", "ops", "all"].contains(&role);
             let expected = if waits_for_postgres && away == &both[..1] { json!(both) } else { json!(missing) };
             let as_expected = async |answer: reqwest::Response| {
                 let is_ready = answer.status() == 200;
