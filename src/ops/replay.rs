@@ -174,8 +174,8 @@ impl Runner {
         let now = self.clock.now();
         let note = if replay.counts.dead_again > 0 {
             "its first letter was refused again; nothing else was sent"
-        } else if replay.counts.sent > 0 && replay.created_at <= now - CANARY_PATIENCE {
-            "nothing was heard of its first letter for a minute; nothing else was sent"
+        } else if replay.first_sent_at.is_some_and(|sent_at| sent_at <= now - CANARY_PATIENCE) {
+            "nothing was heard of its first letter for a minute: does a worker work, does `grantonce ops` run? Nothing else was sent"
         } else {
             return Ok(());
         };

@@ -255,11 +255,11 @@ async fn a_dead_letter_of_an_order_is_what_is_missing() {
     world
         .execute(&format!(
             "UPDATE dead_letters SET state = 'archived', state_by = 'ada', state_reason = 'a test payment', replays = 1;
-             INSERT INTO replays (created_at, actor, is_self_declared, reason, selection, per_s_max, state, letters, busy_until)
-             VALUES (now(), 'bob', true, 'tax', '{{}}', 1, 'finished', 1, now());
+             INSERT INTO replays (created_at, actor, is_self_declared, reason, selection, per_s_max, pace, state, letters, busy_until)
+             VALUES (now(), 'bob', true, 'tax', '{{}}', 1, 'steady', 'finished', 1, now());
              INSERT INTO replay_letters VALUES (1, 1, '{LETTER}', 1, 'dead_again', now(), now(), now());
              INSERT INTO audit_log (at, actor, is_self_declared, action, subject, reason)
-             VALUES (now(), 'ada', false, 'letter.archive', '{LETTER}', 'a test payment')"
+             VALUES (now(), 'ada', false, 'letters.archive', 'letter {LETTER}', 'a test payment')"
         ))
         .await;
     let story = json(&world, &[LETTER]).await;

@@ -29,6 +29,7 @@ mod readme;
 mod receiver;
 mod reconciler;
 mod rights;
+mod runbook;
 mod store;
 mod storefront;
 mod support;

@@ -61,7 +61,8 @@ impl Tx {
             records.orders.iter().map(|record| record.order.account_id.as_str().to_owned()).collect();
         subjects.extend(keys.account);
         if kind != SubjectKind::Account {
-            subjects.extend(found.orders.iter().chain(&letters).map(Uuid::to_string));
+            subjects.extend(found.orders.iter().map(Uuid::to_string));
+            subjects.extend(letters.iter().map(|id| format!("letter {id}")));
         }
         records.audit = self.read_audit(subjects.into_iter().collect()).await?;
         records.cut = cut(&records);
@@ -271,8 +272,9 @@ impl Tx {
     async fn read_audit(&mut self, subjects: Vec<String>) -> Result<Vec<AuditRecord>, StoreError> {
         sqlx::query_as!(
             AuditRecord,
-            "SELECT at, actor, is_self_declared, action, subject, reason, count, before, after FROM audit_log
-             WHERE subject = ANY($1) ORDER BY id DESC LIMIT $2",
+            r#"SELECT at, actor, is_self_declared, action, regexp_replace(subject, '^letter ', '') AS "subject!", reason,
+                      count, before, after
+               FROM audit_log WHERE subject = ANY($1) ORDER BY id DESC LIMIT $2"#,
             &subjects,
             ROWS_MAX
         )

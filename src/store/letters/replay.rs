@@ -146,6 +146,9 @@ pub struct Replay {
     pub letters: i32,
     /// What became of them.
     pub counts: ReplayCounts,
+    /// When its first letter was sent.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub first_sent_at: Option<OffsetDateTime>,
     /// When the last outcome was known.
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
@@ -327,7 +330,9 @@ impl Store {
         self.run(WHAT, move |pool| async move {
             let rows = sqlx::query!(
                 r#"SELECT r.id, r.state, r.created_at, r.actor, r.is_self_declared, r.reason, r.selection, r.per_s_max,
-                          r.letters, r.ended_at, r.note, c.queued AS "queued!", c.sent AS "sent!",
+                          r.letters, r.ended_at, r.note,
+                          (SELECT sent_at FROM replay_letters l WHERE l.replay_id = r.id AND l.position = 1) AS first_sent_at,
+                          c.queued AS "queued!", c.sent AS "sent!",
                           c.resolved AS "resolved!", c.dead_again AS "dead_again!", c.canceled AS "canceled!",
                           c.unanswered AS "unanswered!"
                    FROM replays r CROSS JOIN LATERAL (
@@ -372,6 +377,7 @@ impl Store {
                             canceled: row.canceled,
                             unanswered: row.unanswered,
                         },
+                        first_sent_at: row.first_sent_at,
                         ended_at: row.ended_at,
                         note: row.note,
                     })

@@ -66,7 +66,8 @@ impl Store {
         self.run(WHAT, move |pool| async move {
             let rows = sqlx::query!(
                 r#"WITH sent AS (
-                       SELECT letter_id AS id FROM replay_letters WHERE state = 'sent' ORDER BY replay_id, position LIMIT $2),
+                       SELECT l.id FROM replay_letters r JOIN dead_letters l ON l.id = r.letter_id
+                       WHERE r.state = 'sent' ORDER BY l.checked_at NULLS FIRST LIMIT $2),
                    stale AS (
                        SELECT id FROM dead_letters WHERE state IN ('open', 'replaying')
                           AND (checked_at IS NULL OR checked_at <= $1)
@@ -80,7 +81,9 @@ impl Store {
             .fetch_all(&pool)
             .await
             .map_err(StoreError::sql(WHAT))?;
-            let due = rows.into_iter().map(|row| to_weigh(row.id, row.message_id, row.kind, row.routing_key, row.body, row.body_bytes));
+            let due = rows
+                .into_iter()
+                .map(|row| to_weigh(row.id, row.message_id, row.kind, row.routing_key, row.body, row.body_bytes));
             Ok(due.collect())
         })
         .await

@@ -87,7 +87,7 @@ async fn a_flood_of_a_hundred_thousand_letters_neither_stops_the_workers_nor_fil
     let world = Arc::new(World::new().await);
     world.orders(5_000).await;
     let children = world.children().env("GRANTONCE_OPS_ADDR", "127.0.0.1:0");
-    let children = children.env("GRANTONCE_OPS_TOKENS", &format!("ada:{OPS_TOKEN}"));
+    let children = children.env("GRANTONCE_OPS_TOKENS", format!("ada:{OPS_TOKEN}"));
     let mut child = children.start("ops", &["ops"]).await.unwrap();
     let status = format!("/proc/{}/status", child.pid().unwrap());
     let peak_kib = || -> u64 {

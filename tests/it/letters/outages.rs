@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The role in a process of its own, that can be killed.
 async fn ops(world: &World, name: &str) -> Child {
     let children = world.children().env("GRANTONCE_OPS_ADDR", "127.0.0.1:0");
-    let children = children.env("GRANTONCE_OPS_TOKENS", &format!("ada:{OPS_TOKEN}"));
+    let children = children.env("GRANTONCE_OPS_TOKENS", format!("ada:{OPS_TOKEN}"));
     children.start(name, &["ops"]).await.unwrap()
 }
 
