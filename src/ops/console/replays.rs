@@ -5,7 +5,7 @@ use super::access::Operator;
 use super::layout::{LIVE_EVERY_S, Page, Part, Sorry, button_to};
 use super::selection::{Selection, address, field};
 use super::settle::{read_reason, reason_field};
-use super::words::{about, count, mark, number, outcome, replay_state, signed, verdict, when};
+use super::words::{Tone, about, count, mark, number, outcome, replay_state, signed, verdict, when};
 use crate::domain::LetterId;
 use crate::http::{Html, Parameters, Problem, html, see};
 use crate::ops::prospects::{Preview, preview as look};
@@ -290,6 +290,8 @@ pub(super) async fn show(
 fn progress(replay: &Replay, now: OffsetDateTime) -> Html {
     let (tone, words, means) = replay_state(replay.state);
     let counts = replay.counts;
+    // That it has ended is no good news where letters came back.
+    let tone = if counts.dead_again + counts.unanswered > 0 { Tone::Bad } else { tone };
     let waiting = counts.queued + counts.sent;
     let result = match (replay.ended_at, counts.resolved == i64::from(replay.letters)) {
         (Some(_), true) => html!["All of them were applied."],

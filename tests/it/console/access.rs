@@ -5,6 +5,7 @@ use crate::support::{captured, event_for};
 use grantonce::domain::Reason;
 use reqwest::Method;
 use serde_json::json;
+use time::OffsetDateTime;
 
 const PAGES: [&str; 15] = [
     "/",
@@ -87,6 +88,13 @@ async fn a_session_ends_with_its_token_and_counts_in_every_process() {
         let renewed = Visitor::new(&console.another(&tokens).await);
         renewed.set_cookie(&cookie);
         assert_eq!(renewed.get("/dead-letters").await.status, 303, "{tokens:?}");
+    }
+    // It lasts a shift, whatever the browser keeps.
+    for (hours, status) in [(11, 200), (13, 303)] {
+        let later = console.another_at(OffsetDateTime::now_utc() + time::Duration::hours(hours)).await;
+        let later = Visitor::new(&later);
+        later.set_cookie(&cookie);
+        assert_eq!(later.get("/dead-letters").await.status, status, "after {hours} h");
     }
     // Whatever is changed in it, it is void then.
     let (_, session) = cookie.split_once('=').unwrap();

@@ -69,16 +69,21 @@ impl Console {
         let world = World::new().await;
         let store = world.store();
         let stop = CancellationToken::new();
-        let base = Self::serve(&world, &[("ada", ADA), ("bob", BOB)], stop.clone()).await;
+        let base = Self::serve(&world, &[("ada", ADA), ("bob", BOB)], Clock::system(), stop.clone()).await;
         Self { world, base, store, stop }
     }
 
     /// Another process of the same deployment, with these tokens. It ends with this one.
     pub(super) async fn another(&self, tokens: &[(&str, &str)]) -> String {
-        Self::serve(&self.world, tokens, self.stop.clone()).await
+        Self::serve(&self.world, tokens, Clock::system(), self.stop.clone()).await
     }
 
-    async fn serve(world: &World, tokens: &[(&str, &str)], stop: CancellationToken) -> String {
+    /// Another process of the same deployment, whose clock shows this.
+    pub(super) async fn another_at(&self, at: OffsetDateTime) -> String {
+        Self::serve(&self.world, &[("ada", ADA)], Clock::fixed(at), self.stop.clone()).await
+    }
+
+    async fn serve(world: &World, tokens: &[(&str, &str)], clock: Clock, stop: CancellationToken) -> String {
         let listener = bind("ops", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let base = format!("http://{}", listener.local_addr());
         let token = |(name, token): &(&str, &str)| NamedToken { name: (*name).to_owned(), token: (*token).into() };
@@ -95,7 +100,7 @@ impl Console {
                 dispute_policy: DisputePolicy::Hold,
             },
         };
-        tokio::spawn(ops::run_on(listener, config, Clock::system(), Metrics::new(), Readiness::new(), stop));
+        tokio::spawn(ops::run_on(listener, config, clock, Metrics::new(), Readiness::new(), stop));
         base
     }
 
