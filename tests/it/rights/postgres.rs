@@ -3,13 +3,13 @@
 
 use super::{server, unique, with_cleanup};
 use grantonce::domain::{
-    AccountId, CaptureState, Currency, DisputePolicy, Hint, MessageId, Money, OrderId, PaymentEvent, PaymentId,
-    PaymentStatus, Provider,
+    AccountId, CaptureState, Currency, DisputePolicy, Hint, LetterId, MessageId, Money, OrderId, Outlook, PaymentEvent,
+    PaymentId, PaymentStatus, Provider, Reason, Refusal, Verdict,
 };
 use grantonce::store::{
     Activity, Actor, Amended, Amendment, Asked, Attach, BatchTerms, BrokenInvariant, ClaimTerms, ExplainTerms,
-    Forgetting, HandedOut, IdempotencyKey, Kept, Looked, MessageNote, NewOrder, Notebook, Noted, Outcome, Profile,
-    Role, Said, Settings, Store, Wanted, migrate,
+    Forgetting, HandedOut, IdempotencyKey, Kept, LetterFilter, Looked, MessageNote, NewLetter, NewOrder, NewReplay,
+    Notebook, Noted, Outcome, Profile, ReplayPace, Role, Said, Sent, Settings, Store, Wanted, Weight, migrate,
 };
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
@@ -21,11 +21,12 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00 UTC);
-const ROLES: [&str; 7] = [
+const ROLES: [&str; 8] = [
     "grantonce_migrate",
     "grantonce_worker",
     "grantonce_api",
     "grantonce_reconciler",
+    "grantonce_ops",
     "grantonce_operator",
     "grantonce_verify",
     "grantonce_reporting",
@@ -259,8 +260,8 @@ async fn tell_a_story(on: &Deployment) {
              attempts, provider, payment_id, state_at, first_seen_at, last_seen_at)
          VALUES (gen_random_uuid(), 'stripe::x', '', '', '{}', 'x', 1, 'malformed', '', '', 'worker', 1, 'stripe', 'pi_1', now(),
                  now(), now());
-         INSERT INTO replays (created_at, actor, is_self_declared, reason, selection, per_s_max, state, letters, busy_until)
-         VALUES (now(), 'bob', true, 'tax', '{}', 1, 'finished', 1, now());
+         INSERT INTO replays (created_at, actor, is_self_declared, reason, selection, per_s_max, pace, state, letters, busy_until)
+         VALUES (now(), 'bob', true, 'tax', '{}', 1, 'steady', 'finished', 1, now());
          INSERT INTO replay_letters SELECT r.id, 1, l.id, 1, 'resolved', now(), now(), now() FROM replays r, dead_letters l;",
     )
     .await
@@ -275,6 +276,66 @@ async fn tell_a_story(on: &Deployment) {
     assert!(story.entries.iter().any(|entry| entry.text.contains("2 copies")), "{story:#?}");
     for id in ["stripe::evt_1", "buyer"] {
         assert!(verify.explain(Asked::new(id, None).unwrap(), terms).await.unwrap().is_some(), "{id}");
+    }
+}
+
+/// A letter is kept, weighed, replayed, found out about, archived, restored and, another one, deleted.
+async fn work_on_a_letter(on: &Deployment) {
+    let ops = on.store("grantonce_ops", Profile::Requests);
+    let id = LetterId("5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f".parse().unwrap());
+    let letter = NewLetter {
+        id,
+        message_id: "stripe::evt_9".to_owned(),
+        kind: "payment-status.v1".to_owned(),
+        routing_key: "payment.stripe".to_owned(),
+        headers: serde_json::json!({}),
+        body: b"x".to_vec(),
+        body_bytes: 1,
+        reason: Reason::Malformed,
+        cause: "x".to_owned(),
+        detail: "x".to_owned(),
+        origin: "worker",
+        attempts: 1,
+        replay: 0,
+        provider: Some(Provider::STRIPE),
+        payment_id: None,
+        order_id: None,
+        said: None,
+    };
+    ops.keep_letters(vec![letter], NOW).await.unwrap();
+    let by = || Actor { name: "ada".to_owned(), is_self_declared: false };
+    let refused = || Verdict::WouldBeRefused(Refusal::new(Reason::Malformed, "x"));
+    assert!(!ops.letters_to_weigh(NOW, 10).await.unwrap().is_empty());
+    let weight = || Weight { id, outlook: Outlook::new(vec![refused()]), order: None };
+    ops.note_weights(vec![weight()], NOW).await.unwrap();
+    let event = event("evt_1", PaymentStatus::Canceled);
+    assert_eq!(ops.weigh([event].into(), DisputePolicy::Hold).await.unwrap().len(), 1);
+    let replay = NewReplay {
+        letters: vec![id],
+        selection: LetterFilter::default(),
+        per_s_max: 10,
+        pace: ReplayPace::Canary,
+        by: by(),
+        reason: "a test".to_owned(),
+        now: NOW,
+    };
+    let begun = ops.begin_replay(replay).await.unwrap().unwrap();
+    assert_eq!(ops.claim_replay(begun.id, Duration::from_secs(1), NOW).await.unwrap().len(), 1);
+    ops.note_sent(vec![(id, 1, Sent::Confirmed)], NOW).await.unwrap();
+    assert!(ops.cancel_replay(begun.id, by(), "enough".to_owned(), NOW).await.unwrap());
+    ops.end_replays(NOW + time::Duration::DAY, NOW).await.unwrap();
+    assert!(ops.replay(begun.id).await.unwrap().unwrap().ended_at.is_some());
+    let this = || LetterFilter { ids: Some(vec![id.0]), ..LetterFilter::default() };
+    assert_eq!(ops.archive_letters(this(), by(), "x".to_owned(), NOW).await.unwrap(), 1);
+    assert_eq!(ops.restore_letters(this(), by(), "x".to_owned(), NOW).await.unwrap(), 1);
+    assert_eq!(ops.archive_letters(this(), by(), "x".to_owned(), NOW).await.unwrap(), 1);
+    assert_eq!(ops.expire_letters(NOW + time::Duration::DAY, NOW).await.unwrap(), 1);
+    assert_eq!(ops.open_letters(NOW).await.unwrap().by_reason.len(), 1);
+    ops.activity(NOW).await.unwrap();
+    assert!(ops.letter_groups(LetterFilter::default()).await.unwrap().len() == 1);
+    let terms = ExplainTerms { now: NOW, dispute_policy: DisputePolicy::Hold, orders_max: 50, entries_max: 500 };
+    for id in ["pi_1", "buyer"] {
+        assert!(ops.explain(Asked::new(id, None).unwrap(), terms).await.unwrap().is_some(), "{id}");
     }
 }
 
@@ -300,6 +361,7 @@ async fn each_role_has_what_it_needs() {
             (Role::Worker, "grantonce_worker", Profile::Batches),
             (Role::Api, "grantonce_api", Profile::Requests),
             (Role::Reconciler, "grantonce_reconciler", Profile::Requests),
+            (Role::Ops, "grantonce_ops", Profile::Requests),
             (Role::Operator, "grantonce_operator", Profile::Requests),
             (Role::Verify, "grantonce_verify", Profile::Audit),
         ] {
@@ -312,6 +374,7 @@ async fn each_role_has_what_it_needs() {
         make_and_amend_an_order(on).await;
         ask_about_an_order(on).await;
         tell_a_story(on).await;
+        work_on_a_letter(on).await;
         forget_the_buyer(on).await;
 
         let api = on.store("grantonce_api", Profile::Requests);
@@ -346,7 +409,7 @@ async fn no_role_has_more() {
         on.run_script().await;
 
         const GRANT: &str = "INSERT INTO credit_grants VALUES (gen_random_uuid(), 'me', 1, 'm', now())";
-        let rows: [(&str, &[&str]); 7] = [
+        let rows: [(&str, &[&str]); 8] = [
             (
                 "grantonce_worker",
                 &[
@@ -402,6 +465,25 @@ async fn no_role_has_more() {
                     "INSERT INTO payments SELECT * FROM payments",
                     "SELECT * FROM inbox",
                     "SELECT * FROM payment_attempts",
+                    "CREATE TEMP TABLE orders (n int)",
+                ],
+            ),
+            (
+                "grantonce_ops",
+                &[
+                    GRANT,
+                    "UPDATE orders SET status = 'fulfilled'",
+                    "SELECT id FROM orders FOR UPDATE",
+                    "SELECT metadata FROM orders",
+                    "SELECT client_secret FROM payment_attempts",
+                    "INSERT INTO payments SELECT * FROM payments",
+                    "INSERT INTO inbox SELECT * FROM inbox",
+                    "UPDATE provider_looks SET due_at = now()",
+                    "UPDATE audit_log SET reason = 'x'",
+                    "DELETE FROM audit_log",
+                    "DELETE FROM replays",
+                    "SELECT * FROM idempotency_keys",
+                    "SELECT forget_account('buyer', gen_random_uuid(), 1, true, now())",
                     "CREATE TEMP TABLE orders (n int)",
                 ],
             ),

@@ -227,6 +227,23 @@ async fn each_user_has_what_it_needs_and_no_more() {
                 ],
             ),
             (
+                "grantonce-ops",
+                &[
+                    Get(DEAD_QUEUE),
+                    Publish(PAYMENTS_EXCHANGE, "payment.acme-pay"),
+                    Publish(HINTS_EXCHANGE, "payment.stripe"),
+                ],
+                &[
+                    Publish(DEAD_EXCHANGE, "payment.stripe"),
+                    Publish(RETRY_EXCHANGE, "5s"),
+                    Publish("", WORK_QUEUE),
+                    Get(WORK_QUEUE),
+                    Get(HINTS_QUEUE),
+                    Declare("other"),
+                    Delete(DEAD_QUEUE),
+                ],
+            ),
+            (
                 "grantonce-worker",
                 &[Get(WORK_QUEUE), Publish(RETRY_EXCHANGE, "5s"), Publish(DEAD_EXCHANGE, "payment.acme-pay")],
                 &[
