@@ -275,7 +275,6 @@ mod tests {
             "before=x",
             "after=x",
             "reason=malformed&reason=id_reused",
-            "text=%FF",
             "chosen=1",
         ] {
             assert!(read(query).is_err(), "{query}");
