@@ -31,7 +31,8 @@ use super::prospects::Terms;
 use super::queues::QueueDepths;
 use crate::clock::Clock;
 use crate::http::{BearerTokens, Problem, asset};
-use crate::store::Store;
+use crate::store::{Actor, Store, StoreError};
+use crate::telemetry::{Metrics, ReplayOutcome};
 use access::Logins;
 use axum::Router;
 use axum::middleware;
@@ -49,6 +50,7 @@ pub(super) struct Console {
     /// Who may use it.
     pub(super) tokens: BearerTokens,
     pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
     /// None: not known yet, or not any more.
     pub(super) queues: watch::Receiver<Option<QueueDepths>>,
 }
@@ -63,6 +65,13 @@ struct App {
 impl App {
     fn store(&self) -> &Store {
         &self.console.store
+    }
+
+    /// Ends a replay. `false`: it had ended before.
+    async fn cancel(&self, id: i64, by: Actor, reason: String) -> Result<bool, StoreError> {
+        let left = self.store().cancel_replay(id, by, reason, self.now()).await?;
+        self.console.metrics.replays(ReplayOutcome::Canceled, left.unwrap_or(0));
+        Ok(left.is_some())
     }
 
     /// To the microsecond, as Postgres keeps it: what is written now can be found by its time.

@@ -119,6 +119,7 @@ pub async fn run_on(
         terms: config.terms.into(),
         tokens: BearerTokens::new(config.tokens),
         clock: clock.clone(),
+        metrics: metrics.clone(),
         queues,
     };
     let router = console::router(console).merge(http::health_router(readiness.clone()));

@@ -179,7 +179,8 @@ impl Runner {
         } else {
             return Ok(());
         };
-        if self.store.stop_replay(id, note.to_owned(), now).await? {
+        if let Some(left) = self.store.stop_replay(id, note.to_owned(), now).await? {
+            self.metrics.replays(ReplayOutcome::Canceled, left);
             tracing::warn!(event = "replay_stopped", replay = id, note);
         }
         Ok(())

@@ -157,7 +157,7 @@ label! {
         /// It came back as a dead letter.
         DeadAgain = "dead_again",
         /// An operator took it back before it was published.
-        Cancelled = "cancelled",
+        Canceled = "canceled",
         /// Nothing was heard of it in the time that it is given.
         NoAnswer = "no_answer",
     }

@@ -385,6 +385,6 @@ pub(super) async fn cancel(
     form.check(&["form_token", "reason"])?;
     let replay = read(&app, path).await?;
     // Whether it was this call or an earlier one that ended it: it has ended.
-    app.store().cancel_replay(replay.id, operator.actor(), reason, app.now()).await?;
+    app.cancel(replay.id, operator.actor(), reason).await?;
     Ok(see(&format!("/replays/{}", replay.id)))
 }

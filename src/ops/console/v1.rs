@@ -246,7 +246,6 @@ async fn cancel(
 ) -> Answer {
     let replay = replays::read(&app, path).await?;
     let reason = check_reason(&read_json::<CancelCall>(request, BODY_BYTES_MAX, BODY_DEADLINE).await?.reason)?;
-    let canceled =
-        app.store().cancel_replay(replay.id, operator.actor(), reason, app.now()).await.map_err(Sorry::from)?;
+    let canceled = app.cancel(replay.id, operator.actor(), reason).await.map_err(Sorry::from)?;
     json_of(StatusCode::OK, json!({ "id": replay.id, "is_canceled": canceled }))
 }

@@ -216,19 +216,20 @@ impl Store {
         .await
     }
 
-    /// Ends a replay: what was not sent is open again. `false`: it had ended before, or there is none.
+    /// Ends a replay: what was not sent is open again; gives how many letters that were. None: it had ended before, or there is
+    /// none.
     pub async fn cancel_replay(
         &self,
         id: i64,
         by: Actor,
         reason: String,
         now: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         self.run("canceling a replay", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             let Some(before) = tx.end_replay(id, ReplayState::Canceled, None, now).await? else {
                 tx.roll_back().await?;
-                return Ok(false);
+                return Ok(None);
             };
             let left = tx.release_queued(id, now).await?;
             let entry = AuditEntry {
@@ -243,22 +244,22 @@ impl Store {
             };
             tx.write_audit(entry).await?;
             tx.commit().await?;
-            Ok(true)
+            Ok(Some(left))
         })
         .await
     }
 
-    /// Ends a replay because of its first letter; what was not sent is open again.
-    pub async fn stop_replay(&self, id: i64, note: String, now: OffsetDateTime) -> Result<bool, StoreError> {
+    /// Ends a replay because of its first letter; the rest is as with [`Store::cancel_replay`].
+    pub async fn stop_replay(&self, id: i64, note: String, now: OffsetDateTime) -> Result<Option<u64>, StoreError> {
         self.run("stopping a replay", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             if tx.end_replay(id, ReplayState::Stopped, Some(&note), now).await?.is_none() {
                 tx.roll_back().await?;
-                return Ok(false);
+                return Ok(None);
             }
-            tx.release_queued(id, now).await?;
+            let left = tx.release_queued(id, now).await?;
             tx.commit().await?;
-            Ok(true)
+            Ok(Some(left))
         })
         .await
     }

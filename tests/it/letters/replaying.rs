@@ -201,8 +201,8 @@ async fn a_canceled_replay_leaves_what_it_did_not_send() {
     })
     .await;
     let now = OffsetDateTime::now_utc();
-    assert!(store.cancel_replay(id, ada(), "wrong ones".to_owned(), now).await.unwrap());
-    assert!(!store.cancel_replay(id, ada(), "again".to_owned(), now).await.unwrap(), "once is enough");
+    assert_eq!(store.cancel_replay(id, ada(), "wrong ones".to_owned(), now).await.unwrap(), Some(9));
+    assert_eq!(store.cancel_replay(id, ada(), "again".to_owned(), now).await.unwrap(), None, "once is enough");
     assert_eq!(world.count("SELECT count(*) FROM dead_letters WHERE state = 'open'").await, 9);
     assert_eq!(world.count("SELECT count(*) FROM audit_log WHERE action = 'replay.cancel'").await, 1);
 
