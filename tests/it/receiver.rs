@@ -1,11 +1,13 @@
 //! The receiver over real HTTP, as a child process of the real binary.
 
+use crate::letters::{RunningOps, ended, preview, replay, the_letter, until};
 use crate::support::world::STRIPE_SECRET;
 use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_webhook};
 use grantonce::broker::{DEAD_QUEUE, HINTS_QUEUE, WORK_QUEUE};
 use grantonce::http::plain_client;
 use grantonce::message::{HINT_TYPE, decode_hint};
 use grantonce::sim::children::Child;
+use grantonce::store::{LetterFilter, ReplayPace};
 use grantonce::webhook::sign::stripe_signature;
 use lapin::options::BasicGetOptions;
 use reqwest::{Client, Response, StatusCode};
@@ -313,4 +315,23 @@ async fn an_event_that_says_only_that_something_happened_becomes_a_hint() {
     let live = Receiver::start_with(&world, &[("GRANTONCE_LIVEMODE", "true")]).await;
     assert_eq!(live.stripe(thin("evt_2", false)).await, StatusCode::OK);
     assert_eq!(world.ready(HINTS_QUEUE).await, 0, "a test event in live mode");
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_collected_and_stays_open_however_often_it_is_replayed() {
+    let world = World::new().await;
+    let receiver = Receiver::start(&world).await;
+    assert_eq!(receiver.stripe(signed(b"not JSON at all")).await, StatusCode::OK);
+    let (ops, store) = (RunningOps::start(&world), world.store());
+    let letter = the_letter(&store).await;
+    assert_eq!((letter.reason.as_str(), letter.origin.as_str()), ("untranslatable", "receiver"));
+    assert_eq!((letter.kind.as_str(), letter.provider.as_str()), ("webhook.stripe", "stripe"));
+    let seen = preview(&store, LetterFilter::default()).await;
+    assert_eq!((seen.helpful.len(), seen.by_verdict.get("would_be_refused")), (0, Some(&1)));
+    let id = replay(&store, seen.all, ReplayPace::Canary).await.unwrap();
+    let done = ended(&store, id).await;
+    assert_eq!((done.counts.dead_again, done.counts.resolved), (1, 0));
+    assert_eq!(until(&store, letter.id, "open").await.row.replays, 1);
+    assert_eq!(world.ready(WORK_QUEUE).await, 0, "nothing was published");
+    ops.stop().await;
 }
