@@ -16,7 +16,7 @@ use std::time::Duration;
 const LEASE: Duration = Duration::from_secs(30);
 
 /// Letters that are looked at in one round.
-const WEIGHED_AT_ONCE_MAX: u16 = 500;
+const WEIGHED_AT_ONCE_MAX: u16 = 1_000;
 
 /// How long after a letter was looked at it is looked at again, though nothing was done about it: its order may have changed.
 const LOOK_AGAIN_AFTER: time::Duration = time::Duration::minutes(5);

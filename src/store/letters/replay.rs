@@ -280,12 +280,13 @@ impl Store {
             };
             let mut count_max = allowance(per_s_max, busy, now);
             let under_way = tx.replay_progress(id, now - ANSWER_EXPECTED).await?;
-            match under_way.pace {
-                ReplayPace::Canary if under_way.resolved > 0 => tx.all_clear(id).await?,
-                ReplayPace::Canary if under_way.begun > 0 => count_max = 0,
-                ReplayPace::Canary => count_max = 1,
-                ReplayPace::Singly => count_max = count_max.min(u16::from(under_way.waiting == 0)),
-                ReplayPace::Steady => {}
+            match (under_way.pace, under_way.first.as_str()) {
+                (ReplayPace::Canary, "resolved") => tx.all_clear(id).await?,
+                // Not sent yet, or its sender died: then its lease passes.
+                (ReplayPace::Canary, "queued") => count_max = count_max.min(1),
+                (ReplayPace::Canary, _) => count_max = 0,
+                (ReplayPace::Singly, _) => count_max = count_max.min(u16::from(!under_way.is_waiting)),
+                (ReplayPace::Steady, _) => {}
             }
             let claimed = if count_max == 0 { vec![] } else { tx.claim_letters(id, count_max, lease, now).await? };
             let count = u16::try_from(claimed.len()).unwrap_or(u16::MAX);
@@ -300,10 +301,13 @@ impl Store {
     pub async fn note_sent(&self, sent: Vec<(LetterId, i32, Sent)>, now: OffsetDateTime) -> Result<(), StoreError> {
         self.run("noting sent letters", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
-            let mut sent = sent;
-            sent.sort_by_key(|(id, number, _)| (*id, *number));
-            for (id, number, sent) in sent {
-                tx.note_sent(id, number, sent, now).await?;
+            for outcome in [Sent::Confirmed, Sent::Resolved, Sent::Refused] {
+                let of_it = sent.iter().filter(|(_, _, sent)| *sent == outcome);
+                let mut letters: Vec<(LetterId, i32)> = of_it.map(|(id, number, _)| (*id, *number)).collect();
+                letters.sort_unstable();
+                if !letters.is_empty() {
+                    tx.note_sent(&letters, outcome, now).await?;
+                }
             }
             tx.commit().await?;
             Ok(())

@@ -97,8 +97,8 @@ async fn two_operators_at_once_send_each_letter_once() {
     assert_eq!(letters.len(), 200);
     let (one, two) = (world.store(), world.store());
     let (one, two) = tokio::join!(
-        replay(&one, letters.clone(), ReplayPace::Steady),
-        replay(&two, letters.clone(), ReplayPace::Steady)
+        replay(&one, letters.clone(), ReplayPace::Canary),
+        replay(&two, letters.clone(), ReplayPace::Canary)
     );
     // Two that send, as well.
     let (worker, first, second) = (world.start_worker(), RunningOps::start(&world), RunningOps::start(&world));

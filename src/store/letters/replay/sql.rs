@@ -13,12 +13,10 @@ use uuid::Uuid;
 /// How far a replay is, as far as its pace depends on it.
 pub(super) struct Progress {
     pub(super) pace: ReplayPace,
-    /// Letters that are claimed, sent, or further.
-    pub(super) begun: i64,
-    /// Letters that were claimed of late, and whose outcome is not known.
-    pub(super) waiting: i64,
-    /// Letters whose fact is applied.
-    pub(super) resolved: i64,
+    /// How its first letter stands.
+    pub(super) first: String,
+    /// Whether a letter was claimed of late whose outcome is not known.
+    pub(super) is_waiting: bool,
 }
 
 impl Tx {
@@ -141,16 +139,11 @@ impl Tx {
     /// What was claimed before `since` is waited for no longer.
     pub(super) async fn replay_progress(&mut self, id: i64, since: OffsetDateTime) -> Result<Progress, StoreError> {
         const WHAT: &str = "looking how far a replay is";
-        // Counts stop early: the pace depends on the first few only.
         let row = sqlx::query!(
-            r#"SELECT r.pace, c.begun AS "begun!", c.waiting AS "waiting!", c.resolved AS "resolved!"
-               FROM replays r CROSS JOIN LATERAL (
-                   SELECT count(*) FILTER (WHERE l.state <> 'queued' OR l.claimed_at IS NOT NULL) AS begun,
-                          count(*) FILTER (WHERE l.state IN ('queued', 'sent') AND l.claimed_at > $2) AS waiting,
-                          count(*) FILTER (WHERE l.state = 'resolved') AS resolved
-                   FROM (SELECT state, claimed_at FROM replay_letters WHERE replay_id = r.id AND r.pace <> 'steady'
-                         ORDER BY (state IN ('queued', 'sent')) DESC, (claimed_at IS NOT NULL) DESC LIMIT 100) l) c
-               WHERE r.id = $1"#,
+            r#"SELECT pace, (SELECT state FROM replay_letters WHERE replay_id = $1 AND position = 1) AS "first!",
+                      EXISTS (SELECT FROM replay_letters
+                              WHERE replay_id = $1 AND state IN ('queued', 'sent') AND claimed_at > $2) AS "is_waiting!"
+               FROM replays WHERE id = $1"#,
             id,
             since
         )
@@ -162,7 +155,7 @@ impl Tx {
             what: format!("replay {id}"),
             detail: format!("{:?} is no pace", row.pace),
         })?;
-        Ok(Progress { pace, begun: row.begun, waiting: row.waiting, resolved: row.resolved })
+        Ok(Progress { pace, first: row.first, is_waiting: row.is_waiting })
     }
 
     /// The first letter was applied: the others may follow.
@@ -220,25 +213,29 @@ impl Tx {
         Ok(claimed.collect())
     }
 
+    /// Letters with the number of their replay, all of one outcome.
     pub(super) async fn note_sent(
         &mut self,
-        id: LetterId,
-        number: i32,
+        letters: &[(LetterId, i32)],
         sent: Sent,
         now: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        const WHAT: &str = "noting a sent letter";
+        const WHAT: &str = "noting sent letters";
         let (of_replay, of_letter) = match sent {
             Sent::Confirmed => ("sent", "replaying"),
             Sent::Resolved => ("resolved", "resolved"),
             Sent::Refused => ("dead_again", "open"),
         };
-        // The letter first, in every transaction that has both.
+        let (ids, numbers): (Vec<Uuid>, Vec<i32>) = letters.iter().map(|(id, number)| (id.0, *number)).unzip();
+        // The letters first, in every transaction that has both.
         sqlx::query!(
-            "UPDATE dead_letters SET state = $3, state_at = CASE WHEN state = $3 THEN state_at ELSE $4 END
-             WHERE id = $1 AND replays = $2 AND state = 'replaying'",
-            id.0,
-            number,
+            "WITH locked AS (
+                 SELECT l.id FROM dead_letters l JOIN unnest($1::uuid[], $2::integer[]) AS n (id, number) ON n.id = l.id
+                 WHERE l.replays = n.number AND l.state = 'replaying' ORDER BY l.id FOR UPDATE OF l)
+             UPDATE dead_letters l SET state = $3, state_at = CASE WHEN l.state = $3 THEN l.state_at ELSE $4 END
+             FROM locked WHERE l.id = locked.id",
+            &ids,
+            &numbers,
             of_letter,
             now
         )
@@ -246,11 +243,13 @@ impl Tx {
         .await
         .map_err(StoreError::sql(WHAT))?;
         sqlx::query!(
-            "UPDATE replay_letters SET state = $3, sent_at = CASE WHEN $3 = 'dead_again' THEN NULL ELSE $4::timestamptz END,
-                    ended_at = CASE WHEN $3 = 'sent' THEN NULL ELSE $4 END
-             WHERE letter_id = $1 AND number = $2 AND state IN ('queued', 'canceled')",
-            id.0,
-            number,
+            "UPDATE replay_letters r
+             SET state = $3, sent_at = CASE WHEN $3 = 'dead_again' THEN NULL ELSE $4::timestamptz END,
+                 ended_at = CASE WHEN $3 = 'sent' THEN NULL ELSE $4 END
+             FROM unnest($1::uuid[], $2::integer[]) AS n (id, number)
+             WHERE r.letter_id = n.id AND r.number = n.number AND r.state IN ('queued', 'canceled')",
+            &ids,
+            &numbers,
             of_replay,
             now
         )
