@@ -107,37 +107,24 @@ impl Intake {
         let mut consumer = consumer?;
         broker_is_up(true);
         tracing::info!(event = "consuming", queue = self.queue, prefetch = self.prefetch);
-        let ended = self.consume_with(&mut consumer, take, has_taken, stop).await;
+        let ended = async {
+            let acknowledger = consumer.acknowledger();
+            let mut batch = Vec::new();
+            loop {
+                let filled = consumer.fill(&mut batch, self.batch_max, Duration::ZERO);
+                match stop.run_until_cancelled(filled).await {
+                    None => return Ok(()),
+                    Some(filled) => filled?.ok_or(Lost::Canceled)?,
+                }
+                let deliveries = std::mem::take(&mut batch);
+                let Some(last) = deliveries.last().map(|last| last.tag) else { continue };
+                let proof = take(deliveries).await.map_err(Lost::NotTaken)?;
+                acknowledger.acknowledge_through(last, &proof).await?;
+                *has_taken = true;
+            }
+        };
+        let ended = ended.await;
         consumer.close().await;
         ended
-    }
-
-    async fn consume_with<Take, Taken, Proof, Failure>(
-        &self,
-        consumer: &mut Consumer,
-        take: &Take,
-        has_taken: &mut bool,
-        stop: &CancellationToken,
-    ) -> Result<(), Lost<Failure>>
-    where
-        Take: Fn(Vec<Delivery>) -> Taken,
-        Taken: Future<Output = Result<Proof, Failure>>,
-        Proof: Durable,
-        Failure: Error + 'static,
-    {
-        let acknowledger = consumer.acknowledger();
-        let mut batch = Vec::new();
-        loop {
-            let filled = consumer.fill(&mut batch, self.batch_max, Duration::ZERO);
-            match stop.run_until_cancelled(filled).await {
-                None => return Ok(()),
-                Some(filled) => filled?.ok_or(Lost::Canceled)?,
-            }
-            let deliveries = std::mem::take(&mut batch);
-            let Some(last) = deliveries.last().map(|last| last.tag) else { continue };
-            let proof = take(deliveries).await.map_err(Lost::NotTaken)?;
-            acknowledger.acknowledge_through(last, &proof).await?;
-            *has_taken = true;
-        }
     }
 }

@@ -3,6 +3,41 @@
 //! A letter is one row, however often the broker delivers it. It carries the number of its last replay, and so does the message
 //! that such a replay publishes; a copy that comes back with an older number changes nothing.
 
+/// A statement about the letters of a filter. The filter's own parameters are `$1` to `$13`; what else the statement needs begins
+/// with `$14`. Whoever lists, counts, replays or archives means the same letters by it.
+macro_rules! query_of_filter {
+    ($row:ident, $filter:expr, $begin:literal, $end:literal $(, $more:expr)* $(,)?) => {
+        sqlx::query_as!(
+            $row,
+            $begin
+                + " WHERE state = ANY($1) AND ($2::uuid[] IS NULL OR id = ANY($2)) AND ($3::text IS NULL OR reason = $3)
+                      AND ($4::text IS NULL OR provider = $4) AND ($5::text IS NULL OR cause = $5)
+                      AND ($6::text IS NULL OR verdict = $6) AND ($7::uuid IS NULL OR order_id = $7)
+                      AND ($8::text IS NULL OR payment_id = $8) AND ($9::text IS NULL OR account_id = $9)
+                      AND ($10::text IS NULL OR message_id = $10)
+                      AND ($11::text IS NULL OR detail ILIKE $11 OR message_id ILIKE $11 OR payment_id ILIKE $11
+                           OR account_id ILIKE $11 OR order_id::text ILIKE $11)
+                      AND ($12::timestamptz IS NULL OR first_seen_at < $12)
+                      AND ($13::timestamptz IS NULL OR first_seen_at >= $13) "
+                + $end,
+            &$filter.states(),
+            $filter.ids.as_deref(),
+            $filter.reason,
+            $filter.provider,
+            $filter.cause,
+            $filter.verdict,
+            $filter.order_id,
+            $filter.payment_id,
+            $filter.account_id,
+            $filter.message_id,
+            $filter.pattern(),
+            $filter.before,
+            $filter.since
+            $(, $more)*
+        )
+    };
+}
+
 mod keep;
 mod list;
 mod members;

@@ -77,10 +77,3 @@ fn unpaid(id: OrderId, credits: i64, price: Money) -> Order {
         facts: PaymentFacts::default(),
     }
 }
-
-/// Statements of this world's database that wait for a lock.
-async fn waiting(world: &World) -> i64 {
-    world
-        .count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-        .await
-}

@@ -217,14 +217,23 @@ async fn payments_of_others_are_dropped_where_that_is_set_but_never_one_with_our
 #[tokio::test]
 async fn one_id_with_two_contents_is_a_dead_letter_in_one_batch_and_across_batches() {
     let world = World::new().await;
+    let held = world.order(OrderSpec::paid_by("pi_held")).await;
     world.order(OrderSpec::paid_by("pi_1")).await;
     world.order(OrderSpec::paid_by("pi_2")).await;
     let first = event_for("pi_1", "evt_1", captured(1999));
     let second = event_for("pi_2", "evt_1", captured(1999));
-    // Both in one batch: they wait in the queue before the worker starts.
+    let mut settings = world.worker_settings();
+    settings.pace.batches_in_flight = 1;
+    let worker = world.start_worker_with(settings);
+    // Both in one batch: they gather behind one that waits for a lock.
+    let mut hold = world.sql.begin().await.unwrap();
+    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE").bind(held.0).execute(&mut *hold).await.unwrap();
+    world.publish(&event_for("pi_held", "evt_held", captured(1999))).await;
+    eventually("a transaction waits", async || world.waiting_for_locks().await > 0).await;
     world.publish(&first).await;
     world.publish(&second).await;
-    let worker = world.start_worker();
+    eventually("the worker holds both", async || world.ready(WORK_QUEUE).await == 0).await;
+    hold.rollback().await.unwrap();
     let letter = world.dead_letter().await;
     assert_eq!(reason(&letter), "id_reused");
     assert_eq!(letter.data, message::encode(&second));
@@ -232,8 +241,8 @@ async fn one_id_with_two_contents_is_a_dead_letter_in_one_batch_and_across_batch
     world.publish(&second).await;
     assert_eq!(reason(&world.dead_letter().await), "id_reused");
     world.settled(worker).await;
-    assert_eq!((world.grants().await, world.admitted().await), (1, 1));
-    assert_eq!(world.count("SELECT count(*) FROM orders WHERE status = 'fulfilled'").await, 1);
+    assert_eq!((world.grants().await, world.admitted().await), (2, 2));
+    assert_eq!(world.count("SELECT count(*) FROM orders WHERE status = 'fulfilled'").await, 2);
 }
 
 #[tokio::test]

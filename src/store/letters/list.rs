@@ -219,39 +219,18 @@ impl Store {
         const WHAT: &str = "listing dead letters";
         let count_max = count_max.clamp(1, PAGE_MAX);
         self.run(WHAT, move |pool| async move {
-            let mut rows = sqlx::query_as!(
+            let mut rows = query_of_filter!(
                 Row,
+                filter,
                 "SELECT id, message_id, kind, reason, cause, detail, origin, attempts, provider, payment_id, order_id,
                         account_id, said, state, state_at, state_by, state_reason, first_seen_at, last_seen_at, seen,
                         replays, verdict, verdict_detail
-                 FROM dead_letters
-                 WHERE state = ANY($1) AND ($2::uuid[] IS NULL OR id = ANY($2)) AND ($3::text IS NULL OR reason = $3)
-                   AND ($4::text IS NULL OR provider = $4) AND ($5::text IS NULL OR cause = $5)
-                   AND ($6::text IS NULL OR verdict = $6) AND ($7::uuid IS NULL OR order_id = $7)
-                   AND ($8::text IS NULL OR payment_id = $8) AND ($9::text IS NULL OR account_id = $9)
-                   AND ($10::text IS NULL OR message_id = $10)
-                   AND ($11::text IS NULL OR detail ILIKE $11 OR message_id ILIKE $11 OR payment_id ILIKE $11
-                        OR account_id ILIKE $11 OR order_id::text ILIKE $11)
-                   AND ($12::timestamptz IS NULL OR first_seen_at < $12)
-                   AND ($13::timestamptz IS NULL OR first_seen_at >= $13)
-                   AND ($14::timestamptz IS NULL OR (first_seen_at, id) < ($14, $15))
+                 FROM dead_letters",
+                "AND ($14::timestamptz IS NULL OR (first_seen_at, id) < ($14, $15))
                  ORDER BY first_seen_at DESC, id DESC LIMIT $16",
-                &filter.states(),
-                filter.ids.as_deref(),
-                filter.reason,
-                filter.provider,
-                filter.cause,
-                filter.verdict,
-                filter.order_id,
-                filter.payment_id,
-                filter.account_id,
-                filter.message_id,
-                filter.pattern(),
-                filter.before,
-                filter.since,
                 after.map(|after| after.first_seen_at),
                 after.map(|after| after.id.0),
-                i64::from(count_max) + 1
+                i64::from(count_max) + 1,
             )
             .fetch_all(&pool)
             .await
@@ -277,37 +256,16 @@ impl Store {
     pub async fn letter_groups(&self, filter: LetterFilter) -> Result<Vec<LetterGroup>, StoreError> {
         const WHAT: &str = "grouping dead letters";
         self.run(WHAT, move |pool| async move {
-            sqlx::query_as!(
+            query_of_filter!(
                 LetterGroup,
+                filter,
                 r#"SELECT reason, provider, cause, count(*) AS "letters!",
                           count(*) FILTER (WHERE verdict IN ('would_grant', 'would_adjust', 'would_change', 'would_ask'))
                               AS "helpful!",
                           min(first_seen_at) AS "oldest_at!", max(first_seen_at) AS "newest_at!"
-                   FROM dead_letters
-                   WHERE state = ANY($1) AND ($2::uuid[] IS NULL OR id = ANY($2)) AND ($3::text IS NULL OR reason = $3)
-                     AND ($4::text IS NULL OR provider = $4) AND ($5::text IS NULL OR cause = $5)
-                     AND ($6::text IS NULL OR verdict = $6) AND ($7::uuid IS NULL OR order_id = $7)
-                     AND ($8::text IS NULL OR payment_id = $8) AND ($9::text IS NULL OR account_id = $9)
-                     AND ($10::text IS NULL OR message_id = $10)
-                     AND ($11::text IS NULL OR detail ILIKE $11 OR message_id ILIKE $11 OR payment_id ILIKE $11
-                          OR account_id ILIKE $11 OR order_id::text ILIKE $11)
-                     AND ($12::timestamptz IS NULL OR first_seen_at < $12)
-                     AND ($13::timestamptz IS NULL OR first_seen_at >= $13)
-                   GROUP BY reason, provider, cause ORDER BY count(*) DESC, reason, provider, cause LIMIT $14"#,
-                &filter.states(),
-                filter.ids.as_deref(),
-                filter.reason,
-                filter.provider,
-                filter.cause,
-                filter.verdict,
-                filter.order_id,
-                filter.payment_id,
-                filter.account_id,
-                filter.message_id,
-                filter.pattern(),
-                filter.before,
-                filter.since,
-                GROUPS_MAX
+                   FROM dead_letters"#,
+                "GROUP BY reason, provider, cause ORDER BY count(*) DESC, reason, provider, cause LIMIT $14",
+                GROUPS_MAX,
             )
             .fetch_all(&pool)
             .await

@@ -301,10 +301,10 @@ impl Store {
     pub async fn note_sent(&self, sent: Vec<(LetterId, i32, Sent)>, now: OffsetDateTime) -> Result<(), StoreError> {
         self.run("noting sent letters", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
+            tx.lock_letters(sent.iter().map(|(id, _, _)| *id)).await?;
             for outcome in [Sent::Confirmed, Sent::Resolved, Sent::Refused] {
                 let of_it = sent.iter().filter(|(_, _, sent)| *sent == outcome);
-                let mut letters: Vec<(LetterId, i32)> = of_it.map(|(id, number, _)| (*id, *number)).collect();
-                letters.sort_unstable();
+                let letters: Vec<(LetterId, i32)> = of_it.map(|(id, number, _)| (*id, *number)).collect();
                 if !letters.is_empty() {
                     tx.note_sent(&letters, outcome, now).await?;
                 }

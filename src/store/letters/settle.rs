@@ -1,7 +1,7 @@
 //! What becomes of letters: looked at anew, resolved by themselves, archived by somebody, gone when their time is over.
 
 use super::LetterFilter;
-use crate::domain::{LetterId, OrderId, Outlook};
+use crate::domain::{LetterId, LetterState, OrderId, Outlook};
 use crate::store::audit::{Actor, AuditEntry};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
@@ -64,7 +64,8 @@ impl Store {
     ) -> Result<Vec<LetterToWeigh>, StoreError> {
         const WHAT: &str = "choosing dead letters to look at";
         self.run(WHAT, move |pool| async move {
-            let rows = sqlx::query!(
+            let rows = sqlx::query_as!(
+                ToWeigh,
                 r#"WITH sent AS (
                        SELECT l.id FROM replay_letters r JOIN dead_letters l ON l.id = r.letter_id
                        WHERE r.state = 'sent' ORDER BY l.checked_at NULLS FIRST LIMIT $2),
@@ -72,7 +73,7 @@ impl Store {
                        SELECT id FROM dead_letters WHERE state IN ('open', 'replaying')
                           AND (checked_at IS NULL OR checked_at <= $1)
                        ORDER BY checked_at NULLS FIRST LIMIT $2)
-                   SELECT l.id, l.message_id, l.kind, l.routing_key, l.body, l.body_bytes
+                   SELECT l.id, l.message_id, l.kind, l.routing_key, l.body, l.body_bytes, l.first_seen_at
                    FROM dead_letters l JOIN (SELECT id FROM sent UNION SELECT id FROM stale) AS due ON due.id = l.id
                    WHERE l.state IN ('open', 'replaying')"#,
                 since,
@@ -81,10 +82,7 @@ impl Store {
             .fetch_all(&pool)
             .await
             .map_err(StoreError::sql(WHAT))?;
-            let due = rows
-                .into_iter()
-                .map(|row| to_weigh(row.id, row.message_id, row.kind, row.routing_key, row.body, row.body_bytes));
-            Ok(due.collect())
+            Ok(rows.into_iter().map(LetterToWeigh::from).collect())
         })
         .await
     }
@@ -98,44 +96,20 @@ impl Store {
     ) -> Result<Vec<(OffsetDateTime, LetterToWeigh)>, StoreError> {
         const WHAT: &str = "choosing dead letters to replay";
         self.run(WHAT, move |pool| async move {
-            let rows = sqlx::query!(
-                "SELECT id, message_id, kind, routing_key, body, body_bytes, first_seen_at
-                 FROM dead_letters
-                 WHERE state = 'open' AND ($1::uuid[] IS NULL OR id = ANY($1)) AND ($2::text IS NULL OR reason = $2)
-                   AND ($3::text IS NULL OR provider = $3) AND ($4::text IS NULL OR cause = $4)
-                   AND ($5::text IS NULL OR verdict = $5) AND ($6::uuid IS NULL OR order_id = $6)
-                   AND ($7::text IS NULL OR payment_id = $7) AND ($8::text IS NULL OR account_id = $8)
-                   AND ($9::text IS NULL OR message_id = $9)
-                   AND ($10::text IS NULL OR detail ILIKE $10 OR message_id ILIKE $10 OR payment_id ILIKE $10
-                        OR account_id ILIKE $10 OR order_id::text ILIKE $10)
-                   AND ($11::timestamptz IS NULL OR first_seen_at < $11)
-                   AND ($12::timestamptz IS NULL OR first_seen_at >= $12)
-                   AND ($13::timestamptz IS NULL OR (first_seen_at, id) > ($13, $14))
-                 ORDER BY first_seen_at, id LIMIT $15",
-                filter.ids.as_deref(),
-                filter.reason,
-                filter.provider,
-                filter.cause,
-                filter.verdict,
-                filter.order_id,
-                filter.payment_id,
-                filter.account_id,
-                filter.message_id,
-                filter.pattern(),
-                filter.before,
-                filter.since,
+            let filter = filter.in_state(LetterState::Open);
+            let rows = query_of_filter!(
+                ToWeigh,
+                filter,
+                "SELECT id, message_id, kind, routing_key, body, body_bytes, first_seen_at FROM dead_letters",
+                "AND ($14::timestamptz IS NULL OR (first_seen_at, id) > ($14, $15)) ORDER BY first_seen_at, id LIMIT $16",
                 after.map(|(at, _)| at),
                 after.map(|(_, id)| id.0),
-                i64::from(count_max)
+                i64::from(count_max),
             )
             .fetch_all(&pool)
             .await
             .map_err(StoreError::sql(WHAT))?;
-            let letters = rows.into_iter().map(|row| {
-                let letter = to_weigh(row.id, row.message_id, row.kind, row.routing_key, row.body, row.body_bytes);
-                (row.first_seen_at, letter)
-            });
-            Ok(letters.collect())
+            Ok(rows.into_iter().map(|row| (row.first_seen_at, row.into())).collect())
         })
         .await
     }
@@ -175,7 +149,7 @@ impl Store {
         reason: String,
         now: OffsetDateTime,
     ) -> Result<u64, StoreError> {
-        self.move_letters(filter, ("open", "archived", "letters.archive"), by, reason, now).await
+        self.move_letters(filter, (LetterState::Open, LetterState::Archived, "letters.archive"), by, reason, now).await
     }
 
     /// Opens archived letters again. Gives how many those were.
@@ -186,13 +160,13 @@ impl Store {
         reason: String,
         now: OffsetDateTime,
     ) -> Result<u64, StoreError> {
-        self.move_letters(filter, ("archived", "open", "letters.restore"), by, reason, now).await
+        self.move_letters(filter, (LetterState::Archived, LetterState::Open, "letters.restore"), by, reason, now).await
     }
 
     async fn move_letters(
         &self,
         filter: LetterFilter,
-        (from, to, action): (&'static str, &'static str, &'static str),
+        (from, to, action): (LetterState, LetterState, &'static str),
         by: Actor,
         reason: String,
         now: OffsetDateTime,
@@ -200,44 +174,24 @@ impl Store {
         const WHAT: &str = "moving dead letters";
         self.run(WHAT, move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
-            let moved = sqlx::query!(
-                "WITH locked AS (
-                     SELECT id FROM dead_letters
-                     WHERE state = $1 AND ($5::uuid[] IS NULL OR id = ANY($5)) AND ($6::text IS NULL OR reason = $6)
-                       AND ($7::text IS NULL OR provider = $7) AND ($8::text IS NULL OR cause = $8)
-                       AND ($9::text IS NULL OR verdict = $9) AND ($10::uuid IS NULL OR order_id = $10)
-                       AND ($11::text IS NULL OR payment_id = $11) AND ($12::text IS NULL OR account_id = $12)
-                       AND ($13::text IS NULL OR message_id = $13)
-                       AND ($14::text IS NULL OR detail ILIKE $14 OR message_id ILIKE $14 OR payment_id ILIKE $14
-                            OR account_id ILIKE $14 OR order_id::text ILIKE $14)
-                       AND ($15::timestamptz IS NULL OR first_seen_at < $15)
-                       AND ($16::timestamptz IS NULL OR first_seen_at >= $16)
-                     ORDER BY id LIMIT $17 FOR UPDATE)
-                 UPDATE dead_letters l SET state = $2, state_at = $3, state_by = $4, state_reason = $18
-                 FROM locked WHERE l.id = locked.id",
-                from,
-                to,
+            let filter = filter.in_state(from);
+            let moved = query_of_filter!(
+                Moved,
+                filter,
+                "WITH locked AS (SELECT id FROM dead_letters",
+                "ORDER BY id LIMIT $14 FOR UPDATE)
+                 UPDATE dead_letters l SET state = $15, state_at = $16, state_by = $17, state_reason = $18
+                 FROM locked WHERE l.id = locked.id RETURNING l.id",
+                i64::try_from(SETTLED_MAX).unwrap_or(i64::MAX),
+                to.name(),
                 now,
                 by.name,
-                filter.ids.as_deref(),
-                filter.reason,
-                filter.provider,
-                filter.cause,
-                filter.verdict,
-                filter.order_id,
-                filter.payment_id,
-                filter.account_id,
-                filter.message_id,
-                filter.pattern(),
-                filter.before,
-                filter.since,
-                i64::try_from(SETTLED_MAX).unwrap_or(i64::MAX),
-                reason
+                reason,
             )
-            .execute(tx.connection())
+            .fetch_all(tx.connection())
             .await
             .map_err(StoreError::sql(WHAT))?
-            .rows_affected();
+            .len();
             if moved == 0 {
                 tx.roll_back().await?;
                 return Ok(0);
@@ -258,7 +212,7 @@ impl Store {
             };
             tx.write_audit(entry).await?;
             tx.commit().await?;
-            Ok(moved)
+            Ok(u64::try_from(moved).unwrap_or(u64::MAX))
         })
         .await
     }
@@ -354,17 +308,30 @@ impl Store {
 /// How long after a provider said so a paid order may be without its grant before it counts as missing.
 const PAID_AND_NOT_GRANTED: Duration = Duration::minutes(5);
 
-fn to_weigh(
+/// What of a letter is weighed, as its row has it.
+struct ToWeigh {
     id: Uuid,
     message_id: String,
     kind: String,
     routing_key: String,
     body: Option<Vec<u8>>,
     body_bytes: i32,
-) -> LetterToWeigh {
-    let kept = body.as_ref().map_or(0, Vec::len);
-    let is_whole = usize::try_from(body_bytes).is_ok_and(|bytes| kept >= bytes);
-    LetterToWeigh { id: LetterId(id), message_id, kind, routing_key, body, is_whole }
+    first_seen_at: OffsetDateTime,
+}
+
+impl From<ToWeigh> for LetterToWeigh {
+    fn from(row: ToWeigh) -> Self {
+        let kept = row.body.as_ref().map_or(0, Vec::len);
+        let is_whole = usize::try_from(row.body_bytes).is_ok_and(|bytes| kept >= bytes);
+        let ToWeigh { id, message_id, kind, routing_key, body, .. } = row;
+        Self { id: LetterId(id), message_id, kind, routing_key, body, is_whole }
+    }
+}
+
+/// A letter that was archived or restored.
+struct Moved {
+    #[expect(dead_code, reason = "they are only counted")]
+    id: Uuid,
 }
 
 impl Tx {

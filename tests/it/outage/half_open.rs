@@ -29,9 +29,7 @@ async fn a_database_connection_that_hangs_within_a_transaction_does_not_hold_the
     let mut hold = world.sql.begin().await.unwrap();
     sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE").bind(held.0).execute(&mut *hold).await.unwrap();
     world.publish(&event_for("pi_held", "evt_held", captured(1999))).await;
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    eventually("a transaction waits", async || world.count(waiting).await > 0).await;
+    eventually("a transaction waits", async || world.waiting_for_locks().await > 0).await;
     proxy.go_silent();
     hold.rollback().await.unwrap();
     let soon = DEADLINE * 3;

@@ -1,6 +1,6 @@
 //! An order's price is amended before its grant or not at all, whoever comes at the same time.
 
-use super::{apply, batches, dollars, terms, waiting};
+use super::{apply, batches, dollars, terms};
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
 use grantonce::domain::{
     AmendmentRefusal, CaptureState, DisputePolicy, FactId, Money, OrderId, PaymentEvent, PaymentStatus, Reason,
@@ -144,7 +144,8 @@ async fn one_after_the_other(world: &World, price: i64, amended: i64, is_amended
         let worker = worker.clone();
         tokio::spawn(async move { apply(&worker, &[event_for("pi_1", "evt_1", captured(1999))]).await.unwrap() })
     };
-    let waits_for = async |count| eventually("the next one waits", async || waiting(world).await == count).await;
+    let waits_for =
+        async |count| eventually("the next one waits", async || world.waiting_for_locks().await == count).await;
     let (amendment, payment) = if is_amended_first {
         let amendment = amending();
         waits_for(1).await;

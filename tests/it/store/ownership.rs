@@ -1,6 +1,6 @@
 //! One payment belongs to one order, and one key to one request, whoever asks for it at the same time.
 
-use super::{apply, batches, key, order_for, patient, waiting};
+use super::{apply, batches, key, order_for, patient};
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
 use futures_util::future::join_all;
 use grantonce::domain::{OrderId, PaymentEvent, PaymentId, Reason};
@@ -74,7 +74,7 @@ async fn a_worker_that_comes_second_to_the_api_refuses_the_payment() {
     .unwrap();
     let store = batches(&world);
     let worker = tokio::spawn(async move { apply(&store, &[unheard_of(order, "pi_1")]).await });
-    eventually("the worker waits", async || waiting(&world).await == 1).await;
+    eventually("the worker waits", async || world.waiting_for_locks().await == 1).await;
     api.commit().await.unwrap();
     let applied = worker.await.unwrap().unwrap();
     assert!(is_conflict(&applied.outcomes), "{:?}", applied.outcomes);
@@ -92,7 +92,7 @@ async fn whoever_comes_second_to_a_worker_is_refused_the_payment() {
     sqlx::query("LOCK TABLE credit_grants IN SHARE MODE").execute(&mut *hold).await.unwrap();
     let (store, second, api) = (batches(&world), batches(&world), patient(&world, 1));
     let first = tokio::spawn(async move { apply(&store, &[unheard_of(order, "pi_1")]).await });
-    eventually("the first worker holds the payment", async || waiting(&world).await == 1).await;
+    eventually("the first worker holds the payment", async || world.waiting_for_locks().await == 1).await;
 
     let by_related_id = PaymentEvent {
         related_ids: vec![PaymentId::new("pi_1").unwrap()],
@@ -100,7 +100,7 @@ async fn whoever_comes_second_to_a_worker_is_refused_the_payment() {
     };
     let second = tokio::spawn(async move { apply(&second, &[by_related_id]).await });
     let api = tokio::spawn(async move { api.attach_order(key("key"), order_for("pi_1")).await });
-    eventually("both others wait", async || waiting(&world).await == 3).await;
+    eventually("both others wait", async || world.waiting_for_locks().await == 3).await;
     hold.rollback().await.unwrap();
 
     assert_eq!(first.await.unwrap().unwrap().outcomes, [Outcome::Applied { granted: true }]);

@@ -312,6 +312,14 @@ impl World {
         ready
     }
 
+    /// How many transactions wait for a lock that another one holds.
+    pub async fn waiting_for_locks(&self) -> i64 {
+        self.count(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .await
+    }
+
     /// Takes one dead letter out of its queue, waiting for it.
     pub async fn dead_letter(&self) -> lapin::message::Delivery {
         let (connection, channel) = self.channel().await;

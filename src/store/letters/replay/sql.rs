@@ -213,7 +213,17 @@ impl Tx {
         Ok(claimed.collect())
     }
 
-    /// Letters with the number of their replay, all of one outcome.
+    /// Locks letters, whatever their state, in the one order. What is noted of them afterwards waits for nobody.
+    pub(super) async fn lock_letters(&mut self, ids: impl Iterator<Item = LetterId>) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = ids.map(|id| id.0).collect();
+        sqlx::query!("SELECT id FROM dead_letters WHERE id = ANY($1) ORDER BY id FOR UPDATE", &ids)
+            .fetch_all(self.connection())
+            .await
+            .map_err(StoreError::sql("locking dead letters"))?;
+        Ok(())
+    }
+
+    /// Letters that are locked, with the number of their replay, all of one outcome.
     pub(super) async fn note_sent(
         &mut self,
         letters: &[(LetterId, i32)],
@@ -227,13 +237,10 @@ impl Tx {
             Sent::Refused => ("dead_again", "open"),
         };
         let (ids, numbers): (Vec<Uuid>, Vec<i32>) = letters.iter().map(|(id, number)| (id.0, *number)).unzip();
-        // The letters first, in every transaction that has both.
         sqlx::query!(
-            "WITH locked AS (
-                 SELECT l.id FROM dead_letters l JOIN unnest($1::uuid[], $2::integer[]) AS n (id, number) ON n.id = l.id
-                 WHERE l.replays = n.number AND l.state = 'replaying' ORDER BY l.id FOR UPDATE OF l)
-             UPDATE dead_letters l SET state = $3, state_at = CASE WHEN l.state = $3 THEN l.state_at ELSE $4 END
-             FROM locked WHERE l.id = locked.id",
+            "UPDATE dead_letters l SET state = $3, state_at = CASE WHEN l.state = $3 THEN l.state_at ELSE $4 END
+             FROM unnest($1::uuid[], $2::integer[]) AS n (id, number)
+             WHERE l.id = n.id AND l.replays = n.number AND l.state = 'replaying'",
             &ids,
             &numbers,
             of_letter,
