@@ -1,0 +1,193 @@
+"""A drain peer: a Celery worker whose task is one psycopg transaction.
+
+usage: celery_psycopg.py fill|drain
+
+    fill   publish the message bodies that come on stdin, one a line, as tasks
+    drain  run the worker
+"""
+
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from contextlib import nullcontext
+from datetime import datetime, timezone
+
+import orjson
+import psycopg
+from celery import Celery, signals
+from celery.exceptions import Reject
+from celery.worker.request import Request
+from kombu import Exchange, Queue
+from kombu.serialization import register
+
+QUEUE = "celery_fulfilment"
+POOL = os.environ.get("PEER_POOL", "prefork")
+CONCURRENCY = int(os.environ.get("PEER_CONCURRENCY", "8"))
+PREFETCH_MULTIPLIER = int(os.environ.get("PEER_PREFETCH_MULTIPLIER", "16"))
+PIPELINE = os.environ.get("PEER_PIPELINE", "1") == "1"
+
+# Celery's own JSON is the standard library's.
+register("orjson", orjson.dumps, orjson.loads, "application/json", "utf-8")
+
+app = Celery("fulfilment", broker=os.environ["AMQP_URL"], set_as_current=True)
+app.conf.update(
+    task_queues=[Queue(QUEUE, Exchange(""), routing_key=QUEUE, queue_arguments={"x-queue-type": "quorum"})],
+    task_default_queue=QUEUE,
+    task_default_queue_type="quorum",
+    worker_detect_quorum_queues=True,  # prefetch by consumer: quorum queues know no other
+    task_serializer="orjson",
+    accept_content=["json"],
+    # At least once: acknowledged when the task is done, given back when its process dies.
+    task_acks_late=True,
+    task_acks_on_failure_or_timeout=False,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=PREFETCH_MULTIPLIER,
+    # What costs time for each task and is not needed here.
+    task_ignore_result=True,
+    task_store_errors_even_if_ignored=False,
+    worker_send_task_events=False,
+    task_send_sent_event=False,
+    worker_disable_rate_limits=True,
+    worker_enable_remote_control=False,
+    worker_redirect_stdouts=False,
+    broker_connection_retry_on_startup=True,
+)
+
+LOCK = """
+SELECT o.id, o.account_id, o.credits, o.amount_minor, o.currency, o.is_granted
+FROM payments p JOIN orders o ON o.id = p.order_id
+WHERE p.payment_id = %s AND p.provider = %s AND p.provider_account = ''
+FOR NO KEY UPDATE OF o"""
+
+ADMIT = """
+INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at, said)
+VALUES (%s, %s, %s, %s, now(), 'captured') ON CONFLICT DO NOTHING RETURNING true"""
+
+GRANT = """
+INSERT INTO credit_grants (order_id, account_id, credits, message_id, granted_at)
+VALUES (%s, %s, %s, %s, now())"""
+
+FULFIL = """
+UPDATE orders SET status = 'fulfilled', is_granted = true, credits_granted = credits, version = version + 1,
+    facts = %s, updated_at = now()
+WHERE id = %s"""
+
+_mine = threading.local()
+
+
+def sql():
+    """This process's (or thread's) connection."""
+    connection = getattr(_mine, "sql", None)
+    if connection is None or connection.closed:
+        connection = _mine.sql = psycopg.connect(os.environ["DATABASE_URL"], autocommit=True, prepare_threshold=0)
+    return connection
+
+
+@signals.worker_process_init.connect
+def connect_early(**_):
+    sql()
+
+
+class Counted(Request):
+    """Celery's request, in the worker's main process: counts what was acknowledged."""
+
+    done = 0
+
+    def acknowledge(self):
+        super().acknowledge()
+        Counted.done += 1
+
+
+@app.task(name="fulfil", Request=Counted)
+def fulfil(said):
+    try:
+        status = said["status"]
+        if status["type"] != "captured" or said["livemode"]:
+            raise Reject("not a captured test payment", requeue=False)
+        provider, message_id, payment_id = said["provider"], said["message_id"], said["payment_id"]
+        amount, currency = status["amount_minor"], status["currency"]
+        day = datetime.fromisoformat(said["occurred_at"]).astimezone(timezone.utc).date()
+    except (ValueError, KeyError, TypeError) as error:
+        raise Reject("malformed", requeue=False) from error
+    digest = hashlib.sha256(f"{provider} {payment_id} captured {amount} {currency}".encode()).digest()[:16]
+    try:
+        connection = sql()
+        # In a pipeline BEGIN travels with the first statement and COMMIT with the last two: three round trips, not six.
+        with connection.pipeline() if PIPELINE else nullcontext(), connection.transaction(), connection.cursor() as cursor:
+            order = cursor.execute(LOCK, (payment_id, provider)).fetchone()
+            if order is None or order[3] != amount or order[4] != currency:
+                raise Reject("not what was sold", requeue=False)
+            order_id, account_id, credits, _, _, is_granted = order
+            is_new = cursor.execute(ADMIT, (day, message_id, digest, order_id)).fetchone()
+            if not is_new or is_granted:
+                return
+            cursor.execute(GRANT, (order_id, account_id, credits, message_id))
+            cursor.execute(FULFIL, ('{"captured_total_minor":%d}' % amount, order_id))
+    except psycopg.Error as error:
+        print(f"given back: {error!r}", file=sys.stderr)
+        raise Reject(str(error), requeue=True) from error
+
+
+def fill():
+    """Persistent, as Celery's messages are; confirmed by the broker, many at a time."""
+    unconfirmed_max = 2000
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        sent = 0
+        unconfirmed = set()
+
+        def on_ack(tag, multiple):
+            if multiple:
+                unconfirmed.difference_update([t for t in unconfirmed if t <= tag])
+            else:
+                unconfirmed.discard(tag)
+
+        def on_nack(tag, multiple):
+            sys.exit("the broker refused a message")
+
+        channel.confirm_select()
+        channel.events["basic_ack"].add(on_ack)
+        channel.events["basic_nack"].add(on_nack)
+        producer = app.amqp.Producer(channel, auto_declare=False)
+        app.amqp.queues[QUEUE](channel).declare()
+        for line in sys.stdin.buffer:
+            sent += 1
+            unconfirmed.add(sent)
+            # The repr would be a second copy of the arguments, in the headers.
+            fulfil.apply_async((orjson.loads(line),), producer=producer, retry=False, argsrepr="(…)", kwargsrepr="{}")
+            while len(unconfirmed) >= unconfirmed_max:
+                connection.drain_events()
+        while unconfirmed:
+            connection.drain_events()
+
+
+def say(what):
+    sys.__stdout__.write(json.dumps(what, separators=(",", ":")) + "\n")
+    sys.__stdout__.flush()
+
+
+@signals.worker_ready.connect
+def report(**_):
+    say({"ready": True})
+
+    def counts():
+        said = 0
+        while True:
+            time.sleep(0.05)
+            if Counted.done != said:
+                said = Counted.done
+                say({"done": said})
+
+    threading.Thread(target=counts, daemon=True).start()
+
+
+def drain():
+    app.worker_main([
+        "--quiet", "worker", "--loglevel=ERROR", f"--queues={QUEUE}", f"--pool={POOL}", f"--concurrency={CONCURRENCY}",
+        "--without-gossip", "--without-mingle", "--without-heartbeat"])
+
+
+if __name__ == "__main__":
+    {"fill": fill, "drain": drain}[sys.argv[1]]()
