@@ -7,24 +7,26 @@ usage: celery_psycopg.py fill|drain
 """
 
 import hashlib
-import json
+import multiprocessing
 import os
 import sys
 import threading
 import time
+import warnings
 from contextlib import nullcontext
 from datetime import datetime, timezone
+from uuid import uuid4
 
 import orjson
 import psycopg
 from celery import Celery, signals
-from celery.exceptions import Reject
+from celery.exceptions import Reject, SecurityWarning
 from celery.worker.request import Request
 from kombu import Exchange, Queue
 from kombu.serialization import register
 
 QUEUE = "celery_fulfilment"
-POOL = os.environ.get("PEER_POOL", "prefork")
+POOL = os.environ.get("PEER_POOL", "threads")
 CONCURRENCY = int(os.environ.get("PEER_CONCURRENCY", "8"))
 PREFETCH_MULTIPLIER = int(os.environ.get("PEER_PREFETCH_MULTIPLIER", "16"))
 PIPELINE = os.environ.get("PEER_PIPELINE", "1") == "1"
@@ -95,10 +97,12 @@ class Counted(Request):
     """Celery's request, in the worker's main process: counts what was acknowledged."""
 
     done = 0
+    lock = threading.Lock()
 
     def acknowledge(self):
         super().acknowledge()
-        Counted.done += 1
+        with Counted.lock:
+            Counted.done += 1
 
 
 @app.task(name="fulfil", Request=Counted)
@@ -131,11 +135,10 @@ def fulfil(said):
         raise Reject(str(error), requeue=True) from error
 
 
-def fill():
-    """Persistent, as Celery's messages are; confirmed by the broker, many at a time."""
+def publish(lines):
+    """Celery's messages, persistent, by a channel of our own: its apply_async would wait for each confirm."""
     unconfirmed_max = 2000
     with app.connection_for_write() as connection, connection.channel() as channel:
-        sent = 0
         unconfirmed = set()
 
         def on_ack(tag, multiple):
@@ -150,40 +153,57 @@ def fill():
         channel.confirm_select()
         channel.events["basic_ack"].add(on_ack)
         channel.events["basic_nack"].add(on_nack)
-        producer = app.amqp.Producer(channel, auto_declare=False)
-        app.amqp.queues[QUEUE](channel).declare()
-        for line in sys.stdin.buffer:
-            sent += 1
-            unconfirmed.add(sent)
+        for tag, line in enumerate(lines, 1):
             # The repr would be a second copy of the arguments, in the headers.
-            fulfil.apply_async((orjson.loads(line),), producer=producer, retry=False, argsrepr="(…)", kwargsrepr="{}")
+            task = app.amqp.as_task_v2(
+                str(uuid4()), fulfil.name, (orjson.loads(line),), ignore_result=True, argsrepr="(…)", kwargsrepr="{}")
+            message = channel.prepare_message(
+                orjson.dumps(task.body), content_type="application/json", content_encoding="utf-8", headers=task.headers,
+                properties={**task.properties, "delivery_mode": 2})
+            unconfirmed.add(tag)
+            channel.basic_publish(message, exchange="", routing_key=QUEUE)
             while len(unconfirmed) >= unconfirmed_max:
                 connection.drain_events()
         while unconfirmed:
             connection.drain_events()
 
 
-def say(what):
-    sys.__stdout__.write(json.dumps(what, separators=(",", ":")) + "\n")
-    sys.__stdout__.flush()
-
-
-@signals.worker_ready.connect
-def report(**_):
-    say({"ready": True})
-
-    def counts():
-        said = 0
-        while True:
-            time.sleep(0.05)
-            if Counted.done != said:
-                said = Counted.done
-                say({"done": said})
-
-    threading.Thread(target=counts, daemon=True).start()
+def fill():
+    with app.connection_for_write() as connection, connection.channel() as channel:
+        app.amqp.queues[QUEUE](channel).declare()
+    lines = sys.stdin.buffer.read().splitlines()
+    fork = multiprocessing.get_context("fork")
+    halves = [fork.Process(target=publish, args=(lines[n::2],)) for n in range(2)]
+    for half in halves:
+        half.start()
+    for half in halves:
+        half.join()
+    sys.exit(any(half.exitcode for half in halves))
 
 
 def drain():
+    # Whatever else is printed goes to stderr: stdout is for our lines alone.
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # that it runs as root, where it does
+
+    def say(line):
+        os.write(stdout, line.encode())
+
+    def report():
+        said = 0
+        while True:
+            time.sleep(0.05)
+            done = Counted.done
+            if done != said:
+                said = done
+                say('{"done":%d}\n' % done)
+
+    @signals.worker_ready.connect(weak=False)
+    def on_ready(**_):
+        say('{"ready":true}\n')
+        threading.Thread(target=report, daemon=True).start()
+
     app.worker_main([
         "--quiet", "worker", "--loglevel=ERROR", f"--queues={QUEUE}", f"--pool={POOL}", f"--concurrency={CONCURRENCY}",
         "--without-gossip", "--without-mingle", "--without-heartbeat"])
