@@ -11,9 +11,7 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
 import warnings
-from contextlib import nullcontext
 from datetime import datetime, timezone
 from uuid import uuid4
 
@@ -27,9 +25,8 @@ from kombu.serialization import register
 
 QUEUE = "celery_fulfilment"
 POOL = os.environ.get("PEER_POOL", "threads")
-CONCURRENCY = int(os.environ.get("PEER_CONCURRENCY", "8"))
+CONCURRENCY = int(os.environ.get("PEER_CONCURRENCY", "16"))
 PREFETCH_MULTIPLIER = int(os.environ.get("PEER_PREFETCH_MULTIPLIER", "16"))
-PIPELINE = os.environ.get("PEER_PIPELINE", "1") == "1"
 
 # Celery's own JSON is the standard library's.
 register("orjson", orjson.dumps, orjson.loads, "application/json", "utf-8")
@@ -88,13 +85,8 @@ def sql():
     return connection
 
 
-@signals.worker_process_init.connect
-def connect_early(**_):
-    sql()
-
-
 class Counted(Request):
-    """Celery's request, in the worker's main process: counts what was acknowledged."""
+    """Celery's request: counts what was acknowledged, whichever thread did it."""
 
     done = 0
     lock = threading.Lock()
@@ -119,8 +111,7 @@ def fulfil(said):
     digest = hashlib.sha256(f"{provider} {payment_id} captured {amount} {currency}".encode()).digest()[:16]
     try:
         connection = sql()
-        # In a pipeline BEGIN travels with the first statement and COMMIT with the last two: three round trips, not six.
-        with connection.pipeline() if PIPELINE else nullcontext(), connection.transaction(), connection.cursor() as cursor:
+        with connection.transaction(), connection.cursor() as cursor:
             order = cursor.execute(LOCK, (payment_id, provider)).fetchone()
             if order is None or order[3] != amount or order[4] != currency:
                 raise Reject("not what was sold", requeue=False)
@@ -187,26 +178,27 @@ def drain():
     os.dup2(2, 1)
     warnings.filterwarnings("ignore", category=SecurityWarning)  # that it runs as root, where it does
 
-    def say(line):
-        os.write(stdout, line.encode())
+    said = 0
 
     def report():
-        said = 0
-        while True:
-            time.sleep(0.05)
-            done = Counted.done
-            if done != said:
-                said = done
-                say('{"done":%d}\n' % done)
+        nonlocal said
+        done = Counted.done
+        if done != said:
+            said = done
+            os.write(stdout, b'{"done":%d}\n' % done)
 
     @signals.worker_ready.connect(weak=False)
-    def on_ready(**_):
-        say('{"ready":true}\n')
-        threading.Thread(target=report, daemon=True).start()
+    def on_ready(sender, **_):
+        os.write(stdout, b'{"ready":true}\n')
+        # The worker's own loop: waking up for this, it also sees within 50 ms that it shall stop.
+        sender.timer.call_repeatedly(0.05, report)
 
-    app.worker_main([
-        "--quiet", "worker", "--loglevel=ERROR", f"--queues={QUEUE}", f"--pool={POOL}", f"--concurrency={CONCURRENCY}",
-        "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    try:
+        app.worker_main([
+            "--quiet", "worker", "--loglevel=ERROR", f"--queues={QUEUE}", f"--pool={POOL}", f"--concurrency={CONCURRENCY}",
+            "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    finally:
+        report()
 
 
 if __name__ == "__main__":
