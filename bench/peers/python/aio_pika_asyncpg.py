@@ -151,6 +151,8 @@ async def drain(apply, done, slot, ready, go):
             print(f"refused {message.message_id}: {error}", file=sys.stderr)
             await message.reject(requeue=False)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            if stop.is_set():
+                return  # the pool closes under those that wait for it
             print(f"given back: {error!r}", file=sys.stderr)
             await message.nack(requeue=True)
 
