@@ -4,12 +4,16 @@
 //! The order of the statements is the same in every transaction of every worker, and every statement takes its keys in
 //! ascending order, so that overlapping batches wait for each other and never deadlock:
 //!
-//! 1. which order does each payment belong to (no locks: what is registered stays so for ever);
-//! 2. lock the orders, and read them whole: facts, posted credits and revision live in the locked row itself, which
-//!    Postgres reads anew after the wait;
-//! 3. admit the message ids of what each order accepts;
-//! 4. decide, in memory ([`crate::domain`]);
-//! 5. write payments, grants, adjustments, orders: one array statement each; commit.
+//! 1. which order does each payment belong to, and how do these orders stand: read without a lock;
+//! 2. admit the message ids of what each order accepts;
+//! 3. decide, in memory ([`crate::domain`]);
+//! 4. write payments, then the orders, each only if its version still is the one that was read: whatever the decision was
+//!    made by stands in the order's own row, and every change of it raises the version. So this one statement both locks the
+//!    orders and proves that nobody came between. Orders that were judged and are not written are locked in the same way;
+//! 5. write grants and adjustments, under these locks; commit.
+//!
+//! If another transaction was faster, nothing of this one stands and it is begun anew; from the third time on it locks the
+//! orders before it looks, so that it ends however busy they are.
 
 mod plan;
 mod sql;
@@ -21,6 +25,7 @@ use super::tx::{Committed, Tx};
 use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use plan::Plan;
+use sql::LookedUp;
 use sqlx::PgPool;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,8 +34,11 @@ use time::OffsetDateTime;
 
 pub use weigh::{WEIGHED_MAX, Weighed};
 
-/// How often one batch is begun anew because another transaction registered one of its payments meanwhile.
+/// How often one batch is begun because other transactions registered its payments or changed its orders meanwhile.
 const TRIES_MAX: u32 = 5;
+
+/// From this try on the orders are locked before they are judged.
+const LOCKS_FIRST_FROM_TRY: u32 = 2;
 
 /// What a batch is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -174,9 +182,9 @@ impl<'a> Messages<'a> {
 async fn commit_one(pool: &PgPool, messages: &[Message<'_>], terms: BatchTerms) -> Result<Applied, StoreError> {
     // Found out inside the transaction, and then the batch is begun anew without them.
     let mut refused: HashMap<usize, Refusal> = HashMap::new();
-    for _ in 0..TRIES_MAX {
+    for n in 0..TRIES_MAX {
         let mut tx = Tx::begin(pool).await?;
-        match attempt(&mut tx, messages, &refused, terms).await? {
+        match attempt(&mut tx, messages, &refused, terms, n >= LOCKS_FIRST_FROM_TRY).await? {
             Attempt::Written { outcomes, changed } => {
                 failpoint::hit(Failpoint::BeforeCommit);
                 let committed = tx.commit().await?;
@@ -200,7 +208,7 @@ enum Attempt {
     },
     /// Message ids that were admitted before with another content.
     Reused(Vec<(usize, Refusal)>),
-    /// Another transaction registered one of the payments while this one was under way.
+    /// Another transaction registered one of the payments, or changed one of the orders, while this one was under way.
     Overtaken,
 }
 
@@ -209,10 +217,12 @@ async fn attempt(
     messages: &[Message<'_>],
     refused: &HashMap<usize, Refusal>,
     terms: BatchTerms,
+    locks_first: bool,
 ) -> Result<Attempt, StoreError> {
-    let owners = tx.owners_of_payments(messages).await?;
-    let wanted = plan::orders_wanted(messages, &owners);
-    let orders = tx.lock_orders(&wanted).await?;
+    let LookedUp { owners, mut orders } = tx.look_up(messages).await?;
+    if locks_first {
+        orders = tx.lock_orders(orders.by_id.into_keys()).await?;
+    }
     failpoint::hit(Failpoint::AfterBegin);
 
     let mut plan = Plan::assess(messages, refused, owners, orders);
@@ -234,14 +244,17 @@ async fn attempt(
     if !writes.payments.is_empty() && !tx.register_payments(&writes.payments, terms.now).await? {
         return Ok(Attempt::Overtaken);
     }
+    if !writes.judged.is_empty() && !tx.hold_orders(&writes.all_versions()).await? {
+        return Ok(Attempt::Overtaken);
+    }
+    if !writes.orders.is_empty() && !tx.update_orders(&writes.orders, terms.now).await? {
+        return Ok(Attempt::Overtaken);
+    }
     if !writes.grants.is_empty() {
         tx.write_grants(&writes.grants, terms.now).await?;
     }
     if !writes.adjustments.is_empty() {
         tx.write_adjustments(&writes.adjustments, terms.now).await?;
-    }
-    if !writes.orders.is_empty() {
-        tx.update_orders(&writes.orders, terms.now).await?;
     }
     Ok(Attempt::Written { outcomes: plan.into_outcomes(), changed: writes.changed })
 }

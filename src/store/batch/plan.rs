@@ -1,6 +1,6 @@
 //! A batch in memory: which event belongs to which order, what the orders accept, and what there is to write.
 
-use super::sql::{Admitted, Owners};
+use super::sql::{Admitted, Orders, Owners};
 use super::{BatchTerms, Message, Outcome};
 use crate::domain::{Order, OrderId, PaymentEvent, Posting, Reason, Refusal, assess, settle};
 use crate::store::payment_key::PaymentKey;
@@ -9,11 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// What an event's payment is, and whose.
 pub(super) fn payment_keys<'a>(event: &'a PaymentEvent) -> impl Iterator<Item = PaymentKey<'a>> {
     event.payment_ids().map(|id| PaymentKey::new(&event.provider, event.provider_account.as_ref(), id))
-}
-
-/// The orders a batch is about, in the order in which they are locked.
-pub(super) fn orders_wanted(messages: &[Message<'_>], owners: &Owners<'_>) -> BTreeSet<OrderId> {
-    messages.iter().filter_map(|m| m.event.order_id).chain(owners.values().copied()).collect()
 }
 
 /// A registration of a payment id to write.
@@ -46,9 +41,20 @@ pub(super) struct Writes<'a> {
     pub(super) payments: Vec<NewPayment<'a>>,
     pub(super) grants: Vec<Grant<'a>>,
     pub(super) adjustments: Vec<Adjustment<'a>>,
-    pub(super) orders: Vec<Order>,
+    /// With the versions that they were read with.
+    pub(super) orders: Vec<(Order, i64)>,
+    /// Versions of orders that something was decided by and that are not written.
+    pub(super) judged: BTreeMap<OrderId, i64>,
     /// Orders whose readers see something new.
     pub(super) changed: Vec<OrderId>,
+}
+
+impl Writes<'_> {
+    /// The versions of all orders that the batch rests on.
+    pub(super) fn all_versions(&self) -> BTreeMap<OrderId, i64> {
+        let written = self.orders.iter().map(|(order, version)| (order.id, *version));
+        written.chain(self.judged.iter().map(|(id, version)| (*id, *version))).collect()
+    }
 }
 
 /// One event's way through the batch.
@@ -59,7 +65,9 @@ enum Step {
 
 pub(super) struct Plan<'a> {
     steps: Vec<(Message<'a>, Step)>,
-    orders: BTreeMap<OrderId, Order>,
+    orders: Orders,
+    /// Orders that did not accept an event.
+    refusing: BTreeSet<OrderId>,
     /// Payment ids that events of this batch bring to their orders.
     claims: BTreeMap<PaymentKey<'a>, OrderId>,
 }
@@ -70,19 +78,22 @@ impl<'a> Plan<'a> {
         messages: &[Message<'a>],
         refused: &HashMap<usize, Refusal>,
         mut owners: Owners<'a>,
-        orders: BTreeMap<OrderId, Order>,
+        orders: Orders,
     ) -> Self {
-        let mut claims = BTreeMap::new();
+        let (mut claims, mut refusing) = (BTreeMap::new(), BTreeSet::new());
         let steps = messages
             .iter()
             .map(|message| {
                 let step = match refused.get(&message.at) {
                     Some(refusal) => Step::Done(Outcome::Refused(refusal.clone())),
-                    None => match find_order(message.event, &owners, &orders) {
+                    None => match find_order(message.event, &owners, &orders.by_id) {
                         Err(refusal) => Step::Done(Outcome::Refused(refusal)),
                         Ok(None) => Step::Done(Outcome::OrderUnknown),
                         Ok(Some(order)) => match assess(order, message.event) {
-                            Err(refusal) => Step::Done(Outcome::Refused(refusal)),
+                            Err(refusal) => {
+                                refusing.insert(order.id);
+                                Step::Done(Outcome::Refused(refusal))
+                            }
                             Ok(()) => {
                                 for key in payment_keys(message.event) {
                                     // Later events of this batch find the order by it, as those of later batches will.
@@ -98,7 +109,7 @@ impl<'a> Plan<'a> {
                 (*message, step)
             })
             .collect();
-        Self { steps, orders, claims }
+        Self { steps, orders, refusing, claims }
     }
 
     /// Whether what was accepted brings payment ids that are not registered yet.
@@ -132,7 +143,7 @@ impl<'a> Plan<'a> {
                 *step = Step::Done(Outcome::Duplicate);
                 continue;
             };
-            let Some(order) = self.orders.get_mut(order_id) else { continue };
+            let Some(order) = self.orders.by_id.get_mut(order_id) else { continue };
             let touched = touched.entry(*order_id).or_insert_with(|| Touched {
                 before: order.clone(),
                 grant_by: None,
@@ -148,7 +159,7 @@ impl<'a> Plan<'a> {
 
         let mut writes = Writes::default();
         for (id, touched) in touched {
-            let Some(order) = self.orders.get_mut(&id) else { continue };
+            let Some(order) = self.orders.by_id.get_mut(&id) else { continue };
             let posting = settle(order, terms.dispute_policy);
             let (grant_by, at) = touched.grant_by.unzip();
             // A later message of the same batch may have taken all of it back: then there is no grant to write.
@@ -163,8 +174,18 @@ impl<'a> Plan<'a> {
             if seen(order) != seen(&touched.before) {
                 writes.changed.push(id);
             }
-            if *order != touched.before {
-                writes.orders.push(order.clone());
+            let version = self.orders.versions.get(&id).copied().unwrap_or_default();
+            if *order == touched.before {
+                writes.judged.insert(id, version);
+            } else {
+                writes.orders.push((order.clone(), version));
+            }
+        }
+        for id in &self.refusing {
+            if writes.orders.binary_search_by_key(id, |(order, _)| order.id).is_err()
+                && let Some(version) = self.orders.versions.get(id)
+            {
+                writes.judged.insert(*id, *version);
             }
         }
         writes.payments =

@@ -15,6 +15,67 @@ use uuid::Uuid;
 /// Which order each registered payment id belongs to.
 pub(super) type Owners<'a> = HashMap<PaymentKey<'a>, OrderId>;
 
+/// Orders as they were read, with the versions that they had then.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Orders {
+    pub(in crate::store) by_id: BTreeMap<OrderId, Order>,
+    pub(in crate::store) versions: HashMap<OrderId, i64>,
+}
+
+impl Orders {
+    fn add(&mut self, row: LookedUpRow) -> Result<(), StoreError> {
+        let id = OrderId(row.id);
+        // Once for each of its payments' ids.
+        if !self.versions.contains_key(&id) {
+            self.versions.insert(id, row.version);
+            self.by_id.insert(id, row.order().try_into()?);
+        }
+        Ok(())
+    }
+}
+
+/// What a batch is about.
+pub(super) struct LookedUp<'a> {
+    pub(super) owners: Owners<'a>,
+    pub(super) orders: Orders,
+}
+
+struct LookedUpRow {
+    at: Option<i64>,
+    version: i64,
+    id: Uuid,
+    account_id: String,
+    credits: i64,
+    amount_minor: i64,
+    currency: String,
+    provider: String,
+    provider_account: String,
+    status: String,
+    is_granted: bool,
+    credits_granted: i64,
+    revision: i32,
+    facts: Json<PaymentFacts>,
+}
+
+impl LookedUpRow {
+    fn order(self) -> OrderRow {
+        OrderRow {
+            id: self.id,
+            account_id: self.account_id,
+            credits: self.credits,
+            amount_minor: self.amount_minor,
+            currency: self.currency,
+            provider: self.provider,
+            provider_account: self.provider_account,
+            status: self.status,
+            is_granted: self.is_granted,
+            credits_granted: self.credits_granted,
+            revision: self.revision,
+            facts: self.facts,
+        }
+    }
+}
+
 /// Proof that a message id was admitted in this transaction. Grants and adjustments carry one.
 #[derive(Debug, Clone)]
 pub(super) struct Admitted<'a> {
@@ -36,8 +97,9 @@ fn event_day(message: &Message<'_>) -> Date {
 impl Tx {
     /// Runs every statement of a batch on nothing, and takes a transaction id, which only a server that writes gives.
     pub(super) async fn rehearse(&mut self, now: OffsetDateTime) -> Result<(), StoreError> {
-        self.owners_of_payments(&[]).await?;
-        self.lock_orders(&BTreeSet::new()).await?;
+        self.look_up(&[]).await?;
+        self.lock_orders(std::iter::empty()).await?;
+        self.hold_orders(&BTreeMap::new()).await?;
         self.admit(&[], now).await?;
         self.register_payments(&[], now).await?;
         self.write_grants(&[], now).await?;
@@ -50,8 +112,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Looks the payments' ids up.
-    pub(super) async fn owners_of_payments<'a>(&mut self, messages: &[Message<'a>]) -> Result<Owners<'a>, StoreError> {
+    /// Which order each payment belongs to, and the orders that a batch is about, as they stand now, without a lock.
+    pub(super) async fn look_up<'a>(&mut self, messages: &[Message<'a>]) -> Result<LookedUp<'a>, StoreError> {
         let keys: Vec<PaymentKey<'a>> =
             messages.iter().flat_map(|m| payment_keys(m.event)).collect::<BTreeSet<_>>().into_iter().collect();
         let (mut providers, mut accounts, mut ids) = (vec![], vec![], vec![]);
@@ -60,10 +122,13 @@ impl Tx {
             accounts.push(key.account.to_owned());
             ids.push(key.payment_id.to_owned());
         }
-        let rows = sqlx::query!(
-            r#"SELECT k.at AS "at!", p.order_id
+        let rows = sqlx::query_as!(
+            LookedUpRow,
+            r#"SELECT k.at, o.version, o.id, o.account_id, o.credits, o.amount_minor, o.currency, o.provider, o.provider_account,
+                      o.status, o.is_granted, o.credits_granted, o.revision, o.facts AS "facts: Json<PaymentFacts>"
                FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (provider, account, id, at)
-               JOIN payments p ON p.provider = k.provider AND p.provider_account = k.account AND p.payment_id = k.id"#,
+               JOIN payments p ON p.provider = k.provider AND p.provider_account = k.account AND p.payment_id = k.id
+               JOIN orders o ON o.id = p.order_id"#,
             &providers,
             &accounts,
             &ids
@@ -71,52 +136,69 @@ impl Tx {
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("looking payments up"))?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|row| {
-                let key = keys.get(usize::try_from(row.at).ok()?.checked_sub(1)?)?;
-                Some((*key, OrderId(row.order_id)))
-            })
-            .collect())
+        let mut found = LookedUp { owners: Owners::with_capacity(rows.len()), orders: Orders::default() };
+        for row in rows {
+            let key = row.at.and_then(|at| keys.get(usize::try_from(at).ok()?.checked_sub(1)?));
+            if let Some(key) = key {
+                found.owners.insert(*key, OrderId(row.id));
+            }
+            found.orders.add(row)?;
+        }
+        let named = messages.iter().filter_map(|m| m.event.order_id);
+        let named: BTreeSet<OrderId> = named.filter(|id| !found.orders.by_id.contains_key(id)).collect();
+        if !named.is_empty() {
+            let ids: Vec<Uuid> = named.iter().map(|id| id.0).collect();
+            let rows = sqlx::query_as!(
+                LookedUpRow,
+                r#"SELECT NULL::bigint AS at, version, id, account_id, credits, amount_minor, currency, provider, provider_account,
+                          status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+                   FROM orders WHERE id = ANY($1)"#,
+                &ids
+            )
+            .fetch_all(self.connection())
+            .await
+            .map_err(StoreError::sql("reading orders"))?;
+            rows.into_iter().try_for_each(|row| found.orders.add(row))?;
+        }
+        Ok(found)
     }
 
     /// Locks the orders, in ascending order of their ids, and reads them. A row that another transaction held is read
     /// anew after the wait, whole: everything the decision needs stands in it.
     pub(in crate::store) async fn lock_orders(
         &mut self,
-        ids: &BTreeSet<OrderId>,
-    ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        ids: impl Iterator<Item = OrderId>,
+    ) -> Result<Orders, StoreError> {
+        let ids: Vec<Uuid> = ids.map(|id| id.0).collect();
         let rows = sqlx::query_as!(
-            OrderRow,
-            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
-                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+            LookedUpRow,
+            r#"SELECT NULL::bigint AS at, version, id, account_id, credits, amount_minor, currency, provider, provider_account,
+                      status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
                FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"#,
             &ids
         )
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("locking orders"))?;
-        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
+        let mut orders = Orders::default();
+        rows.into_iter().try_for_each(|row| orders.add(row))?;
+        Ok(orders)
     }
 
-    /// The same, without a lock: to look, not to write.
-    pub(super) async fn look_at_orders(
-        &mut self,
-        ids: &BTreeSet<OrderId>,
-    ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let rows = sqlx::query_as!(
-            OrderRow,
-            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
-                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
-               FROM orders WHERE id = ANY($1)"#,
-            &ids
+    /// Locks orders that still are as they were read, in ascending order of their ids. `false`: one of them is not.
+    pub(super) async fn hold_orders(&mut self, read: &BTreeMap<OrderId, i64>) -> Result<bool, StoreError> {
+        let (ids, versions): (Vec<Uuid>, Vec<i64>) = read.iter().map(|(id, version)| (id.0, *version)).unzip();
+        let held = sqlx::query!(
+            "SELECT o.id FROM unnest($1::uuid[], $2::bigint[]) AS n (id, version)
+             JOIN orders o ON o.id = n.id AND o.version = n.version
+             ORDER BY o.id FOR NO KEY UPDATE OF o",
+            &ids,
+            &versions
         )
         .fetch_all(self.connection())
         .await
-        .map_err(StoreError::sql("reading orders"))?;
-        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
+        .map_err(StoreError::sql("holding orders"))?;
+        Ok(held.len() == read.len())
     }
 
     /// Admits message ids. A rival transaction that holds the same id is waited for: when no row comes back, the id is
@@ -291,12 +373,18 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes the orders' new state.
-    pub(super) async fn update_orders(&mut self, orders: &[Order], now: OffsetDateTime) -> Result<(), StoreError> {
-        let (mut ids, mut statuses, mut granted) = (vec![], vec![], vec![]);
+    /// Writes the orders' new state. `false`: one of them is no longer as it was read, and nothing of this transaction may
+    /// stand.
+    pub(super) async fn update_orders(
+        &mut self,
+        orders: &[(Order, i64)],
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let (mut ids, mut versions, mut statuses, mut granted) = (vec![], vec![], vec![], vec![]);
         let (mut credits, mut revisions, mut facts) = (vec![], vec![], vec![]);
-        for order in orders {
+        for (order, version) in orders {
             ids.push(order.id.0);
+            versions.push(*version);
             statuses.push(order.status.name().to_owned());
             granted.push(order.is_granted);
             credits.push(order.credits_posted);
@@ -306,11 +394,12 @@ impl Tx {
         let done = sqlx::query!(
             "UPDATE orders o
              SET status = n.status, is_granted = n.is_granted, credits_granted = n.credits, revision = n.revision,
-                 facts = n.facts::jsonb, version = o.version + 1, updated_at = $7
-             FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::bigint[], $5::integer[], $6::text[])
-                  AS n (id, status, is_granted, credits, revision, facts)
-             WHERE o.id = n.id",
+                 facts = n.facts::jsonb, version = o.version + 1, updated_at = $8
+             FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::boolean[], $5::bigint[], $6::integer[], $7::text[])
+                  AS n (id, version, status, is_granted, credits, revision, facts)
+             WHERE o.id = n.id AND o.version = n.version",
             &ids,
+            &versions,
             &statuses,
             &granted,
             &credits,
@@ -321,13 +410,6 @@ impl Tx {
         .execute(self.connection())
         .await
         .map_err(StoreError::sql("updating orders"))?;
-        if usize::try_from(done.rows_affected()) == Ok(orders.len()) {
-            Ok(())
-        } else {
-            Err(StoreError::Corrupt {
-                what: "a batch of locked orders".to_owned(),
-                detail: format!("{} of {} rows updated", done.rows_affected(), orders.len()),
-            })
-        }
+        Ok(usize::try_from(done.rows_affected()) == Ok(orders.len()))
     }
 }

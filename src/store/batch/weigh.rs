@@ -1,7 +1,7 @@
 //! What events would come to, found out as a batch finds it out, without a lock and without a trace.
 
 use super::plan::{self, Plan};
-use super::sql::Owners;
+use super::sql::{LookedUp, Orders, Owners};
 use super::{Message, Outcome};
 use crate::domain::{DisputePolicy, Order, OrderId, PaymentEvent, Reason, Refusal, Verdict};
 use crate::store::error::StoreError;
@@ -33,14 +33,13 @@ impl Store {
                 .map(|(at, event)| Message { at, event, digest: crate::message::fact_digest(event) })
                 .collect();
             let mut tx = Tx::begin(&pool).await?;
-            let owners = tx.owners_of_payments(&messages).await?;
-            let orders = tx.look_at_orders(&plan::orders_wanted(&messages, &owners)).await?;
+            let LookedUp { owners, orders } = tx.look_up(&messages).await?;
             let known: HashMap<usize, [u8; 16]> = tx.known_digests(&messages).await?.into_iter().collect();
             // Nothing was written.
             tx.commit().await?;
             Ok(messages
                 .iter()
-                .map(|message| weigh(message, &owners, &orders, known.get(&message.at), policy))
+                .map(|message| weigh(message, &owners, &orders.by_id, known.get(&message.at), policy))
                 .collect())
         })
         .await
@@ -57,7 +56,7 @@ fn weigh(
     let event = message.event;
     let order = plan::find_order(event, owners, orders).ok().flatten().cloned();
     // A batch of this one alone: what it may see of the others is its own order.
-    let own = order.iter().map(|order| (order.id, order.clone())).collect();
+    let own = Orders { by_id: order.iter().map(|order| (order.id, order.clone())).collect(), ..Orders::default() };
     let owners = plan::payment_keys(event).filter_map(|key| Some((key, *owners.get(&key)?))).collect();
     let plan = Plan::assess(std::slice::from_ref(message), &HashMap::new(), owners, own);
     let brings_ids = plan.brings_ids();
