@@ -2,12 +2,16 @@ package main
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	jsoniter "github.com/json-iterator/go"
 )
+
+// A drop-in for encoding/json, which takes four times as long.
+var json = jsoniter.ConfigCompatibleWithStandardLibrary
 
 // What a message says: contract/payment-status.v1.schema.json, as far as it is about payments that were captured.
 type message struct {
