@@ -111,12 +111,15 @@ if (cluster.isPrimary && processes > 1) {
   cluster.on('listening', (_, { address, port }) => {
     if (++listening === processes) say({ listening: `${address}:${port}` })
   })
-  cluster.on('exit', () => process.exit(1))
+  let stopping = false
+  cluster.on('exit', () => {
+    if (!stopping) process.exit(1)
+    if (Object.keys(cluster.workers).length === 0) process.exit(0)
+  })
   for (let i = 0; i < processes; i++) cluster.fork()
   process.on('SIGTERM', () => {
-    cluster.removeAllListeners('exit')
-    for (const one of Object.values(cluster.workers)) one.kill()
-    process.exit(0)
+    stopping = true
+    for (const one of Object.values(cluster.workers)) one.process.kill('SIGTERM')
   })
 } else {
   const server = await serve()

@@ -37,7 +37,7 @@ async function fill() {
 
 async function drain() {
   const workers = number('PEER_WORKERS', 2)
-  const batchSize = number('PEER_BATCH', 500)
+  const batchSize = number('PEER_BATCH', 200)
   const pool = await connect(number('PEER_CONNECTIONS', 32))
   const made = await boss({ schedule: false, max: workers * 2 + 1 }).start()
   say({ ready: true })
