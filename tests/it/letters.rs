@@ -2,6 +2,7 @@
 
 mod collecting;
 mod command_line;
+mod filters;
 mod large;
 mod outages;
 mod replaying;
