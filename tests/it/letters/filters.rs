@@ -1,5 +1,6 @@
 //! Which letters a filter means: every field of it narrows down, and whoever uses it means the same ones.
 
+use super::command_line::{dlq, lines};
 use super::{ada, all_letters};
 use crate::support::world::{OrderSpec, World};
 use grantonce::domain::{LetterId, LetterState, OrderId, PaymentId, Provider, Reason};
@@ -120,6 +121,38 @@ async fn every_field_narrows_down_what_is_listed_counted_replayed_and_archived()
         assert_eq!(archived(&store).await, expected, "archived: {filter:?}");
         assert_eq!(store.restore_letters(filter.clone(), ada(), "test".to_owned(), now).await.unwrap(), count);
         assert!(archived(&store).await.is_empty(), "restored: {filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_flag_of_the_command_line_is_one_of_these_fields() {
+    let world = World::new().await;
+    let order = world.order(OrderSpec { account: "someone", ..OrderSpec::paid_by("pi_of_someone") }).await;
+    let unknown = OrderId("019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f".parse().unwrap());
+    a_letter_of_each_kind(&world, unknown, order).await;
+    let [two, four] = [2, 4].map(|n| Uuid::from_u128(n).to_string());
+    let age_of = |at: OffsetDateTime| format!("{}s", (OffsetDateTime::now_utc() - at).whole_seconds());
+    let unknown = unknown.to_string();
+    let (half_a_day_before, half_a_day_after) =
+        (age_of(NOON - Duration::hours(12)), age_of(NOON + Duration::hours(12)));
+    for (args, expected) in [
+        (&[two.as_str(), four.as_str()][..], &[2, 4][..]),
+        (&["--reason-is", "malformed"], &[1]),
+        (&["--provider", "acme"], &[2]),
+        (&["--cause", "something else"], &[3]),
+        (&["--verdict", "would_grant"], &[4]),
+        (&["--order", unknown.as_str()], &[5]),
+        (&["--payment", "pi_6"], &[6]),
+        (&["--account", "someone"], &[7]),
+        (&["--message", "stripe::evt_8"], &[8]),
+        (&["--text", "odd"], &[9]),
+        (&["--older-than", half_a_day_before.as_str()], &[10]),
+        (&["--newer-than", half_a_day_after.as_str()], &[11]),
+    ] {
+        let (exit, printed) = dlq(&world, &[&["list", "--json"], args].concat()).await;
+        let listed = lines(&printed).into_iter().map(|letter| letter["id"].as_str().unwrap().parse().map(LetterId));
+        let listed = numbers(listed.map(Result::unwrap));
+        assert_eq!((exit, listed), (Some(0), expected.iter().copied().collect()), "{args:?}");
     }
 }
 
