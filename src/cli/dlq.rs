@@ -15,7 +15,7 @@ pub enum DlqCommand {
     /// Lists what is open or under replay, unless --state says otherwise. With --json every letter is a line of its own, as it
     /// is read: no matter how many there are.
     #[command(after_help = EXIT_CODES, after_long_help = with_examples(
-        "  grantonce dlq list --groups\n  grantonce dlq list --reason amount_mismatch --older-than 1h\n  \
+        "  grantonce dlq list --groups\n  grantonce dlq list --reason-is amount_mismatch --older-than 1h\n  \
          grantonce dlq list --verdict would_grant --json | jq -r .id"
     ))]
     List(ListArgs),

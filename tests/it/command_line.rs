@@ -1,5 +1,7 @@
 //! Usage, configuration faults and exit codes.
 
+use clap::{CommandFactory as _, Parser as _};
+use grantonce::cli::Cli;
 use std::process::{Command, Output};
 
 fn grantonce(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -71,4 +73,39 @@ fn help_goes_to_stdout_and_ends_with_0() {
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert!(text(&output.stdout).contains(part), "{arguments:?}: {}", text(&output.stdout));
     }
+}
+
+/// The calls of the program in a script, as a shell reads them.
+fn calls(script: &str) -> Vec<Vec<String>> {
+    let told = tempfile::NamedTempFile::new().unwrap();
+    // Control characters separate words and calls: no example has any.
+    let program = r#"grantonce() { printf '%s\037' grantonce "$@" >>"$TOLD"; printf '\036' >>"$TOLD"; }; jq() { :; }"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", &format!("{program}\n{script}")]).env("TOLD", told.path());
+    let output = shell.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{script}: {}", text(&output.stderr));
+    let told = std::fs::read_to_string(told.path()).unwrap();
+    let words = |call: &str| call.split_terminator('\u{1f}').map(str::to_owned).collect();
+    told.split_terminator('\u{1e}').map(words).collect()
+}
+
+#[test]
+fn every_example_of_a_help_is_taken_as_it_stands() {
+    let mut waiting = vec![(vec![], Cli::command())];
+    let mut count = 0;
+    while let Some((path, command)) = waiting.pop() {
+        let path = [path, vec![command.get_name().to_owned()]].concat();
+        waiting.extend(command.get_subcommands().map(|command| (path.clone(), command.clone())));
+        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+        let Some((examples, _)) = help.split_once("\n\n") else { continue };
+        let calls = calls(examples.strip_prefix("Examples:\n").unwrap());
+        assert_eq!(calls.len(), examples.matches(" grantonce ").count(), "{examples}");
+        assert!(calls.iter().any(|call| call.starts_with(&path)), "{path:?} has examples of other commands only");
+        for call in &calls {
+            let taken = Cli::try_parse_from(call).map(|cli| cli.command.is_some()).map_err(|error| error.to_string());
+            assert!(matches!(taken, Ok(true)), "{call:?}: {taken:?}");
+        }
+        count += calls.len();
+    }
+    assert!(count > 25, "found {count} examples only");
 }

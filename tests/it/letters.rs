@@ -2,6 +2,7 @@
 
 mod collecting;
 mod command_line;
+mod filters;
 mod large;
 mod outages;
 mod replaying;
@@ -16,9 +17,9 @@ use grantonce::clock::Clock;
 use grantonce::config::{Config, Environment, Role, RoleConfig};
 use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent};
 use grantonce::http::Readiness;
-use grantonce::message::encode;
 use grantonce::ops::prospects::{self, Preview, Terms};
 use grantonce::ops::{self, OpsError};
+use grantonce::sim::children::Child;
 use grantonce::store::{Actor, Letter, LetterFilter, LetterRow, NewReplay, Replay, ReplayPace, Store};
 use grantonce::telemetry::Metrics;
 use grantonce::webhook;
@@ -65,6 +66,16 @@ impl RunningOps {
     }
 }
 
+/// How long a child may take to start or to end.
+pub const START: Duration = Duration::from_secs(30);
+
+/// The role in a process of its own, that can be killed.
+pub async fn ops_child(world: &World, name: &str) -> Child {
+    let children = world.children().env("GRANTONCE_OPS_ADDR", "127.0.0.1:0");
+    let children = children.env("GRANTONCE_OPS_TOKENS", format!("ada:{OPS_TOKEN}"));
+    children.start(name, &["ops"]).await.unwrap()
+}
+
 /// What letters of the tests are judged by.
 pub const TERMS: Terms = Terms {
     webhook: webhook::Terms { livemode: false, is_adyen_captured_by_hand: false },
@@ -78,6 +89,24 @@ pub fn ada() -> Actor {
 /// A capture of 19.99 US dollars.
 pub fn paid(payment: &str, message: &str) -> PaymentEvent {
     event_for(payment, message, captured(1999))
+}
+
+/// An event's message among the dead letters, without a word of why.
+pub fn letter_of(event: &PaymentEvent) -> Outgoing {
+    Outgoing { exchange: DEAD_EXCHANGE, ..Outgoing::payment_status(event) }
+}
+
+/// The message of a letter that is kept, as it came the first time.
+pub fn copy_of(letter: &Letter) -> Outgoing {
+    Outgoing {
+        exchange: DEAD_EXCHANGE,
+        routing_key: letter.routing_key.clone(),
+        message_id: letter.row.message_id.clone(),
+        kind: letter.row.kind.clone(),
+        content_type: "application/json",
+        headers: Headers::default(),
+        body: Bytes::from(letter.body.clone().unwrap()),
+    }
 }
 
 /// Every letter there is.
@@ -161,17 +190,7 @@ pub fn runner(world: &World) -> ops::replay::Runner {
 pub async fn unknown_payments(world: &World, count: usize) {
     let store = world.store();
     for n in 0..count {
-        let event = paid(&format!("pi_{n}"), &format!("evt_{n}"));
-        let letter = Outgoing {
-            exchange: DEAD_EXCHANGE,
-            routing_key: "payment.stripe".to_owned(),
-            message_id: event.message_id.as_str().to_owned(),
-            kind: "payment-status.v1".to_owned(),
-            content_type: "application/json",
-            headers: Headers::default(),
-            body: Bytes::from(encode(&event)),
-        };
-        world.publish_raw(letter).await;
+        world.publish_raw(letter_of(&paid(&format!("pi_{n}"), &format!("evt_{n}")))).await;
     }
     let ops = RunningOps::start(world);
     let all = i64::try_from(count).unwrap();

@@ -1,23 +1,17 @@
 //! From the broker's buffer to rows: whatever comes, with a sensible reason, once.
 
-use super::{RunningOps, all_letters, paid, the_letter};
+use super::{RunningOps, START, all_letters, letter_of, ops_child, paid, the_letter};
 use crate::support::await_::eventually;
 use crate::support::world::{OrderSpec, World};
 use bytes::Bytes;
-use grantonce::broker::{DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Headers, Outgoing, PAYMENTS_EXCHANGE, WORK_QUEUE};
-use grantonce::message::{ORIGIN_HEADER, REASON_HEADER, encode};
+use grantonce::broker::{DEAD_QUEUE, DELIVERY_LIMIT, Headers, Outgoing, WORK_QUEUE};
+use grantonce::message::{ORIGIN_HEADER, REASON_HEADER};
 use lapin::options::{BasicGetOptions, BasicNackOptions};
 
-fn outgoing(exchange: &'static str, message_id: &str, kind: &str, body: Vec<u8>) -> Outgoing {
-    Outgoing {
-        exchange,
-        routing_key: "payment.stripe".to_owned(),
-        message_id: message_id.to_owned(),
-        kind: kind.to_owned(),
-        content_type: "application/json",
-        headers: Headers::default(),
-        body: Bytes::from(body),
-    }
+/// A letter of whatever is given.
+fn strange(message_id: &str, kind: &str, body: Vec<u8>) -> Outgoing {
+    let (message_id, kind, body) = (message_id.to_owned(), kind.to_owned(), Bytes::from(body));
+    Outgoing { message_id, kind, body, ..letter_of(&paid("pi_1", "evt_1")) }
 }
 
 #[tokio::test]
@@ -42,11 +36,42 @@ async fn what_a_worker_refuses_is_collected_with_its_reason_and_its_order() {
 }
 
 #[tokio::test]
+async fn the_broker_holds_a_letter_until_its_row_is_committed() {
+    let world = World::new().await;
+    for n in 0..3 {
+        world.publish_raw(letter_of(&paid(&format!("pi_{n}"), &format!("evt_{n}")))).await;
+    }
+    eventually("all are in the buffer", async || world.ready(DEAD_QUEUE).await == 3).await;
+    world
+        .execute(
+            "CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+             CREATE TRIGGER wait_here BEFORE INSERT ON dead_letters FOR EACH ROW EXECUTE FUNCTION wait_here()",
+        )
+        .await;
+    let mut blocking = world.sql.begin().await.unwrap();
+    sqlx::raw_sql("SELECT pg_advisory_xact_lock(1)").execute(&mut *blocking).await.unwrap();
+    let mut collector = ops_child(&world, "collector").await;
+    eventually("it is about to write them down", async || world.waiting_for_locks().await > 0).await;
+    eventually("it has all of them in hand", async || world.ready(DEAD_QUEUE).await == 0).await;
+    collector.kill().await.unwrap();
+    eventually("the broker notices", async || world.consumers(DEAD_QUEUE).await == 0).await;
+    assert_eq!(world.ready(DEAD_QUEUE).await, 3, "not one was acknowledged before it was kept");
+    blocking.rollback().await.unwrap();
+
+    let mut collector = ops_child(&world, "its-successor").await;
+    let store = world.store();
+    eventually("all are kept", async || all_letters(&store).await.len() == 3).await;
+    collector.terminate(START).await.unwrap();
+    assert_eq!(world.ready(DEAD_QUEUE).await, 0);
+}
+
+#[tokio::test]
 async fn copies_of_a_letter_are_one_row() {
     let world = World::new().await;
     let event = paid("pi_1", "evt_1");
     for _ in 0..3 {
-        world.publish_raw(outgoing(DEAD_EXCHANGE, "stripe::evt_1", "payment-status.v1", encode(&event))).await;
+        world.publish_raw(letter_of(&event)).await;
     }
     let ops = RunningOps::start(&world);
     let store = world.store();
@@ -66,15 +91,11 @@ async fn whatever_a_stranger_sends_becomes_a_row_and_holds_nobody_up() {
     headers.set_text(nasty, nasty);
     headers.set_integer("x-grantonce-replay", -7);
     headers.set_integer("x-grantonce-attempt", i64::MAX);
-    let odd = Outgoing {
-        routing_key: nasty.to_owned(),
-        headers,
-        ..outgoing(DEAD_EXCHANGE, nasty, nasty, vec![0, 255, 1, 2])
-    };
+    let odd = Outgoing { routing_key: nasty.to_owned(), headers, ..strange(nasty, nasty, vec![0, 255, 1, 2]) };
     world.publish_raw(odd).await;
-    world.publish_raw(outgoing(DEAD_EXCHANGE, "", "", vec![])).await;
-    world.publish_raw(outgoing(DEAD_EXCHANGE, "big", "x", vec![b'x'; 3 * 1024 * 1024])).await;
-    world.publish_raw(outgoing(DEAD_EXCHANGE, "last", "webhook.nobody", b"{}".to_vec())).await;
+    world.publish_raw(strange("", "", vec![])).await;
+    world.publish_raw(strange("big", "x", vec![b'x'; 3 * 1024 * 1024])).await;
+    world.publish_raw(strange("last", "webhook.nobody", b"{}".to_vec())).await;
     let ops = RunningOps::start(&world);
     let store = world.store();
     eventually("all are kept", async || all_letters(&store).await.len() == 4).await;
@@ -128,9 +149,7 @@ async fn what_fails_again_after_the_brokers_limit_is_not_tried_again() {
     let world = World::new().await;
     let store = world.store();
     // As the collector keeps it: the rest is the same as above.
-    world
-        .publish_raw(outgoing(DEAD_EXCHANGE, "stripe::evt_1", "payment-status.v1", encode(&paid("pi_1", "evt_1"))))
-        .await;
+    world.publish_raw(letter_of(&paid("pi_1", "evt_1"))).await;
     let ops = RunningOps::start(&world);
     let letter = the_letter(&store).await;
     ops.stop().await;
@@ -155,9 +174,8 @@ async fn what_fails_again_after_the_brokers_limit_is_not_tried_again() {
 async fn a_relays_malformed_message_arrives_with_the_worker_s_words() {
     let world = World::new().await;
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
-    world
-        .publish_raw(outgoing(PAYMENTS_EXCHANGE, "stripe::evt_1", "payment-status.v1", b"{\"provider\": 7}".to_vec()))
-        .await;
+    let body = Bytes::from_static(b"{\"provider\": 7}");
+    world.publish_raw(Outgoing { body, ..Outgoing::payment_status(&paid("pi_1", "evt_1")) }).await;
     let letter = the_letter(&world.store()).await;
     assert_eq!((letter.reason.as_str(), letter.origin.as_str()), ("malformed", "worker"));
     assert!(letter.detail.contains("provider"), "{}", letter.detail);

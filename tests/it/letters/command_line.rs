@@ -19,14 +19,14 @@ fn command(world: &World, args: &[&str]) -> tokio::process::Command {
 }
 
 /// Exit code and what it printed.
-async fn dlq(world: &World, args: &[&str]) -> (Option<i32>, String) {
+pub async fn dlq(world: &World, args: &[&str]) -> (Option<i32>, String) {
     let output = command(world, args).output().await.unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(!told.contains("panicked"), "{told}");
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
-fn lines(printed: &str) -> Vec<Value> {
+pub fn lines(printed: &str) -> Vec<Value> {
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -1,11 +1,11 @@
 //! Many letters. Too long for every run: `cargo test --release --features failpoints --test it letters::large -- --ignored --nocapture`.
 
-use super::{OPS_TOKEN, RunningOps, ada, preview, unknown_payments};
+use super::{RunningOps, ada, letter_of, ops_child, paid, preview, unknown_payments};
 use crate::support::await_::eventually_within;
 use crate::support::messages::{captured, event_for};
 use crate::support::world::World;
 use bytes::Bytes;
-use grantonce::broker::{DEAD_EXCHANGE, DEAD_QUEUE, Headers, Outgoing};
+use grantonce::broker::{DEAD_QUEUE, Outgoing};
 use grantonce::store::{LetterFilter, NewReplay, ReplayPace};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,9 +86,7 @@ async fn a_flood_of_a_hundred_thousand_letters_neither_stops_the_workers_nor_fil
     const LETTERS: usize = 100_000;
     let world = Arc::new(World::new().await);
     world.orders(5_000).await;
-    let children = world.children().env("GRANTONCE_OPS_ADDR", "127.0.0.1:0");
-    let children = children.env("GRANTONCE_OPS_TOKENS", format!("ada:{OPS_TOKEN}"));
-    let mut child = children.start("ops", &["ops"]).await.unwrap();
+    let mut child = ops_child(&world, "ops").await;
     let status = format!("/proc/{}/status", child.pid().unwrap());
     let peak_kib = || -> u64 {
         let status = std::fs::read_to_string(&status).unwrap();
@@ -99,18 +97,14 @@ async fn a_flood_of_a_hundred_thousand_letters_neither_stops_the_workers_nor_fil
     let began = Instant::now();
     let flood = Arc::clone(&world);
     let flooding = tokio::spawn(async move {
+        let letter = Outgoing {
+            routing_key: "payment.acme".to_owned(),
+            body: Bytes::from(vec![b'x'; 2_000]),
+            ..letter_of(&paid("pi", "evt"))
+        };
         for chunk in 0..LETTERS / 1_000 {
-            let letters = (0..1_000).map(|n| {
-                flood.publish_raw(Outgoing {
-                    exchange: DEAD_EXCHANGE,
-                    routing_key: "payment.acme".to_owned(),
-                    message_id: format!("acme:{chunk}:{n}"),
-                    kind: "payment-status.v1".to_owned(),
-                    content_type: "application/json",
-                    headers: Headers::default(),
-                    body: Bytes::from(vec![b'x'; 2_000]),
-                })
-            });
+            let letters = (0..1_000)
+                .map(|n| flood.publish_raw(Outgoing { message_id: format!("acme:{chunk}:{n}"), ..letter.clone() }));
             futures_util::future::join_all(letters).await;
         }
     });

@@ -1,16 +1,19 @@
 //! Sent back to work: nothing lost, nothing doubled, whoever presses the button, whoever dies.
 
 use super::{
-    RunningOps, TERMS, ada, all_letters, ended, paid, preview, replay, runner, the_letter, unknown_payments, until,
+    RunningOps, TERMS, ada, all_letters, copy_of, ended, letter_of, paid, preview, replay, runner, the_letter,
+    unknown_payments, until,
 };
 use crate::support::await_::eventually;
-use crate::support::messages::{captured, event_for, stripe_webhook};
+use crate::support::messages::{event_for, stripe_webhook};
 use crate::support::world::{OrderSpec, STRIPE_SECRET, World};
 use bytes::Bytes;
-use grantonce::broker::{DEAD_EXCHANGE, Headers, Outgoing, WORK_QUEUE};
-use grantonce::domain::{DisputePolicy, LetterId};
+use grantonce::broker::{Outgoing, PAYMENTS_EXCHANGE, WORK_QUEUE};
+use grantonce::domain::{DisputePolicy, LetterId, Money, PaymentStatus, Verdict};
 use grantonce::ops::prospects;
-use grantonce::store::{Amended, Amendment, LetterFilter, ReplayPace, ReplayState};
+use grantonce::store::{
+    Amended, Amendment, BatchTerms, LetterFilter, Outcome, Profile, ReplayPace, ReplayState, Sent, Store,
+};
 use time::OffsetDateTime;
 
 #[tokio::test]
@@ -141,7 +144,7 @@ async fn what_is_refused_again_is_open_again_with_the_new_reason() {
     for order_id in orders {
         let amendment = Amendment {
             order_id,
-            price: "USD".parse().and_then(|usd| grantonce::domain::Money::new(1999, usd)).unwrap(),
+            price: "USD".parse().and_then(|usd| Money::new(1999, usd)).unwrap(),
             dispute_policy: DisputePolicy::Hold,
             by: ada(),
             reason: "promotion code".to_owned(),
@@ -167,22 +170,36 @@ async fn an_older_replays_letter_changes_nothing() {
     let id = replay(&store, vec![letter.id], ReplayPace::Steady).await.unwrap();
     // A late copy of the first death, from before the replay.
     let ops = RunningOps::start(&world);
-    let copy = Outgoing {
-        exchange: DEAD_EXCHANGE,
-        routing_key: "payment.stripe".to_owned(),
-        message_id: letter.message_id.clone(),
-        kind: letter.kind.clone(),
-        content_type: "application/json",
-        headers: Headers::default(),
-        body: Bytes::from(store.letter(letter.id).await.unwrap().unwrap().body.unwrap()),
-    };
-    world.publish_raw(copy).await;
+    world.publish_raw(copy_of(&store.letter(letter.id).await.unwrap().unwrap())).await;
     eventually("the copy is counted", async || store.letter(letter.id).await.unwrap().unwrap().row.seen == 2).await;
     let now = store.letter(letter.id).await.unwrap().unwrap();
     assert_eq!((now.row.state.name(), now.row.replays), ("replaying", 1));
     let replay = store.replay(id).await.unwrap().unwrap();
     assert_eq!(replay.counts.dead_again, 0);
     ops.stop().await;
+}
+
+#[tokio::test]
+async fn a_late_word_of_an_earlier_replay_is_not_taken_for_the_later_ones() {
+    let world = World::new().await;
+    unknown_payments(&world, 1).await;
+    let (store, letter) = (world.store(), the_letter(&world.store()).await);
+    for late in [Sent::Confirmed, Sent::Resolved, Sent::Refused] {
+        let earlier = replay(&store, vec![letter.id], ReplayPace::Steady).await.unwrap();
+        let now = OffsetDateTime::now_utc();
+        let claimed = store.claim_replay(earlier, std::time::Duration::from_secs(30), now).await.unwrap().remove(0);
+        // Its sender takes so long that the letter is in another replay before anybody hears what came of it.
+        assert_eq!(store.cancel_replay(earlier, ada(), "too slow".to_owned(), now).await.unwrap(), Some(1));
+        let later = replay(&store, vec![letter.id], ReplayPace::Steady).await.unwrap();
+        store.note_sent(vec![(letter.id, claimed.number, late)], now).await.unwrap();
+
+        let letter = store.letter(letter.id).await.unwrap().unwrap().row;
+        assert_eq!((letter.state.name(), letter.replays), ("replaying", claimed.number + 1), "{late:?}");
+        let (earlier, later) = (store.replay(earlier).await.unwrap(), store.replay(later).await.unwrap());
+        let (earlier, later) = (earlier.unwrap(), later.unwrap());
+        assert_eq!((earlier.counts.canceled, later.counts.queued), (0, 1), "{late:?}: it is the earlier one's");
+        assert_eq!(store.cancel_replay(later.id, ada(), "next".to_owned(), now).await.unwrap(), Some(1));
+    }
 }
 
 #[tokio::test]
@@ -232,16 +249,8 @@ async fn whoever_takes_over_from_a_sender_that_died_doubles_nothing() {
     let claimed = store.claim_replay(id, std::time::Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
     assert_eq!(claimed.len(), 30);
     for letter in &claimed {
-        let copy = Outgoing {
-            exchange: grantonce::broker::PAYMENTS_EXCHANGE,
-            routing_key: letter.routing_key.clone(),
-            message_id: letter.message_id.clone(),
-            kind: letter.kind.clone(),
-            content_type: "application/json",
-            headers: Headers::default(),
-            body: Bytes::from(letter.body.clone().unwrap()),
-        };
-        world.publish_raw(copy).await;
+        let kept = store.letter(letter.id).await.unwrap().unwrap();
+        world.publish_raw(Outgoing { exchange: PAYMENTS_EXCHANGE, ..copy_of(&kept) }).await;
     }
     world.execute("UPDATE replay_letters SET claimed_at = claimed_at - interval '1 minute'").await;
     let worker = world.start_worker();
@@ -262,16 +271,8 @@ async fn a_webhook_that_was_not_understood_is_translated_anew() {
     let order = world.order(OrderSpec::paid_by("pi_1")).await;
     let (body, _) = stripe_webhook(STRIPE_SECRET, "evt_1", "pi_1", 1999, Some(order));
     // As a receiver of long ago kept it.
-    let letter = Outgoing {
-        exchange: DEAD_EXCHANGE,
-        routing_key: "payment.stripe".to_owned(),
-        message_id: "stripe::evt_1".to_owned(),
-        kind: "webhook.stripe".to_owned(),
-        content_type: "application/json",
-        headers: Headers::default(),
-        body: Bytes::from(body),
-    };
-    world.publish_raw(letter).await;
+    let letter = letter_of(&paid("pi_1", "evt_1"));
+    world.publish_raw(Outgoing { kind: "webhook.stripe".to_owned(), body: Bytes::from(body), ..letter }).await;
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
     let (store, letter) = (world.store(), the_letter(&world.store()).await);
     let seen = preview(&store, LetterFilter::default()).await;
@@ -287,29 +288,36 @@ async fn a_webhook_that_was_not_understood_is_translated_anew() {
 #[tokio::test]
 async fn the_verdict_is_what_the_worker_then_does() {
     let world = World::new().await;
-    let store = world.store();
+    let store = Store::new(&world.store_settings(Profile::Batches)).unwrap();
     world.order(OrderSpec::paid_by("pi_a")).await;
     world.order(OrderSpec { amount_minor: 2999, ..OrderSpec::paid_by("pi_b") }).await;
     world.order(OrderSpec::paid_by("pi_d")).await;
-    let worker = world.start_worker();
-    world.publish(&paid("pi_d", "evt_used")).await;
-    eventually("one is granted", async || world.grants().await == 1).await;
-    world.settled(worker).await;
     let refunded = |payment, id| {
-        let money = grantonce::domain::Money::new(1999, "USD".parse().unwrap()).unwrap();
-        event_for(payment, id, grantonce::domain::PaymentStatus::RefundedTotal { money })
+        let money = Money::new(1999, "USD".parse().unwrap()).unwrap();
+        event_for(payment, id, PaymentStatus::RefundedTotal { money })
     };
-    for (event, verdict) in [
-        (paid("pi_a", "evt_1"), "would_grant"),
-        (paid("pi_b", "evt_2"), "would_be_refused"),
-        (paid("pi_c", "evt_3"), "order_unknown"),
-        (paid("pi_d", "evt_used"), "already_applied"),
-        (event_for("pi_d", "evt_used", captured(5)), "would_be_refused"),
-        (refunded("pi_d", "evt_6"), "would_adjust"),
-        (refunded("pi_a", "evt_7"), "would_change"),
+    let used = paid("pi_d", "evt_used");
+    let did = |granted| Some(Outcome::Applied { granted });
+    // What a worker refuses is the verdict's own refusal.
+    for (event, verdict, outcome) in [
+        (used.clone(), "would_grant", did(true)),
+        (used, "already_applied", Some(Outcome::Duplicate)),
+        (paid("pi_d", "evt_again"), "already_applied", did(false)),
+        (refunded("pi_d", "evt_used"), "would_be_refused", None),
+        (refunded("pi_d", "evt_6"), "would_adjust", did(false)),
+        (refunded("pi_a", "evt_7"), "would_change", did(false)),
+        (paid("pi_a", "evt_1"), "would_change", did(false)),
+        (paid("pi_b", "evt_2"), "would_be_refused", None),
+        (paid("pi_c", "evt_3"), "order_unknown", Some(Outcome::OrderUnknown)),
     ] {
-        let weighed = store.weigh([event.clone()].into(), DisputePolicy::Hold).await.unwrap();
-        assert_eq!(weighed[0].verdict.name(), verdict, "{event:?}");
+        let weighed = store.weigh([event.clone()].into(), DisputePolicy::Hold).await.unwrap().remove(0).verdict;
+        assert_eq!(weighed.name(), verdict, "{event:?}");
+        let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: OffsetDateTime::now_utc() };
+        let done = store.apply([event.clone()].into(), terms).await.unwrap().outcomes.remove(0);
+        match (&done, outcome) {
+            (Outcome::Refused(refusal), None) => assert_eq!(weighed, Verdict::WouldBeRefused(refusal.clone())),
+            (_, outcome) => assert_eq!(Some(done), outcome, "{event:?}"),
+        }
     }
     let none = prospects::preview(&store, &TERMS, LetterFilter::default(), OffsetDateTime::now_utc()).await.unwrap();
     assert_eq!(none, prospects::Preview::default());

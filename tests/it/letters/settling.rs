@@ -1,12 +1,11 @@
 //! Archived, restored, expired: always with a name and a reason.
 
-use super::{RunningOps, ada, all_letters, the_letter, unknown_payments, until};
+use super::{RunningOps, ada, all_letters, copy_of, replay, the_letter, unknown_payments, until};
 use crate::support::await_::eventually;
 use crate::support::world::World;
-use bytes::Bytes;
-use grantonce::broker::{DEAD_EXCHANGE, Headers, Outgoing};
 use grantonce::domain::LetterState;
-use grantonce::store::{LetterFilter, Letters};
+use grantonce::store::{LetterFilter, Letters, NewReplay, ReplayPace, Store};
+use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 
 #[tokio::test]
@@ -36,17 +35,7 @@ async fn what_is_archived_stays_so_when_another_copy_comes() {
     let (store, now) = (world.store(), OffsetDateTime::now_utc());
     let letter = the_letter(&store).await;
     store.archive_letters(LetterFilter::of_ids([letter.id]), ada(), "test".to_owned(), now).await.unwrap();
-    let body = store.letter(letter.id).await.unwrap().unwrap().body.unwrap();
-    let copy = Outgoing {
-        exchange: DEAD_EXCHANGE,
-        routing_key: "payment.stripe".to_owned(),
-        message_id: letter.message_id,
-        kind: letter.kind,
-        content_type: "application/json",
-        headers: Headers::default(),
-        body: Bytes::from(body),
-    };
-    world.publish_raw(copy).await;
+    world.publish_raw(copy_of(&store.letter(letter.id).await.unwrap().unwrap())).await;
     let ops = RunningOps::start(&world);
     eventually("the copy is counted", async || the_letter(&store).await.seen == 2).await;
     assert_eq!(the_letter(&store).await.state, LetterState::Archived);
@@ -56,14 +45,82 @@ async fn what_is_archived_stays_so_when_another_copy_comes() {
 #[tokio::test]
 async fn only_what_is_settled_expires_and_the_record_says_so() {
     let world = World::new().await;
+    unknown_payments(&world, 5).await;
+    let (store, now) = (world.store(), OffsetDateTime::now_utc());
+    for (payment, state) in [("pi_1", "replaying"), ("pi_2", "resolved"), ("pi_3", "archived")] {
+        world.execute(&format!("UPDATE dead_letters SET state = '{state}' WHERE payment_id = '{payment}'")).await;
+    }
+    world.execute("UPDATE dead_letters SET state_at = state_at - interval '401 days'").await;
+    let one = LetterFilter { payment_id: Some("pi_4".to_owned()), ..LetterFilter::default() };
+    store.archive_letters(one, ada(), "test".to_owned(), now - Duration::days(399)).await.unwrap();
+    assert_eq!(store.expire_letters(now - Duration::days(400), now).await.unwrap(), 2);
+    assert_eq!(store.expire_letters(now - Duration::days(400), now).await.unwrap(), 0);
+    let mut left: Vec<_> = all_letters(&store).await.into_iter().filter_map(|letter| letter.payment_id).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["pi_0", "pi_1", "pi_4"], "what is open or under replay stays, however old");
+    assert_eq!(world.count("SELECT count::bigint FROM audit_log WHERE action = 'letters.expire'").await, 2);
+}
+
+/// Payments of letters, with their states.
+async fn states(store: &Store) -> BTreeMap<String, &'static str> {
+    let letters = all_letters(store).await;
+    letters.into_iter().filter_map(|letter| Some((letter.payment_id?, letter.state.name()))).collect()
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_on_record_is_not_done() {
+    let world = World::new().await;
     unknown_payments(&world, 3).await;
     let (store, now) = (world.store(), OffsetDateTime::now_utc());
-    let one = LetterFilter { payment_id: Some("pi_1".to_owned()), ..LetterFilter::default() };
-    store.archive_letters(one, ada(), "test".to_owned(), now - Duration::days(401)).await.unwrap();
-    assert_eq!(store.expire_letters(now - Duration::days(400), now).await.unwrap(), 1);
-    assert_eq!(store.expire_letters(now - Duration::days(400), now).await.unwrap(), 0);
-    assert_eq!(all_letters(&store).await.len(), 2, "open letters stay, however old");
-    assert_eq!(world.count("SELECT count::bigint FROM audit_log WHERE action = 'letters.expire'").await, 1);
+    let of = |payment: &str| LetterFilter { payment_id: Some(payment.to_owned()), ..LetterFilter::default() };
+    let id_of = |payment: &str| {
+        let (store, filter) = (store.clone(), of(payment));
+        async move { store.letters(filter, None, 1).await.unwrap().letters[0].id }
+    };
+    let (open, replayed) = (id_of("pi_0").await, id_of("pi_2").await);
+    let long_ago = now - Duration::days(401);
+    store.archive_letters(of("pi_1"), ada(), "test".to_owned(), long_ago).await.unwrap();
+    let under_way = replay(&store, vec![replayed], ReplayPace::Canary).await.unwrap();
+    let (before, recorded) = (states(&store).await, "SELECT count(*) FROM audit_log");
+    let expected = [("pi_0", "open"), ("pi_1", "archived"), ("pi_2", "replaying")];
+    assert_eq!((before.clone(), world.count(recorded).await), (expected.map(|(p, s)| (p.to_owned(), s)).into(), 2));
+
+    world.execute("ALTER TABLE audit_log ADD CONSTRAINT full_up CHECK (false) NOT VALID").await;
+    let why = || "test".to_owned();
+    let begun = NewReplay {
+        selection: LetterFilter::of_ids([open]),
+        letters: vec![open],
+        per_s_max: 1_000,
+        pace: ReplayPace::Canary,
+        by: ada(),
+        reason: why(),
+        now,
+    };
+    assert!(store.expire_letters(now - Duration::days(400), now).await.is_err());
+    assert!(store.archive_letters(of("pi_0"), ada(), why(), now).await.is_err());
+    assert!(store.restore_letters(of("pi_1"), ada(), why(), now).await.is_err());
+    assert!(store.begin_replay(begun).await.is_err());
+    assert!(store.cancel_replay(under_way, ada(), why(), now).await.is_err());
+    assert_eq!(states(&store).await, before);
+    assert_eq!(store.replays_under_way().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_not_done_is_not_on_record() {
+    let world = World::new().await;
+    unknown_payments(&world, 1).await;
+    let store = world.store();
+    // All goes well until the commit.
+    world
+        .execute(
+            "CREATE CONSTRAINT TRIGGER at_the_end AFTER UPDATE ON dead_letters DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION refuse_change()",
+        )
+        .await;
+    let (why, now) = ("test".to_owned(), OffsetDateTime::now_utc());
+    assert!(store.archive_letters(LetterFilter::default(), ada(), why, now).await.is_err());
+    assert_eq!(the_letter(&store).await.state, LetterState::Open);
+    assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 0);
 }
 
 #[tokio::test]

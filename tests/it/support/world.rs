@@ -304,12 +304,20 @@ impl World {
 
     /// Messages that are ready in a queue (those a worker holds are not).
     pub async fn ready(&self, queue: &str) -> u32 {
+        self.look_at(queue).await.message_count()
+    }
+
+    /// Consumers of a queue.
+    pub async fn consumers(&self, queue: &str) -> u32 {
+        self.look_at(queue).await.consumer_count()
+    }
+
+    async fn look_at(&self, queue: &str) -> lapin::Queue {
         let (connection, channel) = self.channel().await;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let found = channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
-        let ready = found.message_count();
         connection.close(200, "done".into()).await.unwrap();
-        ready
+        found
     }
 
     /// How many transactions wait for a lock that another one holds.
