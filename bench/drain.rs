@@ -78,7 +78,8 @@ pub(crate) async fn drain(args: &Args, json: bool) {
     let sides: Vec<Side> = ours().into_iter().chain(ready).filter(taking_part).collect();
     assert!(!sides.is_empty(), "none of these sides is known, or none of these peers is built");
     let processes = Processes::of(&servers).await;
-    let (rounds, seconds) = if args.quick { (args.rounds.min(2), args.seconds.min(3)) } else { (args.rounds, args.seconds) };
+    let (rounds, seconds) =
+        if args.quick { (args.rounds.min(2), args.seconds.min(3)) } else { (args.rounds, args.seconds) };
 
     let lanes = measure(&servers, processes, sides, args.orders, rounds, seconds).await;
     let mut of_all = facts::versions(&servers).await;
@@ -229,7 +230,9 @@ fn plot(lanes: &[Lane], machine: &Value) -> String {
         .map(|lane| {
             let (label, color) = match lane.side.kind {
                 Kind::Grantonce => (lane.side.name.to_owned(), "#1f883d"),
-                Kind::Limit(_) => (format!("limit: {} alone", lane.side.name).replace("combined alone", "both at once"), "#9a6700"),
+                Kind::Limit(_) => {
+                    (format!("limit: {} alone", lane.side.name).replace("combined alone", "both at once"), "#9a6700")
+                }
                 Kind::Footnote => (format!("{} (another queue)", lane.side.name), "#818b98"),
                 _ => (lane.side.name.to_owned(), "#0969da"),
             };

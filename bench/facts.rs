@@ -25,7 +25,8 @@ pub(crate) async fn machine(servers: &Servers) -> Value {
     let memory_kib = field(&memory, "MemTotal").and_then(|kib| kib.split(' ').next()?.parse::<f64>().ok());
     let mut sql = servers.connect().await;
     let mut settings = serde_json::Map::new();
-    for name in ["fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers", "max_wal_size"] {
+    for name in ["fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers", "max_wal_size"]
+    {
         let value: String =
             sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut sql).await.unwrap();
         settings.insert(name.to_owned(), value.into());
@@ -71,7 +72,8 @@ pub(crate) fn commit() -> Value {
 /// The servers' versions and ours.
 pub(crate) async fn versions(servers: &Servers) -> serde_json::Map<String, Value> {
     let mut sql = servers.connect().await;
-    let postgres: String = sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(&mut sql).await.unwrap();
+    let postgres: String =
+        sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(&mut sql).await.unwrap();
     let overview = answer(&servers.management_url, "api/overview").await.unwrap_or_default();
     let mut versions = serde_json::Map::new();
     versions.insert("grantonce".to_owned(), env!("CARGO_PKG_VERSION").into());

@@ -50,7 +50,11 @@ pub(crate) async fn growth(args: &Args, json: bool) {
             let some = messages_from(n * each, each);
             for (place, rates) in [(&empty, &mut without), (&grown, &mut with)] {
                 let done = worker.drain(place, processes, &some).await;
-                let what = if std::ptr::eq(place, &raw const grown) { format!("{target} million rows") } else { "empty".to_owned() };
+                let what = if std::ptr::eq(place, &raw const grown) {
+                    format!("{target} million rows")
+                } else {
+                    "empty".to_owned()
+                };
                 eprintln!(
                     "{}: {what:18} {:>8} messages/s; CPU a message: worker {:.0}, Postgres {:.0} µs",
                     if n == 0 { "warming up".to_owned() } else { format!("round {n}/{}", args.rounds) },
@@ -90,7 +94,8 @@ async fn report(servers: &Servers, levels: &[(u32, Spread, Spread, Spread)], arg
                    "versions": versions, "commit": facts::commit()})
         );
     } else {
-        let mut rows = vec![["million rows", "beside none", "beside them", "ratio", "min", "max"].map(str::to_owned).to_vec()];
+        let mut rows =
+            vec![["million rows", "beside none", "beside them", "ratio", "min", "max"].map(str::to_owned).to_vec()];
         for (millions, empty, grown, ratio) in levels {
             rows.push(vec![
                 millions.to_string(),

@@ -55,7 +55,11 @@ pub(crate) async fn latency(args: &Args, json: bool) {
     let names = ["p50_ms", "p90_ms", "p99_ms", "max_ms"];
     if json {
         let of = |rounds: &[[f64; 4]]| -> Map<String, Value> {
-            names.iter().enumerate().map(|(at, name)| ((*name).to_owned(), round(median(rounds, at), 1).into())).collect()
+            names
+                .iter()
+                .enumerate()
+                .map(|(at, name)| ((*name).to_owned(), round(median(rounds, at), 1).into()))
+                .collect()
         };
         let rates: Map<String, Value> =
             figures.iter().map(|(rate, rounds)| (rate.to_string(), Value::Object(of(rounds)))).collect();

@@ -54,7 +54,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum What {
     /// Messages a second from a full queue
-    #[command(after_help = "Examples:\n  ./dev bench drain --quick --json\n  ./dev bench drain --rounds 5 --plot drain.svg\n  ./dev bench drain --only grantonce,combined --orders 10000000")]
+    #[command(
+        after_help = "Examples:\n  ./dev bench drain --quick --json\n  ./dev bench drain --rounds 5 --plot drain.svg\n  ./dev bench drain --only grantonce,combined --orders 10000000"
+    )]
     Drain(drain::Args),
     /// Webhooks a second that are answered once the broker has confirmed them
     #[command(after_help = "Examples:\n  ./dev bench ingest\n  ./dev bench ingest --rounds 3 --seconds 5 --json")]
@@ -63,7 +65,9 @@ enum What {
     #[command(after_help = "Examples:\n  ./dev bench latency\n  ./dev bench latency --rates 1000 --rounds 5 --json")]
     Latency(latency::Args),
     /// Whether a drain slows down as the inbox and the ledger grow
-    #[command(after_help = "Takes about 450 bytes of disk a row: 25 GiB for fifty million.\n\nExamples:\n  ./dev bench growth --millions 1,10\n  ./dev bench growth --json")]
+    #[command(
+        after_help = "Takes about 450 bytes of disk a row: 25 GiB for fifty million.\n\nExamples:\n  ./dev bench growth --millions 1,10\n  ./dev bench growth --json"
+    )]
     Growth(growth::Args),
     /// Memory, size, and how soon a worker is of use
     #[command(after_help = "Example:\n  ./dev bench footprint --json")]

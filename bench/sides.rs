@@ -237,7 +237,12 @@ async fn worker(place: &Place, processes: Processes, count: usize) -> Round {
         if let Some(round) = progress.saw(done, worker.pid(), processes) {
             break round;
         }
-        assert!(progress.started.elapsed() < DEADLINE, "{done} of {count} after {} s\n{}", DEADLINE.as_secs(), worker.tail());
+        assert!(
+            progress.started.elapsed() < DEADLINE,
+            "{done} of {count} after {} s\n{}",
+            DEADLINE.as_secs(),
+            worker.tail()
+        );
         // The start is to be seen when it is; then at the peers' pace, for asking costs the worker something, too.
         tokio::time::sleep(if done == 0 { Duration::from_millis(5) } else { LOOK_EVERY }).await;
     };

@@ -7,6 +7,7 @@ use super::tx::Tx;
 use crate::domain::{AmendmentRefusal, DisputePolicy, Money, OrderId, OrderStatus, Repriced, reprice};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
 /// The audit log's name for it.
@@ -69,7 +70,7 @@ impl Store {
 async fn amend(pool: &PgPool, amendment: &Amendment) -> Result<Amended, StoreError> {
     let Amendment { order_id, price, now, .. } = *amendment;
     let mut tx = Tx::begin(pool).await?;
-    let Some(order) = tx.lock_orders(std::iter::once(order_id)).await?.by_id.remove(&order_id) else {
+    let Some(order) = tx.lock_orders(&BTreeSet::from([order_id])).await?.remove(&order_id) else {
         tx.roll_back().await?;
         return Ok(Amended::OrderUnknown);
     };

@@ -5,16 +5,18 @@
 //! ascending order, so that overlapping batches wait for each other and never deadlock:
 //!
 //! 1. which order does each payment belong to, and how do these orders stand: read without a lock;
-//! 2. admit the message ids of what each order accepts;
+//! 2. admit the message ids of what each order accepts. A message whose fact the order does not know yet cannot have been
+//!    admitted, for its fact would be there; only of the others the inbox is asked;
 //! 3. decide, in memory ([`crate::domain`]);
 //! 4. write payments, then the orders, each only if its version still is the one that was read: whatever the decision was
 //!    made by stands in the order's own row, and every change of it raises the version. So this one statement both locks the
 //!    orders and proves that nobody came between. Orders that were judged and are not written are locked in the same way;
 //! 5. write grants and adjustments, under these locks; commit.
 //!
-//! If another transaction was faster, nothing of this one stands and it is begun anew; from the third time on it locks the
-//! orders before it looks, so that it ends however busy they are.
+//! If another transaction was faster, nothing of this one stands and it is begun anew, carefully: it locks the orders before
+//! it looks, and asks the inbox about every message.
 
+mod place;
 mod plan;
 mod sql;
 mod weigh;
@@ -25,7 +27,6 @@ use super::tx::{Committed, Tx};
 use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use plan::Plan;
-use sql::LookedUp;
 use sqlx::PgPool;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -35,10 +36,7 @@ use time::OffsetDateTime;
 pub use weigh::{WEIGHED_MAX, Weighed};
 
 /// How often one batch is begun because other transactions registered its payments or changed its orders meanwhile.
-const TRIES_MAX: u32 = 5;
-
-/// From this try on the orders are locked before they are judged.
-const LOCKS_FIRST_FROM_TRY: u32 = 2;
+const TRIES_MAX: u32 = 6;
 
 /// What a batch is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -184,7 +182,7 @@ async fn commit_one(pool: &PgPool, messages: &[Message<'_>], terms: BatchTerms) 
     let mut refused: HashMap<usize, Refusal> = HashMap::new();
     for n in 0..TRIES_MAX {
         let mut tx = Tx::begin(pool).await?;
-        match attempt(&mut tx, messages, &refused, terms, n >= LOCKS_FIRST_FROM_TRY).await? {
+        match attempt(&mut tx, messages, &refused, terms, n > 0).await? {
             Attempt::Written { outcomes, changed } => {
                 failpoint::hit(Failpoint::BeforeCommit);
                 let committed = tx.commit().await?;
@@ -217,34 +215,48 @@ async fn attempt(
     messages: &[Message<'_>],
     refused: &HashMap<usize, Refusal>,
     terms: BatchTerms,
-    locks_first: bool,
+    is_careful: bool,
 ) -> Result<Attempt, StoreError> {
-    let LookedUp { owners, mut orders } = tx.look_up(messages).await?;
-    if locks_first {
-        orders = tx.lock_orders(orders.by_id.into_keys()).await?;
+    let owners = tx.owners_of_payments(messages).await?;
+    let wanted = plan::orders_wanted(messages, &owners);
+    if is_careful {
+        tx.lock_orders(&wanted).await?;
     }
+    let orders = tx.find_orders(&wanted).await?;
     failpoint::hit(Failpoint::AfterBegin);
 
     let mut plan = Plan::assess(messages, refused, owners, orders);
     let candidates = plan.candidates();
-    let admission = tx.admit(&candidates, terms.now).await?;
-    let reused: Vec<_> = admission
-        .known
-        .iter()
-        .filter(|(message, digest)| message.digest != *digest)
-        .map(|(message, _)| {
-            let detail = format!("{} was admitted before with another content", message.event.message_id);
-            (message.at, Refusal::new(Reason::IdReused, detail))
-        })
-        .collect();
-    if !reused.is_empty() {
-        return Ok(Attempt::Reused(reused));
-    }
-    let writes = plan.decide(&admission.admitted, terms);
+    let admitted = if is_careful {
+        let all: Vec<_> = candidates.iter().map(|candidate| (candidate.message, candidate.order_id)).collect();
+        let admitted = tx.admit_the_unknown(&all, terms.now).await?;
+        let others: Vec<_> = all.iter().filter(|(message, _)| !admitted.contains_key(&message.at)).copied().collect();
+        let Inbox { reused, .. } = ask_the_inbox(tx, &others).await?;
+        if !reused.is_empty() {
+            return Ok(Attempt::Reused(reused));
+        }
+        admitted
+    } else {
+        let (mut new, mut perhaps_known) = (vec![], vec![]);
+        for candidate in candidates {
+            let list = if candidate.says_something_new { &mut new } else { &mut perhaps_known };
+            list.push((candidate.message, candidate.order_id));
+        }
+        let Inbox { reused, unknown } = ask_the_inbox(tx, &perhaps_known).await?;
+        if !reused.is_empty() {
+            return Ok(Attempt::Reused(reused));
+        }
+        new.extend(unknown);
+        match tx.admit(&new, terms.now).await? {
+            Some(admitted) => admitted,
+            None => return Ok(Attempt::Overtaken),
+        }
+    };
+    let writes = plan.decide(&admitted, terms);
     if !writes.payments.is_empty() && !tx.register_payments(&writes.payments, terms.now).await? {
         return Ok(Attempt::Overtaken);
     }
-    if !writes.judged.is_empty() && !tx.hold_orders(&writes.all_versions()).await? {
+    if !writes.judged.is_empty() && !tx.hold_orders(&writes.all_read()).await? {
         return Ok(Attempt::Overtaken);
     }
     if !writes.orders.is_empty() && !tx.update_orders(&writes.orders, terms.now).await? {
@@ -257,4 +269,32 @@ async fn attempt(
         tx.write_adjustments(&writes.adjustments, terms.now).await?;
     }
     Ok(Attempt::Written { outcomes: plan.into_outcomes(), changed: writes.changed })
+}
+
+/// What the inbox says of messages that it may have.
+#[derive(Default)]
+struct Inbox<'a> {
+    /// Admitted before with another content.
+    reused: Vec<(usize, Refusal)>,
+    unknown: Vec<(Message<'a>, OrderId)>,
+}
+
+async fn ask_the_inbox<'a>(tx: &mut Tx, candidates: &[(Message<'a>, OrderId)]) -> Result<Inbox<'a>, StoreError> {
+    let mut inbox = Inbox::default();
+    if candidates.is_empty() {
+        return Ok(inbox);
+    }
+    let messages: Vec<_> = candidates.iter().map(|(message, _)| *message).collect();
+    let known = tx.known_digests(&messages).await?;
+    for (message, order_id) in candidates {
+        match known.get(&message.at) {
+            None => inbox.unknown.push((*message, *order_id)),
+            Some(digest) if *digest == message.digest => {}
+            Some(_) => {
+                let detail = format!("{} was admitted before with another content", message.event.message_id);
+                inbox.reused.push((message.at, Refusal::new(Reason::IdReused, detail)));
+            }
+        }
+    }
+    Ok(inbox)
 }

@@ -11,6 +11,7 @@ mod judge;
 mod session;
 mod settle;
 mod trace;
+mod turns;
 
 use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, TopologyFault, WORK_QUEUE};
 use crate::clock::Clock;

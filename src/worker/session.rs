@@ -4,6 +4,7 @@ use super::apply::{Outage, apply};
 use super::judge::{attempts_before, judge};
 use super::settle::{BatchSettled, Judged, Settling};
 use super::trace::BatchTrace;
+use super::turns::Turns;
 use super::{DRAIN_DEADLINE, Pace, Rules};
 use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError, Publisher};
 use crate::clock::Clock;
@@ -117,6 +118,7 @@ struct Shared {
     clock: Clock,
     metrics: Metrics,
     traces: Traces,
+    turns: Turns,
     ending: CancellationToken,
 }
 
@@ -153,6 +155,7 @@ impl Session {
             clock,
             metrics: metrics.clone(),
             traces,
+            turns: Turns::default(),
             ending: ending.clone(),
         });
         let mut counts = Counts::default();
@@ -299,8 +302,10 @@ async fn work_through(
         })
         .collect();
     let events: Arc<[PaymentEvent]> = events.into();
+    let turn = shared.turns.take(&events).await;
     let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
     let done = apply(&shared.store, &events, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
+    drop(turn);
     shared.changed.announce(done.changed);
     let settling = Settling::new(deliveries, first, &events, done.results, &shared.rules);
     if let Some(trace) = trace {

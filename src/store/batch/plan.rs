@@ -1,6 +1,6 @@
 //! A batch in memory: which event belongs to which order, what the orders accept, and what there is to write.
 
-use super::sql::{Admitted, Orders, Owners};
+use super::sql::{Admitted, Orders, Owners, ReadAt};
 use super::{BatchTerms, Message, Outcome};
 use crate::domain::{Order, OrderId, PaymentEvent, Posting, Reason, Refusal, assess, settle};
 use crate::store::payment_key::PaymentKey;
@@ -9,6 +9,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// What an event's payment is, and whose.
 pub(super) fn payment_keys<'a>(event: &'a PaymentEvent) -> impl Iterator<Item = PaymentKey<'a>> {
     event.payment_ids().map(|id| PaymentKey::new(&event.provider, event.provider_account.as_ref(), id))
+}
+
+/// The orders a batch is about, in the order in which they are locked.
+pub(super) fn orders_wanted(messages: &[Message<'_>], owners: &Owners<'_>) -> BTreeSet<OrderId> {
+    messages.iter().filter_map(|m| m.event.order_id).chain(owners.values().copied()).collect()
+}
+
+/// A message to admit.
+pub(super) struct Candidate<'a> {
+    pub(super) message: Message<'a>,
+    pub(super) order_id: OrderId,
+    /// Whether its order does not know its fact yet.
+    pub(super) says_something_new: bool,
 }
 
 /// A registration of a payment id to write.
@@ -41,19 +54,19 @@ pub(super) struct Writes<'a> {
     pub(super) payments: Vec<NewPayment<'a>>,
     pub(super) grants: Vec<Grant<'a>>,
     pub(super) adjustments: Vec<Adjustment<'a>>,
-    /// With the versions that they were read with.
-    pub(super) orders: Vec<(Order, i64)>,
-    /// Versions of orders that something was decided by and that are not written.
-    pub(super) judged: BTreeMap<OrderId, i64>,
+    /// With the version and the place that they were read at.
+    pub(super) orders: Vec<(Order, ReadAt)>,
+    /// Orders that something was decided by and that are not written.
+    pub(super) judged: BTreeMap<OrderId, ReadAt>,
     /// Orders whose readers see something new.
     pub(super) changed: Vec<OrderId>,
 }
 
 impl Writes<'_> {
-    /// The versions of all orders that the batch rests on.
-    pub(super) fn all_versions(&self) -> BTreeMap<OrderId, i64> {
-        let written = self.orders.iter().map(|(order, version)| (order.id, *version));
-        written.chain(self.judged.iter().map(|(id, version)| (*id, *version))).collect()
+    /// All orders that the batch rests on.
+    pub(super) fn all_read(&self) -> BTreeMap<OrderId, ReadAt> {
+        let written = self.orders.iter().map(|(order, at)| (order.id, *at));
+        written.chain(self.judged.iter().map(|(id, at)| (*id, *at))).collect()
     }
 }
 
@@ -117,15 +130,16 @@ impl<'a> Plan<'a> {
         !self.claims.is_empty()
     }
 
-    /// The messages to admit.
-    pub(super) fn candidates(&self) -> Vec<(Message<'a>, OrderId)> {
-        self.steps
-            .iter()
-            .filter_map(|(message, step)| match step {
-                Step::Candidate(order_id) => Some((*message, *order_id)),
-                Step::Done(_) => None,
-            })
-            .collect()
+    /// The messages to admit, where the inbox does not have them.
+    pub(super) fn candidates(&self) -> Vec<Candidate<'a>> {
+        let candidates = self.steps.iter().filter_map(|(message, step)| {
+            let Step::Candidate(order_id) = step else { return None };
+            let order = self.orders.by_id.get(order_id)?;
+            let mut facts = order.facts.clone();
+            facts.join(message.event, order.price);
+            Some(Candidate { message: *message, order_id: *order_id, says_something_new: facts != order.facts })
+        });
+        candidates.collect()
     }
 
     /// Joins what was admitted to its orders and works out what to write.
@@ -174,18 +188,19 @@ impl<'a> Plan<'a> {
             if seen(order) != seen(&touched.before) {
                 writes.changed.push(id);
             }
-            let version = self.orders.versions.get(&id).copied().unwrap_or_default();
+            // Every order that is known was read.
+            let Some(at) = self.orders.read_at.get(&id) else { continue };
             if *order == touched.before {
-                writes.judged.insert(id, version);
+                writes.judged.insert(id, *at);
             } else {
-                writes.orders.push((order.clone(), version));
+                writes.orders.push((order.clone(), *at));
             }
         }
         for id in &self.refusing {
             if writes.orders.binary_search_by_key(id, |(order, _)| order.id).is_err()
-                && let Some(version) = self.orders.versions.get(id)
+                && let Some(at) = self.orders.read_at.get(id)
             {
-                writes.judged.insert(*id, *version);
+                writes.judged.insert(*id, *at);
             }
         }
         writes.payments =

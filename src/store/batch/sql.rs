@@ -1,6 +1,7 @@
 //! The statements of a batch: arrays in, one statement a table.
 
 use super::Message;
+use super::place::Place;
 use super::plan::{Adjustment, Grant, NewPayment, payment_keys};
 use crate::domain::{Order, OrderId, PaymentFacts};
 use crate::store::error::StoreError;
@@ -15,33 +16,34 @@ use uuid::Uuid;
 /// Which order each registered payment id belongs to.
 pub(super) type Owners<'a> = HashMap<PaymentKey<'a>, OrderId>;
 
-/// Orders as they were read, with the versions that they had then.
+/// When an order was read: the version that it had, and where its row lay.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadAt {
+    version: i64,
+    place: Place,
+}
+
+/// Orders as they were read.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Orders {
-    pub(in crate::store) by_id: BTreeMap<OrderId, Order>,
-    pub(in crate::store) versions: HashMap<OrderId, i64>,
+pub(super) struct Orders {
+    pub(super) by_id: BTreeMap<OrderId, Order>,
+    pub(super) read_at: HashMap<OrderId, ReadAt>,
 }
 
 impl Orders {
-    fn add(&mut self, row: LookedUpRow) -> Result<(), StoreError> {
-        let id = OrderId(row.id);
-        // Once for each of its payments' ids.
-        if !self.versions.contains_key(&id) {
-            self.versions.insert(id, row.version);
-            self.by_id.insert(id, row.order().try_into()?);
+    fn read(rows: Vec<ReadRow>) -> Result<Self, StoreError> {
+        let mut orders = Self { by_id: BTreeMap::new(), read_at: HashMap::with_capacity(rows.len()) };
+        for row in rows {
+            let (id, at) = (OrderId(row.id), ReadAt { version: row.version, place: row.place });
+            orders.read_at.insert(id, at);
+            orders.by_id.insert(id, row.order().try_into()?);
         }
-        Ok(())
+        Ok(orders)
     }
 }
 
-/// What a batch is about.
-pub(super) struct LookedUp<'a> {
-    pub(super) owners: Owners<'a>,
-    pub(super) orders: Orders,
-}
-
-struct LookedUpRow {
-    at: Option<i64>,
+struct ReadRow {
+    place: Place,
     version: i64,
     id: Uuid,
     account_id: String,
@@ -57,7 +59,7 @@ struct LookedUpRow {
     facts: Json<PaymentFacts>,
 }
 
-impl LookedUpRow {
+impl ReadRow {
     fn order(self) -> OrderRow {
         OrderRow {
             id: self.id,
@@ -82,12 +84,37 @@ pub(super) struct Admitted<'a> {
     message_id: &'a str,
 }
 
-/// What the inbox said to a batch of candidates.
-pub(super) struct Admission<'m, 'a> {
-    /// By the message's place in the batch.
-    pub(super) admitted: HashMap<usize, Admitted<'a>>,
-    /// Those that were there before, with the digest of what they said then.
-    pub(super) known: Vec<(&'m Message<'a>, [u8; 16])>,
+impl<'a> Admitted<'a> {
+    fn of(message: &Message<'a>) -> (usize, Self) {
+        (message.at, Self { message_id: message.event.message_id.as_str() })
+    }
+}
+
+const ADMITTING: &str = "admitting messages";
+
+/// Rows for the inbox, in ascending order of its key.
+struct Rows<'a> {
+    messages: Vec<Message<'a>>,
+    days: Vec<Date>,
+    ids: Vec<&'a str>,
+    digests: Vec<Vec<u8>>,
+    orders: Vec<Uuid>,
+    said: Vec<&'static str>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(candidates: &[(Message<'a>, OrderId)]) -> Self {
+        let mut sorted = candidates.to_vec();
+        sorted.sort_unstable_by_key(|(message, _)| (event_day(message), message.event.message_id.as_str()));
+        Self {
+            days: sorted.iter().map(|(message, _)| event_day(message)).collect(),
+            ids: sorted.iter().map(|(message, _)| message.event.message_id.as_str()).collect(),
+            digests: sorted.iter().map(|(message, _)| message.digest.to_vec()).collect(),
+            orders: sorted.iter().map(|(_, order_id)| order_id.0).collect(),
+            said: sorted.iter().map(|(message, _)| message.event.status.name()).collect(),
+            messages: sorted.into_iter().map(|(message, _)| message).collect(),
+        }
+    }
 }
 
 fn event_day(message: &Message<'_>) -> Date {
@@ -97,10 +124,13 @@ fn event_day(message: &Message<'_>) -> Date {
 impl Tx {
     /// Runs every statement of a batch on nothing, and takes a transaction id, which only a server that writes gives.
     pub(super) async fn rehearse(&mut self, now: OffsetDateTime) -> Result<(), StoreError> {
-        self.look_up(&[]).await?;
-        self.lock_orders(std::iter::empty()).await?;
+        self.owners_of_payments(&[]).await?;
+        self.find_orders(&BTreeSet::new()).await?;
+        self.lock_orders(&BTreeSet::new()).await?;
         self.hold_orders(&BTreeMap::new()).await?;
+        self.known_digests(&[]).await?;
         self.admit(&[], now).await?;
+        self.admit_the_unknown(&[], now).await?;
         self.register_payments(&[], now).await?;
         self.write_grants(&[], now).await?;
         self.write_adjustments(&[], now).await?;
@@ -112,82 +142,90 @@ impl Tx {
         Ok(())
     }
 
-    /// Which order each payment belongs to, and the orders that a batch is about, as they stand now, without a lock.
-    pub(super) async fn look_up<'a>(&mut self, messages: &[Message<'a>]) -> Result<LookedUp<'a>, StoreError> {
-        let keys: Vec<PaymentKey<'a>> =
-            messages.iter().flat_map(|m| payment_keys(m.event)).collect::<BTreeSet<_>>().into_iter().collect();
-        let (mut providers, mut accounts, mut ids) = (vec![], vec![], vec![]);
-        for key in &keys {
-            providers.push(key.provider.to_owned());
-            accounts.push(key.account.to_owned());
-            ids.push(key.payment_id.to_owned());
-        }
-        let rows = sqlx::query_as!(
-            LookedUpRow,
-            r#"SELECT k.at, o.version, o.id, o.account_id, o.credits, o.amount_minor, o.currency, o.provider, o.provider_account,
-                      o.status, o.is_granted, o.credits_granted, o.revision, o.facts AS "facts: Json<PaymentFacts>"
-               FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (provider, account, id, at)
-               JOIN payments p ON p.provider = k.provider AND p.provider_account = k.account AND p.payment_id = k.id
-               JOIN orders o ON o.id = p.order_id"#,
-            &providers,
-            &accounts,
-            &ids
+    /// Which order each payment belongs to.
+    ///
+    /// By the payment's id alone: that lets Postgres go through the index once for the whole array. What the id does not
+    /// tell apart is told apart here.
+    pub(super) async fn owners_of_payments<'a>(&mut self, messages: &[Message<'a>]) -> Result<Owners<'a>, StoreError> {
+        let keys: BTreeSet<PaymentKey<'a>> = messages.iter().flat_map(|m| payment_keys(m.event)).collect();
+        let keys: Vec<PaymentKey<'a>> = keys.into_iter().collect();
+        let ids: Vec<&str> = keys.iter().map(|key| key.payment_id).collect();
+        let rows = sqlx::query!(
+            "SELECT provider, provider_account, payment_id, order_id FROM payments WHERE payment_id = ANY($1::text[])",
+            &ids as _
         )
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("looking payments up"))?;
-        let mut found = LookedUp { owners: Owners::with_capacity(rows.len()), orders: Orders::default() };
+        let mut owners = Owners::with_capacity(rows.len());
         for row in rows {
-            let key = row.at.and_then(|at| keys.get(usize::try_from(at).ok()?.checked_sub(1)?));
-            if let Some(key) = key {
-                found.owners.insert(*key, OrderId(row.id));
+            let key = (row.provider.as_str(), row.provider_account.as_str(), row.payment_id.as_str());
+            let at = keys.binary_search_by(|other| (other.provider, other.account, other.payment_id).cmp(&key));
+            if let Some(key) = at.ok().and_then(|at| keys.get(at)) {
+                owners.insert(*key, OrderId(row.order_id));
             }
-            found.orders.add(row)?;
         }
-        let named = messages.iter().filter_map(|m| m.event.order_id);
-        let named: BTreeSet<OrderId> = named.filter(|id| !found.orders.by_id.contains_key(id)).collect();
-        if !named.is_empty() {
-            let ids: Vec<Uuid> = named.iter().map(|id| id.0).collect();
-            let rows = sqlx::query_as!(
-                LookedUpRow,
-                r#"SELECT NULL::bigint AS at, version, id, account_id, credits, amount_minor, currency, provider, provider_account,
-                          status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
-                   FROM orders WHERE id = ANY($1)"#,
-                &ids
-            )
-            .fetch_all(self.connection())
-            .await
-            .map_err(StoreError::sql("reading orders"))?;
-            rows.into_iter().try_for_each(|row| found.orders.add(row))?;
-        }
-        Ok(found)
+        Ok(owners)
     }
 
     /// Locks the orders, in ascending order of their ids, and reads them. A row that another transaction held is read
     /// anew after the wait, whole: everything the decision needs stands in it.
     pub(in crate::store) async fn lock_orders(
         &mut self,
-        ids: impl Iterator<Item = OrderId>,
-    ) -> Result<Orders, StoreError> {
-        let ids: Vec<Uuid> = ids.map(|id| id.0).collect();
+        ids: &BTreeSet<OrderId>,
+    ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let rows = sqlx::query_as!(
-            LookedUpRow,
-            r#"SELECT NULL::bigint AS at, version, id, account_id, credits, amount_minor, currency, provider, provider_account,
-                      status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+            OrderRow,
+            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
+                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
                FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"#,
             &ids
         )
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("locking orders"))?;
-        let mut orders = Orders::default();
-        rows.into_iter().try_for_each(|row| orders.add(row))?;
-        Ok(orders)
+        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
+    }
+
+    /// The same, without a lock: to look, not to write.
+    pub(super) async fn look_at_orders(
+        &mut self,
+        ids: &BTreeSet<OrderId>,
+    ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows = sqlx::query_as!(
+            OrderRow,
+            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
+                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+               FROM orders WHERE id = ANY($1)"#,
+            &ids
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("reading orders"))?;
+        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
+    }
+
+    /// Reads orders as they stand now, without a lock, and where their rows lie.
+    pub(super) async fn find_orders(&mut self, ids: &BTreeSet<OrderId>) -> Result<Orders, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows = sqlx::query_as!(
+            ReadRow,
+            r#"SELECT ctid AS "place!: Place", version, id, account_id, credits, amount_minor, currency, provider, provider_account,
+                      status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+               FROM orders WHERE id = ANY($1)"#,
+            &ids
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("reading orders"))?;
+        Orders::read(rows)
     }
 
     /// Locks orders that still are as they were read, in ascending order of their ids. `false`: one of them is not.
-    pub(super) async fn hold_orders(&mut self, read: &BTreeMap<OrderId, i64>) -> Result<bool, StoreError> {
-        let (ids, versions): (Vec<Uuid>, Vec<i64>) = read.iter().map(|(id, version)| (id.0, *version)).unzip();
+    pub(super) async fn hold_orders(&mut self, read: &BTreeMap<OrderId, ReadAt>) -> Result<bool, StoreError> {
+        let (ids, versions): (Vec<Uuid>, Vec<i64>) = read.iter().map(|(id, at)| (id.0, at.version)).unzip();
         let held = sqlx::query!(
             "SELECT o.id FROM unnest($1::uuid[], $2::bigint[]) AS n (id, version)
              JOIN orders o ON o.id = n.id AND o.version = n.version
@@ -201,21 +239,43 @@ impl Tx {
         Ok(held.len() == read.len())
     }
 
-    /// Admits message ids. A rival transaction that holds the same id is waited for: when no row comes back, the id is
-    /// durably there.
-    pub(super) async fn admit<'m, 'a>(
+    /// Admits message ids that the inbox does not have: by the message's place, the proof. `None`: another transaction was
+    /// faster with one of them, and nothing of this one may stand. One that holds such an id and has not ended is waited for.
+    pub(super) async fn admit<'a>(
         &mut self,
-        candidates: &'m [(Message<'a>, OrderId)],
+        candidates: &[(Message<'a>, OrderId)],
         now: OffsetDateTime,
-    ) -> Result<Admission<'m, 'a>, StoreError> {
-        let mut rows: Vec<(Date, &'m Message<'a>, OrderId)> =
-            candidates.iter().map(|(message, order_id)| (event_day(message), message, *order_id)).collect();
-        rows.sort_unstable_by_key(|(day, message, _)| (*day, message.event.message_id.as_str()));
-        let days: Vec<Date> = rows.iter().map(|row| row.0).collect();
-        let ids: Vec<String> = rows.iter().map(|row| row.1.event.message_id.as_str().to_owned()).collect();
-        let digests: Vec<Vec<u8>> = rows.iter().map(|row| row.1.digest.to_vec()).collect();
-        let orders: Vec<Uuid> = rows.iter().map(|row| row.2.0).collect();
-        let said: Vec<String> = rows.iter().map(|row| row.1.event.status.name().to_owned()).collect();
+    ) -> Result<Option<HashMap<usize, Admitted<'a>>>, StoreError> {
+        let Rows { messages, days, ids, digests, orders, said } = Rows::of(candidates);
+        let inserted = sqlx::query!(
+            "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at, said)
+             SELECT day, id, digest, order_id, $5, said
+             FROM unnest($1::date[], $2::text[], $3::bytea[], $4::uuid[], $6::text[])
+                  AS n (day, id, digest, order_id, said)",
+            &days,
+            &ids as _,
+            &digests as _,
+            &orders,
+            now,
+            &said as _
+        )
+        .execute(self.connection())
+        .await;
+        match inserted {
+            Ok(_) => Ok(Some(messages.iter().map(Admitted::of).collect())),
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(None),
+            Err(error) => Err(StoreError::Sql { what: ADMITTING, source: error }),
+        }
+    }
+
+    /// Admits those of the message ids that the inbox does not have. A rival transaction that holds one of the ids is waited
+    /// for: what was not admitted then is durably there.
+    pub(super) async fn admit_the_unknown<'a>(
+        &mut self,
+        candidates: &[(Message<'a>, OrderId)],
+        now: OffsetDateTime,
+    ) -> Result<HashMap<usize, Admitted<'a>>, StoreError> {
+        let Rows { messages, days, ids, digests, orders, said } = Rows::of(candidates);
         let inserted = sqlx::query_scalar!(
             "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at, said)
              SELECT day, id, digest, order_id, $5, said
@@ -223,63 +283,50 @@ impl Tx {
                   AS n (day, id, digest, order_id, said)
              ON CONFLICT DO NOTHING RETURNING message_id",
             &days,
-            &ids,
-            &digests,
+            &ids as _,
+            &digests as _,
             &orders,
             now,
-            &said
+            &said as _
         )
         .fetch_all(self.connection())
         .await
-        .map_err(StoreError::sql("admitting messages"))?;
+        .map_err(StoreError::sql(ADMITTING))?;
         let inserted: BTreeSet<String> = inserted.into_iter().collect();
-
-        let (new, old): (Vec<_>, Vec<_>) =
-            rows.into_iter().partition(|(_, message, _)| inserted.contains(message.event.message_id.as_str()));
-        let admitted = new
-            .into_iter()
-            .map(|(_, message, _)| (message.at, Admitted { message_id: message.event.message_id.as_str() }))
-            .collect();
-        let old = old.into_iter().map(|(day, message, _)| (day, message)).collect();
-        Ok(Admission { admitted, known: self.digests_of(old).await? })
+        let admitted = messages.iter().filter(|message| inserted.contains(message.event.message_id.as_str()));
+        Ok(admitted.map(Admitted::of).collect())
     }
 
     /// What the inbox knows of these messages: by their place, the digest of what they said then.
+    ///
+    /// As arrays, and not as a join: while the inbox is empty, a join's plan would read it whole for every message, and a
+    /// plan is kept for as long as its connection.
     pub(super) async fn known_digests(
         &mut self,
         messages: &[Message<'_>],
-    ) -> Result<Vec<(usize, [u8; 16])>, StoreError> {
-        let rows = messages.iter().map(|message| (event_day(message), message)).collect();
-        let known = self.digests_of(rows).await?;
-        Ok(known.into_iter().map(|(message, digest)| (message.at, digest)).collect())
-    }
-
-    async fn digests_of<'m, 'a>(
-        &mut self,
-        rows: Vec<(Date, &'m Message<'a>)>,
-    ) -> Result<Vec<(&'m Message<'a>, [u8; 16])>, StoreError> {
-        if rows.is_empty() {
-            return Ok(vec![]);
-        }
-        let days: Vec<Date> = rows.iter().map(|row| row.0).collect();
-        let ids: Vec<String> = rows.iter().map(|row| row.1.event.message_id.as_str().to_owned()).collect();
+    ) -> Result<HashMap<usize, [u8; 16]>, StoreError> {
+        let days: BTreeSet<Date> = messages.iter().map(event_day).collect();
+        let days: Vec<Date> = days.into_iter().collect();
+        let ids: Vec<&str> = messages.iter().map(|message| message.event.message_id.as_str()).collect();
         let found = sqlx::query!(
-            r#"SELECT k.at AS "at!", i.fact_digest
-               FROM unnest($1::date[], $2::text[]) WITH ORDINALITY AS k (day, id, at)
-               JOIN inbox i ON i.event_day = k.day AND i.message_id = k.id"#,
-            &days,
-            &ids
+            "SELECT event_day, message_id, fact_digest FROM inbox WHERE message_id = ANY($1::text[]) AND event_day = ANY($2)",
+            &ids as _,
+            &days
         )
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("reading digests of admitted messages"))?;
-        Ok(found
-            .into_iter()
-            .filter_map(|row| {
-                let (_, message) = rows.get(usize::try_from(row.at).ok()?.checked_sub(1)?)?;
-                Some((*message, row.fact_digest.try_into().unwrap_or([0; 16])))
+        let found: HashMap<(Date, &str), [u8; 16]> = found
+            .iter()
+            .map(|row| {
+                ((row.event_day, row.message_id.as_str()), row.fact_digest.as_slice().try_into().unwrap_or([0; 16]))
             })
-            .collect())
+            .collect();
+        let known = |message: &Message<'_>| {
+            let digest = found.get(&(event_day(message), message.event.message_id.as_str()))?;
+            Some((message.at, *digest))
+        };
+        Ok(messages.iter().filter_map(known).collect())
     }
 
     /// Registers payments' ids. `false`: another transaction was faster with one of them, and may have given it to
@@ -291,9 +338,9 @@ impl Tx {
     ) -> Result<bool, StoreError> {
         let (mut providers, mut accounts, mut ids, mut orders) = (vec![], vec![], vec![], vec![]);
         for NewPayment { key, order_id } in payments {
-            providers.push(key.provider.to_owned());
-            accounts.push(key.account.to_owned());
-            ids.push(key.payment_id.to_owned());
+            providers.push(key.provider);
+            accounts.push(key.account);
+            ids.push(key.payment_id);
             orders.push(order_id.0);
         }
         let done = sqlx::query!(
@@ -301,9 +348,9 @@ impl Tx {
              SELECT provider, account, id, order_id, $5
              FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[]) AS n (provider, account, id, order_id)
              ON CONFLICT DO NOTHING",
-            &providers,
-            &accounts,
-            &ids,
+            &providers as _,
+            &accounts as _,
+            &ids as _,
             &orders,
             now
         )
@@ -318,18 +365,18 @@ impl Tx {
         let (mut orders, mut accounts, mut credits, mut messages) = (vec![], vec![], vec![], vec![]);
         for grant in grants {
             orders.push(grant.order_id.0);
-            accounts.push(grant.account_id.clone());
+            accounts.push(grant.account_id.as_str());
             credits.push(grant.credits);
-            messages.push(grant.by.message_id.to_owned());
+            messages.push(grant.by.message_id);
         }
         sqlx::query!(
             "INSERT INTO credit_grants (order_id, account_id, credits, message_id, granted_at)
              SELECT order_id, account_id, credits, message_id, $5
              FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) AS n (order_id, account_id, credits, message_id)",
             &orders,
-            &accounts,
+            &accounts as _,
             &credits,
-            &messages,
+            &messages as _,
             now
         )
         .execute(self.connection())
@@ -377,30 +424,34 @@ impl Tx {
     /// stand.
     pub(super) async fn update_orders(
         &mut self,
-        orders: &[(Order, i64)],
+        orders: &[(Order, ReadAt)],
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
-        let (mut ids, mut versions, mut statuses, mut granted) = (vec![], vec![], vec![], vec![]);
-        let (mut credits, mut revisions, mut facts) = (vec![], vec![], vec![]);
-        for (order, version) in orders {
+        let (mut ids, mut places, mut versions, mut statuses) = (vec![], vec![], vec![], vec![]);
+        let (mut granted, mut credits, mut revisions, mut facts) = (vec![], vec![], vec![], vec![]);
+        for (order, at) in orders {
             ids.push(order.id.0);
-            versions.push(*version);
-            statuses.push(order.status.name().to_owned());
+            places.push(at.place);
+            versions.push(at.version);
+            statuses.push(order.status.name());
             granted.push(order.is_granted);
             credits.push(order.credits_posted);
             revisions.push(order.revision);
             facts.push(serde_json::to_string(&order.facts).map_err(|e| corrupt(order.id.0, e))?);
         }
+        // By where the row lay when it was read, which spares a second search. A row that was written since lies elsewhere,
+        // and what lies there now has another id or another version: it is not written, and that shows.
         let done = sqlx::query!(
             "UPDATE orders o
              SET status = n.status, is_granted = n.is_granted, credits_granted = n.credits, revision = n.revision,
-                 facts = n.facts::jsonb, version = o.version + 1, updated_at = $8
-             FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::boolean[], $5::bigint[], $6::integer[], $7::text[])
-                  AS n (id, version, status, is_granted, credits, revision, facts)
-             WHERE o.id = n.id AND o.version = n.version",
+                 facts = n.facts::jsonb, version = o.version + 1, updated_at = $9
+             FROM unnest($1::uuid[], $2::tid[], $3::bigint[], $4::text[], $5::boolean[], $6::bigint[], $7::integer[], $8::text[])
+                  AS n (id, place, version, status, is_granted, credits, revision, facts)
+             WHERE o.ctid = n.place AND o.id = n.id AND o.version = n.version",
             &ids,
+            &places as &[Place],
             &versions,
-            &statuses,
+            &statuses as _,
             &granted,
             &credits,
             &revisions,

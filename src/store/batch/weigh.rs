@@ -1,7 +1,7 @@
 //! What events would come to, found out as a batch finds it out, without a lock and without a trace.
 
 use super::plan::{self, Plan};
-use super::sql::{LookedUp, Orders, Owners};
+use super::sql::{Orders, Owners};
 use super::{Message, Outcome};
 use crate::domain::{DisputePolicy, Order, OrderId, PaymentEvent, Reason, Refusal, Verdict};
 use crate::store::error::StoreError;
@@ -33,13 +33,14 @@ impl Store {
                 .map(|(at, event)| Message { at, event, digest: crate::message::fact_digest(event) })
                 .collect();
             let mut tx = Tx::begin(&pool).await?;
-            let LookedUp { owners, orders } = tx.look_up(&messages).await?;
-            let known: HashMap<usize, [u8; 16]> = tx.known_digests(&messages).await?.into_iter().collect();
+            let owners = tx.owners_of_payments(&messages).await?;
+            let orders = tx.look_at_orders(&plan::orders_wanted(&messages, &owners)).await?;
+            let known = tx.known_digests(&messages).await?;
             // Nothing was written.
             tx.commit().await?;
             Ok(messages
                 .iter()
-                .map(|message| weigh(message, &owners, &orders.by_id, known.get(&message.at), policy))
+                .map(|message| weigh(message, &owners, &orders, known.get(&message.at), policy))
                 .collect())
         })
         .await
@@ -60,7 +61,7 @@ fn weigh(
     let owners = plan::payment_keys(event).filter_map(|key| Some((key, *owners.get(&key)?))).collect();
     let plan = Plan::assess(std::slice::from_ref(message), &HashMap::new(), owners, own);
     let brings_ids = plan.brings_ids();
-    let accepted = plan.candidates().first().and_then(|(_, id)| orders.get(id));
+    let accepted = plan.candidates().first().and_then(|candidate| orders.get(&candidate.order_id));
     let verdict = match (accepted, known) {
         (Some(_), Some(digest)) if *digest != message.digest => {
             let detail = format!("{} was admitted before with another content", event.message_id);
