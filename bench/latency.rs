@@ -85,6 +85,7 @@ async fn one_run(place: &crate::places::Place, rate: u32, seconds: u32) -> [f64;
         .env("GRANTONCE_RECEIVER_ADDR", "127.0.0.1:0")
         .env("GRANTONCE_API_ADDR", "127.0.0.1:0")
         .env("GRANTONCE_API_TOKENS", format!("bench:{TOKEN}"))
+        .env("GRANTONCE_STATUS_TOKEN_KEY", "0123456789abcdef".repeat(4))
         .env("GRANTONCE_STRIPE_WEBHOOK_SECRETS", SECRET);
     let mut worker = children.start("worker", &["worker"]).await.unwrap();
     let mut receiver = children.start("receiver", &["receiver"]).await.unwrap();
