@@ -16,7 +16,7 @@ const ORDERS: u32 = 100_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Under five minutes: shorter rounds, and the fastest peer of each kind
+    /// Shorter rounds, two of them, and the fastest peers of each kind
     #[arg(long)]
     quick: bool,
     /// How often each side runs

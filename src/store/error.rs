@@ -49,7 +49,9 @@ pub enum StoreError {
         detail: String,
     },
     /// The same batch was disturbed by others again and again.
-    #[error("gave up after {tries} tries: other transactions kept registering the same payments")]
+    #[error(
+        "gave up after {tries} tries: other transactions kept registering the same payments or changing the same orders"
+    )]
     Disturbed {
         /// How often it was tried.
         tries: u32,

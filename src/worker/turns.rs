@@ -70,7 +70,7 @@ impl Turns {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.under_way().retain(|one| !one.ended.is_cancelled() && one.ended != self.ended);
+        self.turns.under_way().retain(|one| one.ended != self.ended);
         self.ended.cancel();
     }
 }
