@@ -11,11 +11,12 @@ use super::headers::Headers;
 use crate::clock::Clock;
 use crate::retry::{Backoff, Limits};
 use bytes::Bytes;
+use futures_util::future::join_all;
+use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use secrecy::SecretString;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,6 +25,11 @@ use tokio::time::Instant;
 
 /// Most messages in a group.
 const GROUP_MAX: usize = 512;
+
+/// Messages that are handed to the client library together. It says that one is sent when its bytes have gone to the socket,
+/// and who waits for that one by one pays a change of threads and a packet for each. Of more than so many, `join_all` would
+/// keep each apart in memory.
+const HANDED_OVER_MAX: usize = 30;
 
 /// AMQP's delivery mode for messages that outlive a restart.
 const PERSISTENT: u8 = 2;
@@ -246,7 +252,7 @@ enum Ended {
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 async fn serve(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, settings: &PublisherSettings) -> Ended {
-    let mut group = Vec::with_capacity(GROUP_MAX);
+    let mut group = Vec::new();
     loop {
         match tokio::time::timeout(IDLE_LOOK, waiting.recv_many(&mut group, GROUP_MAX)).await {
             Err(_idle) if channel.status().connected() => continue,
@@ -254,42 +260,41 @@ async fn serve(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, setting
             Ok(0) => return Ended::NoMoreCallers,
             Ok(_) => {}
         }
-        if let Err(cause) = publish_group(channel, std::mem::take(&mut group), settings).await {
+        if let Err(cause) = publish_group(channel, &mut group, settings).await {
             return Ended::Broken(cause);
         }
     }
 }
 
-/// Publishes a group and answers each of its callers. An error ends the channel.
-async fn publish_group(channel: &Channel, group: Vec<Request>, settings: &PublisherSettings) -> Result<(), String> {
+/// Publishes a group, answers each of its callers, and leaves it empty. An error ends the channel.
+async fn publish_group(
+    channel: &Channel,
+    group: &mut Vec<Request>,
+    settings: &PublisherSettings,
+) -> Result<(), String> {
     let deadline = settings.confirm_deadline;
     let until = Instant::now() + deadline;
     // In seconds: AMQP knows no finer ones. A clock before 1970 gives none.
     let published_at_s = u64::try_from(settings.clock.now().unix_timestamp()).unwrap_or(0);
-    let mut broken: Option<(String, PublishError)> = None;
     let mut sent = Vec::with_capacity(group.len());
-    for request in group {
-        let confirm = match &broken {
-            Some((_, error)) => Err(error.clone()),
-            None => send(channel, &request.message, published_at_s, until, deadline).await,
-        };
-        if let Err(error @ (PublishError::Unavailable(_) | PublishError::NotConfirmed(_))) = &confirm {
-            broken.get_or_insert_with(|| (error.to_string(), error.clone()));
+    let hand_over = async {
+        for some in group.chunks(HANDED_OVER_MAX) {
+            sent.extend(join_all(some.iter().map(|request| send(channel, &request.message, published_at_s))).await);
         }
-        sent.push((request, confirm));
-    }
+    };
+    // What was not handed over in time has no confirm to wait for.
+    let _late = tokio::time::timeout_at(until, hand_over).await;
+    sent.resize_with(group.len(), || Err(PublishError::NotConfirmed(deadline)));
 
-    let mut returned: HashSet<(String, String, String)> = HashSet::new();
+    let mut broken: Option<(String, PublishError)> = None;
+    let mut returned = Vec::new();
     let mut results = Vec::with_capacity(sent.len());
-    for (request, confirm) in sent {
+    for confirm in sent {
         let result = match confirm {
             Err(error) => Err(error),
             Ok(confirm) => match tokio::time::timeout_at(until, confirm).await {
-                Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-                Ok(Ok(Confirmation::Ack(Some(message)))) => {
-                    let id = message.properties.message_id().as_ref().map_or("", |id| id.as_str()).to_owned();
-                    let delivery = message.delivery;
-                    returned.insert((id, String::from(delivery.exchange), String::from(delivery.routing_key)));
+                Ok(Ok(Confirmation::Ack(message))) => {
+                    returned.extend(message);
                     Ok(())
                 }
                 Ok(Ok(Confirmation::Nack(_))) => Err(PublishError::Refused),
@@ -303,20 +308,24 @@ async fn publish_group(channel: &Channel, group: Vec<Request>, settings: &Publis
         if let Err(error @ (PublishError::Unavailable(_) | PublishError::NotConfirmed(_))) = &result {
             broken.get_or_insert_with(|| (error.to_string(), error.clone()));
         }
-        results.push((request, result));
+        results.push(result);
     }
+    let is_returned = |message: &Outgoing| {
+        returned.iter().any(|back: &BasicReturnMessage| {
+            let id = back.properties.message_id().as_ref().map_or("", |id| id.as_str());
+            let delivery = &back.delivery;
+            (id, delivery.exchange.as_str(), delivery.routing_key.as_str())
+                == (message.message_id.as_str(), message.exchange, message.routing_key.as_str())
+        })
+    };
     // A return may still be on its way to a confirm that did not come: then nothing of the group is believed.
-    for (Request { message, answer }, result) in results {
+    for (Request { message, answer }, result) in group.drain(..).zip(results) {
         let result = match (result, &broken) {
             (Ok(()), Some((_, error))) => Err(error.clone()),
-            (Ok(()), None) => {
-                let key = (message.message_id, message.exchange.to_owned(), message.routing_key);
-                if returned.contains(&key) {
-                    Err(PublishError::Unroutable { exchange: message.exchange, routing_key: key.2 })
-                } else {
-                    Ok(Confirmed(()))
-                }
+            (Ok(()), None) if is_returned(&message) => {
+                Err(PublishError::Unroutable { exchange: message.exchange, routing_key: message.routing_key })
             }
+            (Ok(()), None) => Ok(Confirmed(())),
             (Err(error), _) => Err(error),
         };
         // A caller that has gone does not read its answer.
@@ -328,12 +337,12 @@ async fn publish_group(channel: &Channel, group: Vec<Request>, settings: &Publis
     }
 }
 
+/// Hands a message over. Until its first wait it does all that the order of messages on the channel hangs on, so that any
+/// number of them can be begun one after the other and waited for together.
 async fn send(
     channel: &Channel,
     message: &Outgoing,
     published_at_s: u64,
-    until: Instant,
-    deadline: Duration,
 ) -> Result<lapin::PublisherConfirm, PublishError> {
     let short = |what: &'static str, text: &str| ShortString::try_new(text).map_err(|_| PublishError::TooLong(what));
     let properties = BasicProperties::default()
@@ -344,16 +353,7 @@ async fn send(
         .with_timestamp(published_at_s)
         .with_headers(message.headers.write());
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-    let sent = channel.basic_publish(
-        short("exchange", message.exchange)?,
-        short("routing_key", &message.routing_key)?,
-        options,
-        &message.body,
-        properties,
-    );
-    match tokio::time::timeout_at(until, sent).await {
-        Ok(Ok(confirm)) => Ok(confirm),
-        Ok(Err(error)) => Err(PublishError::Unavailable(error.to_string())),
-        Err(_elapsed) => Err(PublishError::NotConfirmed(deadline)),
-    }
+    let (exchange, routing_key) = (short("exchange", message.exchange)?, short("routing_key", &message.routing_key)?);
+    let sent = channel.basic_publish(exchange, routing_key, options, &message.body, properties).await;
+    sent.map_err(|error| PublishError::Unavailable(error.to_string()))
 }
