@@ -142,13 +142,6 @@ async fn grow(place: &Place, from: u32, to: u32) {
         )
         .await;
     }
-    let definition: String = sqlx::query_scalar("SELECT pg_get_indexdef('credit_grants_account'::regclass)")
-        .fetch_one(&mut sql)
-        .await
-        .unwrap_or_default();
-    if !definition.is_empty() {
-        run(&mut sql, "DROP INDEX credit_grants_account".to_owned()).await;
-    }
     let accounts = to / 1_000_000 * u64::from(ACCOUNTS_PER_MILLION);
     run(
         &mut sql,
@@ -161,9 +154,6 @@ async fn grow(place: &Place, from: u32, to: u32) {
         ),
     )
     .await;
-    if !definition.is_empty() {
-        run(&mut sql, definition).await;
-    }
     for statement in ["VACUUM ANALYZE inbox", "VACUUM ANALYZE credit_grants", "CHECKPOINT"] {
         run(&mut sql, statement.to_owned()).await;
     }

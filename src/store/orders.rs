@@ -241,10 +241,10 @@ impl Store {
                 r#"SELECT at AS "at!", order_id AS "order_id!", revision AS "revision!", credits AS "credits!",
                           reason AS "reason!", message_id AS "message_id!"
                    FROM (
-                       (SELECT granted_at AS at, order_id, 0 AS revision, credits, 'grant' AS reason, message_id
-                        FROM credit_grants
-                        WHERE account_id = $1 AND (granted_at, order_id, 0) > ($2, $3, $4)
-                        ORDER BY granted_at, order_id LIMIT $5)
+                       (SELECT g.granted_at AS at, g.order_id, 0 AS revision, g.credits, 'grant' AS reason, g.message_id
+                        FROM orders o JOIN credit_grants g ON g.order_id = o.id
+                        WHERE o.account_id = $1 AND (g.granted_at, g.order_id, 0) > ($2, $3, $4)
+                        ORDER BY g.granted_at, g.order_id LIMIT $5)
                        UNION ALL
                        (SELECT created_at, order_id, revision, credits, reason, message_id
                         FROM credit_adjustments
