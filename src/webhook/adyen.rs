@@ -5,7 +5,7 @@
 
 use super::signature::{Mac, Tag, check};
 use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
-use crate::domain::dialect::{Object, Odd};
+use crate::domain::dialect::{Body, Object, Odd, Part};
 use crate::domain::{
     CaptureState, Currency, DisputeState, FactId, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus,
     Provider, RefundState,
@@ -40,16 +40,19 @@ pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
 }
 
 /// The items of a body.
-fn items(body: &Value) -> Option<Vec<Object<'_>>> {
-    let items = body.get("notificationItems")?.as_array()?;
-    let item = |item| Object::root(Value::get(item, "NotificationRequestItem")?);
-    items.iter().map(item).collect()
+fn items<'v>(body: &'v Body<'v>) -> Option<Vec<Object<'v>>> {
+    let mut items = Part::from(body).get("notificationItems")?.as_array()?;
+    let item = |item: Part<'v>| Object::root(item.get("NotificationRequestItem")?);
+    items.try_fold(Vec::new(), |mut all, one| {
+        all.push(item(one)?);
+        Some(all)
+    })
 }
 
 /// Every item is signed by itself, and every one counts: one that is not ours refuses the request.
 fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>, Rejection> {
     let malformed = |fault| Rejection::Malformed { fault };
-    let body: Value = serde_json::from_slice(request.body).map_err(|_| malformed("it is not JSON"))?;
+    let body = Body::read(request.body).map_err(|_| malformed("it is not JSON"))?;
     let items = items(&body).ok_or(malformed("it has no notificationItems with a NotificationRequestItem each"))?;
     if items.is_empty() {
         return Err(malformed("notificationItems is empty"));
@@ -76,10 +79,10 @@ fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>,
 /// a signature cannot be moved to an item that says something else.
 fn signed_text(item: &Object<'_>) -> Result<String, &'static str> {
     let amount = item.value("amount");
-    let text = |value: Option<&Value>| match value {
-        None | Some(Value::Null) => Ok(String::new()),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
+    let text = |value: Option<Part<'_>>| match value {
+        None | Some(Part::Null) => Ok(String::new()),
+        Some(Part::Text(text)) => Ok(text.to_owned()),
+        Some(Part::Number(number)) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
         Some(_) => Err("a signed field is neither a text nor a whole number"),
     };
     let mut signed = String::new();
@@ -115,13 +118,13 @@ pub(super) fn sign(mac: &Mac, item: &Value) -> Option<String> {
 }
 
 fn translate(verified: &Verified<'_>) -> Vec<Translation> {
-    let body: Option<Value> = serde_json::from_slice(verified.body).ok();
+    let body = Body::read(verified.body).ok();
     let Some(items) = body.as_ref().and_then(items) else {
         return vec![verified.untranslatable(None, None, "the body has no notificationItems")];
     };
     // Not signed, so it decides nothing; but a webhook of the other environment that was given our key is a mistake that
     // somebody has to see.
-    let live = body.as_ref().and_then(|body| body.get("live"));
+    let live = body.as_ref().and_then(|body| Part::from(body).get("live"));
     let is_live = live.and_then(|live| live.as_bool().or_else(|| live.as_str()?.parse().ok()));
     items
         .iter()
@@ -152,7 +155,7 @@ fn message_id(verified: &Verified<'_>, item: &Object<'_>) -> Result<MessageId, O
 
 /// A text in JSON's clothes.
 fn success(item: &Object<'_>) -> Result<bool, Odd> {
-    if let Some(success) = item.value("success").and_then(Value::as_bool) {
+    if let Some(success) = item.value("success").and_then(Part::as_bool) {
         return Ok(success);
     }
     item.text("success")?.parse().map_err(|_| item.odd("success", "must be true or false"))
@@ -192,7 +195,7 @@ fn read(verified: &Verified<'_>, item: &Object<'_>, message_id: Result<&MessageI
 
 /// The payment's reference: on what was done to a payment later it is the original one.
 fn payment_id(item: &Object<'_>) -> Result<PaymentId, Odd> {
-    let field = match item.value("originalReference").and_then(Value::as_str) {
+    let field = match item.value("originalReference").and_then(Part::as_str) {
         None | Some("") => "pspReference",
         Some(_) => "originalReference",
     };
@@ -226,7 +229,7 @@ fn meaning(is_captured_by_hand: bool, code: &str, success: bool, item: &Object<'
         ("AUTHORISATION", true) if is_captured_by_hand => Ok(Said::Status(PaymentStatus::Pending)),
         ("AUTHORISATION", true) => captured(CaptureState::Succeeded),
         ("AUTHORISATION", false) => Ok(Said::Status(PaymentStatus::failed(
-            item.value("reason").and_then(Value::as_str).filter(|reason| !reason.is_empty()).unwrap_or("refused"),
+            item.value("reason").and_then(Part::as_str).filter(|reason| !reason.is_empty()).unwrap_or("refused"),
         ))),
         ("CAPTURE", true) => captured(CaptureState::Succeeded),
         ("CAPTURE", false) | ("CAPTURE_FAILED", _) => captured(CaptureState::Failed),

@@ -14,11 +14,10 @@ use super::{
     CertificateProof, Door, KeyFault, Proof, Rejection, Subscriptions, Terms, Translation, Unverified, Verified,
 };
 use crate::domain::dialect::paypal::{order_of, parent};
-use crate::domain::dialect::{Object, Odd};
+use crate::domain::dialect::{Body, Object, Odd};
 use crate::domain::{Hint, MessageId, PaymentId, Provider};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crc::{CRC_32_ISO_HDLC, Crc};
-use serde_json::Value;
 
 pub(super) static DOOR: Door =
     Door { provider: Provider::PAYPAL, proof: Proof::Certificate(CertificateProof { id, url, verify }), translate };
@@ -119,7 +118,7 @@ fn signed_text(id: &str, time: &str, webhook_id: &str, body: &[u8]) -> String {
 
 fn translate(verified: &Verified<'_>) -> Vec<Translation> {
     let livemode = verified.terms.livemode;
-    let body: Option<Value> = serde_json::from_slice(verified.body).ok();
+    let body = Body::read(verified.body).ok();
     let Some(event) = body.as_ref().and_then(Object::root) else {
         return vec![verified.untranslatable(None, Some(livemode), "the body is not a JSON object")];
     };

@@ -6,9 +6,8 @@
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
 use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::dialect::stripe::{self as words, captured, failed, order_id, reference, time};
-use crate::domain::dialect::{Object, Odd};
+use crate::domain::dialect::{Body, Object, Odd, Part};
 use crate::domain::{Hint, MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount};
-use serde_json::Value;
 
 pub(super) static DOOR: Door =
     Door { provider: Provider::STRIPE, proof: Proof::Secret(SecretProof { key, verify }), translate };
@@ -78,11 +77,11 @@ fn translate(verified: &Verified<'_>) -> Vec<Translation> {
 }
 
 fn translated(verified: &Verified<'_>) -> Translation {
-    let body: Option<Value> = serde_json::from_slice(verified.body).ok();
+    let body = Body::read(verified.body).ok();
     let Some(event) = body.as_ref().and_then(Object::root) else {
         return verified.untranslatable(None, None, "the body is not a JSON object");
     };
-    let is_thin = event.value("object").and_then(Value::as_str) == Some(THIN_EVENT);
+    let is_thin = event.value("object").and_then(Part::as_str) == Some(THIN_EVENT);
     let account = if is_thin { context(&event) } else { account(&event) };
     let message_id = account.clone().and_then(|account| message_id(verified, &event, account.as_ref()));
     let read = if is_thin { thin } else { snapshot };

@@ -1,6 +1,13 @@
 //! Reading a provider's JSON so that what is missing or odd is named, and no value of the body gets into the words.
+//!
+//! Two kinds of JSON are read: [`Value`], which owns what it holds, and [`Body`], which a webhook is read into and which
+//! borrows its texts from the bytes that came. To own them all was a tenth of what a receiver does for a webhook.
 
-use serde_json::{Map, Value};
+mod body;
+
+pub use body::Body;
+use serde_json::{Map, Number, Value};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,41 +19,153 @@ pub struct Odd {
     fault: String,
 }
 
+/// Any piece of JSON, wherever it is kept.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'v> {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Flag(bool),
+    /// A number.
+    Number(&'v Number),
+    /// A text.
+    Text(&'v str),
+    /// A list.
+    List(List<'v>),
+    /// An object.
+    Object(Fields<'v>),
+}
+
+/// A list's items.
+#[derive(Debug, Clone, Copy)]
+pub enum List<'v> {
+    /// Of a [`Value`].
+    Owned(&'v [Value]),
+    /// Of a [`Body`].
+    Read(&'v [Body<'v>]),
+}
+
+/// An object's fields.
+#[derive(Debug, Clone, Copy)]
+pub enum Fields<'v> {
+    /// Of a [`Value`].
+    Owned(&'v Map<String, Value>),
+    /// Of a [`Body`].
+    Read(&'v [(Cow<'v, str>, Body<'v>)]),
+}
+
+impl<'v> From<&'v Value> for Part<'v> {
+    fn from(value: &'v Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(flag) => Self::Flag(*flag),
+            Value::Number(number) => Self::Number(number),
+            Value::String(text) => Self::Text(text),
+            Value::Array(items) => Self::List(List::Owned(items)),
+            Value::Object(fields) => Self::Object(Fields::Owned(fields)),
+        }
+    }
+}
+
+impl<'v> From<&'v Body<'v>> for Part<'v> {
+    fn from(body: &'v Body<'v>) -> Self {
+        match body {
+            Body::Null => Self::Null,
+            Body::Flag(flag) => Self::Flag(*flag),
+            Body::Number(number) => Self::Number(number),
+            Body::Text(text) => Self::Text(text),
+            Body::List(items) => Self::List(List::Read(items)),
+            Body::Object(fields) => Self::Object(Fields::Read(fields)),
+        }
+    }
+}
+
+impl<'v> Part<'v> {
+    /// Whether it is `null`.
+    pub fn is_null(self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The text, if it is one.
+    pub fn as_str(self) -> Option<&'v str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// True or false, if it is one of them.
+    pub fn as_bool(self) -> Option<bool> {
+        if let Self::Flag(flag) = self { Some(flag) } else { None }
+    }
+
+    /// The whole number, if it is one that fits.
+    pub fn as_i64(self) -> Option<i64> {
+        if let Self::Number(number) = self { number.as_i64() } else { None }
+    }
+
+    /// The items, if it is a list.
+    pub fn as_array(self) -> Option<impl Iterator<Item = Self>> {
+        let Self::List(list) = self else { return None };
+        let (owned, read): (&[Value], &[Body<'v>]) = match list {
+            List::Owned(items) => (items, &[]),
+            List::Read(items) => (&[], items),
+        };
+        Some(owned.iter().map(Self::from).chain(read.iter().map(Self::from)))
+    }
+
+    /// A field, if it is an object that has it, be it `null`.
+    pub fn get(self, field: &str) -> Option<Self> {
+        if let Self::Object(fields) = self { fields.get(field) } else { None }
+    }
+}
+
+impl<'v> Fields<'v> {
+    /// A field's value. Of several of one name it is the last one, in either kind of JSON.
+    fn get(self, field: &str) -> Option<Part<'v>> {
+        match self {
+            Self::Owned(fields) => fields.get(field).map(Part::from),
+            Self::Read(fields) => fields.iter().rev().find(|(name, _)| name == field).map(|(_, value)| value.into()),
+        }
+    }
+}
+
 /// A JSON object and where it lies in the body. A field that is null counts as missing throughout: providers do not
 /// tell the two apart.
 #[derive(Clone, Copy)]
 pub struct Object<'v> {
     path: &'static str,
-    fields: &'v Map<String, Value>,
+    fields: Fields<'v>,
 }
 
 impl<'v> Object<'v> {
     /// The whole body; none where it is something other than an object.
-    pub fn root(body: &'v Value) -> Option<Self> {
+    pub fn root(body: impl Into<Part<'v>>) -> Option<Self> {
         Self::at(body, "")
     }
 
     /// An object that lies at `path`; none where it is something else.
-    pub fn at(value: &'v Value, path: &'static str) -> Option<Self> {
-        value.as_object().map(|fields| Self { path, fields })
+    pub fn at(value: impl Into<Part<'v>>, path: &'static str) -> Option<Self> {
+        if let Part::Object(fields) = value.into() { Some(Self { path, fields }) } else { None }
     }
 
     /// An object within; `path` is where it lies from the root on, for the words.
     pub fn object(&self, field: &str, path: &'static str) -> Result<Self, Odd> {
-        let fields =
-            self.value(field).map(|value| value.as_object().ok_or_else(|| self.odd(field, "must be an object")));
-        Ok(Self { path, fields: fields.ok_or_else(|| self.missing(field))?? })
+        let value = self.value(field).ok_or_else(|| self.missing(field))?;
+        Self::at(value, path).ok_or_else(|| self.odd(field, "must be an object"))
     }
 
     /// A list of objects within; one that is missing is empty. `path` is what each of them is called in the words.
     pub fn list(&self, field: &str, path: &'static str) -> Result<Vec<Self>, Odd> {
         let Some(value) = self.value(field) else { return Ok(Vec::new()) };
-        let all = value.as_array().and_then(|items| items.iter().map(|item| Self::at(item, path)).collect());
+        let all = value.as_array().and_then(|mut items| {
+            items.try_fold(Vec::new(), |mut all, item| {
+                all.push(Self::at(item, path)?);
+                Some(all)
+            })
+        });
         all.ok_or_else(|| self.odd(field, "must be a list of objects"))
     }
 
     /// A field's value, unless it is missing.
-    pub fn value(&self, field: &str) -> Option<&'v Value> {
+    pub fn value(&self, field: &str) -> Option<Part<'v>> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 

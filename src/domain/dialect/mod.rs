@@ -7,7 +7,7 @@ mod json;
 pub mod paypal;
 pub mod stripe;
 
-pub use json::{Object, Odd};
+pub use json::{Body, Object, Odd, Part};
 
 #[cfg(test)]
 mod tests;

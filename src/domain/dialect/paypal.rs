@@ -3,11 +3,10 @@
 //! Rules from <https://developer.paypal.com/docs/api/orders/v2/>, <https://developer.paypal.com/docs/api/customer-disputes/v1/>
 //! and <https://developer.paypal.com/api/rest/reference/currency-codes/>.
 
-use super::json::{Object, Odd};
+use super::json::{Object, Odd, Part};
 use crate::domain::{
     CaptureState, Currency, DisputeState, FactId, Money, MoneyError, OrderId, PaymentId, PaymentStatus, RefundState,
 };
-use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -102,8 +101,7 @@ pub fn order_of(object: &Object<'_>) -> Result<Option<PaymentId>, Odd> {
 
 /// What the link `up` leads to, where it leads to such a place: a refund's to `/captures/`, a capture's to `/orders/`.
 pub fn parent(object: &Object<'_>, place: &str) -> Option<PaymentId> {
-    let links = object.value("links")?.as_array()?.iter();
-    let up = links.filter(|link| link.get("rel").and_then(Value::as_str) == Some("up"));
+    let up = object.value("links")?.as_array()?.filter(|link| link.get("rel").and_then(Part::as_str) == Some("up"));
     let mut ids = up.filter_map(|link| link.get("href")?.as_str()?.rsplit_once(place));
     ids.find_map(|(_, id)| id.parse().ok())
 }

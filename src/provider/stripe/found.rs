@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::domain::dialect::stripe::{captured, dispute, failed, order_id, reference, refund, refunded_total, time};
-use crate::domain::dialect::{Object, Odd};
+use crate::domain::dialect::{Object, Odd, Part};
 use crate::domain::{PaymentStatus, RELATED_IDS_MAX};
 use crate::provider::{Found, PaymentState};
 use serde_json::Value;
@@ -61,7 +61,7 @@ pub(super) fn of_intent(parts: &Parts<'_>) -> Result<Found, Odd> {
         occurred_at,
         livemode: intent.flag("livemode")?,
         incomplete: None,
-        client_secret: intent.value("client_secret").and_then(Value::as_str).map(str::to_owned),
+        client_secret: intent.value("client_secret").and_then(Part::as_str).map(str::to_owned),
         approve_url: None,
     })
 }
@@ -88,6 +88,6 @@ pub(super) fn of_session(session: &Object<'_>) -> Result<Found, Odd> {
         livemode: session.flag("livemode")?,
         incomplete: None,
         client_secret: None,
-        approve_url: session.value("url").and_then(Value::as_str).map(str::to_owned),
+        approve_url: session.value("url").and_then(Part::as_str).map(str::to_owned),
     })
 }
