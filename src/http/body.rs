@@ -2,8 +2,9 @@
 
 use super::problem::Problem;
 use axum::body::Body;
+use axum::body::HttpBody as _;
 use axum::extract::Request;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
@@ -19,9 +20,9 @@ const READ_ON_FACTOR: usize = 4;
 /// Reads a body of at most `bytes_max` bytes that is all there before the deadline. Above the bound the answer is
 /// 413, soon; after the deadline it is 408.
 pub async fn read_body(request: Request, bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
-    let promised = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let mut body = request.into_body();
-    if promised.is_some_and(|bytes| bytes > bytes_max as u64) {
+    // As the headers promise, where they do.
+    if body.size_hint().lower() > bytes_max as u64 {
         read_on(&mut body, bytes_max).await;
         return Err(Problem::payload_too_large(bytes_max));
     }

@@ -110,8 +110,8 @@ impl Taker {
         span
     }
 
-    async fn take_at(&self, endpoint: Endpoint, keys: &Keys, request: Request, span: &Span) -> Answer {
-        let headers = request.headers().clone();
+    async fn take_at(&self, endpoint: Endpoint, keys: &Keys, mut request: Request, span: &Span) -> Answer {
+        let headers = std::mem::take(request.headers_mut());
         let body = match read_body(request, BODY_BYTES_MAX, BODY_DEADLINE).await {
             Ok(body) => body,
             Err(problem) if problem.status() == StatusCode::PAYLOAD_TOO_LARGE => {
