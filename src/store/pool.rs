@@ -4,8 +4,11 @@ use super::error::StoreError;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, PgPool};
+use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -47,6 +50,7 @@ pub struct Store {
     options: PgPoolOptions,
     connect: PgConnectOptions,
     deadline: Duration,
+    cut_off: CutOff,
 }
 
 /// The connections in use, and how many sets of them were given up before.
@@ -106,6 +110,8 @@ impl Store {
     /// Prepares the pool; connects when first used, so that a role starts while the database is away.
     pub fn new(settings: &Settings) -> Result<Self, StoreError> {
         let connect = options(&settings.url, settings.profile, settings.deadline)?;
+        let cut_off = CutOff::default();
+        let seen = cut_off.clone();
         let options = PgPoolOptions::new()
             .max_connections(settings.connections_max)
             // Below the waiter's own deadline: a connection that does not come is no reason to give up on the others.
@@ -115,9 +121,9 @@ impl Store {
             .test_before_acquire(false)
             .idle_timeout(Duration::from_secs(60))
             .max_lifetime(Duration::from_secs(30 * 60))
-            .after_release(|connection, _| Box::pin(leave_no_transaction_open(connection)));
+            .after_release(move |connection, _| Box::pin(leave_no_transaction_open(connection, seen.is_possible())));
         let current = Arc::new(RwLock::new(Numbered::new(0, &options, &connect)));
-        Ok(Self { current, options, connect, deadline: settings.deadline })
+        Ok(Self { current, options, connect, deadline: settings.deadline, cut_off })
     }
 
     fn current(&self) -> Numbered {
@@ -137,7 +143,7 @@ impl Store {
     {
         let current = self.current();
         let turn = current.turn(what, self.deadline / 2).await?;
-        let operation = operation(current.pool.clone());
+        let operation = self.cut_off.watch(operation(current.pool.clone()));
         let mut task = tokio::spawn(async move {
             let _turn = turn;
             operation.await
@@ -196,21 +202,65 @@ impl Store {
     }
 }
 
-/// Ends a transaction that was left open on a connection which comes back to the pool.
+/// Ends a transaction that was left open on a connection which comes back to the pool, where there may be one.
 ///
 /// sqlx 0.9.0 can hand back a connection whose `begin()` was cancelled after `BEGIN` was sent (transact-rs/sqlx#4385).
 /// [`Store::run`] never cancels one; this is the second lock on the same door. `BEGIN` first, because a lone `ROLLBACK`
 /// outside a transaction writes a warning into the server's log each time.
-async fn leave_no_transaction_open(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    connection.execute("BEGIN; ROLLBACK").await?;
+async fn leave_no_transaction_open(connection: &mut PgConnection, may_be_open: bool) -> Result<bool, sqlx::Error> {
+    if may_be_open {
+        connection.execute("BEGIN; ROLLBACK").await?;
+    }
     Ok(true)
+}
+
+/// Whether an operation of a store may have been dropped or broken off half-way, now or at any time before.
+#[derive(Clone, Debug, Default)]
+struct CutOff(Arc<AtomicUsize>);
+
+impl CutOff {
+    fn is_possible(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
+    }
+
+    /// Runs an operation such that it is known in time when it does not come to its end. In time: before anything of it is
+    /// dropped, its connection among it. So it counts while it is being polled, and for ever where that panics.
+    fn watch<F: Future>(&self, operation: F) -> Watched<F> {
+        Watched { operation: Box::pin(operation), has_ended: false, cut_off: self.clone() }
+    }
+}
+
+/// An operation whose end is watched.
+struct Watched<F> {
+    operation: Pin<Box<F>>,
+    has_ended: bool,
+    cut_off: CutOff,
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.cut_off.0.fetch_add(1, Ordering::SeqCst);
+        let polled = self.operation.as_mut().poll(context);
+        self.cut_off.0.fetch_sub(1, Ordering::SeqCst);
+        self.has_ended = polled.is_ready();
+        polled
+    }
+}
+
+impl<F> Drop for Watched<F> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.cut_off.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::future::join_all;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 
@@ -240,5 +290,44 @@ mod tests {
         let most = most.load(Ordering::SeqCst);
         assert!((1..=CONNECTING_MAX).contains(&most), "{most} at the same time");
         assert_eq!(store.current().number, 0, "no connection that was there was given up");
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_does_not_end_is_known_before_anything_of_it_is_dropped() {
+        /// What an operation holds, like a connection: says at its end whether the pool would look after it.
+        struct Held(CutOff, Arc<AtomicUsize>);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                self.1.fetch_add(usize::from(self.0.is_possible()), Ordering::SeqCst);
+            }
+        }
+        let looked_after = Arc::new(AtomicUsize::new(0));
+        let held = |cut_off: &CutOff| Held(cut_off.clone(), Arc::clone(&looked_after));
+
+        let cut_off = CutOff::default();
+        cut_off.watch(async { tokio::task::yield_now().await }).await;
+        assert!(!cut_off.is_possible(), "it came to its end");
+
+        let of_it = held(&cut_off);
+        let mut dropped = cut_off.watch(async move {
+            let _held = of_it;
+            std::future::pending::<()>().await;
+        });
+        assert!(futures_util::poll!(&mut dropped).is_pending());
+        assert!(!cut_off.is_possible());
+        drop(dropped);
+        assert!(cut_off.is_possible());
+        assert_eq!(looked_after.load(Ordering::SeqCst), 1);
+
+        let cut_off = CutOff::default();
+        let of_it = held(&cut_off);
+        let panics = cut_off.watch(async move {
+            let _held = of_it;
+            tokio::task::yield_now().await;
+            panic!("on purpose");
+        });
+        assert!(tokio::spawn(panics).await.is_err());
+        assert!(cut_off.is_possible());
+        assert_eq!(looked_after.load(Ordering::SeqCst), 2);
     }
 }
