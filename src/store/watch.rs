@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -23,7 +24,7 @@ const IDS_PER_PAYLOAD: usize = 240;
 /// Batches whose announcement may wait; more are dropped, and the once-a-second look finds them.
 const ANNOUNCEMENTS_WAITING_MAX: usize = 256;
 
-/// How long one announcement takes at least, so that many small batches share one.
+/// Between two announcements, at least: many small batches then share one. The first after a pause goes at once.
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(2);
 
 /// How often a watch looks by itself.
@@ -43,8 +44,10 @@ impl ChangedOrders {
     pub fn announce_through(store: Store) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Vec<OrderId>>(ANNOUNCEMENTS_WAITING_MAX);
         tokio::spawn(async move {
+            let mut not_before = Instant::now();
             while let Some(mut ids) = waiting.recv().await {
-                tokio::time::sleep(ANNOUNCE_EVERY).await;
+                tokio::time::sleep_until(not_before).await;
+                not_before = Instant::now() + ANNOUNCE_EVERY;
                 while let Ok(more) = waiting.try_recv() {
                     ids.extend(more);
                 }
