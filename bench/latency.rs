@@ -3,17 +3,25 @@
 use crate::facts;
 use crate::figures::{percentile, round, table};
 use crate::load::{Http, SECRET, webhook};
-use crate::places::{Servers, distinct, order_id};
+use crate::places::{Place, Servers, connect, distinct, order_id};
 use crate::sides::environment;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
+use time::OffsetDateTime;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "the-benchmarks-own-token-of-32-characters";
 
 /// How long before its webhook a buyer begins to wait.
 const LEAD: Duration = Duration::from_millis(50);
+
+/// How long until a request is sent again that was answered 503.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// How long an order may take altogether.
+const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// How long one order may take before its lane comes late to its next one.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -34,52 +42,93 @@ pub(crate) struct Args {
 /// Seconds at the beginning that are not counted.
 const WARM_S: u32 = 2;
 
+/// What is timed, each from when the webhook was due, in milliseconds.
+struct Taken {
+    /// Until the receiver answered it, confirmed by the broker.
+    answered: Vec<f64>,
+    /// Until a worker had its message in hand.
+    in_hand: Vec<f64>,
+    /// Until a buyer who waits was answered that the order is fulfilled.
+    seen: Vec<f64>,
+    /// Requests that were answered 503, and sent again.
+    put_off: u32,
+}
+
+const STAGES: [&str; 3] = ["answered", "in_hand", "seen"];
+const SHARES: [(&str, f64); 4] = [("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("max_ms", 1.0)];
+
+/// A stage's percentiles of one run.
+type Percentiles = [f64; SHARES.len()];
+
+struct Rate {
+    per_s: u32,
+    rounds: Vec<[Percentiles; STAGES.len()]>,
+    put_off: u32,
+}
+
+impl Rate {
+    fn median(&self, stage: usize, share: usize) -> f64 {
+        let mut of_all: Vec<f64> = self.rounds.iter().map(|round| round[stage][share]).collect();
+        percentile(&mut of_all, 0.5)
+    }
+}
+
 pub(crate) async fn latency(args: &Args, json: bool) {
     let servers = Servers::of_environment();
     let most = args.rates.iter().max().copied().unwrap_or(0) * (args.seconds + WARM_S);
     let template = servers.template(most).await;
-    let mut figures: Vec<(u32, Vec<[f64; 4]>)> = args.rates.iter().map(|rate| (*rate, vec![])).collect();
+    let mut figures: Vec<Rate> =
+        args.rates.iter().map(|per_s| Rate { per_s: *per_s, rounds: vec![], put_off: 0 }).collect();
     for n in 1..=args.rounds {
-        for (rate, rounds) in &mut figures {
+        for rate in &mut figures {
             let place = servers.place(&template).await;
-            let [p50, p90, p99, max] = one_run(&place, *rate, args.seconds).await;
-            eprintln!("round {n}/{}: {rate}/s: p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, max {max:.0} ms", args.rounds);
-            rounds.push([p50, p90, p99, max]);
+            let mut taken = one_run(&place, rate.per_s, args.seconds).await;
+            let of_stage = |stage: &mut Vec<f64>| SHARES.map(|(_, share)| percentile(stage, share));
+            let round = [&mut taken.answered, &mut taken.in_hand, &mut taken.seen].map(of_stage);
+            let [answered, in_hand, seen] = round;
+            eprintln!(
+                "round {n}/{}: {}/s: answered p50 {:.1}, in hand {:.1}, seen {:.1}, p99 {:.1}, max {:.0} ms; {} put off",
+                args.rounds, rate.per_s, answered[0], in_hand[0], seen[0], seen[2], seen[3], taken.put_off
+            );
+            rate.rounds.push(round);
+            rate.put_off += taken.put_off;
             place.remove().await;
         }
     }
-    let median = |rounds: &[[f64; 4]], at: usize| {
-        let mut of_all: Vec<f64> = rounds.iter().map(|round| round[at]).collect();
-        percentile(&mut of_all, 0.5)
-    };
-    let names = ["p50_ms", "p90_ms", "p99_ms", "max_ms"];
     if json {
-        let of = |rounds: &[[f64; 4]]| -> Map<String, Value> {
-            names
-                .iter()
-                .enumerate()
-                .map(|(at, name)| ((*name).to_owned(), round(median(rounds, at), 1).into()))
-                .collect()
+        let of = |rate: &Rate| {
+            let stages = STAGES.iter().enumerate().map(|(stage, name)| {
+                let shares = SHARES.iter().enumerate();
+                let shares =
+                    shares.map(|(at, (share, _))| ((*share).to_owned(), round(rate.median(stage, at), 1).into()));
+                ((*name).to_owned(), Value::Object(shares.collect()))
+            });
+            let mut all: Map<String, Value> = stages.collect();
+            all.insert("put_off".to_owned(), rate.put_off.into());
+            (rate.per_s.to_string(), Value::Object(all))
         };
-        let rates: Map<String, Value> =
-            figures.iter().map(|(rate, rounds)| (rate.to_string(), Value::Object(of(rounds)))).collect();
+        let rates: Map<String, Value> = figures.iter().map(of).collect();
         let (machine, versions) = (facts::machine(&servers).await, facts::versions(&servers).await);
         println!(
             "{}",
-            json!({"webhook_to_fulfilled_ms": rates, "n": args.rounds, "seconds": args.seconds, "machine": machine,
+            json!({"since_webhook_was_due": rates, "n": args.rounds, "seconds": args.seconds, "machine": machine,
                    "versions": versions, "commit": facts::commit()})
         );
     } else {
-        let mut rows = vec![["webhooks/s", "p50 ms", "p90 ms", "p99 ms", "max ms"].map(str::to_owned).to_vec()];
-        for (rate, rounds) in &figures {
-            let cells = (0..names.len()).map(|at| format!("{:.1}", median(rounds, at)));
-            rows.push(std::iter::once(rate.to_string()).chain(cells).collect());
+        let head =
+            ["webhooks/s", "answered p50", "p99", "in hand p50", "p99", "seen p50", "p90", "p99", "max ms", "put off"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for rate in &figures {
+            let cells = [(0, 0), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2), (2, 3)];
+            let cells = cells.map(|(stage, share)| format!("{:.1}", rate.median(stage, share)));
+            let put_off = rate.put_off.to_string();
+            rows.push(std::iter::once(rate.per_s.to_string()).chain(cells).chain([put_off]).collect());
         }
         println!("{}", table(&rows));
     }
 }
 
-async fn one_run(place: &crate::places::Place, rate: u32, seconds: u32) -> [f64; 4] {
+async fn one_run(place: &Place, rate: u32, seconds: u32) -> Taken {
     let logs = tempfile::tempdir().unwrap();
     let children = environment(place, logs.path().into())
         .env("GRANTONCE_RECEIVER_ADDR", "127.0.0.1:0")
@@ -97,52 +146,93 @@ async fn one_run(place: &crate::places::Place, rate: u32, seconds: u32) -> [f64;
     let count = rate * (seconds + WARM_S);
     let side_by_side = (f64::from(rate) * PATIENCE.as_secs_f64()).ceil() as u32 + 8;
     let start = Instant::now() + Duration::from_secs(1);
+    let start_at = OffsetDateTime::now_utc() + Duration::from_secs(1);
+    let after_start = move |n: u32| Duration::from_secs_f64(f64::from(n) / f64::from(rate));
     let lanes = (0..side_by_side.min(count)).map(|lane| {
         tokio::spawn(async move {
             let (mut sender, mut buyer) = tokio::join!(Http::connect(to_receiver), Http::connect(to_api));
-            let mut took = vec![];
+            let mut orders = vec![];
             for n in (lane..count).step_by(side_by_side as usize) {
-                let due = start + Duration::from_secs_f64(f64::from(n) / f64::from(rate));
-                let waited = one_order(&mut sender, &mut buyer, n, due).await;
-                if n >= rate * WARM_S {
-                    took.push(waited.as_secs_f64() * 1000.0);
-                }
+                orders.push((n, one_order(&mut sender, &mut buyer, n, start + after_start(n)).await));
             }
-            took
+            orders
         })
     });
-    let took = join_all(lanes).await.into_iter().flat_map(Result::unwrap);
-    let mut took: Vec<f64> = took.collect();
+    let orders: Vec<_> = join_all(lanes).await.into_iter().flat_map(Result::unwrap).collect();
     place.check(distinct(&(0..count).collect::<Vec<_>>())).await;
     for child in [&mut worker, &mut receiver, &mut api] {
         child.terminate(Duration::from_secs(10)).await.unwrap();
     }
-    [0.5, 0.9, 0.99, 1.0].map(|share| percentile(&mut took, share))
+
+    let mut sql = connect(&place.database_url).await;
+    let granted: Vec<(uuid::Uuid, OffsetDateTime)> =
+        sqlx::query_as("SELECT order_id, granted_at FROM credit_grants").fetch_all(&mut sql).await.unwrap();
+    let granted: HashMap<_, _> = granted.into_iter().collect();
+    let ms = |waited: Duration| waited.as_secs_f64() * 1000.0;
+    let mut taken = Taken { answered: vec![], in_hand: vec![], seen: vec![], put_off: 0 };
+    for (n, order) in orders.into_iter().filter(|(n, _)| *n >= rate * WARM_S) {
+        taken.answered.push(ms(order.answered));
+        let in_hand = granted[&order_id(n)] - (start_at + after_start(n));
+        taken.in_hand.push(in_hand.as_seconds_f64() * 1000.0);
+        taken.seen.push(ms(order.seen));
+        taken.put_off += order.put_off;
+    }
+    taken
+}
+
+/// How long an order took from when its webhook was due.
+struct Order {
+    answered: Duration,
+    seen: Duration,
+    put_off: u32,
 }
 
 /// Waits for an order, sends its webhook when that is due, and says how much later the order was seen fulfilled: later than
 /// it was *due*, so that a stall counts for all who came during it.
-async fn one_order(sender: &mut Http, buyer: &mut Http, n: u32, due: Instant) -> Duration {
+async fn one_order(sender: &mut Http, buyer: &mut Http, n: u32, due: Instant) -> Order {
     tokio::time::sleep_until((due - LEAD).into()).await;
     let request = format!(
         "GET /v1/orders/{}?wait=20 HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n",
         order_id(n)
     );
     let seen = async {
+        let mut put_off = 0;
         loop {
             let (status, body) = buyer.send(request.as_bytes()).await;
-            assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
-            let order: Value = serde_json::from_slice(body).unwrap();
-            if order["status"] == "fulfilled" {
-                return Instant::now();
+            match status {
+                200 => {
+                    let order: Value = serde_json::from_slice(body).unwrap();
+                    if order["status"] == "fulfilled" {
+                        return (Instant::now(), put_off);
+                    }
+                }
+                503 => put_off += 1,
+                _ => panic!("{status}: {}", String::from_utf8_lossy(body)),
             }
+            again(due, put_off).await;
         }
     };
     let sent = async {
         tokio::time::sleep_until(due.into()).await;
-        let (status, body) = sender.send(&webhook(n, time::OffsetDateTime::now_utc().unix_timestamp())).await;
-        assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
+        let mut put_off = 0;
+        loop {
+            let (status, body) = sender.send(&webhook(n, OffsetDateTime::now_utc().unix_timestamp())).await;
+            match status {
+                200 => return (Instant::now(), put_off),
+                503 => put_off += 1,
+                _ => panic!("{status}: {}", String::from_utf8_lossy(body)),
+            }
+            again(due, put_off).await;
+        }
     };
-    let (seen, ()) = tokio::join!(seen, sent);
-    seen - due
+    let ((seen, reads_put_off), (answered, put_off)) = tokio::join!(seen, sent);
+    Order { answered: answered - due, seen: seen - due, put_off: put_off + reads_put_off }
+}
+
+/// Who was put off comes again a little later, but not for ever.
+async fn again(due: Instant, put_off: u32) {
+    assert!(Instant::now() < due + GIVE_UP, "an order was not fulfilled within {} s", GIVE_UP.as_secs());
+    if put_off > 0 {
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
 }
