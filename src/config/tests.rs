@@ -111,7 +111,7 @@ fn the_defaults_are_those_of_the_table() {
     assert!(api.cors_origins.is_empty() && api.providers.stripe.is_none() && api.providers.paypal.is_none());
     assert_eq!(
         worker.batch,
-        BatchConfig { workers: 3, messages_max: 250, wait: Duration::from_millis(5), prefetch: 1250 }
+        BatchConfig { workers: 3, messages_max: 500, wait: Duration::from_millis(5), prefetch: 2500 }
     );
     let labels: Vec<_> = worker.retry.delays.iter().map(|d| (d.label.as_str(), d.delay.as_secs())).collect();
     assert_eq!(labels, [("5s", 5), ("1m", 60), ("10m", 600)]);
@@ -161,7 +161,7 @@ fn a_wrong_value_is_told_with_what_would_be_right() {
         ("GRANTONCE_BATCH_MAX", "1001", "from 1 to 1000"),
         ("GRANTONCE_BATCH_WAIT_MS", "5ms", "from 0 to 1000"),
         ("GRANTONCE_PREFETCH", "65536", "from 1 to 65535"),
-        ("GRANTONCE_PREFETCH", "249", "must not be below GRANTONCE_BATCH_MAX, 250"),
+        ("GRANTONCE_PREFETCH", "499", "must not be below GRANTONCE_BATCH_MAX, 500"),
         ("GRANTONCE_MAX_ATTEMPTS", "0", "from 1 to 1000"),
         ("GRANTONCE_RECEIVER_ADDR", "localhost:80", "an IP address and a port"),
         ("GRANTONCE_OUTAGE_GRACE", "61s", "from 100ms to 1m"),

@@ -250,8 +250,8 @@ pub(super) const WORKERS: Variable = Variable {
 };
 pub(super) const BATCH_MAX: Variable = Variable {
     name: "GRANTONCE_BATCH_MAX",
-    default: Text("250"),
-    example: "250",
+    default: Text("500"),
+    example: "500",
     meaning: "messages in one transaction, 1 to 1000",
     roles: WORKING,
     ..PLAIN
@@ -267,7 +267,7 @@ pub(super) const BATCH_WAIT_MS: Variable = Variable {
 pub(super) const PREFETCH: Variable = Variable {
     name: "GRANTONCE_PREFETCH",
     default: Derived("(WORKERS + 2) × BATCH_MAX"),
-    example: "1250",
+    example: "2500",
     meaning: "deliveries that the broker hands out ahead, BATCH_MAX to 65535",
     roles: WORKING,
     ..PLAIN
