@@ -300,18 +300,23 @@ impl Tx {
     /// What the inbox knows of these messages: by their place, the digest of what they said then.
     ///
     /// As arrays, and not as a join: while the inbox is empty, a join's plan would read it whole for every message, and a
-    /// plan is kept for as long as its connection.
+    /// plan is kept for as long as its connection. And the days as two bounds: by an array of them no partition is left out,
+    /// and each of the ninety was searched for every message.
     pub(super) async fn known_digests(
         &mut self,
         messages: &[Message<'_>],
     ) -> Result<HashMap<usize, [u8; 16]>, StoreError> {
-        let days: BTreeSet<Date> = messages.iter().map(event_day).collect();
-        let days: Vec<Date> = days.into_iter().collect();
+        let days = || messages.iter().map(event_day);
+        // Of no messages it is any day: a rehearsal asks for none.
+        let any = OffsetDateTime::UNIX_EPOCH.date();
+        let (first, last) = (days().min().unwrap_or(any), days().max().unwrap_or(any));
         let ids: Vec<&str> = messages.iter().map(|message| message.event.message_id.as_str()).collect();
         let found = sqlx::query!(
-            "SELECT event_day, message_id, fact_digest FROM inbox WHERE message_id = ANY($1::text[]) AND event_day = ANY($2)",
+            "SELECT event_day, message_id, fact_digest FROM inbox
+             WHERE message_id = ANY($1::text[]) AND event_day BETWEEN $2 AND $3",
             &ids as _,
-            &days
+            first,
+            last
         )
         .fetch_all(self.connection())
         .await
