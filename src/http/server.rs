@@ -127,8 +127,7 @@ pub fn serve(listener: Listener, router: Router, limits: Limits, shutdown: Cance
     tokio::spawn(accept_until(name, tcp, router, limits, shutdown))
 }
 
-/// Tells of every answer. Not axum's `from_fn`, which clones and boxes the inner service anew for each request: that was
-/// one part in twenty of what a webhook takes.
+/// Tells of every answer. Not axum's `from_fn`, which clones and boxes the inner service anew for each request.
 #[derive(Clone)]
 struct Reporting<S> {
     inner: S,

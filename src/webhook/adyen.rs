@@ -41,12 +41,8 @@ pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
 
 /// The items of a body.
 fn items<'v>(body: &'v Body<'v>) -> Option<Vec<Object<'v>>> {
-    let mut items = Part::from(body).get("notificationItems")?.as_array()?;
-    let item = |item: Part<'v>| Object::root(item.get("NotificationRequestItem")?);
-    items.try_fold(Vec::new(), |mut all, one| {
-        all.push(item(one)?);
-        Some(all)
-    })
+    let items = Part::from(body).get("notificationItems")?.as_array()?;
+    items.map(|item| Object::root(item.get("NotificationRequestItem")?)).collect()
 }
 
 /// Every item is signed by itself, and every one counts: one that is not ours refuses the request.

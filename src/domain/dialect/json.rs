@@ -155,12 +155,7 @@ impl<'v> Object<'v> {
     /// A list of objects within; one that is missing is empty. `path` is what each of them is called in the words.
     pub fn list(&self, field: &str, path: &'static str) -> Result<Vec<Self>, Odd> {
         let Some(value) = self.value(field) else { return Ok(Vec::new()) };
-        let all = value.as_array().and_then(|mut items| {
-            items.try_fold(Vec::new(), |mut all, item| {
-                all.push(Self::at(item, path)?);
-                Some(all)
-            })
-        });
+        let all = value.as_array().and_then(|items| items.map(|item| Self::at(item, path)).collect());
         all.ok_or_else(|| self.odd(field, "must be a list of objects"))
     }
 

@@ -301,7 +301,7 @@ impl Tx {
     ///
     /// As arrays, and not as a join: while the inbox is empty, a join's plan would read it whole for every message, and a
     /// plan is kept for as long as its connection. And the days as two bounds: by an array of them no partition is left out,
-    /// and each of the ninety was searched for every message.
+    /// and each of the ninety was searched for every message. Messages of days far apart cost the partitions between them.
     pub(super) async fn known_digests(
         &mut self,
         messages: &[Message<'_>],
