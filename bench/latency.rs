@@ -29,10 +29,10 @@ const PATIENCE: Duration = Duration::from_millis(400);
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Webhooks a second, one run each
-    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 5_000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 5_000], value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rates: Vec<u32>,
     /// How long each run takes, without its first two seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// How often each rate is run
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
