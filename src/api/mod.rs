@@ -16,10 +16,9 @@ mod view;
 
 use crate::clock::Clock;
 use crate::config::ApiConfig;
-use crate::domain::OrderId;
 use crate::http::{self, BindError, Limits, Listener, Readiness, ReadinessFlag};
 use crate::provider::{BuildError, Providers};
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, OrderReader, Store, StoreError};
 use crate::telemetry::{Dependency, ListenerName, Metrics, causes};
 use access::Access;
 use axum::Router;
@@ -118,7 +117,8 @@ pub fn router(
     readiness: Readiness,
     stop: CancellationToken,
 ) -> Router {
-    let polls = Polls::start(store.clone(), metrics, stop);
+    let reader = OrderReader::start(&store, http::CONNECTIONS_MAX);
+    let polls = Polls::start(store.clone(), reader, metrics, stop);
     let first_look_after = time::Duration::try_from(config.first_look_after).unwrap_or(time::Duration::MAX);
     let app = App { store, clock, access: Access::new(config), polls, providers, first_look_after };
     let mut router = Router::new();
@@ -163,7 +163,7 @@ async fn look_after_readiness(store: Store, flag: ReadinessFlag, metrics: Metric
             () = stop.cancelled() => return,
             _ = every.tick() => {}
         }
-        let outcome = store.order(OrderId(Uuid::nil())).await;
+        let outcome = store.orders(vec![Uuid::nil()]).await;
         let is_up = outcome.is_ok();
         flag.set(is_up);
         metrics.dependency(Dependency::Postgres, is_up);

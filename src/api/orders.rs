@@ -110,8 +110,8 @@ pub(super) async fn read(
     let unknown = || Problem::not_found("there is no such order");
     let id = id.parse::<OrderId>().map_err(|_| unknown())?;
     let order = match wait.unwrap_or(0) {
-        0 => app.store.order(id).await,
-        seconds => app.polls.order(&app.store, id, since, Duration::from_secs(seconds)).await,
+        0 => app.polls.reader().order(id).await,
+        seconds => app.polls.order(id, since, Duration::from_secs(seconds)).await,
     };
     let order = order.map_err(|error| store_failed(&error))?.ok_or_else(unknown)?;
     Ok(json(StatusCode::OK, &OrderBody::now(&order, reader)))

@@ -2,7 +2,7 @@
 
 use crate::domain::OrderId;
 use crate::http::CONNECTIONS_MAX;
-use crate::store::{OrderView, Store, StoreError, Watch};
+use crate::store::{OrderRead, OrderReader, Store, Watch};
 use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ pub const LONG_POLLS_MAX: usize = CONNECTIONS_MAX / 5 * 4;
 #[derive(Clone)]
 pub(super) struct Polls {
     watch: Watch,
+    reader: OrderReader,
     slots: Arc<Semaphore>,
     metrics: Metrics,
     stop: CancellationToken,
@@ -28,22 +29,21 @@ pub(super) struct Polls {
 
 impl Polls {
     /// Starts the process's one watch, until `stop`.
-    pub(super) fn start(store: Store, metrics: Metrics, stop: CancellationToken) -> Self {
+    pub(super) fn start(store: Store, reader: OrderReader, metrics: Metrics, stop: CancellationToken) -> Self {
         let watch = Watch::start(store, stop.clone());
-        Self { watch, slots: Arc::new(Semaphore::new(LONG_POLLS_MAX)), metrics, stop }
+        Self { watch, reader, slots: Arc::new(Semaphore::new(LONG_POLLS_MAX)), metrics, stop }
+    }
+
+    /// Who reads orders at once.
+    pub(super) fn reader(&self) -> &OrderReader {
+        &self.reader
     }
 
     /// Reads an order when its version is past `since`, or, without that, when it is settled. At the end of the wait,
     /// or when the process stops, it is given as it was last seen. `None` when there is no such order.
-    pub(super) async fn order(
-        &self,
-        store: &Store,
-        id: OrderId,
-        since: Option<i64>,
-        wait: Duration,
-    ) -> Result<Option<OrderView>, StoreError> {
+    pub(super) async fn order(&self, id: OrderId, since: Option<i64>, wait: Duration) -> OrderRead {
         let Ok(_slot) = self.slots.try_acquire() else {
-            return store.order(id).await;
+            return self.reader.order(id).await;
         };
         let _counted = self.metrics.long_poll();
         let deadline = Instant::now() + wait;
@@ -51,7 +51,7 @@ impl Polls {
         // version yet: the first look of the watch may then wake us for nothing, once.
         let mut changes = self.watch.subscribe(id, since.unwrap_or(0));
         loop {
-            let Some(order) = store.order(id).await? else { return Ok(None) };
+            let Some(order) = self.reader.order(id).await? else { return Ok(None) };
             let is_news = since.map_or_else(|| order.status.is_settled(), |since| order.version > since);
             let Some(changes) = changes.as_mut().filter(|_| !is_news) else { return Ok(Some(order)) };
             tokio::select! {

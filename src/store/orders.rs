@@ -1,6 +1,7 @@
 //! Orders, balances and ledger entries, as the API needs them.
 
 use super::error::StoreError;
+use super::order_row::corrupt;
 use super::payment_key::PaymentKey;
 use super::pool::Store;
 use super::tx::Tx;
@@ -171,23 +172,25 @@ impl Store {
         .await
     }
 
-    /// Reads an order.
-    pub async fn order(&self, id: OrderId) -> Result<Option<OrderView>, StoreError> {
-        const WHAT: &str = "reading an order";
+    /// Reads orders, in no order; those that do not exist are left out.
+    pub async fn orders(&self, ids: Vec<Uuid>) -> Result<Vec<OrderView>, StoreError> {
+        const WHAT: &str = "reading orders";
         self.run(WHAT, move |pool| async move {
-            let row = sqlx::query!(
+            let rows = sqlx::query!(
                 r#"SELECT o.id, o.account_id, o.credits, o.credits_granted, o.amount_minor, o.currency, o.provider,
                           o.provider_account, o.status, o.version, o.facts AS "facts: Json<PaymentFacts>", o.metadata, o.created_at,
                           o.updated_at,
                           (SELECT p.payment_id FROM payments p WHERE p.order_id = o.id
                            ORDER BY p.registered_at, p.payment_id LIMIT 1) AS payment_id
-                   FROM orders o WHERE o.id = $1"#,
-                id.0
+                   FROM orders o WHERE o.id = ANY($1)"#,
+                &ids
             )
-            .fetch_optional(&pool)
+            .fetch_all(&pool)
             .await
             .map_err(StoreError::sql(WHAT))?;
-            row.map(|row| {
+            let orders = rows.into_iter().map(|row| {
+                let id = OrderId(row.id);
+                let status = OrderStatus::from_name(&row.status).ok_or_else(|| corrupt(row.id, &row.status))?;
                 Ok(OrderView {
                     id,
                     account_id: row.account_id,
@@ -198,16 +201,15 @@ impl Store {
                     provider: row.provider,
                     provider_account: Some(row.provider_account).filter(|account| !account.is_empty()),
                     payment_id: row.payment_id,
-                    status: OrderStatus::from_name(&row.status)
-                        .ok_or_else(|| StoreError::Corrupt { what: format!("order {id}"), detail: row.status })?,
+                    status,
                     version: row.version,
                     last_failure: row.facts.0.last_failure().map(str::to_owned),
                     metadata: row.metadata,
                     created_at: row.created_at,
                     updated_at: row.updated_at,
                 })
-            })
-            .transpose()
+            });
+            orders.collect()
         })
         .await
     }

@@ -94,13 +94,15 @@ fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<P
         // Error texts reach operators; SQLSTATE decides, but one language is easier to search for.
         ("application_name", "grantonce".to_owned()),
     ];
-    if profile == Profile::Batches {
-        // Every statement of a batch looks rows up by key. With fresh or skewed statistics the planner may think that
-        // reading a whole table is cheaper; it never is.
-        // And nothing of a batch is worth compiling, or planning anew for the arrays of the day.
-        let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"];
-        settings.extend(off.map(|name| (name, "off".to_owned())));
+    if matches!(profile, Profile::Batches | Profile::Requests) {
+        // Every statement looks rows up by key: none is worth compiling, or planning anew for the arrays of the day.
+        settings.push(("jit", "off".to_owned()));
         settings.push(("plan_cache_mode", "force_generic_plan".to_owned()));
+    }
+    if profile == Profile::Batches {
+        // With fresh or skewed statistics the planner may think that reading a whole table is cheaper; it never is.
+        let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"];
+        settings.extend(off.map(|name| (name, "off".to_owned())));
     }
     let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::sql("DATABASE_URL"))?;
     Ok(options.options(settings).disable_statement_logging())
@@ -160,6 +162,11 @@ impl Store {
                 Err(StoreError::Deadline { what, after: self.deadline })
             }
         }
+    }
+
+    /// How long a waiter waits for a whole transaction.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// The connections themselves, for the listener alone.

@@ -10,12 +10,15 @@ mod ledger;
 mod looks;
 mod notes;
 mod ownership;
+mod reading;
 
 use crate::support::World;
 use grantonce::domain::{
     AccountId, DisputePolicy, Money, Order, OrderId, OrderStatus, PaymentEvent, PaymentFacts, PaymentId, Provider,
 };
-use grantonce::store::{Applied, BatchTerms, IdempotencyKey, NewOrder, Profile, Settings, Store, StoreError};
+use grantonce::store::{
+    Applied, BatchTerms, IdempotencyKey, NewOrder, OrderView, Profile, Settings, Store, StoreError,
+};
 use time::OffsetDateTime;
 
 fn terms() -> BatchTerms {
@@ -28,6 +31,11 @@ fn dollars(minor: i64) -> Money {
 
 async fn apply(store: &Store, events: &[PaymentEvent]) -> Result<Applied, StoreError> {
     store.apply(events.into(), terms()).await
+}
+
+/// An order that is there.
+async fn read(store: &Store, id: OrderId) -> OrderView {
+    store.orders(vec![id.0]).await.unwrap().remove(0)
 }
 
 /// A store as the worker has it.

@@ -1,6 +1,6 @@
 //! An order's price is amended before its grant or not at all, whoever comes at the same time.
 
-use super::{apply, batches, dollars, terms};
+use super::{apply, batches, dollars, read, terms};
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
 use grantonce::domain::{
     AmendmentRefusal, CaptureState, DisputePolicy, FactId, Money, OrderId, PaymentEvent, PaymentStatus, Reason,
@@ -45,7 +45,7 @@ async fn what_is_refused_or_changes_nothing_leaves_nothing() {
     assert_eq!(amend(&store, order, 999).await, Amended::Refused(AmendmentRefusal::Granted));
     assert_eq!(amend(&store, order, 1999).await, Amended::Unchanged, "asked again after its grant");
 
-    let left = store.order(order).await.unwrap().unwrap();
+    let left = read(&store, order).await;
     assert_eq!((left.amount_minor, left.version), (1999, 2));
     assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 0);
     world.verify().await;
@@ -127,7 +127,7 @@ async fn whoever_waits_for_the_order_is_told() {
     amend(&store, order, 2999).await;
     let heard = tokio::time::timeout(std::time::Duration::from_secs(20), listener.recv()).await.unwrap().unwrap();
     assert_eq!(heard.payload(), order.0.as_simple().to_string());
-    assert_eq!(store.order(order).await.unwrap().unwrap().version, 2, "told after the commit");
+    assert_eq!(read(&store, order).await.version, 2, "told after the commit");
 }
 
 /// An amendment and a payment of 19.99, each behind a lock on the order until both wait, in the order that is asked for.

@@ -1,6 +1,6 @@
 //! Batches that get into each other's way.
 
-use super::{apply, batches, dollars, unpaid};
+use super::{apply, batches, dollars, read, unpaid};
 use crate::support::{OrderSpec, World, captured, event_for};
 use futures_util::future::join_all;
 use grantonce::domain::{
@@ -149,7 +149,7 @@ async fn facts_that_reach_an_order_at_the_same_time_are_all_counted() {
             second.unwrap();
         }
         let expected = computed(id, &events);
-        let found = one.order(id).await.unwrap().unwrap();
+        let found = read(&one, id).await;
         assert_eq!((found.credits_granted, found.status), (expected.credits_net, expected.status), "{events:#?}");
         let ledger = format!(
             "SELECT coalesce(sum(credits), 0)::bigint FROM (
