@@ -103,7 +103,7 @@ pub async fn run_on(
         url: config.database.url,
         connections_max: 8,
         deadline: TRANSACTION_DEADLINE,
-        profile: store::Profile::Requests,
+        profile: store::Profile::Operations,
     })?;
     let publisher = Publisher::start(&PublisherSettings {
         url: config.broker.url.clone(),

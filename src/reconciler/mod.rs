@@ -78,7 +78,7 @@ pub async fn run(
         url: config.database.url,
         connections_max: 4,
         deadline: TRANSACTION_DEADLINE,
-        profile: store::Profile::Requests,
+        profile: store::Profile::Operations,
     })?;
     let publisher = Publisher::start(&PublisherSettings {
         url: config.broker.url.clone(),

@@ -84,7 +84,7 @@ pub(super) async fn check(role: RoleConfig) -> Result<Exit, RunError> {
     let mut notes: Vec<String> = vec![];
     if let Some((database, roles)) = needs.database {
         let failed = |error| RunError::of_store("cannot check the database: is DATABASE_URL right?", error);
-        let store = Store::new(&settings(database.url, Profile::Requests, DEADLINE)).map_err(failed)?;
+        let store = Store::new(&settings(database.url, Profile::Operations, DEADLINE)).map_err(failed)?;
         for role in roles {
             for fault in store.check(role).await.map_err(failed)? {
                 faults.push(format!("Postgres: {fault}"));

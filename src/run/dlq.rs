@@ -38,7 +38,7 @@ fn usage(what: &str) -> RunError {
 
 /// Runs one of them.
 pub(super) async fn run(command: DlqCommand, config: DlqConfig, stop: CancellationToken) -> Result<Exit, RunError> {
-    let settings = check::settings(config.database.url.clone(), Profile::Requests, DEADLINE);
+    let settings = check::settings(config.database.url.clone(), Profile::Operations, DEADLINE);
     let store = Store::new(&settings).map_err(failed)?;
     let clock = Clock::system();
     match command {

@@ -22,7 +22,7 @@ const DO_IT: &str = "nothing was changed: run it again with --yes";
 /// Tells what would be emptied, or empties it; exit 1 where something is left, or the account has no order.
 pub(super) async fn run(args: ForgetArgs, config: OrdersConfig) -> Result<Exit, RunError> {
     let failed = |error| RunError::of_store("cannot forget the account; what is done stays, run it again", error);
-    let store = Store::new(&check::settings(config.database.url, Profile::Requests, DEADLINE)).map_err(failed)?;
+    let store = Store::new(&check::settings(config.database.url, Profile::Operations, DEADLINE)).map_err(failed)?;
     let forgetting = Forgetting {
         account: args.account.clone(),
         for_real: args.yes,

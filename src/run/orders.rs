@@ -33,7 +33,7 @@ async fn amend(args: AmendArgs, config: OrdersConfig) -> Result<Exit, RunError> 
     let price = Money::new(args.amount_minor, args.currency)
         .map_err(|error| RunError::configuration("this is no price", error))?;
     let failed = |error| RunError::of_store("cannot amend the order", error);
-    let store = Store::new(&check::settings(config.database.url, Profile::Requests, DEADLINE)).map_err(failed)?;
+    let store = Store::new(&check::settings(config.database.url, Profile::Operations, DEADLINE)).map_err(failed)?;
     let amendment = Amendment {
         order_id: args.id,
         price,

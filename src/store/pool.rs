@@ -24,8 +24,10 @@ const CONNECTING_MAX: usize = 2;
 pub enum Profile {
     /// The worker: key look-ups and array statements only.
     Batches,
-    /// The API: single orders, balances.
+    /// The API: orders and accounts, by their keys.
     Requests,
+    /// Operators, and who looks around for them: lists with filters, of which each wants a plan of its own.
+    Operations,
     /// `verify` and the like: may read everything, and take its time.
     Audit,
 }
@@ -95,7 +97,7 @@ fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<P
         ("application_name", "grantonce".to_owned()),
     ];
     if matches!(profile, Profile::Batches | Profile::Requests) {
-        // Every statement looks rows up by key: none is worth compiling, or planning anew for the arrays of the day.
+        // Every statement looks rows up by their keys: none is worth compiling, or planning anew for the arrays of the day.
         settings.push(("jit", "off".to_owned()));
         settings.push(("plan_cache_mode", "force_generic_plan".to_owned()));
     }

@@ -23,9 +23,9 @@ async fn each_role_has_what_it_needs() {
         for (role, user, profile) in [
             (Role::Worker, "grantonce_worker", Profile::Batches),
             (Role::Api, "grantonce_api", Profile::Requests),
-            (Role::Reconciler, "grantonce_reconciler", Profile::Requests),
-            (Role::Ops, "grantonce_ops", Profile::Requests),
-            (Role::Operator, "grantonce_operator", Profile::Requests),
+            (Role::Reconciler, "grantonce_reconciler", Profile::Operations),
+            (Role::Ops, "grantonce_ops", Profile::Operations),
+            (Role::Operator, "grantonce_operator", Profile::Operations),
             (Role::Verify, "grantonce_verify", Profile::Audit),
         ] {
             assert_eq!(on.store(user, profile).check(role).await.unwrap(), [], "{user}");

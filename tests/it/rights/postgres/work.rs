@@ -75,7 +75,7 @@ pub async fn make_and_amend_an_order(on: &Deployment) {
     let made = HandedOut { payment_id: PaymentId::new("pi_3").unwrap(), client_secret: None, approve_url: None };
     assert_eq!(api.keep_payment(paid_for, 2, made.clone(), NOW, NOW).await.unwrap(), Kept::HandedOut(made));
 
-    let operator = on.store("grantonce_operator", Profile::Requests);
+    let operator = on.store("grantonce_operator", Profile::Operations);
     let amended = operator.amend_order(amendment).await.unwrap();
     assert!(matches!(amended, Amended::Written { version: 2, .. }), "{amended:?}");
 }
@@ -89,7 +89,7 @@ pub async fn ask_about_an_order(on: &Deployment) {
     assert!(matches!(api.attach_order(key, new).await.unwrap(), Attach::Created(_)));
     assert_eq!(api.want_look(id, NOW).await.unwrap(), Some(Wanted::Due));
 
-    let reconciler = on.store("grantonce_reconciler", Profile::Requests);
+    let reconciler = on.store("grantonce_reconciler", Profile::Operations);
     let hint = Hint {
         provider: Provider::STRIPE,
         message_id: MessageId::new("stripe::evt_9").unwrap(),
@@ -168,7 +168,7 @@ pub async fn tell_a_story(on: &Deployment) {
 
 /// A letter is kept, weighed, replayed, found out about, archived, restored and, another one, deleted.
 pub async fn work_on_a_letter(on: &Deployment) {
-    let ops = on.store("grantonce_ops", Profile::Requests);
+    let ops = on.store("grantonce_ops", Profile::Operations);
     let id = LetterId("5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f".parse().unwrap());
     let letter = NewLetter {
         id,
@@ -229,7 +229,7 @@ pub async fn work_on_a_letter(on: &Deployment) {
 /// The buyer is forgotten by the operator, who can read nothing of what is emptied.
 pub async fn forget_the_buyer(on: &Deployment) {
     run(&mut on.as_administrator().await, "UPDATE orders SET metadata = '{\"name\": \"somebody\"}'").await.unwrap();
-    let operator = on.store("grantonce_operator", Profile::Requests);
+    let operator = on.store("grantonce_operator", Profile::Operations);
     let forgetting = Forgetting {
         account: AccountId::new("buyer").unwrap(),
         for_real: true,
