@@ -97,14 +97,12 @@ fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<P
         ("application_name", "grantonce".to_owned()),
     ];
     if matches!(profile, Profile::Batches | Profile::Requests) {
-        // Every statement looks rows up by their keys: none is worth compiling, or planning anew for the arrays of the day.
-        settings.push(("jit", "off".to_owned()));
-        settings.push(("plan_cache_mode", "force_generic_plan".to_owned()));
-    }
-    if profile == Profile::Batches {
-        // With fresh or skewed statistics the planner may think that reading a whole table is cheaper; it never is.
-        let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"];
+        // Every statement looks rows up by their keys. With fresh or skewed statistics the planner may think that reading a
+        // whole table is cheaper; it never is, and a plan that was made while a table was empty is kept when it is not.
+        // And none of them is worth compiling, or planning anew for the arrays of the day.
+        let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"];
         settings.extend(off.map(|name| (name, "off".to_owned())));
+        settings.push(("plan_cache_mode", "force_generic_plan".to_owned()));
     }
     let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::sql("DATABASE_URL"))?;
     Ok(options.options(settings).disable_statement_logging())
