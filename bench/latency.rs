@@ -1,5 +1,6 @@
 //! How long a buyer waits: from the webhook, sent when it was due, to the answer of a long-poll that says fulfilled.
 
+use crate::cpu::Processes;
 use crate::facts;
 use crate::figures::{percentile, round, table};
 use crate::load::{Http, SECRET, webhook};
@@ -52,7 +53,12 @@ struct Taken {
     seen: Vec<f64>,
     /// Requests that were answered 503, and sent again.
     put_off: u32,
+    /// Processor time of each of `CONSUMERS`, in microseconds an order.
+    cpu_us: [f64; CONSUMERS.len()],
 }
+
+/// Who shares the processors.
+const CONSUMERS: [&str; 6] = ["worker", "receiver", "api", "load", "postgres", "rabbitmq"];
 
 const STAGES: [&str; 3] = ["answered", "in_hand", "seen"];
 const SHARES: [(&str, f64); 4] = [("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("max_ms", 1.0)];
@@ -64,6 +70,7 @@ struct Rate {
     per_s: u32,
     rounds: Vec<[Percentiles; STAGES.len()]>,
     put_off: u32,
+    cpu_us: Vec<[f64; CONSUMERS.len()]>,
 }
 
 impl Rate {
@@ -71,18 +78,24 @@ impl Rate {
         let mut of_all: Vec<f64> = self.rounds.iter().map(|round| round[stage][share]).collect();
         percentile(&mut of_all, 0.5)
     }
+
+    fn median_cpu_us(&self, consumer: usize) -> f64 {
+        let mut of_all: Vec<f64> = self.cpu_us.iter().map(|of| of[consumer]).collect();
+        percentile(&mut of_all, 0.5)
+    }
 }
 
 pub(crate) async fn latency(args: &Args, json: bool) {
     let servers = Servers::of_environment();
+    let processes = Processes::of(&servers).await;
     let most = args.rates.iter().max().copied().unwrap_or(0) * (args.seconds + WARM_S);
     let template = servers.template(most).await;
     let mut figures: Vec<Rate> =
-        args.rates.iter().map(|per_s| Rate { per_s: *per_s, rounds: vec![], put_off: 0 }).collect();
+        args.rates.iter().map(|per_s| Rate { per_s: *per_s, rounds: vec![], put_off: 0, cpu_us: vec![] }).collect();
     for n in 1..=args.rounds {
         for rate in &mut figures {
             let place = servers.place(&template).await;
-            let mut taken = one_run(&place, rate.per_s, args.seconds).await;
+            let mut taken = one_run(&place, processes, rate.per_s, args.seconds).await;
             let of_stage = |stage: &mut Vec<f64>| SHARES.map(|(_, share)| percentile(stage, share));
             let round = [&mut taken.answered, &mut taken.in_hand, &mut taken.seen].map(of_stage);
             let [answered, in_hand, seen] = round;
@@ -92,6 +105,7 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             );
             rate.rounds.push(round);
             rate.put_off += taken.put_off;
+            rate.cpu_us.push(taken.cpu_us);
             place.remove().await;
         }
     }
@@ -105,6 +119,9 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             });
             let mut all: Map<String, Value> = stages.collect();
             all.insert("put_off".to_owned(), rate.put_off.into());
+            let cpu_us = CONSUMERS.iter().enumerate();
+            let cpu_us = cpu_us.map(|(at, name)| ((*name).to_owned(), round(rate.median_cpu_us(at), 0).into()));
+            all.insert("cpu_us_per_order".to_owned(), Value::Object(cpu_us.collect()));
             (rate.per_s.to_string(), Value::Object(all))
         };
         let rates: Map<String, Value> = figures.iter().map(of).collect();
@@ -125,10 +142,17 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             rows.push(std::iter::once(rate.per_s.to_string()).chain(cells).chain([put_off]).collect());
         }
         println!("{}", table(&rows));
+        let head = ["CPU µs an order", "worker", "receiver", "API", "load", "Postgres", "RabbitMQ"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for rate in &figures {
+            let cells = (0..CONSUMERS.len()).map(|at| format!("{:.0}", rate.median_cpu_us(at)));
+            rows.push(std::iter::once(format!("{}/s", rate.per_s)).chain(cells).collect());
+        }
+        println!("{}", table(&rows));
     }
 }
 
-async fn one_run(place: &Place, rate: u32, seconds: u32) -> Taken {
+async fn one_run(place: &Place, processes: Processes, rate: u32, seconds: u32) -> Taken {
     let logs = tempfile::tempdir().unwrap();
     let children = environment(place, logs.path().into())
         .env("GRANTONCE_RECEIVER_ADDR", "127.0.0.1:0")
@@ -148,7 +172,7 @@ async fn one_run(place: &Place, rate: u32, seconds: u32) -> Taken {
     let start = Instant::now() + Duration::from_secs(1);
     let start_at = OffsetDateTime::now_utc() + Duration::from_secs(1);
     let after_start = move |n: u32| Duration::from_secs_f64(f64::from(n) / f64::from(rate));
-    let lanes = (0..side_by_side.min(count)).map(|lane| {
+    let of_lane = |lane| {
         tokio::spawn(async move {
             let (mut sender, mut buyer) = tokio::join!(Http::connect(to_receiver), Http::connect(to_api));
             let mut orders = vec![];
@@ -157,8 +181,16 @@ async fn one_run(place: &Place, rate: u32, seconds: u32) -> Taken {
             }
             orders
         })
-    });
+    };
+    let lanes: Vec<_> = (0..side_by_side.min(count)).map(of_lane).collect();
+    let pids = [worker.pid(), receiver.pid(), api.pid(), Some(std::process::id())];
+    // Processor time is counted over the same orders as their waits: from the end of the warm-up on.
+    tokio::time::sleep_until((start + Duration::from_secs(WARM_S.into())).into()).await;
+    let before = used(processes, pids);
     let orders: Vec<_> = join_all(lanes).await.into_iter().flat_map(Result::unwrap).collect();
+    let counted = f64::from(rate * seconds);
+    let after = used(processes, pids);
+    let cpu_us = std::array::from_fn(|at| after[at].saturating_sub(before[at]) as f64 / counted);
     place.check(distinct(&(0..count).collect::<Vec<_>>())).await;
     for child in [&mut worker, &mut receiver, &mut api] {
         child.terminate(Duration::from_secs(10)).await.unwrap();
@@ -169,7 +201,7 @@ async fn one_run(place: &Place, rate: u32, seconds: u32) -> Taken {
         sqlx::query_as("SELECT order_id, granted_at FROM credit_grants").fetch_all(&mut sql).await.unwrap();
     let granted: HashMap<_, _> = granted.into_iter().collect();
     let ms = |waited: Duration| waited.as_secs_f64() * 1000.0;
-    let mut taken = Taken { answered: vec![], in_hand: vec![], seen: vec![], put_off: 0 };
+    let mut taken = Taken { answered: vec![], in_hand: vec![], seen: vec![], put_off: 0, cpu_us };
     for (n, order) in orders.into_iter().filter(|(n, _)| *n >= rate * WARM_S) {
         taken.answered.push(ms(order.answered));
         let in_hand = granted[&order_id(n)] - (start_at + after_start(n));
@@ -178,6 +210,14 @@ async fn one_run(place: &Place, rate: u32, seconds: u32) -> Taken {
         taken.put_off += order.put_off;
     }
     taken
+}
+
+/// Microseconds of processor time that each of `CONSUMERS` has used up to now; the first four are programs of ours.
+fn used(processes: Processes, pids: [Option<u32>; 4]) -> [u64; CONSUMERS.len()] {
+    let [worker, receiver, api, load] = pids.map(|pid| processes.used(pid));
+    // What is below a process counts as its own, and the other three are below this one.
+    let own = load.program.saturating_sub(worker.program + receiver.program + api.program);
+    [worker.program, receiver.program, api.program, own, load.postgres, load.rabbitmq]
 }
 
 /// How long an order took from when its webhook was due.
