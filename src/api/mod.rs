@@ -16,6 +16,7 @@ mod view;
 
 use crate::clock::Clock;
 use crate::config::ApiConfig;
+use crate::domain::OrderId;
 use crate::http::{self, BindError, Limits, Listener, Readiness, ReadinessFlag};
 use crate::provider::{BuildError, Providers};
 use crate::store::{self, OrderReader, Store, StoreError};
@@ -118,9 +119,9 @@ pub fn router(
     stop: CancellationToken,
 ) -> Router {
     let reader = OrderReader::start(&store, http::CONNECTIONS_MAX);
-    let polls = Polls::start(store.clone(), reader, metrics, stop);
+    let polls = Polls::start(store.clone(), reader.clone(), metrics, stop);
     let first_look_after = time::Duration::try_from(config.first_look_after).unwrap_or(time::Duration::MAX);
-    let app = App { store, clock, access: Access::new(config), polls, providers, first_look_after };
+    let app = App { store, reader, clock, access: Access::new(config), polls, providers, first_look_after };
     let mut router = Router::new();
     for (path, methods) in routes(Origins::new(&config.cors_origins)) {
         router = router.route(path, methods);
@@ -145,6 +146,7 @@ fn routes(origins: Origins) -> [(&'static str, MethodRouter<App>); 6] {
 #[derive(Clone)]
 struct App {
     store: Store,
+    reader: OrderReader,
     clock: Clock,
     access: Access,
     polls: Polls,
@@ -163,7 +165,7 @@ async fn look_after_readiness(store: Store, flag: ReadinessFlag, metrics: Metric
             () = stop.cancelled() => return,
             _ = every.tick() => {}
         }
-        let outcome = store.orders(vec![Uuid::nil()]).await;
+        let outcome = store.orders(&[OrderId(Uuid::nil())]).await;
         let is_up = outcome.is_ok();
         flag.set(is_up);
         metrics.dependency(Dependency::Postgres, is_up);

@@ -110,7 +110,7 @@ pub(super) async fn read(
     let unknown = || Problem::not_found("there is no such order");
     let id = id.parse::<OrderId>().map_err(|_| unknown())?;
     let order = match wait.unwrap_or(0) {
-        0 => app.polls.reader().order(id).await,
+        0 => app.reader.order(id).await,
         seconds => app.polls.order(id, since, Duration::from_secs(seconds)).await,
     };
     let order = order.map_err(|error| store_failed(&error))?.ok_or_else(unknown)?;

@@ -34,11 +34,6 @@ impl Polls {
         Self { watch, reader, slots: Arc::new(Semaphore::new(LONG_POLLS_MAX)), metrics, stop }
     }
 
-    /// Who reads orders at once.
-    pub(super) fn reader(&self) -> &OrderReader {
-        &self.reader
-    }
-
     /// Reads an order when its version is past `since`, or, without that, when it is settled. At the end of the wait,
     /// or when the process stops, it is given as it was last seen. `None` when there is no such order.
     pub(super) async fn order(&self, id: OrderId, since: Option<i64>, wait: Duration) -> OrderRead {

@@ -173,8 +173,9 @@ impl Store {
     }
 
     /// Reads orders, in no order; those that do not exist are left out.
-    pub async fn orders(&self, ids: Vec<Uuid>) -> Result<Vec<OrderView>, StoreError> {
+    pub async fn orders(&self, ids: &[OrderId]) -> Result<Vec<OrderView>, StoreError> {
         const WHAT: &str = "reading orders";
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         self.run(WHAT, move |pool| async move {
             let rows = sqlx::query!(
                 r#"SELECT o.id, o.account_id, o.credits, o.credits_granted, o.amount_minor, o.currency, o.provider,

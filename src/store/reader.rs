@@ -76,10 +76,10 @@ async fn read_on(store: Store, waiting: Arc<Mutex<mpsc::Receiver<Request>>>) {
             }
         }
         let ids: HashSet<_> = some.iter().map(|request| request.id).collect();
-        let mut orders = read(&store, ids.into_iter().collect()).await;
+        let orders = read(&store, ids.into_iter().collect()).await;
         for Request { id, answer } in some.drain(..) {
             // Who has gone does not read the answer.
-            drop(answer.send(orders.entry(id).or_insert(Ok(None)).clone()));
+            drop(answer.send(orders.get(&id).cloned().unwrap_or(Ok(None))));
         }
     }
 }
@@ -87,13 +87,13 @@ async fn read_on(store: Store, waiting: Arc<Mutex<mpsc::Receiver<Request>>>) {
 /// What is known of each of these orders; those that do not exist are left out.
 async fn read(store: &Store, ids: Vec<OrderId>) -> HashMap<OrderId, OrderRead> {
     let mut all = HashMap::with_capacity(ids.len());
-    // A row that cannot be read is no reason to fail those that were asked for at the same time.
-    let is_of_one = |error: &StoreError| matches!(error.class(), Class::Data | Class::Bug) && ids.len() > 1;
-    match store.orders(ids.iter().map(|id| id.0).collect()).await {
+    // Postgres gave the rows, and one of them cannot be read: no reason to fail those that were asked for at the same time.
+    let is_of_one_row = |error: &StoreError| error.class() == Class::Bug && error.code().is_none() && ids.len() > 1;
+    match store.orders(&ids).await {
         Ok(orders) => all.extend(orders.into_iter().map(|order| (order.id, Ok(Some(Arc::new(order)))))),
-        Err(error) if is_of_one(&error) => {
+        Err(error) if is_of_one_row(&error) => {
             for id in ids {
-                let alone = store.orders(vec![id.0]).await;
+                let alone = store.orders(&[id]).await;
                 all.insert(id, alone.map(|mut orders| orders.pop().map(Arc::new)).map_err(Arc::new));
             }
         }

@@ -35,7 +35,7 @@ async fn apply(store: &Store, events: &[PaymentEvent]) -> Result<Applied, StoreE
 
 /// An order that is there.
 async fn read(store: &Store, id: OrderId) -> OrderView {
-    store.orders(vec![id.0]).await.unwrap().remove(0)
+    store.orders(&[id]).await.unwrap().remove(0)
 }
 
 /// A store as the worker has it.

@@ -7,7 +7,7 @@ use grantonce::domain::OrderId;
 use grantonce::store::{Class, OrderReader};
 use sqlx::Connection;
 
-/// Orders of these payments, under their numbers.
+/// So many orders, of one credit, of two, and so on.
 async fn orders(world: &World, count: usize) -> Vec<OrderId> {
     let mut ids = vec![];
     for n in 0..count {
@@ -65,7 +65,7 @@ async fn a_row_that_cannot_be_read_fails_alone() {
     let world = World::new().await;
     let ids = orders(&world, 10).await;
     world.execute(&format!(r#"UPDATE orders SET facts = '"no facts"' WHERE id = '{}'"#, ids[3])).await;
-    let reader = OrderReader::start(&world.store(), 1_000);
+    let reader = OrderReader::start(&patient(&world, 8), 1_000);
     let answers = join_all(ids.iter().map(|id| reader.order(*id))).await;
     for (n, answer) in answers.iter().enumerate() {
         assert_eq!(answer.is_err(), n == 3, "{n}: {answer:?}");

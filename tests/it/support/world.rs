@@ -170,9 +170,9 @@ impl World {
         }
     }
 
-    /// A store on this world's database.
+    /// A store on this world's database, as operators have it.
     pub fn store(&self) -> Store {
-        Store::new(&self.store_settings(Profile::Requests)).unwrap()
+        Store::new(&self.store_settings(Profile::Operations)).unwrap()
     }
 
     /// Starts a worker in this process.
