@@ -1,10 +1,10 @@
 //! One consumer's life: from its first delivery until it is drained, or a dependency is lost.
 
-use super::apply::{Outage, apply};
+use super::apply::{EventResult, Outage, apply};
 use super::judge::{attempts_before, judge};
 use super::settle::{BatchSettled, Judged, Settling};
 use super::trace::BatchTrace;
-use super::turns::Turns;
+use super::turns::{Sorted, Turn, Turns};
 use super::{DRAIN_DEADLINE, Pace, Rules};
 use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError, Publisher};
 use crate::clock::Clock;
@@ -301,13 +301,16 @@ async fn work_through(
             Judgement::Refused(refusal) => Judged::Refused(refusal),
         })
         .collect();
-    let events: Arc<[PaymentEvent]> = events.into();
-    let turn = shared.turns.take(&events).await;
-    let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
-    let done = apply(&shared.store, &events, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
-    drop(turn);
-    shared.changed.announce(done.changed);
-    let settling = Settling::new(deliveries, first, &events, done.results, &shared.rules);
+    let Sorted { is_held, free, held } = shared.turns.sort(&events);
+    let (mut at_once, mut later) = (vec![], vec![]);
+    for (event, is_held) in events.into_iter().zip(&is_held) {
+        if *is_held { later.push(event) } else { at_once.push(event) }
+    }
+    let (at_once, done_at_once) = apply_in_turn(at_once, shared, now, free).await?;
+    let (later, done_later) = apply_in_turn(later, shared, now, held.come().await).await?;
+    let (mut at_once, mut later) = (at_once.iter().zip(done_at_once), later.iter().zip(done_later));
+    let results = is_held.iter().filter_map(|is_held| if *is_held { later.next() } else { at_once.next() });
+    let settling = Settling::new(deliveries, first, results, &shared.rules);
     if let Some(trace) = trace {
         trace.settled(settling.told());
     }
@@ -315,4 +318,19 @@ async fn work_through(
     let (settled, notes) = finished.map_err(Unsettled::Copy)?;
     shared.notebook.note(notes.activity, notes.messages, now);
     Ok(settled)
+}
+
+/// Applies events while it is their turn. What became of each comes back in their order.
+async fn apply_in_turn(
+    events: Vec<PaymentEvent>,
+    shared: &Shared,
+    now: OffsetDateTime,
+    turn: Turn,
+) -> Result<(Arc<[PaymentEvent]>, Vec<EventResult>), Unsettled> {
+    let events = Arc::from(events);
+    let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
+    let done = apply(&shared.store, &events, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
+    drop(turn);
+    shared.changed.announce(done.changed);
+    Ok((events, done.results))
 }

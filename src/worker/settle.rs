@@ -113,15 +113,14 @@ pub(super) struct Settling {
 }
 
 impl Settling {
-    /// `events` and `results` are those of the deliveries judged to be events, in their order.
-    pub(super) fn new(
+    /// `results` are those of the deliveries judged to be events, in their order.
+    pub(super) fn new<'a>(
         deliveries: Vec<Delivery>,
         judged: Vec<Judged>,
-        events: &[PaymentEvent],
-        results: Vec<EventResult>,
+        results: impl IntoIterator<Item = (&'a PaymentEvent, EventResult)>,
         rules: &Rules,
     ) -> Self {
-        let mut results = events.iter().zip(results);
+        let mut results = results.into_iter();
         let mut fates = Vec::with_capacity(deliveries.len());
         let mut told = Vec::with_capacity(deliveries.len());
         let mut notes = Notes::default();

@@ -1,9 +1,9 @@
-//! Which batches of this process are about the same payments: they take turns.
+//! Which batches of this process are about the same payments: those of their events take turns.
 //!
 //! A provider often says several things of one payment at once, and sometimes the same thing twice. Two batches with such
 //! messages would read the same order side by side, and the slower one would find that it was overtaken and begin anew. So
-//! the later one waits for the earlier one, before it begins. Between processes nothing does that, and nothing has to:
-//! there the transaction itself notices.
+//! what the later one has of such events is held back until the earlier one has ended, and is applied by itself then; the
+//! rest of it goes at once. Between processes nothing does that, and nothing has to: there the transaction itself notices.
 
 use crate::domain::PaymentEvent;
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
-/// The batches that are under way.
+/// The parts of batches that are under way.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Turns(Arc<Inner>);
 
@@ -21,7 +21,7 @@ struct Inner {
     under_way: Mutex<Vec<UnderWay>>,
 }
 
-/// One of them: what it is about, by hashes, and its end. Where two hashes are equal by chance, somebody waits in vain for a
+/// One of them: what it is about, by hashes, and its end. Where two hashes are equal by chance, an event waits in vain for a
 /// few milliseconds.
 #[derive(Debug)]
 struct UnderWay {
@@ -29,11 +29,39 @@ struct UnderWay {
     ended: CancellationToken,
 }
 
-/// A batch's turn; over when it is dropped.
+/// A part's turn; over when it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
     turns: Turns,
     ended: CancellationToken,
+}
+
+/// The turn of events that are held back; given up when it is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    turn: Turn,
+    before: Vec<CancellationToken>,
+}
+
+impl Held {
+    /// Waits until everything has ended that came before and is about one of the same payments. Only for what was earlier,
+    /// so that no circle can close; each has its own deadlines.
+    pub(super) async fn come(self) -> Turn {
+        for other in self.before {
+            other.cancelled().await;
+        }
+        self.turn
+    }
+}
+
+/// A batch's events, sorted.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    /// For each event, whether it is held back.
+    pub(super) is_held: Vec<bool>,
+    /// The turn of the others, which may be applied at once.
+    pub(super) free: Turn,
+    pub(super) held: Held,
 }
 
 impl Turns {
@@ -41,30 +69,32 @@ impl Turns {
         self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until every batch that came before and is about one of the same payments has ended. Only for earlier ones, so
-    /// that no circle can close; each has its own deadlines.
-    pub(super) async fn take(&self, events: &[PaymentEvent]) -> Turn {
-        let about: HashSet<u64> = events
-            .iter()
-            .flat_map(|event| {
-                let ids = event.payment_ids().map(|id| self.0.hasher.hash_one(id.as_str()));
-                ids.chain(event.order_id.map(|id| self.0.hasher.hash_one(id.0)))
-            })
-            .collect();
-        let ended = CancellationToken::new();
-        // From here on it ends, also when whoever waits is dropped.
-        let turn = Turn { turns: self.clone(), ended: ended.clone() };
-        let before: Vec<CancellationToken> = {
-            let mut under_way = self.under_way();
-            let before = under_way.iter().filter(|other| !other.about.is_disjoint(&about));
-            let before = before.map(|other| other.ended.clone()).collect();
-            under_way.push(UnderWay { about, ended });
-            before
+    /// What an event is about.
+    fn hashes(&self, event: &PaymentEvent) -> Vec<u64> {
+        let ids = event.payment_ids().map(|id| self.0.hasher.hash_one(id.as_str()));
+        ids.chain(event.order_id.map(|id| self.0.hasher.hash_one(id.0))).collect()
+    }
+
+    /// Sorts a batch's events: held back is what is about a payment, or an order, that something under way is about.
+    pub(super) fn sort(&self, events: &[PaymentEvent]) -> Sorted {
+        let hashes: Vec<Vec<u64>> = events.iter().map(|event| self.hashes(event)).collect();
+        let mut under_way = self.under_way();
+        let is_about = |one: &[u64]| under_way.iter().any(|other| one.iter().any(|hash| other.about.contains(hash)));
+        let is_held: Vec<bool> = hashes.iter().map(|one| is_about(one)).collect();
+        let part = |held: bool| -> HashSet<u64> {
+            let of_it = hashes.iter().zip(&is_held).filter(|(_, is_held)| **is_held == held);
+            of_it.flat_map(|(one, _)| one.iter().copied()).collect()
         };
-        for other in before {
-            other.cancelled().await;
-        }
-        turn
+        let (free, held) = (part(false), part(true));
+        let before = under_way.iter().filter(|other| !other.about.is_disjoint(&held));
+        let before = before.map(|other| other.ended.clone()).collect();
+        let mut begin = |about| {
+            let ended = CancellationToken::new();
+            under_way.push(UnderWay { about, ended: ended.clone() });
+            // From here on it ends, also when whoever has it is dropped.
+            Turn { turns: self.clone(), ended }
+        };
+        Sorted { free: begin(free), held: Held { turn: begin(held), before }, is_held }
     }
 }
 
@@ -96,32 +126,50 @@ mod tests {
         payments.iter().map(event).collect()
     }
 
-    #[tokio::test]
-    async fn batches_about_the_same_payment_take_turns_and_others_do_not() {
+    #[test]
+    fn what_is_about_a_payment_of_an_earlier_batch_is_held_until_that_has_ended_and_the_rest_is_free() {
         let turns = Turns::default();
-        let first = turns.take(&about(&["pi_1", "pi_2"])).await;
-        let (later, last) = (about(&["pi_2", "pi_3"]), about(&["pi_3"]));
-        let mut second = Box::pin(turns.take(&later));
-        assert!(second.as_mut().now_or_never().is_none());
-        let mut third = Box::pin(turns.take(&last));
-        assert!(third.as_mut().now_or_never().is_none(), "it comes after the second");
-        let stranger = turns.take(&about(&["pi_4"])).now_or_never();
-        assert!(stranger.is_some());
+        let first = turns.sort(&about(&["pi_1", "pi_2"]));
+        assert_eq!(first.is_held, [false, false]);
+        let second = turns.sort(&about(&["pi_2", "pi_3", "pi_2"]));
+        assert_eq!(second.is_held, [true, false, true]);
+        let third = turns.sort(&about(&["pi_3", "pi_4"]));
+        assert_eq!(third.is_held, [true, false], "it comes after the second");
+        let mut of_second = Box::pin(second.held.come());
+        let mut of_third = Box::pin(third.held.come());
+        assert!(of_second.as_mut().now_or_never().is_none());
         drop(first);
-        let second = second.now_or_never();
-        assert!(second.is_some());
-        assert!(third.as_mut().now_or_never().is_none());
-        drop(second);
-        assert!(third.now_or_never().is_some());
+        let of_second = of_second.now_or_never();
+        assert!(of_second.is_some());
+        assert!(of_third.as_mut().now_or_never().is_none(), "for the second's free part it still waits");
+        drop(second.free);
+        assert!(of_third.now_or_never().is_some(), "and for the held one of the second it does not");
     }
 
-    #[tokio::test]
-    async fn whoever_gives_up_waiting_holds_nobody_up() {
+    #[test]
+    fn held_events_of_one_payment_come_one_batch_after_the_other() {
         let turns = Turns::default();
-        let first = turns.take(&about(&["pi_1"])).await;
-        let waiting = turns.take(&about(&["pi_1", "pi_2"])).now_or_never();
+        let first = turns.sort(&about(&["pi_1"]));
+        let second = turns.sort(&about(&["pi_1"]));
+        let third = turns.sort(&about(&["pi_1"]));
+        let mut of_third = Box::pin(third.held.come());
+        drop(first);
+        let of_second = second.held.come().now_or_never();
+        assert!(of_second.is_some());
+        assert!(of_third.as_mut().now_or_never().is_none());
+        drop(of_second);
+        assert!(of_third.now_or_never().is_some());
+    }
+
+    #[test]
+    fn whoever_gives_up_waiting_holds_nobody_up() {
+        let turns = Turns::default();
+        let first = turns.sort(&about(&["pi_1"]));
+        let second = turns.sort(&about(&["pi_1", "pi_2"]));
+        let waiting = second.held.come().now_or_never();
         assert!(waiting.is_none());
-        assert!(turns.take(&about(&["pi_2"])).now_or_never().is_some());
+        drop(second.free);
+        assert_eq!(turns.sort(&about(&["pi_2"])).is_held, [false]);
         drop(first);
         assert!(turns.under_way().is_empty());
     }

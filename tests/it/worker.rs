@@ -6,6 +6,7 @@ use grantonce::config::UnknownPayments;
 use grantonce::domain::{OrderId, PaymentEvent, PaymentId, PaymentStatus, ProviderAccount};
 use grantonce::message;
 use lapin::message::Delivery;
+use std::time::Duration;
 
 fn header(letter: &Delivery, name: &str) -> String {
     let headers = letter.properties.headers().as_ref().unwrap();
@@ -243,6 +244,43 @@ async fn one_id_with_two_contents_is_a_dead_letter_in_one_batch_and_across_batch
     world.settled(worker).await;
     assert_eq!((world.grants().await, world.admitted().await), (2, 2));
     assert_eq!(world.count("SELECT count(*) FROM orders WHERE status = 'fulfilled'").await, 2);
+}
+
+#[tokio::test]
+async fn only_what_is_about_a_payment_of_an_earlier_batch_waits_for_that_batch() {
+    let world = World::new().await;
+    let held = world.order(OrderSpec::paid_by("pi_held")).await;
+    let free = world.order(OrderSpec::paid_by("pi_free")).await;
+    world.order(OrderSpec::paid_by("pi_wrong")).await;
+    let mut settings = world.worker_settings();
+    // The five messages below become one batch.
+    (settings.pace.batch_max, settings.pace.batch_wait) = (5, Duration::from_secs(60));
+    let worker = world.start_worker_with(settings);
+    let mut hold = world.sql.begin().await.unwrap();
+    sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE").bind(held.0).execute(&mut *hold).await.unwrap();
+    let first = event_for("pi_held", "evt_held", captured(1999));
+    world.publish(&first).await;
+    eventually("the first batch waits for the lock", async || world.waiting_for_locks().await == 1).await;
+    let wrong_of_held = event_for("pi_held", "evt_held_wrong", captured(1));
+    let wrong = event_for("pi_wrong", "evt_wrong", captured(2));
+    for event in [&first, &wrong, &wrong_of_held, &event_for("pi_free", "evt_free", captured(1999)), &first] {
+        world.publish(event).await;
+    }
+    eventually("the second batch goes past the first", async || world.status(free).await == "fulfilled").await;
+    assert_eq!(world.waiting_for_locks().await, 1, "what is about the held payment waits outside of the database");
+    assert_eq!(worker.metric("grantonce_messages_total{outcome=\"applied\"}"), 0, "nothing of it is settled by halves");
+    hold.rollback().await.unwrap();
+    let letters = [world.dead_letter().await, world.dead_letter().await];
+    let mut refused = letters.map(|letter| {
+        assert_eq!(reason(&letter), "amount_mismatch");
+        letter.properties.message_id().as_ref().unwrap().to_string()
+    });
+    refused.sort();
+    assert_eq!(refused, ["stripe::evt_held_wrong", "stripe::evt_wrong"]);
+    eventually("the copies are counted", async || worker.metric("grantonce_inbox_duplicates_total") == 2).await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.admitted().await, world.status(held).await.as_str()), (2, 2, "fulfilled"));
+    world.verify().await;
 }
 
 #[tokio::test]
