@@ -6,6 +6,7 @@ use crate::support::world::STRIPE_SECRET;
 use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_webhook};
 use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
 use grantonce::failpoint::Failpoint;
+use grantonce::sim::children::Children;
 use grantonce::sim::standin::Standin;
 use reqwest::StatusCode;
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,6 +15,13 @@ use std::time::Duration;
 const START: Duration = Duration::from_secs(30);
 const SIGKILL: i32 = 9;
 
+/// Children that die at that place.
+fn dying(children: Children, place: Failpoint) -> Children {
+    let is_built_in = cfg!(feature = "failpoints");
+    assert!(is_built_in, "nothing dies in this build: run `./dev test`, or cargo with --features failpoints");
+    children.env("FAILPOINT", place.name())
+}
+
 /// A worker that dies at that place takes 20 events with it; another worker then finishes them.
 async fn worker_dies_at(place: Failpoint) {
     let world = World::new().await;
@@ -21,7 +29,7 @@ async fn worker_dies_at(place: Failpoint) {
     let events: Vec<_> = (0..20).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect();
     world.publish_all(&events).await;
 
-    let mut victim = world.children().env("FAILPOINT", place.name()).start("victim", &["worker"]).await.unwrap();
+    let mut victim = dying(world.children(), place).start("victim", &["worker"]).await.unwrap();
     let status = victim.ended(START).await.unwrap();
     assert_eq!(status.signal(), Some(SIGKILL), "it dies where it was told to: {}", victim.tail());
     let written = place == Failpoint::AfterCommit;
@@ -61,7 +69,7 @@ async fn a_worker_killed_between_retry_publish_and_ack_neither_loses_nor_doubles
     let world = World::new().await;
     world.publish(&event_for("pi_late", "evt_1", captured(1999))).await;
     let place = Failpoint::AfterRetryPublish;
-    let mut victim = world.children().env("FAILPOINT", place.name()).start("victim", &["worker"]).await.unwrap();
+    let mut victim = dying(world.children(), place).start("victim", &["worker"]).await.unwrap();
     let status = victim.ended(START).await.unwrap();
     assert_eq!(status.signal(), Some(SIGKILL), "{}", victim.tail());
     // The original comes back, and the copy comes out of the retry queue: two of one message.
@@ -79,7 +87,7 @@ async fn a_receiver_killed_between_confirm_and_answer_doubles_nothing_when_the_p
     world.order(OrderSpec::paid_by("pi_1")).await;
     let (body, signature) = stripe_webhook(STRIPE_SECRET, "evt_1", "pi_1", 1999, None);
     let place = Failpoint::AfterConfirm;
-    let mut victim = world.children().env("FAILPOINT", place.name()).start("victim", &["receiver"]).await.unwrap();
+    let mut victim = dying(world.children(), place).start("victim", &["receiver"]).await.unwrap();
     let address = victim.listening("receiver", START).await.unwrap();
     let http = grantonce::http::plain_client().build().unwrap();
     let post = |url: String| http.post(url).header("stripe-signature", signature.clone()).body(body.clone()).send();
@@ -137,7 +145,7 @@ async fn api_dies_at(place: Failpoint, made_before: usize) {
         list["data"].as_array().unwrap().clone()
     };
 
-    let mut victim = api().env("FAILPOINT", place.name()).start("victim", &["api"]).await.unwrap();
+    let mut victim = dying(api(), place).start("victim", &["api"]).await.unwrap();
     let address = victim.listening("api", START).await.unwrap();
     assert!(post(address).await.is_err(), "it dies without an answer");
     assert_eq!(victim.ended(START).await.unwrap().signal(), Some(SIGKILL), "{}", victim.tail());
