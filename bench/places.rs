@@ -78,15 +78,17 @@ fn event(n: u32, now: OffsetDateTime) -> PaymentEvent {
             money: Money::new(1999, Currency::new("USD").unwrap()).unwrap(),
             capture_id: None,
             state: CaptureState::Succeeded,
+            breakdown: None,
         },
         occurred_at: now,
+        as_of: None,
         livemode: false,
     }
 }
 
 /// A message's body. Those of real providers carry more than ours must; this brings it to about 600 bytes.
 pub(crate) fn body(n: u32, now: OffsetDateTime) -> Vec<u8> {
-    let mut body = message::encode(&event(n, now));
+    let mut body = message::encode(&event(n, now)).unwrap();
     body.pop();
     body.extend_from_slice(format!(",\"note\":\"{}\"}}", "x".repeat(340)).as_bytes());
     body

@@ -7,8 +7,8 @@ mod judge;
 pub use judge::{Envelope, Judgement};
 
 use crate::domain::{
-    CaptureState, Currency, DisputeState, FactId, Hint, MessageId, Money, MoneyError, OrderId, PaymentEvent, PaymentId,
-    PaymentStatus, Provider, ProviderAccount, RELATED_IDS_MAX, RefundState,
+    Breakdown, BreakdownError, CaptureState, Currency, DisputeState, FactId, Hint, MessageId, Money, MoneyError,
+    OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount, RELATED_IDS_MAX, RefundState,
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,9 @@ pub enum DecodeError {
     /// An amount out of range.
     #[error("status: {0}")]
     Money(#[from] MoneyError),
+    /// Parts of an amount that are none.
+    #[error("status.breakdown: {0}")]
+    Breakdown(#[from] BreakdownError),
     /// More related ids than one message may carry.
     #[error("related_ids has {count} entries; at most {RELATED_IDS_MAX} are allowed")]
     TooManyRelatedIds {
@@ -107,6 +110,11 @@ pub enum DecodeError {
     },
 }
 
+/// Why a value of ours could not be written. A fault of this program: nothing may be published or decided by what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("a message could not be written: {0}")]
+pub struct EncodeError(#[source] serde_json::Error);
+
 /// `Id` is [`MessageId`], or [`Unheeded`] where the sender's own id does not count.
 #[derive(Serialize, Deserialize)]
 struct Wire<Id> {
@@ -122,6 +130,8 @@ struct Wire<Id> {
     status: WireStatus,
     #[serde(with = "time::serde::rfc3339")]
     occurred_at: OffsetDateTime,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
+    as_of: Option<OffsetDateTime>,
     livemode: bool,
 }
 
@@ -139,12 +149,18 @@ enum WireStatus {
         capture_id: Option<FactId>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         state: Option<CaptureState>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        breakdown: Option<WireBreakdown>,
     },
     Failed {
         #[serde(default)]
         reason: String,
     },
-    Canceled,
+    Canceled {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        capture_id: Option<FactId>,
+    },
+    PartsCanceled,
     Refund {
         refund_id: FactId,
         state: RefundState,
@@ -170,6 +186,24 @@ fn first_round() -> NonZeroU32 {
     NonZeroU32::MIN
 }
 
+/// The parts of a captured amount.
+#[derive(Serialize, Deserialize)]
+struct WireBreakdown {
+    #[serde(default)]
+    tax_minor: i64,
+    #[serde(default)]
+    discount_minor: i64,
+}
+
+/// What of a status is out of range.
+#[derive(Debug, thiserror::Error)]
+enum StatusError {
+    #[error(transparent)]
+    Money(#[from] MoneyError),
+    #[error("breakdown: {0}")]
+    Breakdown(#[from] BreakdownError),
+}
+
 #[derive(Serialize, Deserialize)]
 struct WireMoney {
     amount_minor: i64,
@@ -190,15 +224,20 @@ impl From<Money> for WireMoney {
 }
 
 impl TryFrom<WireStatus> for PaymentStatus {
-    type Error = MoneyError;
-    fn try_from(wire: WireStatus) -> Result<Self, MoneyError> {
+    type Error = StatusError;
+    fn try_from(wire: WireStatus) -> Result<Self, StatusError> {
         Ok(match wire {
             WireStatus::Pending => Self::Pending,
-            WireStatus::Captured { money, capture_id, state } => {
-                Self::Captured { money: money.try_into()?, capture_id, state: state.unwrap_or(CaptureState::Succeeded) }
+            WireStatus::Captured { money, capture_id, state, breakdown } => {
+                let money = money.try_into()?;
+                let parts = |parts: WireBreakdown| Breakdown::new(money, parts.tax_minor, parts.discount_minor);
+                let state = state.unwrap_or(CaptureState::Succeeded);
+                Self::Captured { money, capture_id, state, breakdown: breakdown.map(parts).transpose()? }
             }
             WireStatus::Failed { reason } => Self::failed(&reason),
-            WireStatus::Canceled => Self::Canceled,
+            WireStatus::Canceled { capture_id: None } => Self::Canceled,
+            WireStatus::Canceled { capture_id: Some(capture_id) } => Self::CaptureCanceled { capture_id },
+            WireStatus::PartsCanceled => Self::PartsCanceled,
             WireStatus::Refund { refund_id, state, money } => {
                 Self::Refund { refund_id, state, money: money.try_into()? }
             }
@@ -214,13 +253,19 @@ impl From<&PaymentStatus> for WireStatus {
     fn from(status: &PaymentStatus) -> Self {
         match status {
             PaymentStatus::Pending => Self::Pending,
-            PaymentStatus::Captured { money, capture_id, state } => Self::Captured {
+            PaymentStatus::Captured { money, capture_id, state, breakdown } => Self::Captured {
                 money: (*money).into(),
                 capture_id: capture_id.clone(),
                 state: (*state != CaptureState::Succeeded).then_some(*state),
+                breakdown: breakdown.map(|parts| WireBreakdown {
+                    tax_minor: parts.tax_minor(),
+                    discount_minor: parts.discount_minor(),
+                }),
             },
             PaymentStatus::Failed { reason } => Self::Failed { reason: reason.clone() },
-            PaymentStatus::Canceled => Self::Canceled,
+            PaymentStatus::Canceled => Self::Canceled { capture_id: None },
+            PaymentStatus::CaptureCanceled { capture_id } => Self::Canceled { capture_id: Some(capture_id.clone()) },
+            PaymentStatus::PartsCanceled => Self::PartsCanceled,
             PaymentStatus::Refund { refund_id, state, money } => {
                 Self::Refund { refund_id: refund_id.clone(), state: *state, money: (*money).into() }
             }
@@ -236,7 +281,7 @@ impl From<&PaymentStatus> for WireStatus {
 }
 
 /// Writes an event as a body of the contract.
-pub fn encode(event: &PaymentEvent) -> Vec<u8> {
+pub fn encode(event: &PaymentEvent) -> Result<Vec<u8>, EncodeError> {
     let wire = Wire {
         provider: event.provider.clone(),
         message_id: event.message_id.clone(),
@@ -246,10 +291,10 @@ pub fn encode(event: &PaymentEvent) -> Vec<u8> {
         order_id: event.order_id,
         status: (&event.status).into(),
         occurred_at: event.occurred_at,
+        as_of: event.as_of,
         livemode: event.livemode,
     };
-    // The only thing that could fail is a date of more than four digits a year, which no event can be made with.
-    serde_json::to_vec(&wire).unwrap_or_default()
+    serde_json::to_vec(&wire).map_err(EncodeError)
 }
 
 /// Reads and checks a body of the contract. Unknown fields are passed over: a sender may be newer than we are.
@@ -299,8 +344,9 @@ fn check<Id>(
     if wire.related_ids.len() > RELATED_IDS_MAX {
         return Err(DecodeError::TooManyRelatedIds { count: wire.related_ids.len() });
     }
-    if wire.occurred_at > now + CLOCK_AHEAD_MAX {
-        return Err(DecodeError::FromTheFuture { occurred_at: wire.occurred_at });
+    let latest = wire.as_of.map_or(wire.occurred_at, |as_of| as_of.max(wire.occurred_at));
+    if latest > now + CLOCK_AHEAD_MAX {
+        return Err(DecodeError::FromTheFuture { occurred_at: latest });
     }
     Ok(PaymentEvent {
         provider: wire.provider,
@@ -309,8 +355,12 @@ fn check<Id>(
         related_ids: wire.related_ids,
         provider_account: wire.provider_account,
         order_id: wire.order_id,
-        status: wire.status.try_into()?,
+        status: wire.status.try_into().map_err(|fault| match fault {
+            StatusError::Money(fault) => DecodeError::Money(fault),
+            StatusError::Breakdown(fault) => DecodeError::Breakdown(fault),
+        })?,
         occurred_at: wire.occurred_at,
+        as_of: wire.as_of,
         livemode: wire.livemode,
     })
 }
@@ -335,11 +385,10 @@ struct WireHint {
 }
 
 /// Writes a hint as a body.
-pub fn encode_hint(hint: &Hint) -> Vec<u8> {
+pub fn encode_hint(hint: &Hint) -> Result<Vec<u8>, EncodeError> {
     let Hint { provider, message_id, payment_id, related_ids, provider_account, livemode } = hint.clone();
     let wire = WireHint { provider, message_id, payment_id, related_ids, provider_account, livemode };
-    // Texts, a list of texts and a flag: there is nothing that could fail.
-    serde_json::to_vec(&wire).unwrap_or_default()
+    serde_json::to_vec(&wire).map_err(EncodeError)
 }
 
 /// Reads and checks a hint's body.
@@ -354,15 +403,27 @@ pub fn decode_hint(body: &[u8]) -> Result<Hint, DecodeError> {
 
 /// Digest of what a message says, apart from the id it says it under and the time. Two messages of one id and
 /// different digests are not copies of each other.
-pub fn fact_digest(event: &PaymentEvent) -> [u8; 16] {
-    let fact =
-        (&event.provider, &event.provider_account, &event.payment_id, &event.order_id, WireStatus::from(&event.status));
-    let json = serde_json::to_vec(&fact).unwrap_or_default();
+pub fn fact_digest(event: &PaymentEvent) -> Result<[u8; 16], EncodeError> {
+    // Without what later releases told in addition: a copy that an earlier one had published is still a copy.
+    let status = match WireStatus::from(&event.status) {
+        WireStatus::Captured { money, capture_id, state, breakdown: _ } => {
+            WireStatus::Captured { money, capture_id, state, breakdown: None }
+        }
+        WireStatus::Canceled { capture_id: _ } => WireStatus::Canceled { capture_id: None },
+        other @ (WireStatus::Pending
+        | WireStatus::Failed { .. }
+        | WireStatus::PartsCanceled
+        | WireStatus::Refund { .. }
+        | WireStatus::RefundedTotal { .. }
+        | WireStatus::Dispute { .. }) => other,
+    };
+    let fact = (&event.provider, &event.provider_account, &event.payment_id, &event.order_id, status);
+    let json = serde_json::to_vec(&fact).map_err(EncodeError)?;
     let mut digest = [0; 16];
     for (to, from) in digest.iter_mut().zip(Sha256::digest(&json)) {
         *to = from;
     }
-    digest
+    Ok(digest)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `POST /v1/orders`: from what came in to an order that can be made. All faults are listed at once.
 
 use crate::domain::{
-    AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, Provider, ProviderAccount, tidy,
+    AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, PriceTerms, Provider,
+    ProviderAccount, tidy,
 };
 use crate::http::{FAULTS_MAX, Problem};
 use crate::provider::Retry;
@@ -172,6 +173,7 @@ impl OrderRequest {
             account_id: self.account_id.clone(),
             credits: self.credits,
             price: self.price,
+            price_terms: PriceTerms::Total,
             provider: self.provider.clone(),
             provider_account: self.provider_account.clone(),
             payment_id: self.payment_id.clone(),

@@ -5,8 +5,8 @@ use super::publisher::Outgoing;
 use super::topology::{DEAD_EXCHANGE, HINTS_EXCHANGE, PAYMENTS_EXCHANGE};
 use crate::domain::{Hint, PaymentEvent, Refusal};
 use crate::message::{
-    self, CONTENT_TYPE, DETAIL_HEADER, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER, TRACEPARENT_HEADER,
-    routing_key,
+    self, CONTENT_TYPE, DETAIL_HEADER, EncodeError, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER,
+    TRACEPARENT_HEADER, routing_key,
 };
 use bytes::Bytes;
 
@@ -29,29 +29,29 @@ pub struct Letter {
 
 impl Outgoing {
     /// What a provider says of a payment, for the workers.
-    pub fn payment_status(event: &PaymentEvent) -> Self {
-        Self {
+    pub fn payment_status(event: &PaymentEvent) -> Result<Self, EncodeError> {
+        Ok(Self {
             exchange: PAYMENTS_EXCHANGE,
             routing_key: routing_key(&event.provider),
             message_id: event.message_id.as_str().to_owned(),
             kind: message::TYPE.to_owned(),
             content_type: CONTENT_TYPE,
             headers: Headers::default(),
-            body: Bytes::from(message::encode(event)),
-        }
+            body: Bytes::from(message::encode(event)?),
+        })
     }
 
     /// That something happened to a payment, for the reconcilers.
-    pub fn hint(hint: &Hint) -> Self {
-        Self {
+    pub fn hint(hint: &Hint) -> Result<Self, EncodeError> {
+        Ok(Self {
             exchange: HINTS_EXCHANGE,
             routing_key: routing_key(&hint.provider),
             message_id: hint.message_id.as_str().to_owned(),
             kind: HINT_TYPE.to_owned(),
             content_type: CONTENT_TYPE,
             headers: Headers::default(),
-            body: Bytes::from(message::encode_hint(hint)),
-        }
+            body: Bytes::from(message::encode_hint(hint)?),
+        })
     }
 
     /// As a part of a trace: with its `traceparent` among the headers. `None` leaves them as they are.

@@ -1,8 +1,8 @@
 //! Amending what an order costs: the way out of a mismatch, before the grant only.
 
-use super::decide::settle;
+use super::decide::{Impossible, settle};
 use super::money::{Currency, Money};
-use super::order::{Order, OrderStatus};
+use super::order::{Order, OrderStatus, PriceTerms};
 use super::status::DisputePolicy;
 
 /// What becomes of an order when its price is amended. Never a grant: that is the worker's, for a message.
@@ -16,7 +16,7 @@ pub struct Repriced {
 }
 
 /// Why a price stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AmendmentRefusal {
     /// The credits are granted: from then on the price divides them.
     #[error("its credits are granted already")]
@@ -32,6 +32,15 @@ pub enum AmendmentRefusal {
         /// In minor units.
         captured_minor: i64,
     },
+    /// The greatest discount that is accepted must not be above the price.
+    #[error("its discount_max_minor is {max_minor}: the price must not be below it")]
+    BelowDiscountMax {
+        /// In minor units.
+        max_minor: i64,
+    },
+    /// A fault of ours.
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
     /// One capture must not be above the price, and one would be.
     #[error("one capture of {captured_minor} is known: the price must not be below it")]
     BelowCapture {
@@ -48,6 +57,8 @@ impl AmendmentRefusal {
             Self::CurrencyKnown(_) => "currency_known",
             Self::TotalKnown { .. } => "total_known",
             Self::BelowCapture { .. } => "below_capture",
+            Self::BelowDiscountMax { .. } => "below_discount_max",
+            Self::Impossible(_) => "impossible",
         }
     }
 }
@@ -67,13 +78,18 @@ pub fn reprice(order: &Order, price: Money, policy: DisputePolicy) -> Result<Opt
     if order.price.currency() != price.currency() && facts.has_amounts() {
         return Err(AmendmentRefusal::CurrencyKnown(order.price.currency()));
     }
-    if let Some(captured_minor) = facts.total_minor().filter(|total| *total != price.amount_minor()) {
+    if let Some(captured_minor) = facts.total_against(price.amount_minor(), order.price_terms) {
         return Err(AmendmentRefusal::TotalKnown { captured_minor });
     }
-    if let Some(captured_minor) = facts.greatest_capture_minor().filter(|capture| *capture > price.amount_minor()) {
+    let is_total = order.price_terms == PriceTerms::Total;
+    let above = |capture: &i64| is_total && *capture > price.amount_minor();
+    if let Some(captured_minor) = facts.greatest_capture_minor().filter(above) {
         return Err(AmendmentRefusal::BelowCapture { captured_minor });
     }
-    let posting = settle(&Order { price, ..order.clone() }, policy);
+    if let Some(max_minor) = order.price_terms.discount_max_minor().filter(|max| *max > price.amount_minor()) {
+        return Err(AmendmentRefusal::BelowDiscountMax { max_minor });
+    }
+    let posting = settle(&Order { price, ..order.clone() }, policy)?;
     // Without a grant there is nothing that an adjustment could change.
     let status = if posting.grant { order.status } else { posting.status };
     Ok(Some(Repriced { status, is_grant_due: posting.grant }))

@@ -1,10 +1,10 @@
 //! Dead letters: what tells one from another, what they have in common, and what a replay would come to.
 
-use super::decide::settle;
+use super::decide::{Impossible, settle};
 use super::ids::{AccountId, OrderId, PaymentId, Provider};
 use super::order::{Order, OrderStatus};
 use super::reason::Refusal;
-use super::status::{DisputePolicy, PaymentEvent, PaymentStatus};
+use super::status::{CaptureState, DisputePolicy, PaymentEvent, PaymentStatus};
 use super::text::TextError;
 use serde::Serialize;
 use std::fmt;
@@ -180,22 +180,27 @@ impl Verdict {
     }
 
     /// What an event that its order accepts, and whose message was not admitted before, would come to.
-    pub fn of_accepted(order: &Order, event: &PaymentEvent, policy: DisputePolicy, brings_ids: bool) -> Self {
+    pub fn of_accepted(
+        order: &Order,
+        event: &PaymentEvent,
+        policy: DisputePolicy,
+        brings_ids: bool,
+    ) -> Result<Self, Impossible> {
         let mut after = order.clone();
-        after.facts.join(event, order.price);
-        let posting = settle(&after, policy);
+        after.join(event);
+        let posting = settle(&after, policy)?;
         let order_id = order.id;
         if posting.grant {
             let account_id = order.account_id.clone();
-            return Self::WouldGrant { order_id, account_id, credits: posting.credits_net };
+            return Ok(Self::WouldGrant { order_id, account_id, credits: posting.credits_net });
         }
-        match posting.adjustment {
+        Ok(match posting.adjustment {
             0 if after.facts == order.facts && posting.status == order.status && !brings_ids => {
                 Self::AlreadyApplied { order_id, credits: order.credits_posted }
             }
             0 => Self::WouldChange { order_id, status: posting.status },
             credits => Self::WouldAdjust { order_id, account_id: order.account_id.clone(), credits },
-        }
+        })
     }
 }
 
@@ -310,8 +315,14 @@ impl PaymentStatus {
     pub fn in_words(&self) -> String {
         let lower = |state: &dyn fmt::Debug| format!("{state:?}").to_lowercase();
         match self {
-            Self::Pending | Self::Failed { .. } | Self::Canceled => self.name().to_owned(),
-            Self::Captured { money, .. } => format!("captured {}", money.written()),
+            Self::Pending | Self::Failed { .. } | Self::Canceled | Self::CaptureCanceled { .. } => {
+                self.name().to_owned()
+            }
+            Self::PartsCanceled => "parts canceled".to_owned(),
+            Self::Captured { money, state: CaptureState::Succeeded, .. } => format!("captured {}", money.written()),
+            Self::Captured { money, state: CaptureState::Failed, .. } => {
+                format!("capture of {} failed", money.written())
+            }
             Self::Refund { money, state, .. } => format!("refund of {} {}", money.written(), lower(state)),
             Self::RefundedTotal { money } => format!("refunded {} in all", money.written()),
             Self::Dispute { money, state, .. } => format!("dispute of {} {}", money.written(), lower(state)),

@@ -20,17 +20,18 @@ mod text;
 
 pub use amend::{AmendmentRefusal, Repriced, reprice};
 pub use creation::{ATTEMPTS_MAX, Attempt, KeyRules, NextStep, next_step};
-pub use decide::{Posting, assess, settle};
+pub use decide::{Impossible, Posting, assess, settle};
 pub use facts::{FACTS_MAX, PaymentFacts};
 pub use ids::{AccountId, FactId, MessageId, OrderId, PaymentId, Provider, ProviderAccount};
 pub use letter::{LetterId, LetterState, Outlook, Verdict, cause_of};
 pub use money::{AMOUNT_MINOR_MAX, Currency, Money, MoneyError};
-pub use order::{CREDITS_MAX, Order, OrderStatus};
+pub use order::{CREDITS_MAX, Order, OrderStatus, PriceTerms, PriceTermsError};
 pub use reason::{Reason, Refusal};
 pub use schedule::{
     LOOKS_APART, PAID_FIRST_LOOK, allowance, busy_until, can_be_asked, is_unpaid, look_again, next_look,
 };
 pub use status::{
-    CaptureState, DisputePolicy, DisputeState, Hint, PaymentEvent, PaymentStatus, RELATED_IDS_MAX, RefundState,
+    Breakdown, BreakdownError, CaptureState, DisputePolicy, DisputeState, Hint, PaymentEvent, PaymentStatus,
+    RELATED_IDS_MAX, RefundState,
 };
 pub use text::{TextError, counted, tidy};

@@ -40,48 +40,58 @@ pub enum MoneyError {
 
 /// An ISO 4217 currency that is in use.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Currency([u8; 3]);
-
-/// Decimals by ISO 4217's list one: active codes, without metals, tests and funds of no country.
-fn decimals_of(code: &[u8; 3]) -> Option<u8> {
-    match code {
-        b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX" | b"UYI"
-        | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => Some(0),
-        b"BHD" | b"IQD" | b"JOD" | b"KWD" | b"LYD" | b"OMR" | b"TND" => Some(3),
-        b"CLF" | b"UYW" => Some(4),
-        b"AED" | b"AFN" | b"ALL" | b"AMD" | b"ANG" | b"AOA" | b"ARS" | b"AUD" | b"AWG" | b"AZN" | b"BAM" | b"BBD"
-        | b"BDT" | b"BGN" | b"BMD" | b"BND" | b"BOB" | b"BOV" | b"BRL" | b"BSD" | b"BTN" | b"BWP" | b"BYN" | b"BZD"
-        | b"CAD" | b"CDF" | b"CHE" | b"CHF" | b"CHW" | b"CNY" | b"COP" | b"COU" | b"CRC" | b"CUP" | b"CVE" | b"CZK"
-        | b"DKK" | b"DOP" | b"DZD" | b"EGP" | b"ERN" | b"ETB" | b"EUR" | b"FJD" | b"FKP" | b"GBP" | b"GEL" | b"GHS"
-        | b"GIP" | b"GMD" | b"GTQ" | b"GYD" | b"HKD" | b"HNL" | b"HTG" | b"HUF" | b"IDR" | b"ILS" | b"INR" | b"IRR"
-        | b"JMD" | b"KES" | b"KGS" | b"KHR" | b"KPW" | b"KYD" | b"KZT" | b"LAK" | b"LBP" | b"LKR" | b"LRD" | b"LSL"
-        | b"MAD" | b"MDL" | b"MGA" | b"MKD" | b"MMK" | b"MNT" | b"MOP" | b"MRU" | b"MUR" | b"MVR" | b"MWK" | b"MXN"
-        | b"MXV" | b"MYR" | b"MZN" | b"NAD" | b"NGN" | b"NIO" | b"NOK" | b"NPR" | b"NZD" | b"PAB" | b"PEN" | b"PGK"
-        | b"PHP" | b"PKR" | b"PLN" | b"QAR" | b"RON" | b"RSD" | b"RUB" | b"SAR" | b"SBD" | b"SCR" | b"SDG" | b"SEK"
-        | b"SGD" | b"SHP" | b"SLE" | b"SOS" | b"SRD" | b"SSP" | b"STN" | b"SVC" | b"SYP" | b"SZL" | b"THB" | b"TJS"
-        | b"TMT" | b"TOP" | b"TRY" | b"TTD" | b"TWD" | b"TZS" | b"UAH" | b"USD" | b"USN" | b"UYU" | b"UZS" | b"VED"
-        | b"VES" | b"WST" | b"XCD" | b"XCG" | b"YER" | b"ZAR" | b"ZMW" | b"ZWG" => Some(2),
-        _ => None,
-    }
+pub struct Currency {
+    code: &'static str,
+    decimals: u8,
 }
+
+/// The codes that are in use, by their decimals, each list in alphabetical order: ISO 4217's list one, without metals, tests
+/// and funds of no country.
+#[rustfmt::skip]
+static LISTED: [(u8, &[&str]); 4] = [
+    (0, &[
+        "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF",
+        "XPF",
+    ]),
+    (2, &[
+        "AED", "AFN", "ALL", "AMD", "ANG", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BGN", "BMD", "BND",
+        "BOB", "BOV", "BRL", "BSD", "BTN", "BWP", "BYN", "BZD", "CAD", "CDF", "CHE", "CHF", "CHW", "CNY", "COP", "COU",
+        "CRC", "CUP", "CVE", "CZK", "DKK", "DOP", "DZD", "EGP", "ERN", "ETB", "EUR", "FJD", "FKP", "GBP", "GEL", "GHS",
+        "GIP", "GMD", "GTQ", "GYD", "HKD", "HNL", "HTG", "HUF", "IDR", "ILS", "INR", "IRR", "JMD", "KES", "KGS", "KHR",
+        "KPW", "KYD", "KZT", "LAK", "LBP", "LKR", "LRD", "LSL", "MAD", "MDL", "MGA", "MKD", "MMK", "MNT", "MOP", "MRU",
+        "MUR", "MVR", "MWK", "MXN", "MXV", "MYR", "MZN", "NAD", "NGN", "NIO", "NOK", "NPR", "NZD", "PAB", "PEN", "PGK",
+        "PHP", "PKR", "PLN", "QAR", "RON", "RSD", "RUB", "SAR", "SBD", "SCR", "SDG", "SEK", "SGD", "SHP", "SLE", "SOS",
+        "SRD", "SSP", "STN", "SVC", "SYP", "SZL", "THB", "TJS", "TMT", "TOP", "TRY", "TTD", "TWD", "TZS", "UAH", "USD",
+        "USN", "UYU", "UZS", "VED", "VES", "WST", "XCD", "XCG", "YER", "ZAR", "ZMW", "ZWG",
+    ]),
+    (3, &[
+        "BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND",
+    ]),
+    (4, &[
+        "CLF", "UYW",
+    ]),
+];
 
 impl Currency {
     /// Takes three capital letters that ISO 4217 lists.
     pub fn new(code: &str) -> Result<Self, MoneyError> {
-        let unknown = || MoneyError::UnknownCurrency(code.chars().take(16).collect());
-        let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| unknown())?;
-        decimals_of(&bytes).map(|_| Self(bytes)).ok_or_else(unknown)
+        LISTED
+            .iter()
+            .find_map(|(decimals, codes)| {
+                let at = codes.binary_search(&code).ok()?;
+                codes.get(at).map(|code| Self { code, decimals: *decimals })
+            })
+            .ok_or_else(|| MoneyError::UnknownCurrency(code.chars().take(16).collect()))
     }
 
     /// The three letters.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("???")
+    pub fn as_str(&self) -> &'static str {
+        self.code
     }
 
     /// How many decimals ISO 4217 gives the currency: the minor unit is 10^-decimals.
     pub fn decimals(self) -> u8 {
-        // There is no currency that is not in the list.
-        decimals_of(&self.0).unwrap_or(2)
+        self.decimals
     }
 }
 
@@ -205,6 +215,9 @@ mod tests {
     fn currencies_are_iso_4217_in_capitals() {
         for (code, decimals) in [("USD", 2), ("JPY", 0), ("KWD", 3), ("CLF", 4), ("ISK", 0), ("MGA", 2)] {
             assert_eq!(currency(code).decimals(), decimals, "{code}");
+        }
+        for (_, codes) in LISTED {
+            assert!(codes.is_sorted(), "the search needs it");
         }
         for bad in ["usd", "US", "USDT", "", "XXX", "XTS", "A B", "É1"] {
             assert!(Currency::new(bad).is_err(), "{bad}");

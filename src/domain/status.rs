@@ -1,7 +1,7 @@
 //! What a provider can say of a payment, in words that belong to no provider.
 
 use super::ids::{FactId, MessageId, OrderId, PaymentId, Provider, ProviderAccount};
-use super::money::Money;
+use super::money::{AMOUNT_MINOR_MAX, Money};
 use super::text::tidy;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -12,7 +12,7 @@ pub const RELATED_IDS_MAX: usize = 8;
 /// Longest failure reason that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 500;
 
-/// How one capture stands. Later variants overrule earlier ones, whatever arrives first.
+/// How one capture stands. Of two states that the provider reports for the same time, the later variant counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CaptureState {
@@ -22,7 +22,7 @@ pub enum CaptureState {
     Failed,
 }
 
-/// How one refund stands. Later variants overrule earlier ones, whatever arrives first.
+/// How one refund stands. Of two states that the provider reports for the same time, the later variant counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundState {
@@ -34,7 +34,8 @@ pub enum RefundState {
     Failed,
 }
 
-/// How one round of a dispute stands. Later variants overrule earlier ones, whatever arrives first.
+/// How one round of a dispute stands. Of two states that the provider reports for the same time and round, the later variant
+/// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DisputeState {
@@ -58,6 +59,62 @@ pub enum DisputePolicy {
     Lost,
 }
 
+/// The parts of a captured total that an order's price may leave out: what came on top of it and what was taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Breakdown {
+    /// Tax that was added on top, in minor units. Tax that the price contains is not counted here.
+    tax_minor: i64,
+    /// What was taken off, in minor units.
+    discount_minor: i64,
+}
+
+/// Why the parts of a total are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BreakdownError {
+    /// Below zero, or above every amount that we take.
+    #[error("{field} is {minor}; it must lie between 0 and {AMOUNT_MINOR_MAX}")]
+    OutOfRange {
+        /// Which part.
+        field: &'static str,
+        /// In minor units.
+        minor: i64,
+    },
+    /// More tax than money.
+    #[error("tax_minor is {tax_minor}, more than the total of {total_minor} that it is a part of")]
+    TaxAboveTotal {
+        /// In minor units.
+        tax_minor: i64,
+        /// In minor units.
+        total_minor: i64,
+    },
+}
+
+impl Breakdown {
+    /// The parts of a total, in its minor units.
+    pub fn new(total: Money, tax_minor: i64, discount_minor: i64) -> Result<Self, BreakdownError> {
+        for (field, minor) in [("tax_minor", tax_minor), ("discount_minor", discount_minor)] {
+            if !(0..=AMOUNT_MINOR_MAX).contains(&minor) {
+                return Err(BreakdownError::OutOfRange { field, minor });
+            }
+        }
+        let total_minor = total.amount_minor();
+        if tax_minor > total_minor {
+            return Err(BreakdownError::TaxAboveTotal { tax_minor, total_minor });
+        }
+        Ok(Self { tax_minor, discount_minor })
+    }
+
+    /// Tax that was added on top, in minor units.
+    pub fn tax_minor(self) -> i64 {
+        self.tax_minor
+    }
+
+    /// What was taken off, in minor units.
+    pub fn discount_minor(self) -> i64 {
+        self.discount_minor
+    }
+}
+
 /// One thing a provider says of a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentStatus {
@@ -72,6 +129,13 @@ pub enum PaymentStatus {
         capture_id: Option<FactId>,
         /// Whether it stands.
         state: CaptureState,
+        /// The parts of this amount, where the provider tells them.
+        breakdown: Option<Breakdown>,
+    },
+    /// A capture that an authorisation had announced will never take place (Adyen's delayed capture): no money comes.
+    CaptureCanceled {
+        /// Which capture.
+        capture_id: FactId,
     },
     /// An attempt failed. Never the end: the buyer may try another card.
     Failed {
@@ -80,6 +144,9 @@ pub enum PaymentStatus {
     },
     /// The payment was given up or expired. Not the end either: a later success still grants.
     Canceled,
+    /// All parts of the price that were captured until then are given back, because the rest did not come (an Adyen order of
+    /// several payments). A capture of the whole price is no part.
+    PartsCanceled,
     /// One refund.
     Refund {
         /// Which.
@@ -119,7 +186,8 @@ impl PaymentStatus {
             Self::Pending => "pending",
             Self::Captured { .. } => "captured",
             Self::Failed { .. } => "failed",
-            Self::Canceled => "canceled",
+            Self::Canceled | Self::CaptureCanceled { .. } => "canceled",
+            Self::PartsCanceled => "parts_canceled",
             Self::Refund { .. } => "refund",
             Self::RefundedTotal { .. } => "refunded_total",
             Self::Dispute { .. } => "dispute",
@@ -146,6 +214,9 @@ pub struct PaymentEvent {
     pub status: PaymentStatus,
     /// When it happened, by the provider's clock. The same for every copy of the message.
     pub occurred_at: OffsetDateTime,
+    /// When the provider said so, by its clock, where it was asked: what it says then outranks what it reported until then.
+    /// `None` where the message reports a change at the time of the change.
+    pub as_of: Option<OffsetDateTime>,
     /// Whether real money moved.
     pub livemode: bool,
 }
@@ -169,14 +240,20 @@ pub struct Hint {
 
 impl Hint {
     /// The payment's ids, the main one first.
-    pub fn payment_ids(&self) -> impl Iterator<Item = &PaymentId> {
+    pub fn payment_ids(&self) -> impl Iterator<Item = &PaymentId> + Clone {
         std::iter::once(&self.payment_id).chain(&self.related_ids)
+    }
+}
+
+impl AsRef<PaymentEvent> for PaymentEvent {
+    fn as_ref(&self) -> &PaymentEvent {
+        self
     }
 }
 
 impl PaymentEvent {
     /// The payment's ids, the main one first.
-    pub fn payment_ids(&self) -> impl Iterator<Item = &PaymentId> {
+    pub fn payment_ids(&self) -> impl Iterator<Item = &PaymentId> + Clone {
         std::iter::once(&self.payment_id).chain(&self.related_ids)
     }
 }

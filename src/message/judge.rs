@@ -21,7 +21,7 @@ pub struct Envelope<'a> {
 #[derive(Debug)]
 pub enum Judgement {
     /// To be applied.
-    Event(PaymentEvent),
+    Event(Box<PaymentEvent>),
     /// A test event in a live deployment: to be counted and dropped.
     TestEvent,
     /// Never, as things stand.
@@ -58,7 +58,7 @@ impl Envelope<'_> {
             return refused(Reason::ProviderMismatch, detail);
         }
         match (is_live, event.livemode) {
-            (true, true) | (false, false) => Judgement::Event(event),
+            (true, true) | (false, false) => Judgement::Event(Box::new(event)),
             (true, false) => Judgement::TestEvent,
             (false, true) => refused(
                 Reason::LivemodeMismatch,

@@ -28,8 +28,13 @@ fn what_is_written_is_read_back() {
     let id = |text: &str| FactId::new(text).unwrap();
     let statuses = [
         PaymentStatus::Pending,
-        PaymentStatus::Captured { money: money(5), capture_id: None, state: CaptureState::Succeeded },
-        PaymentStatus::Captured { money: money(5), capture_id: Some(id("c")), state: CaptureState::Failed },
+        PaymentStatus::Captured { money: money(5), capture_id: None, state: CaptureState::Succeeded, breakdown: None },
+        PaymentStatus::Captured {
+            money: money(5),
+            capture_id: Some(id("c")),
+            state: CaptureState::Failed,
+            breakdown: None,
+        },
         PaymentStatus::failed("card declined"),
         PaymentStatus::Canceled,
         PaymentStatus::Refund { refund_id: id("r"), state: RefundState::Pending, money: money(1) },
@@ -39,7 +44,7 @@ fn what_is_written_is_read_back() {
     let event = decode(&body(serde_json::json!({})), NOW).unwrap();
     for status in statuses {
         let event = PaymentEvent { status, ..event.clone() };
-        assert_eq!(decode(&encode(&event), NOW).unwrap(), event);
+        assert_eq!(decode(&encode(&event).unwrap(), NOW).unwrap(), event);
     }
 }
 
@@ -54,10 +59,10 @@ fn a_hint_is_read_back() {
         provider_account: None,
         livemode: false,
     };
-    assert_eq!(decode_hint(&encode_hint(&hint)).unwrap(), hint);
+    assert_eq!(decode_hint(&encode_hint(&hint).unwrap()).unwrap(), hint);
     assert!(decode_hint(b"{}").unwrap_err().to_string().contains("provider"));
     let many = Hint { related_ids: vec![id("x"); RELATED_IDS_MAX + 1], ..hint };
-    assert!(matches!(decode_hint(&encode_hint(&many)), Err(DecodeError::TooManyRelatedIds { .. })));
+    assert!(matches!(decode_hint(&encode_hint(&many).unwrap()), Err(DecodeError::TooManyRelatedIds { .. })));
 }
 
 #[test]
@@ -125,9 +130,9 @@ fn a_senders_own_id_does_not_count_where_its_secret_names_it() {
 fn the_digest_is_of_the_fact_alone() {
     let event = decode(&body(serde_json::json!({})), NOW).unwrap();
     let later = PaymentEvent { occurred_at: NOW - Duration::days(2), ..event.clone() };
-    assert_eq!(fact_digest(&event), fact_digest(&later));
+    assert_eq!(fact_digest(&event).unwrap(), fact_digest(&later).unwrap());
     let other = PaymentEvent { payment_id: PaymentId::new("pi_4").unwrap(), ..event.clone() };
-    assert_ne!(fact_digest(&event), fact_digest(&other));
+    assert_ne!(fact_digest(&event).unwrap(), fact_digest(&other).unwrap());
     let canceled = PaymentEvent { status: PaymentStatus::Canceled, ..event.clone() };
-    assert_ne!(fact_digest(&event), fact_digest(&canceled));
+    assert_ne!(fact_digest(&event).unwrap(), fact_digest(&canceled).unwrap());
 }

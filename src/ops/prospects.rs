@@ -58,7 +58,7 @@ const TEST_EVENT: Verdict = Verdict::NothingToDo { why: "a test event, and this 
 /// What a message would be to a worker.
 fn of_message(envelope: Envelope<'_>, is_live: bool, now: OffsetDateTime) -> Part {
     match envelope.judge(is_live, now) {
-        Judgement::Event(event) => Part::Event(Box::new(event)),
+        Judgement::Event(event) => Part::Event(event),
         Judgement::TestEvent => Part::Known(TEST_EVENT),
         Judgement::Refused(refusal) => Part::Known(Verdict::WouldBeRefused(refusal)),
     }
@@ -83,11 +83,15 @@ fn of_translation(translation: Translation, terms: &Terms, now: OffsetDateTime) 
         Translation::Events(events) => events
             .iter()
             .map(|event| {
+                let body = match message::encode(event) {
+                    Ok(body) => body,
+                    Err(error) => return refused(Reason::Malformed, error.to_string()),
+                };
                 let envelope = Envelope {
                     kind: Some(message::TYPE),
                     message_id: Some(event.message_id.as_str()),
                     routing_key: &routing_key(&event.provider),
-                    body: &message::encode(event),
+                    body: &body,
                 };
                 of_message(envelope, is_live, now)
             })

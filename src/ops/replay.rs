@@ -4,7 +4,7 @@
 use super::prospects::{self, Terms, translate};
 use crate::broker::{Confirmed, HINTS_EXCHANGE, Headers, Outgoing, PAYMENTS_EXCHANGE, PublishError, Publisher};
 use crate::clock::Clock;
-use crate::message::{CONTENT_TYPE, HINT_TYPE, REPLAY_HEADER, WEBHOOK_TYPE_PREFIX};
+use crate::message::{CONTENT_TYPE, EncodeError, HINT_TYPE, REPLAY_HEADER, WEBHOOK_TYPE_PREFIX};
 use crate::store::{Claimed, Replay, ReplayState, Sent, Store, StoreError};
 use crate::telemetry::{Metrics, ReplayOutcome};
 use crate::webhook::Translation;
@@ -140,11 +140,18 @@ impl Runner {
         for translation in said {
             match translation {
                 Translation::Events(events) => {
-                    let wanted = events.iter().filter(|event| event.livemode || !is_live);
-                    messages.extend(wanted.map(Outgoing::payment_status));
+                    for event in events.iter().filter(|event| event.livemode || !is_live) {
+                        match Outgoing::payment_status(event) {
+                            Ok(message) => messages.push(message),
+                            Err(error) => sent = unwritable(&error),
+                        }
+                    }
                 }
                 Translation::Hint(hint) if is_live && !hint.livemode => {}
-                Translation::Hint(hint) => messages.push(Outgoing::hint(&hint)),
+                Translation::Hint(hint) => match Outgoing::hint(&hint) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => sent = unwritable(&error),
+                },
                 Translation::Ignored { .. } => {}
                 Translation::Untranslatable { .. } => sent = Sent::Refused,
             }
@@ -185,4 +192,10 @@ impl Runner {
         }
         Ok(())
     }
+}
+
+/// The letter stays, for it holds what could not be written.
+fn unwritable(error: &EncodeError) -> Sent {
+    tracing::error!(event = "message_not_written", cause = %error);
+    Sent::Refused
 }

@@ -158,10 +158,16 @@ impl Taker {
                     tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind);
                 }
                 Translation::Hint(hint) if self.is_live && !hint.livemode => dropped += 1,
-                Translation::Hint(hint) => {
-                    accepted += 1;
-                    outgoing.push(Outgoing::hint(&hint));
-                }
+                Translation::Hint(hint) => match Outgoing::hint(&hint) {
+                    Ok(message) => {
+                        accepted += 1;
+                        outgoing.push(message);
+                    }
+                    Err(error) => {
+                        letters += 1;
+                        outgoing.push(dead_letter(endpoint, hint.message_id, error.to_string(), body.clone()));
+                    }
+                },
                 Translation::Untranslatable { livemode: Some(false), .. } if self.is_live => dropped += 1,
                 Translation::Untranslatable { message_id, detail, .. } => {
                     letters += 1;
@@ -172,8 +178,21 @@ impl Taker {
                         if self.is_live && !event.livemode {
                             dropped += 1;
                         } else {
-                            accepted += 1;
-                            outgoing.push(Outgoing::payment_status(&event));
+                            match Outgoing::payment_status(&event) {
+                                Ok(message) => {
+                                    accepted += 1;
+                                    outgoing.push(message);
+                                }
+                                Err(error) => {
+                                    letters += 1;
+                                    outgoing.push(dead_letter(
+                                        endpoint,
+                                        event.message_id,
+                                        error.to_string(),
+                                        body.clone(),
+                                    ));
+                                }
+                            }
                         }
                     }
                 }

@@ -3,7 +3,7 @@
 use crate::broker::{Confirmed, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::{LOOKS_APART, MessageId, PaymentEvent, is_unpaid, look_again, next_look};
-use crate::message;
+use crate::message::{self, EncodeError};
 use crate::provider::{CallError, Found, PaymentState, Providers};
 use crate::store::{DueLook, Looked, LookedAt, Said, Store};
 use crate::telemetry::{LookOutcome, Metrics, Parent, Span, SpanKind, SpanStart, Traces, causes};
@@ -41,6 +41,8 @@ enum Failed {
     Publish(#[from] PublishError),
     #[error("what the provider said has no form in the contract: {0}")]
     Form(String),
+    #[error(transparent)]
+    Unwritable(#[from] EncodeError),
 }
 
 /// What a provider's answer came to.
@@ -122,7 +124,8 @@ impl Look {
         };
         let incomplete = found.incomplete.clone();
         let events = events(due, found)?;
-        try_join_all(events.iter().map(|event| self.publish(Outgoing::payment_status(event), span))).await?;
+        let messages = events.iter().map(Outgoing::payment_status).collect::<Result<Vec<_>, _>>()?;
+        try_join_all(messages.into_iter().map(|message| self.publish(message, span))).await?;
         // What is known is on its way; for the rest it is asked again soon.
         incomplete.map_or(Ok(Learnt { said, facts: events.len(), oddity }), |error| Err(error.into()))
     }
@@ -205,9 +208,10 @@ fn events(due: &DueLook, found: Found) -> Result<Vec<PaymentEvent>, Failed> {
                 order_id,
                 status,
                 occurred_at,
+                as_of: None,
                 livemode,
             };
-            let digest = hex::encode(message::fact_digest(&event));
+            let digest = hex::encode(message::fact_digest(&event)?);
             let message_id = format!("{unnamed}-{}-{digest}", occurred_at.unix_timestamp());
             Ok(PaymentEvent { message_id: MessageId::new(message_id).map_err(form)?, ..event })
         })

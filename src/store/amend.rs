@@ -31,7 +31,7 @@ pub struct Amendment {
 }
 
 /// What came of an amendment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Amended {
     /// Written, with its line in the audit log.
     Written {

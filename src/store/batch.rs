@@ -28,8 +28,7 @@ use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use plan::Plan;
 use sqlx::PgPool;
-use std::collections::HashMap;
-use std::ops::Range;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -75,23 +74,21 @@ pub struct Applied {
 }
 
 impl Store {
-    /// Applies a batch of events in one transaction and commits it; see [`Store::apply_part`].
-    pub async fn apply(&self, events: Arc<[PaymentEvent]>, terms: BatchTerms) -> Result<Applied, StoreError> {
-        let all = 0..events.len();
-        self.apply_part(events, all, terms).await
-    }
-
-    /// Applies a part of a batch's events in one transaction and commits it.
+    /// Applies a batch of events in one transaction and commits it.
     ///
     /// An error means that nothing of it is known to be written; [`StoreError::class`] says what to do.
-    pub async fn apply_part(
-        &self,
-        events: Arc<[PaymentEvent]>,
-        part: Range<usize>,
-        terms: BatchTerms,
-    ) -> Result<Applied, StoreError> {
-        self.run("applying a batch", move |pool| async move {
-            apply(&pool, events.get(part).unwrap_or_default(), terms).await
+    pub async fn apply<E>(&self, events: Arc<[E]>, terms: BatchTerms) -> Result<Applied, StoreError>
+    where
+        E: AsRef<PaymentEvent> + Send + Sync + 'static,
+    {
+        self.run(APPLYING, move |pool| async move {
+            let events: Vec<&PaymentEvent> = events.iter().map(AsRef::as_ref).collect();
+            let applied = apply(&pool, &events, terms).await?;
+            if applied.outcomes.len() == events.len() {
+                Ok(applied)
+            } else {
+                Err(StoreError::impossible(APPLYING, "a batch has not one outcome for each event"))
+            }
         })
         .await
     }
@@ -109,8 +106,11 @@ impl Store {
     }
 }
 
-async fn apply(pool: &PgPool, events: &[PaymentEvent], terms: BatchTerms) -> Result<Applied, StoreError> {
-    let messages = Messages::sort_out(events);
+/// What an error says was being done.
+const APPLYING: &str = "applying a batch";
+
+async fn apply(pool: &PgPool, events: &[&PaymentEvent], terms: BatchTerms) -> Result<Applied, StoreError> {
+    let messages = Messages::sort_out(events)?;
     let first = commit_one(pool, &messages.first_of_each_id, terms).await?;
     let mut applied = Applied { committed: first.committed, outcomes: Vec::new(), changed: first.changed };
     let mut outcome_of: HashMap<usize, Outcome> =
@@ -129,11 +129,11 @@ async fn apply(pool: &PgPool, events: &[PaymentEvent], terms: BatchTerms) -> Res
         .enumerate()
         .map(|(at, leader)| match outcome_of.get(leader) {
             // A copy of a message that was applied just now.
-            Some(Outcome::Applied { .. }) if at != *leader => Outcome::Duplicate,
-            Some(outcome) => outcome.clone(),
-            None => Outcome::OrderUnknown,
+            Some(Outcome::Applied { .. }) if at != *leader => Ok(Outcome::Duplicate),
+            Some(outcome) => Ok(outcome.clone()),
+            None => Err(StoreError::impossible(APPLYING, "an event has no outcome")),
         })
-        .collect();
+        .collect::<Result<_, _>>()?;
     Ok(applied)
 }
 
@@ -155,13 +155,13 @@ struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    fn sort_out(events: &'a [PaymentEvent]) -> Self {
+    fn sort_out(events: &[&'a PaymentEvent]) -> Result<Self, StoreError> {
         let mut known: HashMap<(&str, [u8; 16]), usize> = HashMap::with_capacity(events.len());
         let mut ids: HashMap<&str, ()> = HashMap::with_capacity(events.len());
         let mut messages =
             Self { first_of_each_id: Vec::with_capacity(events.len()), rivals: Vec::new(), leader_of: Vec::new() };
-        for (at, event) in events.iter().enumerate() {
-            let digest = crate::message::fact_digest(event);
+        for (at, event) in events.iter().copied().enumerate() {
+            let digest = digest_of(event)?;
             let id = event.message_id.as_str();
             let leader = *known.entry((id, digest)).or_insert(at);
             messages.leader_of.push(leader);
@@ -172,8 +172,12 @@ impl<'a> Messages<'a> {
                 of.push(message);
             }
         }
-        messages
+        Ok(messages)
     }
+}
+
+fn digest_of(event: &PaymentEvent) -> Result<[u8; 16], StoreError> {
+    crate::message::fact_digest(event).map_err(|error| StoreError::impossible(APPLYING, error))
 }
 
 /// Tries until the batch is committed, or an error says otherwise.
@@ -225,34 +229,34 @@ async fn attempt(
     let orders = tx.find_orders(&wanted).await?;
     failpoint::hit(Failpoint::AfterBegin);
 
-    let mut plan = Plan::assess(messages, refused, owners, orders);
-    let candidates = plan.candidates();
-    let admitted = if is_careful {
+    let mut plan = Plan::assess(messages, refused, owners, orders)?;
+    let candidates = plan.candidates()?;
+    let (admitted, known) = if is_careful {
         let all: Vec<_> = candidates.iter().map(|candidate| (candidate.message, candidate.order_id)).collect();
         let admitted = tx.admit_the_unknown(&all, terms.now).await?;
         let others: Vec<_> = all.iter().filter(|(message, _)| !admitted.contains_key(&message.at)).copied().collect();
-        let Inbox { reused, .. } = ask_the_inbox(tx, &others).await?;
+        let Inbox { reused, known, .. } = ask_the_inbox(tx, &others).await?;
         if !reused.is_empty() {
             return Ok(Attempt::Reused(reused));
         }
-        admitted
+        (admitted, known)
     } else {
         let (mut new, mut perhaps_known) = (vec![], vec![]);
         for candidate in candidates {
-            let list = if candidate.says_something_new { &mut new } else { &mut perhaps_known };
+            let list = if candidate.cannot_be_known { &mut new } else { &mut perhaps_known };
             list.push((candidate.message, candidate.order_id));
         }
-        let Inbox { reused, unknown } = ask_the_inbox(tx, &perhaps_known).await?;
+        let Inbox { reused, unknown, known } = ask_the_inbox(tx, &perhaps_known).await?;
         if !reused.is_empty() {
             return Ok(Attempt::Reused(reused));
         }
         new.extend(unknown);
         match tx.admit(&new, terms.now).await? {
-            Some(admitted) => admitted,
+            Some(admitted) => (admitted, known),
             None => return Ok(Attempt::Overtaken),
         }
     };
-    let writes = plan.decide(&admitted, terms);
+    let writes = plan.decide(&admitted, &known, terms)?;
     if !writes.payments.is_empty() && !tx.register_payments(&writes.payments, terms.now).await? {
         return Ok(Attempt::Overtaken);
     }
@@ -268,7 +272,10 @@ async fn attempt(
     if !writes.adjustments.is_empty() {
         tx.write_adjustments(&writes.adjustments, terms.now).await?;
     }
-    Ok(Attempt::Written { outcomes: plan.into_outcomes(), changed: writes.changed })
+    if !writes.overpaid.is_empty() {
+        tx.write_overpaid(&writes.overpaid, terms.now).await?;
+    }
+    Ok(Attempt::Written { outcomes: plan.into_outcomes()?, changed: writes.changed })
 }
 
 /// What the inbox says of messages that it may have.
@@ -277,6 +284,8 @@ struct Inbox<'a> {
     /// Admitted before with another content.
     reused: Vec<(usize, Refusal)>,
     unknown: Vec<(Message<'a>, OrderId)>,
+    /// The places of those that were admitted before, saying the same.
+    known: HashSet<usize>,
 }
 
 async fn ask_the_inbox<'a>(tx: &mut Tx, candidates: &[(Message<'a>, OrderId)]) -> Result<Inbox<'a>, StoreError> {
@@ -289,7 +298,9 @@ async fn ask_the_inbox<'a>(tx: &mut Tx, candidates: &[(Message<'a>, OrderId)]) -
     for (message, order_id) in candidates {
         match known.get(&message.at) {
             None => inbox.unknown.push((*message, *order_id)),
-            Some(digest) if *digest == message.digest => {}
+            Some(digest) if *digest == message.digest => {
+                inbox.known.insert(message.at);
+            }
             Some(_) => {
                 let detail = format!("{} was admitted before with another content", message.event.message_id);
                 inbox.reused.push((message.at, Refusal::new(Reason::IdReused, detail)));

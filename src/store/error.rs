@@ -48,6 +48,14 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// Something that cannot be: a fault of this program. Nothing was written.
+    #[error("{what}: {fault}; this is a fault of grantonce, please report it")]
+    Impossible {
+        /// What was being done.
+        what: &'static str,
+        /// What cannot be.
+        fault: String,
+    },
     /// The same batch was disturbed by others again and again.
     #[error(
         "gave up after {tries} tries: other transactions kept registering the same payments or changing the same orders"
@@ -63,12 +71,16 @@ impl StoreError {
         move |source| Self::Sql { what, source }
     }
 
+    pub(super) fn impossible(what: &'static str, fault: impl ToString) -> Self {
+        Self::Impossible { what, fault: fault.to_string() }
+    }
+
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
             Self::Deadline { .. } | Self::Lost { .. } => Class::Transient,
             Self::Disturbed { .. } => Class::Contended,
-            Self::Corrupt { .. } => Class::Bug,
+            Self::Corrupt { .. } | Self::Impossible { .. } => Class::Bug,
             Self::Sql { source: sqlx::Error::Database(error), .. } => {
                 error.code().as_deref().map_or(Class::Transient, class_of_sqlstate)
             }

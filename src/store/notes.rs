@@ -349,6 +349,7 @@ mod tests {
             order_id: None,
             status: PaymentStatus::Canceled,
             occurred_at: NOW,
+            as_of: None,
             livemode: true,
         };
         MessageNote::new(&event, noted)

@@ -2,7 +2,7 @@
 
 use super::error::StoreError;
 use super::payment_key::account_of;
-use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider};
+use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, PriceTerms, Provider};
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -13,6 +13,8 @@ pub(super) struct OrderRow {
     pub(super) credits: i64,
     pub(super) amount_minor: i64,
     pub(super) currency: String,
+    pub(super) price_terms: String,
+    pub(super) discount_max_minor: Option<i64>,
     pub(super) provider: String,
     pub(super) provider_account: String,
     pub(super) status: String,
@@ -32,11 +34,14 @@ impl TryFrom<OrderRow> for Order {
     fn try_from(row: OrderRow) -> Result<Self, StoreError> {
         let id = row.id;
         let currency = Currency::new(&row.currency).map_err(|e| corrupt(id, e))?;
+        let price = Money::new(row.amount_minor, currency).map_err(|e| corrupt(id, e))?;
         Ok(Self {
             id: OrderId(id),
             account_id: AccountId::new(row.account_id).map_err(|e| corrupt(id, e))?,
             credits: row.credits,
-            price: Money::new(row.amount_minor, currency).map_err(|e| corrupt(id, e))?,
+            price,
+            price_terms: PriceTerms::new(&row.price_terms, row.discount_max_minor, price)
+                .map_err(|e| corrupt(id, e))?,
             provider: Provider::new(row.provider).map_err(|e| corrupt(id, e))?,
             provider_account: account_of(row.provider_account).map_err(|e| corrupt(id, e))?,
             status: OrderStatus::from_name(&row.status).ok_or_else(|| corrupt(id, &row.status))?,

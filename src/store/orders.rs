@@ -5,7 +5,9 @@ use super::order_row::corrupt;
 use super::payment_key::PaymentKey;
 use super::pool::Store;
 use super::tx::Tx;
-use crate::domain::{AccountId, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, Provider, ProviderAccount};
+use crate::domain::{
+    AccountId, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, PriceTerms, Provider, ProviderAccount,
+};
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -24,6 +26,8 @@ pub struct NewOrder {
     pub credits: i64,
     /// For how much, above zero.
     pub price: Money,
+    /// What of a payment must equal that.
+    pub price_terms: PriceTerms,
     /// Who takes the money.
     pub provider: Provider,
     /// At which account there; none is our own.
@@ -286,8 +290,8 @@ impl Tx {
         let currency = new.price.currency();
         sqlx::query!(
             "INSERT INTO orders (id, account_id, credits, amount_minor, currency, provider, provider_account, metadata,
-                                 created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
+                                 created_at, updated_at, price_terms, discount_max_minor)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11)",
             new.id.0,
             new.account_id.as_str(),
             new.credits,
@@ -296,7 +300,9 @@ impl Tx {
             new.provider.as_str(),
             new.provider_account.as_ref().map_or("", ProviderAccount::as_str),
             new.metadata,
-            new.now
+            new.now,
+            new.price_terms.name(),
+            new.price_terms.discount_max_minor()
         )
         .execute(self.connection())
         .await

@@ -1,10 +1,9 @@
 //! The ledger's invariants, checked on the live database.
 
 use super::error::StoreError;
+use super::order_row::OrderRow;
 use super::pool::Store;
-use crate::domain::{
-    AccountId, Currency, DisputePolicy, Money, Order, OrderId, OrderStatus, PaymentFacts, Provider, settle,
-};
+use crate::domain::{DisputePolicy, Order, PaymentFacts, settle};
 use futures_util::TryStreamExt;
 use sqlx::types::Json;
 
@@ -93,9 +92,11 @@ impl Store {
 /// Orders whose status or credits are not what their facts amount to.
 async fn settled_otherwise(pool: &sqlx::PgPool, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
     const INVARIANT: &str = "an order's status and credits are what its facts amount to";
-    let mut rows = sqlx::query!(
-        r#"SELECT id, account_id, credits, amount_minor, currency, provider, status, is_granted, credits_granted, revision,
-                  facts AS "facts: Json<PaymentFacts>" FROM orders"#
+    let mut rows = sqlx::query_as!(
+        OrderRow,
+        r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
+                  provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+           FROM orders"#
     )
     .fetch(pool);
     let mut broken = vec![];
@@ -104,35 +105,29 @@ async fn settled_otherwise(pool: &sqlx::PgPool, policy: DisputePolicy) -> Result
             break;
         }
         let order_id = row.id.to_string();
-        let order = (|| {
-            Some(Order {
-                id: OrderId(row.id),
-                account_id: AccountId::new(row.account_id).ok()?,
-                credits: row.credits,
-                price: Money::new(row.amount_minor, Currency::new(&row.currency).ok()?).ok()?,
-                provider: Provider::new(row.provider).ok()?,
-                provider_account: None,
-                status: OrderStatus::from_name(&row.status)?,
-                is_granted: row.is_granted,
-                credits_posted: row.credits_granted,
-                revision: row.revision,
-                facts: row.facts.0,
-            })
-        })();
-        let Some(order) = order else {
-            broken.push(BrokenInvariant { invariant: INVARIANT, order_id, found: "the row cannot be read".to_owned() });
-            continue;
+        let mut list = |found| broken.push(BrokenInvariant { invariant: INVARIANT, order_id: order_id.clone(), found });
+        let order = match Order::try_from(row) {
+            Ok(order) => order,
+            Err(error) => {
+                list(error.to_string());
+                continue;
+            }
         };
-        let posting = settle(&order, policy);
+        let posting = match settle(&order, policy) {
+            Ok(posting) => posting,
+            Err(error) => {
+                list(error.to_string());
+                continue;
+            }
+        };
         if posting.grant || posting.adjustment != 0 || posting.status != order.status {
-            let found = format!(
+            list(format!(
                 "status {} with {} credits, the facts say {} with {}",
                 order.status.name(),
                 order.credits_posted,
                 posting.status.name(),
                 posting.credits_net
-            );
-            broken.push(BrokenInvariant { invariant: INVARIANT, order_id, found });
+            ));
         }
     }
     Ok(broken)

@@ -96,6 +96,8 @@ label! {
         PublishFailed = "publish_failed",
         /// The connection or channel to the broker was lost.
         ConnectionLost = "connection_lost",
+        /// A fault of this program: a delivery without an outcome.
+        Bug = "bug",
         /// The worker stops.
         Shutdown = "shutdown",
     }

@@ -185,6 +185,7 @@ fn read(verified: &Verified<'_>, item: &Object<'_>, message_id: Result<&MessageI
         order_id: item.value("merchantReference").and_then(|text| text.as_str()?.parse::<OrderId>().ok()),
         status,
         occurred_at,
+        as_of: None,
         livemode: verified.terms.livemode,
     }]))
 }
@@ -209,7 +210,12 @@ fn meaning(is_captured_by_hand: bool, code: &str, success: bool, item: &Object<'
         FactId::new(payment_id(item)?.as_str()).map_err(|fault| item.odd("originalReference", fault))
     };
     let captured = |state| -> Result<Said, Odd> {
-        Ok(Said::Status(PaymentStatus::Captured { money: money(item)?, capture_id: Some(capture_id()?), state }))
+        Ok(Said::Status(PaymentStatus::Captured {
+            money: money(item)?,
+            capture_id: Some(capture_id()?),
+            state,
+            breakdown: None,
+        }))
     };
     let refunded = |state| -> Result<Said, Odd> {
         Ok(Said::Status(PaymentStatus::Refund { refund_id: own_id()?, state, money: money(item)? }))

@@ -20,7 +20,9 @@ pub use keys::{KeyError, KeyFault, Keys};
 pub use rejection::{Rejection, TOLERANCE_SECONDS};
 pub use trust::{CertificateUrl, Trust};
 
-use crate::domain::{Hint, MessageId, PaymentEvent, Provider, tidy};
+use crate::domain::{
+    Hint, MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount, tidy,
+};
 use sha2::{Digest, Sha256};
 use signature::Mac;
 use time::OffsetDateTime;
@@ -170,7 +172,22 @@ pub enum Translation {
         livemode: Option<bool>,
         /// The cause in a sentence that names the field, for an operator; at most 500 bytes.
         detail: String,
+        /// What can be read of it all the same.
+        concerns: Concerns,
     },
+}
+
+/// What a webhook that cannot be applied is about, so that its dead letter is found by the orders that it concerns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Concerns {
+    /// The order that it names, which need not be one of ours.
+    pub order_id: Option<OrderId>,
+    /// The account at the provider; none is our own.
+    pub provider_account: Option<ProviderAccount>,
+    /// The payment, by every id that it names.
+    pub payment_ids: Vec<PaymentId>,
+    /// What it would say, where that much can be read.
+    pub status: Option<PaymentStatus>,
 }
 
 impl Translation {
@@ -223,6 +240,7 @@ impl<'a> Verified<'a> {
             message_id: message_id.unwrap_or_else(from_digest),
             livemode,
             detail: tidy(detail, DETAIL_BYTES_MAX),
+            concerns: Concerns::default(),
         }
     }
 }

@@ -109,6 +109,7 @@ fn snapshot(
         order_id: said.order_id,
         status: said.status,
         occurred_at: time(event, "created")?,
+        as_of: None,
         livemode: event.flag("livemode")?,
     }]))
 }

@@ -1,11 +1,11 @@
 //! Applying a batch, whatever it takes: contention is tried again at once, an outage is waited out for a while, and a
 //! culprit in the data is narrowed down until it stands alone.
 
-use crate::domain::{OrderId, PaymentEvent, Reason, Refusal};
+use super::job::{Job, JobResult};
+use crate::domain::{OrderId, Reason, Refusal};
 use crate::retry::{Backoff, Limits};
-use crate::store::{BatchTerms, Class, Committed, Outcome, Store, StoreError};
+use crate::store::{Applied, BatchTerms, Class, Outcome, Store, StoreError};
 use crate::telemetry::GivenBack;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -37,75 +37,68 @@ impl Outage {
     }
 }
 
-/// What became of one event, with the proof where something was written.
-#[derive(Debug)]
-pub(super) struct EventResult {
-    pub(super) outcome: Outcome,
-    /// None only for what the database refused.
-    pub(super) committed: Option<Arc<Committed>>,
-}
-
 /// A batch that is through.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    /// One for each event, in their order.
-    pub(super) results: Vec<EventResult>,
+    /// Every job with what became of it.
+    pub(super) results: Vec<(Job, JobResult)>,
     /// Orders whose readers see something new.
     pub(super) changed: Vec<OrderId>,
 }
 
-/// Applies the events. Fails only when the database is away for longer than `grace`.
+/// Applies the jobs. Fails only when the database is away for longer than `grace`, or something is that cannot be.
 pub(super) async fn apply(
     store: &Store,
-    events: &Arc<[PaymentEvent]>,
+    jobs: Vec<Job>,
     terms: BatchTerms,
     grace: Duration,
     stop: &CancellationToken,
 ) -> Result<Done, Outage> {
     let mut done = Done::default();
-    // Ranges still to do, the next one last: so that results come in the events' order.
-    let whole: Range<usize> = 0..events.len();
-    let mut ranges = Vec::from([whole]);
-    while let Some(range) = ranges.pop() {
-        if range.is_empty() {
+    let mut parts: Vec<Arc<[Job]>> = Vec::from([Arc::from(jobs)]);
+    while let Some(part) = parts.pop() {
+        if part.is_empty() {
             continue;
         }
-        match apply_part(store, events, range.clone(), terms, grace, stop).await? {
-            Part::Applied { outcomes, committed, changed } => {
-                let committed = Arc::new(committed);
-                done.changed.extend(changed);
-                done.results.extend(
-                    outcomes
-                        .into_iter()
-                        .map(|outcome| EventResult { outcome, committed: Some(Arc::clone(&committed)) }),
-                );
+        match apply_part(store, &part, terms, grace, stop).await? {
+            Part::Applied(applied) => {
+                let committed = Arc::new(applied.committed);
+                done.changed.extend(applied.changed);
+                let of_outcome = |outcome| match outcome {
+                    Outcome::Applied { granted } => JobResult::Applied { granted, committed: Arc::clone(&committed) },
+                    Outcome::Duplicate => JobResult::Duplicate { committed: Arc::clone(&committed) },
+                    Outcome::OrderUnknown => JobResult::OrderUnknown,
+                    Outcome::Refused(refusal) => JobResult::Refused(refusal),
+                };
+                done.results.extend(part.iter().cloned().zip(applied.outcomes.into_iter().map(of_outcome)));
             }
-            Part::BadData(error) if range.len() == 1 => {
-                let detail = error.code().unwrap_or_else(|| error.to_string());
-                let detail = format!("Postgres refuses this message: {detail}");
-                let outcome = Outcome::Refused(Refusal::new(Reason::RejectedByDatabase, detail));
-                done.results.push(EventResult { outcome, committed: None });
-            }
-            Part::BadData(error) => {
-                tracing::warn!(event = "narrowing", messages = range.len(), cause = %error, "one of these is refused by Postgres");
-                let middle = range.start + range.len() / 2;
-                ranges.push(middle..range.end);
-                ranges.push(range.start..middle);
-            }
+            Part::BadData(error) => match part.as_ref() {
+                [job] => {
+                    let detail = error.code().unwrap_or_else(|| error.to_string());
+                    let detail = format!("Postgres refuses this message: {detail}");
+                    let refusal = Refusal::new(Reason::RejectedByDatabase, detail);
+                    done.results.push((job.clone(), JobResult::Refused(refusal)));
+                }
+                jobs => {
+                    tracing::warn!(event = "narrowing", messages = jobs.len(), cause = %error, "one of these is refused by Postgres");
+                    let (first, second) = jobs.split_at(jobs.len() / 2);
+                    parts.push(Arc::from(second));
+                    parts.push(Arc::from(first));
+                }
+            },
         }
     }
     Ok(done)
 }
 
 enum Part {
-    Applied { outcomes: Vec<Outcome>, committed: Committed, changed: Vec<OrderId> },
+    Applied(Applied),
     BadData(StoreError),
 }
 
 async fn apply_part(
     store: &Store,
-    events: &Arc<[PaymentEvent]>,
-    range: Range<usize>,
+    jobs: &Arc<[Job]>,
     terms: BatchTerms,
     grace: Duration,
     stop: &CancellationToken,
@@ -114,14 +107,8 @@ async fn apply_part(
     let mut away = Backoff::new(AWAY);
     let mut contended = Backoff::new(CONTENDED);
     loop {
-        let error = match store.apply_part(Arc::clone(events), range.clone(), terms).await {
-            Ok(applied) => {
-                return Ok(Part::Applied {
-                    outcomes: applied.outcomes,
-                    committed: applied.committed,
-                    changed: applied.changed,
-                });
-            }
+        let error = match store.apply(Arc::clone(jobs), terms).await {
+            Ok(applied) => return Ok(Part::Applied(applied)),
             Err(error) => error,
         };
         let pause = match (&error, error.class()) {
@@ -129,8 +116,12 @@ async fn apply_part(
             (StoreError::Deadline { .. }, _) => return Err(Outage { held: began.elapsed(), cause: error }),
             (_, Class::Data) => return Ok(Part::BadData(error)),
             (_, Class::Contended) => contended.next_delay().unwrap_or(CONTENDED.max),
-            (_, Class::Transient | Class::Bug) => {
-                tracing::warn!(event = "batch_held", messages = range.len(), cause = %error, "Postgres is away; trying again");
+            (_, class @ (Class::Transient | Class::Bug)) => {
+                if class == Class::Bug {
+                    tracing::error!(event = "batch_held", messages = jobs.len(), cause = %error, "held: schema, rights or program are at fault");
+                } else {
+                    tracing::warn!(event = "batch_held", messages = jobs.len(), cause = %error, "Postgres is away; trying again");
+                }
                 away.next_delay().unwrap_or(AWAY.max)
             }
         };

@@ -56,6 +56,7 @@ mod tests {
             order_id: None,
             status: PaymentStatus::Canceled,
             occurred_at: NOW,
+            as_of: None,
             livemode,
         };
         Delivery {
@@ -67,7 +68,7 @@ mod tests {
             published_at: None,
             headers: Headers::default(),
             death: None,
-            body: message::encode(&event),
+            body: message::encode(&event).unwrap(),
         }
     }
 

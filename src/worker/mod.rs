@@ -7,6 +7,7 @@
 //! ```
 
 mod apply;
+mod job;
 mod judge;
 mod session;
 mod settle;
@@ -231,7 +232,7 @@ pub async fn run(
                 health.rabbitmq(false);
                 metrics.given_back(cause.label(), given_back);
                 store.abandon();
-                (acknowledged, matches!(cause, session::Lost::Copy(_) | session::Lost::Panicked(_)))
+                (acknowledged, matches!(cause, session::Lost::Settle(_) | session::Lost::Panicked(_)))
             }
         };
         if acknowledged > 0 {

@@ -1,14 +1,14 @@
 //! One consumer's life: from its first delivery until it is drained, or a dependency is lost.
 
-use super::apply::{EventResult, Outage, apply};
+use super::apply::{Outage, apply};
+use super::job::Job;
 use super::judge::{attempts_before, judge};
-use super::settle::{BatchSettled, Judged, Settling};
+use super::settle::{BatchSettled, SettleError, Settling};
 use super::trace::BatchTrace;
-use super::turns::{Sorted, Turn, Turns};
+use super::turns::{Sorted, Turns};
 use super::{DRAIN_DEADLINE, Pace, Rules};
-use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, PublishError, Publisher};
+use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, Publisher};
 use crate::clock::Clock;
-use crate::domain::PaymentEvent;
 use crate::message::Judgement;
 use crate::store::{BatchTerms, ChangedOrders, Notebook, Store};
 use crate::telemetry::{GivenBack, Metrics, Traces};
@@ -45,8 +45,8 @@ pub(super) enum Ended {
 pub(super) enum Lost {
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    #[error("a copy could not be published: {0}")]
-    Copy(#[from] PublishError),
+    #[error("a batch could not be settled: {0}")]
+    Settle(#[from] SettleError),
     #[error("the consumer was canceled by the broker")]
     Canceled,
     #[error("the drain took longer than {} s", .0.as_secs())]
@@ -61,7 +61,8 @@ impl Lost {
     /// The metric's label.
     pub(super) fn label(&self) -> GivenBack {
         match self {
-            Self::Copy(_) => GivenBack::PublishFailed,
+            Self::Settle(SettleError::Copy(_)) => GivenBack::PublishFailed,
+            Self::Settle(SettleError::NotEveryDelivery { .. }) => GivenBack::Bug,
             Self::DrainTooLong(_) => GivenBack::Shutdown,
             Self::Outage(outage) => outage.label(),
             Self::Broker(_) | Self::Canceled | Self::Panicked(_) => GivenBack::ConnectionLost,
@@ -72,14 +73,14 @@ impl Lost {
 /// Why a batch could not be settled.
 enum Unsettled {
     Outage(Outage),
-    Copy(PublishError),
+    Settle(SettleError),
 }
 
 impl From<Unsettled> for Failure {
     fn from(unsettled: Unsettled) -> Self {
         match unsettled {
             Unsettled::Outage(outage) => Self::Outage(outage),
-            Unsettled::Copy(error) => Self::Lost(error.into()),
+            Unsettled::Settle(error) => Self::Lost(error.into()),
         }
     }
 }
@@ -289,48 +290,31 @@ async fn work_through(
     now: OffsetDateTime,
     trace: Option<&mut BatchTrace>,
 ) -> Result<BatchSettled, Unsettled> {
-    let mut events = Vec::with_capacity(deliveries.len());
-    let first: Vec<_> = deliveries
-        .iter()
-        .map(|delivery| match judge(delivery, shared.rules.is_live, now) {
-            Judgement::Event(event) => {
-                events.push(event);
-                Judged::Event
-            }
-            Judgement::TestEvent => Judged::TestEvent,
-            Judgement::Refused(refusal) => Judged::Refused(refusal),
-        })
-        .collect();
-    let Sorted { is_held, free, held } = shared.turns.sort(&events);
-    let (mut at_once, mut later) = (vec![], vec![]);
-    for (event, is_held) in events.into_iter().zip(&is_held) {
-        if *is_held { later.push(event) } else { at_once.push(event) }
+    let mut settling = Settling::of(&deliveries);
+    let mut jobs = Vec::with_capacity(deliveries.len());
+    for delivery in deliveries {
+        match judge(&delivery, shared.rules.is_live, now) {
+            Judgement::Event(event) => jobs.push(Job::new(delivery, event)),
+            Judgement::TestEvent => settling.test_event(&delivery),
+            Judgement::Refused(refusal) => settling.refused(&delivery, &refusal),
+        }
     }
-    let (at_once, done_at_once) = apply_in_turn(at_once, shared, now, free).await?;
-    let (later, done_later) = apply_in_turn(later, shared, now, held.come().await).await?;
-    let (mut at_once, mut later) = (at_once.iter().zip(done_at_once), later.iter().zip(done_later));
-    let results = is_held.iter().filter_map(|is_held| if *is_held { later.next() } else { at_once.next() });
-    let settling = Settling::new(deliveries, first, results, &shared.rules);
+    let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
+    let Sorted { free, held } = shared.turns.sort(jobs);
+    for part in [free, held] {
+        let (jobs, turn) = part.come().await;
+        let done = apply(&shared.store, jobs, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
+        drop(turn);
+        shared.changed.announce(done.changed);
+        for (job, result) in done.results {
+            settling.done(&job, result, &shared.rules);
+        }
+    }
     if let Some(trace) = trace {
         trace.settled(settling.told());
     }
     let finished = settling.finish(&shared.publisher, shared.grace, &shared.metrics).await;
-    let (settled, notes) = finished.map_err(Unsettled::Copy)?;
+    let (settled, notes) = finished.map_err(Unsettled::Settle)?;
     shared.notebook.note(notes.activity, notes.messages, now);
     Ok(settled)
-}
-
-/// Applies events while it is their turn. What became of each comes back in their order.
-async fn apply_in_turn(
-    events: Vec<PaymentEvent>,
-    shared: &Shared,
-    now: OffsetDateTime,
-    turn: Turn,
-) -> Result<(Arc<[PaymentEvent]>, Vec<EventResult>), Unsettled> {
-    let events = Arc::from(events);
-    let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
-    let done = apply(&shared.store, &events, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
-    drop(turn);
-    shared.changed.announce(done.changed);
-    Ok((events, done.results))
 }

@@ -2,7 +2,7 @@
 //! acknowledged.
 
 use super::Rules;
-use super::apply::EventResult;
+use super::job::{Job, JobResult};
 use super::judge::{attempts_before, first_routing_key};
 use crate::broker::{Confirmed, Delivery, Durable, Letter, Outgoing, PublishError, Publisher, RETRY_EXCHANGE};
 use crate::config::UnknownPayments;
@@ -10,7 +10,7 @@ use crate::domain::{PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER};
 use crate::retry::{Backoff, Limits};
-use crate::store::{Activity, Committed, MessageNote, Noted, Outcome};
+use crate::store::{Activity, Committed, MessageNote, Noted};
 use crate::telemetry::{MessageOutcome, Metrics, Publishing};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -21,17 +21,6 @@ use tokio::time::Instant;
 /// Between tries to publish a copy.
 const AGAIN: Limits = Limits { initial: Duration::from_millis(50), max: Duration::from_secs(1), give_up_after: None };
 
-/// A delivery's first judgement; the events themselves stand apart, in the same order.
-#[derive(Debug)]
-pub(super) enum Judged {
-    /// To be applied.
-    Event,
-    /// A test event in a live deployment.
-    TestEvent,
-    /// Never.
-    Refused(Refusal),
-}
-
 /// What is to be done with a delivery.
 #[derive(Debug)]
 enum Fate {
@@ -39,10 +28,10 @@ enum Fate {
     Committed(Arc<Committed>),
     /// It asks for nothing: a test event in a live deployment, a payment that is none of ours.
     Nothing,
-    /// It is put off.
-    Later { label: String, attempt: u32 },
+    /// It is put off: to be copied to a retry queue.
+    Later(Outgoing),
     /// It becomes a dead letter.
-    Dead(Refusal),
+    Dead(Outgoing),
 }
 
 /// Why one delivery may be acknowledged.
@@ -61,6 +50,22 @@ pub(super) struct BatchSettled {
 }
 
 impl Durable for BatchSettled {}
+
+/// Why a batch is not settled.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SettleError {
+    /// A copy could not be published.
+    #[error(transparent)]
+    Copy(#[from] PublishError),
+    /// A fault of this program. Nothing may be acknowledged.
+    #[error("of {deliveries} deliveries {settled} were decided about; this is a fault of grantonce, please report it")]
+    NotEveryDelivery {
+        /// In the batch.
+        deliveries: usize,
+        /// With an outcome, each counted once.
+        settled: usize,
+    },
+}
 
 /// What is counted, and told in traces, of one delivery.
 #[derive(Debug, Clone, Copy)]
@@ -104,50 +109,55 @@ impl Notes {
     }
 }
 
-/// Joins the first judgement of each delivery with what the database said of its event.
+/// One delivery's outcome.
+#[derive(Debug)]
+struct Settled {
+    tag: u64,
+    fate: Fate,
+    told: Told,
+}
+
+/// Collects what is to be done with each delivery of a batch, and does it.
+#[derive(Debug)]
 pub(super) struct Settling {
-    deliveries: Vec<Delivery>,
-    fates: Vec<Fate>,
-    told: Vec<Told>,
+    /// Of all deliveries of the batch, ascending.
+    tags: Vec<u64>,
+    settled: Vec<Settled>,
     notes: Notes,
 }
 
 impl Settling {
-    /// `results` are those of the deliveries judged to be events, in their order.
-    pub(super) fn new<'a>(
-        deliveries: Vec<Delivery>,
-        judged: Vec<Judged>,
-        results: impl IntoIterator<Item = (&'a PaymentEvent, EventResult)>,
-        rules: &Rules,
-    ) -> Self {
-        let mut results = results.into_iter();
-        let mut fates = Vec::with_capacity(deliveries.len());
-        let mut told = Vec::with_capacity(deliveries.len());
-        let mut notes = Notes::default();
-        for (delivery, judged) in deliveries.iter().zip(judged) {
-            let (fate, of_it) = match judged {
-                Judged::TestEvent => (Fate::Nothing, Told::of(MessageOutcome::TestEventDropped)),
-                Judged::Refused(refusal) => dead(refusal),
-                Judged::Event => match results.next() {
-                    Some((event, result)) => {
-                        let (fate, of_it) = fate_of(delivery, event, result, rules);
-                        notes.add(of_it.outcome, event);
-                        (fate, of_it)
-                    }
-                    // Cannot be: there is a result for each event. Kept for a person to see.
-                    None => dead(Refusal::new(Reason::RejectedByDatabase, "the batch had no result for this message")),
-                },
-            };
-            notes.count(&of_it);
-            fates.push(fate);
-            told.push(of_it);
-        }
-        Self { deliveries, fates, told, notes }
+    /// Of a batch, in the order of its deliveries.
+    pub(super) fn of(deliveries: &[Delivery]) -> Self {
+        let tags: Vec<u64> = deliveries.iter().map(|delivery| delivery.tag).collect();
+        Self { settled: Vec::with_capacity(tags.len()), tags, notes: Notes::default() }
     }
 
-    /// What became of each delivery, in their order.
-    pub(super) fn told(&self) -> &[Told] {
-        &self.told
+    fn add(&mut self, tag: u64, (fate, told): (Fate, Told)) {
+        self.notes.count(&told);
+        self.settled.push(Settled { tag, fate, told });
+    }
+
+    /// A test event in a live deployment.
+    pub(super) fn test_event(&mut self, delivery: &Delivery) {
+        self.add(delivery.tag, (Fate::Nothing, Told::of(MessageOutcome::TestEventDropped)));
+    }
+
+    /// What will never be applied.
+    pub(super) fn refused(&mut self, delivery: &Delivery, refusal: &Refusal) {
+        self.add(delivery.tag, dead(delivery, refusal));
+    }
+
+    /// What the database has said about.
+    pub(super) fn done(&mut self, job: &Job, result: JobResult, rules: &Rules) {
+        let (fate, told) = fate_of(job, result, rules);
+        self.notes.add(told.outcome, job.event());
+        self.add(job.delivery().tag, (fate, told));
+    }
+
+    /// What became of each delivery, by its number.
+    pub(super) fn told(&self) -> impl Iterator<Item = (u64, Told)> {
+        self.settled.iter().map(|settled| (settled.tag, settled.told))
     }
 
     /// Publishes the copies and waits for their confirms, trying again until `patience` is over. What is to be noted of
@@ -157,26 +167,28 @@ impl Settling {
         publisher: &Publisher,
         patience: Duration,
         metrics: &Metrics,
-    ) -> Result<(BatchSettled, Notes), PublishError> {
+    ) -> Result<(BatchSettled, Notes), SettleError> {
+        let mut settled: Vec<u64> = self.settled.iter().map(|settled| settled.tag).collect();
+        settled.sort_unstable();
+        if settled != self.tags {
+            settled.dedup();
+            return Err(SettleError::NotEveryDelivery { deliveries: self.tags.len(), settled: settled.len() });
+        }
         let until = Instant::now() + patience;
-        let has_retries = self.fates.iter().any(|fate| matches!(fate, Fate::Later { .. }));
-        let proofs = self.deliveries.into_iter().zip(self.fates).map(|(delivery, fate)| async move {
-            Ok::<_, PublishError>(match fate {
+        let has_retries = self.settled.iter().any(|settled| matches!(settled.fate, Fate::Later(_)));
+        let proofs = self.settled.into_iter().map(|Settled { fate, told, .. }| async move {
+            let proof = match fate {
                 Fate::Committed(committed) => Proof::Committed(committed),
                 Fate::Nothing => Proof::Nothing,
-                Fate::Later { label, attempt } => {
-                    Proof::Copied(publish(publisher, retry_copy(delivery, label, attempt), until, metrics).await?)
-                }
-                Fate::Dead(refusal) => {
-                    Proof::Copied(publish(publisher, dead_letter(delivery, &refusal), until, metrics).await?)
-                }
-            })
+                Fate::Later(copy) | Fate::Dead(copy) => Proof::Copied(publish(publisher, copy, until, metrics).await?),
+            };
+            Ok::<_, PublishError>((proof, told))
         });
-        let proofs = try_join_all(proofs).await?;
+        let (proofs, told): (Vec<_>, Vec<_>) = try_join_all(proofs).await?.into_iter().unzip();
         if has_retries {
             failpoint::hit(Failpoint::AfterRetryPublish);
         }
-        for told in self.told {
+        for told in told {
             metrics.message(told.outcome);
             if let Some(reason) = told.reason {
                 metrics.dead_lettered(reason);
@@ -195,22 +207,19 @@ impl Told {
     }
 }
 
-fn dead(refusal: Refusal) -> (Fate, Told) {
+fn dead(delivery: &Delivery, refusal: &Refusal) -> (Fate, Told) {
     let told = Told { outcome: MessageOutcome::DeadLettered, reason: Some(refusal.reason), granted: false };
-    (Fate::Dead(refusal), told)
+    (Fate::Dead(dead_letter(delivery, refusal)), told)
 }
 
-fn fate_of(delivery: &Delivery, event: &PaymentEvent, result: EventResult, rules: &Rules) -> (Fate, Told) {
-    match (result.outcome, result.committed) {
-        (Outcome::Applied { granted }, Some(committed)) => {
+fn fate_of(job: &Job, result: JobResult, rules: &Rules) -> (Fate, Told) {
+    match result {
+        JobResult::Applied { granted, committed } => {
             (Fate::Committed(committed), Told { granted, ..Told::of(MessageOutcome::Applied) })
         }
-        (Outcome::Duplicate, Some(committed)) => (Fate::Committed(committed), Told::of(MessageOutcome::Duplicate)),
-        (Outcome::Refused(refusal), _) => dead(refusal),
-        // Without a proof nothing was applied, whatever it says.
-        (Outcome::OrderUnknown, _) | (Outcome::Applied { .. } | Outcome::Duplicate, None) => {
-            put_off_or_give_up(delivery, event, rules)
-        }
+        JobResult::Duplicate { committed } => (Fate::Committed(committed), Told::of(MessageOutcome::Duplicate)),
+        JobResult::Refused(refusal) => dead(job.delivery(), &refusal),
+        JobResult::OrderUnknown => put_off_or_give_up(job.delivery(), job.event(), rules),
     }
 }
 
@@ -221,49 +230,47 @@ fn put_off_or_give_up(delivery: &Delivery, event: &PaymentEvent, rules: &Rules) 
     let delay = rules.retry_delays.get(nth).or_else(|| rules.retry_delays.last());
     match delay {
         Some(delay) if attempt < rules.attempts_max => {
-            (Fate::Later { label: delay.label.clone(), attempt }, Told::of(MessageOutcome::PutOff))
+            (Fate::Later(retry_copy(delivery, &delay.label, attempt)), Told::of(MessageOutcome::PutOff))
         }
         Some(_) | None => {
             if rules.unknown_payments == UnknownPayments::Ignore && event.order_id.is_none() {
                 return (Fate::Nothing, Told::of(MessageOutcome::IgnoredUnknown));
             }
-            let detail = match event.order_id {
-                Some(order) => format!("order {order} does not exist after {attempt} attempts; create it, then replay"),
-                None => format!(
-                    "no order has payment {} at {} after {attempt} attempts; attach it to its order, then replay",
-                    event.payment_id, event.provider
-                ),
-            };
-            dead(Refusal::new(Reason::UnknownPayment, detail))
+            let named = event.order_id.map(|order| format!(" and order {order} does not exist")).unwrap_or_default();
+            let detail = format!(
+                "no order has payment {} at {}{named} after {attempt} attempts; create the order with it, then replay",
+                event.payment_id, event.provider
+            );
+            dead(delivery, &Refusal::new(Reason::UnknownPayment, detail))
         }
     }
 }
 
-fn retry_copy(delivery: Delivery, label: String, attempt: u32) -> Outgoing {
+fn retry_copy(delivery: &Delivery, label: &str, attempt: u32) -> Outgoing {
     let mut headers = delivery.headers.without_brokers_own();
     headers.set_integer(ATTEMPT_HEADER, i64::from(attempt));
-    headers.set_text(ROUTING_KEY_HEADER, first_routing_key(&delivery));
+    headers.set_text(ROUTING_KEY_HEADER, first_routing_key(delivery));
     Outgoing {
         exchange: RETRY_EXCHANGE,
-        routing_key: label,
-        message_id: delivery.message_id.unwrap_or_default(),
-        kind: delivery.kind.unwrap_or_default(),
+        routing_key: label.to_owned(),
+        message_id: delivery.message_id.clone().unwrap_or_default(),
+        kind: delivery.kind.clone().unwrap_or_default(),
         content_type: message::CONTENT_TYPE,
         headers,
-        body: Bytes::from(delivery.body),
+        body: Bytes::copy_from_slice(&delivery.body),
     }
 }
 
-fn dead_letter(delivery: Delivery, refusal: &Refusal) -> Outgoing {
+fn dead_letter(delivery: &Delivery, refusal: &Refusal) -> Outgoing {
     let mut headers = delivery.headers.without_brokers_own();
-    headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(&delivery).saturating_add(1)));
+    headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(delivery).saturating_add(1)));
     let letter = Letter {
         origin: "worker",
-        routing_key: first_routing_key(&delivery).to_owned(),
-        message_id: delivery.message_id.unwrap_or_default(),
-        kind: delivery.kind.unwrap_or_default(),
+        routing_key: first_routing_key(delivery).to_owned(),
+        message_id: delivery.message_id.clone().unwrap_or_default(),
+        kind: delivery.kind.clone().unwrap_or_default(),
         headers,
-        body: Bytes::from(delivery.body),
+        body: Bytes::copy_from_slice(&delivery.body),
     };
     Outgoing::dead_letter(letter, refusal)
 }

@@ -5,6 +5,7 @@ use super::settle::Told;
 use crate::broker::{Delivery, WORK_QUEUE};
 use crate::message::TRACEPARENT_HEADER;
 use crate::telemetry::{Carried, GivenBack, Parent, SpanKind, SpanStart, Traces};
+use std::collections::HashMap;
 use time::OffsetDateTime;
 
 /// What spans about messages that are worked on are called. With the name of [`WORK_QUEUE`].
@@ -22,8 +23,8 @@ pub(super) struct BatchTrace {
 /// A message that carries a trace.
 #[derive(Debug)]
 struct Traced {
-    /// Which of the batch's deliveries.
-    index: usize,
+    /// The delivery's number on its channel.
+    tag: u64,
     carried: Carried,
     message_id: String,
     told: Option<Told>,
@@ -35,19 +36,20 @@ impl BatchTrace {
         if !traces.is_on() {
             return None;
         }
-        let traced = |(index, delivery): (usize, &Delivery)| {
+        let traced = |delivery: &Delivery| {
             let carried = Carried::read(delivery.headers.text(TRACEPARENT_HEADER)?)?;
             let message_id = delivery.message_id.clone().unwrap_or_default();
-            Some(Traced { index, carried, message_id, told: None })
+            Some(Traced { tag: delivery.tag, carried, message_id, told: None })
         };
-        let messages = deliveries.iter().enumerate().filter_map(traced).collect();
+        let messages = deliveries.iter().filter_map(traced).collect();
         Some(Self { traces: traces.clone(), began_at, deliveries: deliveries.len(), messages })
     }
 
-    /// What became of each delivery, in their order.
-    pub(super) fn settled(&mut self, told: &[Told]) {
+    /// What became of each delivery, by its number.
+    pub(super) fn settled(&mut self, told: impl Iterator<Item = (u64, Told)>) {
+        let told: HashMap<u64, Told> = told.collect();
         for message in &mut self.messages {
-            message.told = told.get(message.index).copied();
+            message.told = told.get(&message.tag).copied();
         }
     }
 

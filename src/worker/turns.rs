@@ -36,32 +36,32 @@ pub(super) struct Turn {
     ended: CancellationToken,
 }
 
-/// The turn of events that are held back; given up when it is dropped.
+/// Events of a batch, what they wait for, and their turn; given up when it is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
-    turn: Turn,
+pub(super) struct Part<E> {
+    events: Vec<E>,
     before: Vec<CancellationToken>,
+    turn: Turn,
 }
 
-impl Held {
+impl<E> Part<E> {
     /// Waits until everything has ended that came before and is about one of the same payments. Only for what was earlier,
     /// so that no circle can close; each has its own deadlines.
-    pub(super) async fn come(self) -> Turn {
+    pub(super) async fn come(self) -> (Vec<E>, Turn) {
         for other in self.before {
             other.cancelled().await;
         }
-        self.turn
+        (self.events, self.turn)
     }
 }
 
 /// A batch's events, sorted.
 #[derive(Debug)]
-pub(super) struct Sorted {
-    /// For each event, whether it is held back.
-    pub(super) is_held: Vec<bool>,
-    /// The turn of the others, which may be applied at once.
-    pub(super) free: Turn,
-    pub(super) held: Held,
+pub(super) struct Sorted<E> {
+    /// They may be applied at once.
+    pub(super) free: Part<E>,
+    /// They are held back.
+    pub(super) held: Part<E>,
 }
 
 impl Turns {
@@ -76,25 +76,25 @@ impl Turns {
     }
 
     /// Sorts a batch's events: held back is what is about a payment, or an order, that something under way is about.
-    pub(super) fn sort(&self, events: &[PaymentEvent]) -> Sorted {
-        let hashes: Vec<Vec<u64>> = events.iter().map(|event| self.hashes(event)).collect();
+    pub(super) fn sort<E: AsRef<PaymentEvent>>(&self, events: Vec<E>) -> Sorted<E> {
+        let events: Vec<(Vec<u64>, E)> = events.into_iter().map(|event| (self.hashes(event.as_ref()), event)).collect();
         let mut under_way = self.under_way();
-        let is_about = |one: &[u64]| under_way.iter().any(|other| one.iter().any(|hash| other.about.contains(hash)));
-        let is_held: Vec<bool> = hashes.iter().map(|one| is_about(one)).collect();
-        let part = |held: bool| -> HashSet<u64> {
-            let of_it = hashes.iter().zip(&is_held).filter(|(_, is_held)| **is_held == held);
-            of_it.flat_map(|(one, _)| one.iter().copied()).collect()
-        };
-        let (free, held) = (part(false), part(true));
-        let before = under_way.iter().filter(|other| !other.about.is_disjoint(&held));
+        let is_held =
+            |(one, _): &(Vec<u64>, E)| under_way.iter().any(|other| one.iter().any(|hash| other.about.contains(hash)));
+        let (held, free): (Vec<_>, Vec<_>) = events.into_iter().partition(is_held);
+        let about =
+            |part: &[(Vec<u64>, E)]| -> HashSet<u64> { part.iter().flat_map(|(one, _)| one.iter().copied()).collect() };
+        let (about_free, about_held) = (about(&free), about(&held));
+        let before = under_way.iter().filter(|other| !other.about.is_disjoint(&about_held));
         let before = before.map(|other| other.ended.clone()).collect();
-        let mut begin = |about| {
+        let mut part = |events: Vec<(Vec<u64>, E)>, about, before| {
             let ended = CancellationToken::new();
             under_way.push(UnderWay { about, ended: ended.clone() });
             // From here on it ends, also when whoever has it is dropped.
-            Turn { turns: self.clone(), ended }
+            let turn = Turn { turns: self.clone(), ended };
+            Part { events: events.into_iter().map(|(_, event)| event).collect(), before, turn }
         };
-        Sorted { free: begin(free), held: Held { turn: begin(held), before }, is_held }
+        Sorted { free: part(free, about_free, vec![]), held: part(held, about_held, before) }
     }
 }
 
@@ -121,20 +121,28 @@ mod tests {
             order_id: None,
             status: PaymentStatus::Pending,
             occurred_at: time::OffsetDateTime::UNIX_EPOCH,
+            as_of: None,
             livemode: false,
         };
         payments.iter().map(event).collect()
     }
 
+    fn held_and_free(sorted: &Sorted<PaymentEvent>) -> (Vec<&str>, Vec<&str>) {
+        fn ids(part: &Part<PaymentEvent>) -> Vec<&str> {
+            part.events.iter().map(|event| event.payment_id.as_str()).collect()
+        }
+        (ids(&sorted.held), ids(&sorted.free))
+    }
+
     #[test]
     fn what_is_about_a_payment_of_an_earlier_batch_is_held_until_that_has_ended_and_the_rest_is_free() {
         let turns = Turns::default();
-        let first = turns.sort(&about(&["pi_1", "pi_2"]));
-        assert_eq!(first.is_held, [false, false]);
-        let second = turns.sort(&about(&["pi_2", "pi_3", "pi_2"]));
-        assert_eq!(second.is_held, [true, false, true]);
-        let third = turns.sort(&about(&["pi_3", "pi_4"]));
-        assert_eq!(third.is_held, [true, false], "it comes after the second");
+        let first = turns.sort(about(&["pi_1", "pi_2"]));
+        assert_eq!(held_and_free(&first), (vec![], vec!["pi_1", "pi_2"]));
+        let second = turns.sort(about(&["pi_2", "pi_3", "pi_2"]));
+        assert_eq!(held_and_free(&second), (vec!["pi_2", "pi_2"], vec!["pi_3"]));
+        let third = turns.sort(about(&["pi_3", "pi_4"]));
+        assert_eq!(held_and_free(&third), (vec!["pi_3"], vec!["pi_4"]), "it comes after the second");
         let mut of_second = Box::pin(second.held.come());
         let mut of_third = Box::pin(third.held.come());
         assert!(of_second.as_mut().now_or_never().is_none());
@@ -149,9 +157,9 @@ mod tests {
     #[test]
     fn held_events_of_one_payment_come_one_batch_after_the_other() {
         let turns = Turns::default();
-        let first = turns.sort(&about(&["pi_1"]));
-        let second = turns.sort(&about(&["pi_1"]));
-        let third = turns.sort(&about(&["pi_1"]));
+        let first = turns.sort(about(&["pi_1"]));
+        let second = turns.sort(about(&["pi_1"]));
+        let third = turns.sort(about(&["pi_1"]));
         let mut of_third = Box::pin(third.held.come());
         drop(first);
         let of_second = second.held.come().now_or_never();
@@ -164,12 +172,12 @@ mod tests {
     #[test]
     fn whoever_gives_up_waiting_holds_nobody_up() {
         let turns = Turns::default();
-        let first = turns.sort(&about(&["pi_1"]));
-        let second = turns.sort(&about(&["pi_1", "pi_2"]));
+        let first = turns.sort(about(&["pi_1"]));
+        let second = turns.sort(about(&["pi_1", "pi_2"]));
         let waiting = second.held.come().now_or_never();
         assert!(waiting.is_none());
         drop(second.free);
-        assert_eq!(turns.sort(&about(&["pi_2"])).is_held, [false]);
+        assert_eq!(held_and_free(&turns.sort(about(&["pi_2"]))), (vec![], vec!["pi_2"]));
         drop(first);
         assert!(turns.under_way().is_empty());
     }

@@ -76,7 +76,12 @@ async fn an_amount_mismatch_is_amended_and_replayed_and_granted_once() {
 #[tokio::test]
 async fn a_currency_mismatch_is_amended_and_replayed_and_granted_once() {
     let money = Money::new(2999, Currency::new("EUR").unwrap()).unwrap();
-    let status = PaymentStatus::Captured { money, capture_id: None, state: grantonce::domain::CaptureState::Succeeded };
+    let status = PaymentStatus::Captured {
+        money,
+        capture_id: None,
+        state: grantonce::domain::CaptureState::Succeeded,
+        breakdown: None,
+    };
     refused_amended_replayed(event_for("pi_1", "evt_1", status), "currency_mismatch", 2999, "EUR").await;
 }
 

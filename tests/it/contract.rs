@@ -266,8 +266,9 @@ fn status() -> impl Strategy<Value = PaymentStatus> {
         Just(PaymentStatus::Pending),
         Just(PaymentStatus::Canceled),
         any::<String>().prop_map(|reason| PaymentStatus::failed(&reason)),
-        (money(), proptest::option::of(fact()), capture)
-            .prop_map(|(money, capture_id, state)| PaymentStatus::Captured { money, capture_id, state }),
+        (money(), proptest::option::of(fact()), capture).prop_map(|(money, capture_id, state)| {
+            PaymentStatus::Captured { money, capture_id, state, breakdown: None }
+        }),
         (money(), fact(), refund).prop_map(|(money, refund_id, state)| PaymentStatus::Refund {
             refund_id,
             state,
@@ -298,6 +299,7 @@ prop_compose! {
             order_id: order.map(|id| OrderId(uuid::Uuid::from_u128(id))),
             status,
             occurred_at: OffsetDateTime::from_unix_timestamp(at).unwrap() + time::Duration::nanoseconds(nanos),
+            as_of: None,
             livemode,
         }
     }
@@ -306,7 +308,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn what_we_write_is_valid_and_read_back(event in event()) {
-        let body = encode(&event);
+        let body = encode(&event).unwrap();
         prop_assert_eq!(SCHEMA.check(&serde_json::from_slice(&body).unwrap()), Ok(()));
         prop_assert!(statuses_of_the_schema().contains_key(event.status.name()));
         prop_assert_eq!(decode(&body, NOW).unwrap(), event);

@@ -93,7 +93,7 @@ pub fn paid(payment: &str, message: &str) -> PaymentEvent {
 
 /// An event's message among the dead letters, without a word of why.
 pub fn letter_of(event: &PaymentEvent) -> Outgoing {
-    Outgoing { exchange: DEAD_EXCHANGE, ..Outgoing::payment_status(event) }
+    Outgoing { exchange: DEAD_EXCHANGE, ..Outgoing::payment_status(event).unwrap() }
 }
 
 /// The message of a letter that is kept, as it came the first time.

@@ -221,7 +221,7 @@ async fn a_standard_webhook_speaks_for_its_own_provider_only() {
         request.header("webhook-signature", signature).body(body).send().await.unwrap().status()
     };
     let mut body: Value =
-        serde_json::from_slice(&grantonce::message::encode(&event_for("pay_1", "x", captured(1999)))).unwrap();
+        serde_json::from_slice(&grantonce::message::encode(&event_for("pay_1", "x", captured(1999))).unwrap()).unwrap();
     body["provider"] = "standard".into();
     body["message_id"] = "stripe::evt_of_somebody_else".into();
     assert_eq!(send("msg_1", serde_json::to_vec(&body).unwrap()).await, StatusCode::OK);

@@ -4,7 +4,7 @@ use crate::support::{Collector, OrderSpec, Told, World, eventually};
 use grantonce::broker::{DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, Headers, Outgoing};
 use grantonce::clock::Clock;
 use grantonce::config::{BrokerConfig, DatabaseConfig, PaypalApi, ProvidersConfig, ReconcilerConfig, StripeApi};
-use grantonce::domain::{AccountId, Currency, Hint, MessageId, Money, OrderId, PaymentId, Provider};
+use grantonce::domain::{AccountId, Currency, Hint, MessageId, Money, OrderId, PaymentId, PriceTerms, Provider};
 use grantonce::http::{Readiness, plain_client};
 use grantonce::message;
 use grantonce::reconciler::{self, ReconcilerError};
@@ -100,6 +100,7 @@ async fn order_asked_about(world: &World, payment_id: &str, first_look_at: Offse
         account_id: AccountId::new("acc").unwrap(),
         credits: 100,
         price: Money::new(1999, Currency::new("USD").unwrap()).unwrap(),
+        price_terms: PriceTerms::Total,
         provider: Provider::STRIPE,
         provider_account: None,
         payment_id: Some(PaymentId::new(payment_id).unwrap()),
@@ -210,7 +211,7 @@ async fn a_hint_has_the_provider_asked_now() {
     let by_hand = world.order(OrderSpec::paid_by(&other)).await;
     let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
     for payment in [&payment_id, &payment_id, &other] {
-        world.publish_raw(Outgoing::hint(&hint(payment))).await;
+        world.publish_raw(Outgoing::hint(&hint(payment)).unwrap()).await;
     }
     fulfilled(&world, id).await;
     fulfilled(&world, by_hand).await;
@@ -226,7 +227,7 @@ async fn a_hint_has_the_provider_asked_now() {
     };
     world.publish_raw(broken).await;
     let third = paid(&provider).await;
-    world.publish_raw(Outgoing::hint(&hint(&third))).await;
+    world.publish_raw(Outgoing::hint(&hint(&third)).unwrap()).await;
     let letter = world.dead_letter().await;
     assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::broken");
     // A hint that comes before its order: the worker waits for it as for any message.
@@ -276,7 +277,7 @@ async fn without_postgres_it_waits_and_says_so() {
     world.execute("ALTER TABLE provider_looks RENAME TO away").await;
     eventually("Postgres is missed", async || reconciler.readiness.missing() == ["postgres"]).await;
     let payment_id = paid(&provider).await;
-    world.publish_raw(Outgoing::hint(&hint(&payment_id))).await;
+    world.publish_raw(Outgoing::hint(&hint(&payment_id)).unwrap()).await;
     world.execute("ALTER TABLE away RENAME TO provider_looks").await;
     eventually("it goes on", async || reconciler.looks("heard") == 1).await;
     reconciler.drain().await;
@@ -334,7 +335,7 @@ async fn a_paypal_payment_is_captured_when_the_buyer_has_agreed_and_not_before()
     // And a hint, as a webhook of PayPal's brings it, finds it as it is.
     let hint = Hint { provider: Provider::PAYPAL, ..hint(&payment_id) };
     let heard = reconciler.looks_at("paypal", "heard");
-    world.publish_raw(Outgoing::hint(&hint)).await;
+    world.publish_raw(Outgoing::hint(&hint).unwrap()).await;
     eventually("it was asked once more", async || reconciler.looks_at("paypal", "heard") > heard).await;
     reconciler.drain().await;
     world.settled(worker).await;
@@ -374,7 +375,7 @@ async fn a_paypal_dispute_holds_the_credits_and_a_refund_takes_them() {
         for (what, body) in done {
             post(&provider, &format!("/payments/{payment_id}/{what}"), body).await;
         }
-        world.publish_raw(Outgoing::hint(&capture)).await;
+        world.publish_raw(Outgoing::hint(&capture).unwrap()).await;
         eventually(&format!("the order is {status}"), async || world.status(id).await == status).await;
         assert_eq!(world.count("SELECT sum(credits)::bigint FROM account_balances").await, credits, "{done:?}");
     };
@@ -399,7 +400,7 @@ async fn what_a_look_finds_is_followed_to_its_grant_in_one_trace() {
     let worker = world.start_traced_worker(traces.clone());
     fulfilled(&world, id).await;
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let mut carries = Outgoing::hint(&hint(&payment_id));
+    let mut carries = Outgoing::hint(&hint(&payment_id)).unwrap();
     carries.headers.set_text("traceparent", traceparent);
     world.publish_raw(carries).await;
     eventually("the hint is noted", async || world.ready(HINTS_QUEUE).await == 0).await;

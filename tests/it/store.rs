@@ -14,7 +14,8 @@ mod reading;
 
 use crate::support::World;
 use grantonce::domain::{
-    AccountId, DisputePolicy, Money, Order, OrderId, OrderStatus, PaymentEvent, PaymentFacts, PaymentId, Provider,
+    AccountId, DisputePolicy, Money, Order, OrderId, OrderStatus, PaymentEvent, PaymentFacts, PaymentId, PriceTerms,
+    Provider,
 };
 use grantonce::store::{
     Applied, BatchTerms, IdempotencyKey, NewOrder, OrderView, Profile, Settings, Store, StoreError,
@@ -60,6 +61,7 @@ fn order_for(payment: &str) -> NewOrder {
         account_id: AccountId::new("acc").unwrap(),
         credits: 100,
         price: dollars(1999),
+        price_terms: PriceTerms::Total,
         provider: Provider::new("stripe").unwrap(),
         provider_account: None,
         payment_id: Some(PaymentId::new(payment).unwrap()),
@@ -76,6 +78,7 @@ fn unpaid(id: OrderId, credits: i64, price: Money) -> Order {
         account_id: AccountId::new("acc").unwrap(),
         credits,
         price,
+        price_terms: PriceTerms::Total,
         provider: Provider::STRIPE,
         provider_account: None,
         status: OrderStatus::AwaitingPayment,

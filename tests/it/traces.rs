@@ -121,7 +121,7 @@ async fn a_message_keeps_its_trace_through_retries_to_its_dead_letter() {
     let (world, collector) = (World::new().await, Collector::start().await);
     let children = traced(&world, &collector.endpoint).env("GRANTONCE_MAX_ATTEMPTS", "4");
     let mut worker = children.start("worker", &["worker"]).await.unwrap();
-    let mut message = Outgoing::payment_status(&event_for("pi_nobody", "evt_1", captured(1999)));
+    let mut message = Outgoing::payment_status(&event_for("pi_nobody", "evt_1", captured(1999))).unwrap();
     message.headers.set_text("traceparent", TRACEPARENT);
     world.publish_raw(message).await;
     let letter = world.dead_letter().await;
@@ -151,7 +151,7 @@ async fn what_is_given_back_is_told_too() {
     let (connection, channel) = world.channel().await;
     let unbound = channel.queue_unbind(DEAD_QUEUE.into(), "payments.dead".into(), "#".into(), Default::default());
     unbound.await.unwrap();
-    let mut message = Outgoing::payment_status(&event_for("pi_1", "evt_1", captured(1999)));
+    let mut message = Outgoing::payment_status(&event_for("pi_1", "evt_1", captured(1999))).unwrap();
     message.headers.set_text("traceparent", TRACEPARENT);
     message.body = "no message".into();
     world.publish_raw(message).await;
@@ -188,7 +188,7 @@ async fn without_a_collector_no_header_is_made_and_one_that_a_relay_sent_is_kept
     connection.close(200, "done".into()).await.unwrap();
 
     let worker = world.start_worker();
-    let mut message = Outgoing::payment_status(&event_for("pi_nobody", "evt_2", captured(1999)));
+    let mut message = Outgoing::payment_status(&event_for("pi_nobody", "evt_2", captured(1999))).unwrap();
     message.headers.set_text("traceparent", TRACEPARENT);
     world.publish_raw(message).await;
     assert_eq!(traceparent(&world.dead_letter().await).as_deref(), Some(TRACEPARENT));

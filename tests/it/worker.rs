@@ -101,7 +101,12 @@ async fn what_does_not_fit_the_order_is_a_dead_letter_with_its_reason_and_never_
     let paid = |message: &str| event_for("pi_1", message, captured(1999));
     let euros = {
         let money = grantonce::domain::Money::new(1999, "EUR".parse().unwrap()).unwrap();
-        PaymentStatus::Captured { money, capture_id: None, state: grantonce::domain::CaptureState::Succeeded }
+        PaymentStatus::Captured {
+            money,
+            capture_id: None,
+            state: grantonce::domain::CaptureState::Succeeded,
+            breakdown: None,
+        }
     };
     let cases: Vec<(&str, PaymentEvent)> = vec![
         ("currency_mismatch", PaymentEvent { status: euros, ..paid("evt_eur") }),
@@ -135,7 +140,7 @@ async fn what_does_not_fit_the_order_is_a_dead_letter_with_its_reason_and_never_
 async fn a_foreign_or_broken_message_is_a_dead_letter_as_it_came() {
     let world = World::new().await;
     let worker = world.start_worker();
-    let genuine = message::encode(&event_for("pi_1", "raw", captured(1999)));
+    let genuine = message::encode(&event_for("pi_1", "raw", captured(1999))).unwrap();
     let deep = "[".repeat(100_000);
     let cases = [
         ("malformed", raw(b"garbage")),
@@ -237,7 +242,7 @@ async fn one_id_with_two_contents_is_a_dead_letter_in_one_batch_and_across_batch
     hold.rollback().await.unwrap();
     let letter = world.dead_letter().await;
     assert_eq!(reason(&letter), "id_reused");
-    assert_eq!(letter.data, message::encode(&second));
+    assert_eq!(letter.data, message::encode(&second).unwrap());
     // And again, alone.
     world.publish(&second).await;
     assert_eq!(reason(&world.dead_letter().await), "id_reused");
@@ -412,7 +417,7 @@ async fn how_long_messages_waited_is_told_by_their_senders_time_and_not_of_what_
         if let Some(waited_s) = waited_s {
             properties = properties.with_timestamp(u64::try_from(now_s - waited_s).unwrap());
         }
-        let body = message::encode(&event);
+        let body = message::encode(&event).unwrap();
         let options = lapin::options::BasicPublishOptions::default();
         let sent = channel.basic_publish(PAYMENTS_EXCHANGE.into(), "payment.stripe".into(), options, &body, properties);
         sent.await.unwrap().await.unwrap();

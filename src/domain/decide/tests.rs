@@ -8,7 +8,7 @@ mod properties;
 use super::*;
 use crate::domain::{
     AccountId, CREDITS_MAX, CaptureState, Currency, DisputeState, FactId, MessageId, OrderId, PaymentFacts, PaymentId,
-    Provider, ProviderAccount, RefundState,
+    PriceTerms, Provider, ProviderAccount, RefundState,
 };
 use CaptureState as C;
 use DisputePolicy::{Hold, Lost};
@@ -39,6 +39,7 @@ fn order() -> Order {
         account_id: AccountId::new("buyer").unwrap(),
         credits: 100,
         price: usd(PRICE),
+        price_terms: PriceTerms::Total,
         provider: Provider::STRIPE,
         provider_account: None,
         status: AwaitingPayment,
@@ -60,6 +61,7 @@ fn event_at(at: i64, status: PaymentStatus) -> PaymentEvent {
         order_id: None,
         status,
         occurred_at: OffsetDateTime::from_unix_timestamp(1_767_000_000 + at).unwrap(),
+        as_of: None,
         livemode: true,
     }
 }
@@ -70,12 +72,12 @@ fn event(status: PaymentStatus) -> PaymentEvent {
 
 /// The whole sum captured so far.
 fn total(amount_minor: i64) -> PaymentStatus {
-    PaymentStatus::Captured { money: usd(amount_minor), capture_id: None, state: C::Succeeded }
+    PaymentStatus::Captured { money: usd(amount_minor), capture_id: None, state: C::Succeeded, breakdown: None }
 }
 
 /// One capture.
 fn part(id: &str, state: C, amount_minor: i64) -> PaymentStatus {
-    PaymentStatus::Captured { money: usd(amount_minor), capture_id: Some(fact_id(id)), state }
+    PaymentStatus::Captured { money: usd(amount_minor), capture_id: Some(fact_id(id)), state, breakdown: None }
 }
 
 fn refund(id: &str, state: R, amount_minor: i64) -> PaymentStatus {
@@ -95,27 +97,37 @@ fn failed(reason: &str) -> PaymentStatus {
     PaymentStatus::failed(reason)
 }
 
-/// The order after these events, each of which it must accept; each happens one second after the one before it.
-fn after(mut order: Order, history: &[PaymentStatus]) -> Order {
-    for (at, status) in (0..).zip(history) {
-        let event = event_at(at, status.clone());
-        assert_eq!(assess(&order, &event), Ok(()), "{status:?}");
-        order.facts.join(&event, order.price);
+/// The order after these events, each of which it must accept, in the order in which they arrive.
+fn arrived(mut order: Order, arrival: impl IntoIterator<Item = PaymentEvent>) -> Order {
+    for event in arrival {
+        assert_eq!(assess(&order, &event), Ok(()), "{:?}", event.status);
+        order.join(&event);
     }
     order
 }
 
+/// Events that happen one second after the other.
+fn happened(history: &[PaymentStatus]) -> impl DoubleEndedIterator<Item = PaymentEvent> {
+    (0..).zip(history.to_vec()).map(|(at, status)| event_at(at, status)).collect::<Vec<_>>().into_iter()
+}
+
+/// The order after these events, which arrive as they happen.
+fn after(order: Order, history: &[PaymentStatus]) -> Order {
+    arrived(order, happened(history))
+}
+
 type Row<'a> = (&'a str, &'a [PaymentStatus], OrderStatus, i64);
 
-/// Each history with the status and the net credits that it must come to, in its own order and in the reverse one.
+/// Each history with the status and the net credits that it must come to, whether it arrives as it happened or the other way
+/// round.
 fn check(policy: DisputePolicy, rows: &[Row<'_>]) {
     for (what, history, status, credits_net) in rows {
-        let posting = settle(&after(order(), history), policy);
-        assert_eq!((posting.status, posting.credits_net), (*status, *credits_net), "{what}");
-        assert_eq!(posting.grant, *credits_net > 0, "{what}: a grant is written when there is something to grant");
-        // Times differ now, so that only what does not hang on the last attempt may be compared.
-        let reversed: Vec<_> = history.iter().rev().cloned().collect();
-        assert_eq!(settle(&after(order(), &reversed), policy).credits_net, *credits_net, "{what}, reversed");
+        let orders = [after(order(), history), arrived(order(), happened(history).rev())];
+        for (arrival, order) in ["as it happened", "the other way round"].into_iter().zip(orders) {
+            let posting = settle(&order, policy).unwrap();
+            assert_eq!((posting.status, posting.credits_net), (*status, *credits_net), "{what}, {arrival}");
+            assert_eq!(posting.grant, *credits_net > 0, "{what}: a grant is written when there is something to grant");
+        }
     }
 }
 
@@ -140,7 +152,7 @@ fn money_makes_the_status() {
             ("canceled, then paid all the same", &[canceled(), total(PRICE)], Fulfilled, 100),
             (
                 "a total that failed is a failed attempt",
-                &[PaymentStatus::Captured { money: usd(PRICE), capture_id: None, state: C::Failed }],
+                &[PaymentStatus::Captured { money: usd(PRICE), capture_id: None, state: C::Failed, breakdown: None }],
                 AwaitingPayment,
                 0,
             ),
@@ -261,7 +273,8 @@ fn disputes_hold_or_take_by_policy() {
         ("won gives it back", &[paid(), of_all(1, D::Open), of_all(1, D::Won)], Fulfilled, 100),
         ("lost takes it", &[paid(), of_all(1, D::Open), of_all(1, D::Lost)], Disputed, 0),
         ("a part is lost", &[paid(), dispute("d", 1, D::Lost, usd(250))], Disputed, 75),
-        ("lost overrules won, whatever comes first", &[paid(), of_all(1, D::Lost), of_all(1, D::Won)], Disputed, 0),
+        ("won after it was lost gives it back", &[paid(), of_all(1, D::Lost), of_all(1, D::Won)], Fulfilled, 100),
+        ("lost after it was won takes it", &[paid(), of_all(1, D::Won), of_all(1, D::Lost)], Disputed, 0),
         ("round 2 is lost after round 1 was won", &[paid(), of_all(1, D::Won), of_all(2, D::Lost)], Disputed, 0),
         (
             "round 3 is won after round 2 was lost",
@@ -351,7 +364,7 @@ fn the_share_is_rounded_down() {
         (CREDITS_MAX, crate::domain::AMOUNT_MINOR_MAX, 1, CREDITS_MAX - 1),
     ] {
         let order = Order { credits, price: usd(price), ..order() };
-        let posting = settle(&after(order, &[total(price), back(refunded)]), Hold);
+        let posting = settle(&after(order, &[total(price), back(refunded)]), Hold).unwrap();
         assert_eq!(posting.credits_net, net, "{credits} credits for {price}, {refunded} refunded");
         assert_eq!(posting.grant, net > 0);
         assert_eq!(posting.status, PartiallyRefunded);
@@ -364,31 +377,36 @@ fn sums_at_every_bound_stay_in_range() {
     let dear = Order { credits: CREDITS_MAX, price: usd(price), ..order() };
     let captures = (0..FACTS_MAX).map(|n| part(&n.to_string(), C::Succeeded, price));
     let paid = after(dear, &captures.collect::<Vec<_>>());
-    assert_eq!(settle(&paid, Hold).credits_net, CREDITS_MAX);
+    assert_eq!(settle(&paid, Hold).unwrap().credits_net, CREDITS_MAX);
     let disputes = (0..FACTS_MAX).map(|n| dispute(&n.to_string(), u32::MAX, D::Lost, money(price, "EUR")));
     let lost = after(paid, &disputes.collect::<Vec<_>>());
-    assert_eq!(settle(&lost, Hold).credits_net, 0);
+    assert_eq!(settle(&lost, Hold).unwrap().credits_net, 0);
 }
 
 #[test]
 fn the_ledger_gets_the_grant_once_and_then_differences() {
     let paid = after(order(), &[total(PRICE)]);
-    let posting = |grant, adjustment, credits_net, status| Posting { status, grant, adjustment, credits_net };
-    assert_eq!(settle(&paid, Hold), posting(true, 0, 100, Fulfilled));
+    let posting =
+        |grant, adjustment, credits_net, status| Posting { status, grant, adjustment, credits_net, overpaid_minor: 0 };
+    assert_eq!(settle(&paid, Hold).unwrap(), posting(true, 0, 100, Fulfilled));
 
     let granted = Order { is_granted: true, credits_posted: 100, ..paid };
-    assert_eq!(settle(&granted, Hold), posting(false, 0, 100, Fulfilled), "nothing new is nothing to write");
+    assert_eq!(settle(&granted, Hold).unwrap(), posting(false, 0, 100, Fulfilled), "nothing new is nothing to write");
 
     let refunded = after(granted, &[back(300)]);
-    assert_eq!(settle(&refunded, Hold), posting(false, -30, 70, PartiallyRefunded));
+    assert_eq!(settle(&refunded, Hold).unwrap(), posting(false, -30, 70, PartiallyRefunded));
 
     let at_once = after(order(), &[total(PRICE), back(300)]);
-    assert_eq!(settle(&at_once, Hold), posting(true, -30, 70, PartiallyRefunded), "one transaction, the same ledger");
+    assert_eq!(
+        settle(&at_once, Hold).unwrap(),
+        posting(true, -30, 70, PartiallyRefunded),
+        "one transaction, the same ledger"
+    );
 
     let all_back =
         Order { is_granted: true, credits_posted: 0, ..after(refunded, &[refund("r", R::Succeeded, PRICE)]) };
     let returned = after(all_back, &[refund("r", R::Failed, PRICE)]);
-    assert_eq!(settle(&returned, Hold), posting(false, 100, 100, Fulfilled), "never a second grant");
+    assert_eq!(settle(&returned, Hold).unwrap(), posting(false, 100, 100, Fulfilled), "never a second grant");
 }
 
 #[test]
@@ -397,7 +415,7 @@ fn the_last_failure_is_the_one_that_happened_last() {
     for order_of_arrival in [[0, 1], [1, 0]] {
         let mut order = order();
         for at in order_of_arrival {
-            order.facts.join(&both[at], order.price);
+            order.join(&both[at]);
         }
         assert_eq!(order.facts.last_failure(), Some("no funds"));
     }

@@ -20,7 +20,12 @@ const QUERY_BYTES_MAX: usize = 1000;
 pub fn capture(capture: &Object<'_>) -> Result<Vec<PaymentStatus>, Odd> {
     let capture_id: FactId = capture.parsed("id")?;
     let fact = |state| -> Result<PaymentStatus, Odd> {
-        Ok(PaymentStatus::Captured { money: amount(capture)?, capture_id: Some(capture_id.clone()), state })
+        Ok(PaymentStatus::Captured {
+            money: amount(capture)?,
+            capture_id: Some(capture_id.clone()),
+            state,
+            breakdown: None,
+        })
     };
     match capture.text("status")? {
         "COMPLETED" | "PARTIALLY_REFUNDED" | "REFUNDED" => Ok(vec![fact(CaptureState::Succeeded)?]),

@@ -10,7 +10,12 @@ use time::OffsetDateTime;
 
 /// The whole sum received so far.
 pub fn captured(object: &Object<'_>, amount: &str) -> Result<PaymentStatus, Odd> {
-    Ok(PaymentStatus::Captured { money: money(object, amount)?, capture_id: None, state: CaptureState::Succeeded })
+    Ok(PaymentStatus::Captured {
+        money: money(object, amount)?,
+        capture_id: None,
+        state: CaptureState::Succeeded,
+        breakdown: None,
+    })
 }
 
 /// Stripe's words for the buyer, else its error code. Never its `decline_code`: "stolen_card" and the like must not be

@@ -89,7 +89,13 @@ pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) ->
             missing.push(waiting(note));
         }
     }
-    let posting = settle(order, terms.dispute_policy);
+    let posting = match settle(order, terms.dispute_policy) {
+        Ok(posting) => posting,
+        Err(fault) => {
+            missing.push(Missing::attention(MissingCode::LedgerDiffers, fault.to_string(), "grantonce verify"));
+            return missing;
+        }
+    };
     let ledger: i64 = ledger_of(order.id, records);
     if ledger != order.credits_posted {
         let text = format!("the order says {} credits, the ledger holds {ledger}", order.credits_posted);
@@ -110,7 +116,7 @@ pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) ->
             "the next message about the payment adjusts it; was GRANTONCE_DISPUTE_POLICY changed?",
         ));
     }
-    let captured = order.facts.captured_minor();
+    let captured = order.captured_minor(terms.dispute_policy);
     if captured > 0 && captured < i128::from(order.price.amount_minor()) {
         let text = format!("{captured} of {} are captured; a part waits for the rest", order.price);
         missing.push(Missing::waits(MissingCode::PartlyPaid, text));

@@ -4,7 +4,7 @@ use super::records::OrderRecord;
 use super::*;
 use crate::domain::{
     CaptureState, DisputePolicy, MessageId, Money, Order, PaymentEvent, PaymentFacts, PaymentId, PaymentStatus,
-    Provider,
+    PriceTerms, Provider,
 };
 use time::Duration;
 use time::macros::datetime;
@@ -29,13 +29,14 @@ fn event(status: PaymentStatus) -> PaymentEvent {
         order_id: None,
         status,
         occurred_at: NOON,
+        as_of: None,
         livemode: true,
     }
 }
 
 fn captured(minor: i64, capture: Option<&str>) -> PaymentStatus {
     let capture_id = capture.map(|id| crate::domain::FactId::new(id).unwrap());
-    PaymentStatus::Captured { money: usd(minor), capture_id, state: CaptureState::Succeeded }
+    PaymentStatus::Captured { money: usd(minor), capture_id, state: CaptureState::Succeeded, breakdown: None }
 }
 
 /// An order over 19.99 dollars for 100 credits, whose payment is registered, and of which nothing was heard.
@@ -45,6 +46,7 @@ fn unpaid() -> Records {
         account_id: AccountId::new("acc").unwrap(),
         credits: 100,
         price: usd(1999),
+        price_terms: PriceTerms::Total,
         provider: Provider::STRIPE,
         provider_account: None,
         status: OrderStatus::AwaitingPayment,
@@ -70,7 +72,7 @@ fn unpaid() -> Records {
 fn paid() -> Records {
     let mut records = unpaid();
     let order = &mut records.orders[0].order;
-    order.facts.join(&event(captured(1999, None)), usd(1999));
+    order.join(&event(captured(1999, None)));
     (order.status, order.is_granted, order.credits_posted) = (OrderStatus::Fulfilled, true, 100);
     let (account_id, message_id) = ("acc".to_owned(), "stripe::evt_1".to_owned());
     records.grants = vec![GrantRecord { order_id: ORDER.0, account_id, credits: 100, message_id, at: NOON }];
@@ -85,7 +87,7 @@ fn with(mut records: Records, change: impl FnOnce(&mut Records)) -> Records {
 fn joined(records: Records, status: OrderStatus, said: PaymentStatus) -> Records {
     with(records, |records| {
         let order = &mut records.orders[0].order;
-        order.facts.join(&event(said), usd(1999));
+        order.join(&event(said));
         order.status = status;
     })
 }

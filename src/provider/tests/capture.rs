@@ -33,6 +33,7 @@ async fn what_is_captured_is_paid_and_again_is_the_same() {
         money: money(1999, "USD"),
         capture_id: Some(FactId::new("CAPO1").unwrap()),
         state: CaptureState::Succeeded,
+        breakdown: None,
     };
     assert_eq!((first.state, &first.statuses), (PaymentState::Paid, &vec![fact]));
     assert_eq!(capture(&providers, "O1", order(1)).await.unwrap(), first);

@@ -77,7 +77,12 @@ async fn a_key_serves_one_order_and_waits_for_its_turn() {
 }
 
 fn captured(id: &str, state: CaptureState) -> PaymentStatus {
-    PaymentStatus::Captured { money: money(1999, "USD"), capture_id: Some(FactId::new(id).unwrap()), state }
+    PaymentStatus::Captured {
+        money: money(1999, "USD"),
+        capture_id: Some(FactId::new(id).unwrap()),
+        state,
+        breakdown: None,
+    }
 }
 
 fn refund(id: &str, state: RefundState) -> PaymentStatus {

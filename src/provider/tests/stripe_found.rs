@@ -7,7 +7,12 @@ use crate::domain::{CaptureState, DisputeState, FactId, RefundState};
 use serde_json::{Value, json};
 
 fn captured(amount_minor: i64) -> PaymentStatus {
-    PaymentStatus::Captured { money: money(amount_minor, "USD"), capture_id: None, state: CaptureState::Succeeded }
+    PaymentStatus::Captured {
+        money: money(amount_minor, "USD"),
+        capture_id: None,
+        state: CaptureState::Succeeded,
+        breakdown: None,
+    }
 }
 
 fn refund(id: &str, state: RefundState, amount_minor: i64) -> PaymentStatus {

@@ -20,7 +20,12 @@ pub(super) fn kind(said: Said) -> &'static str {
 
 /// None for ids that break our own rules for ids, which ours do not.
 pub(super) fn message(payment: &Payment, event: &Event) -> Option<Bytes> {
-    let paid = PaymentStatus::Captured { money: payment.money, capture_id: None, state: CaptureState::Succeeded };
+    let paid = PaymentStatus::Captured {
+        money: payment.money,
+        capture_id: None,
+        state: CaptureState::Succeeded,
+        breakdown: None,
+    };
     let mut related = None;
     let status = match event.said {
         Said::Created | Said::Processing => PaymentStatus::Pending,
@@ -54,7 +59,8 @@ pub(super) fn message(payment: &Payment, event: &Event) -> Option<Bytes> {
         order_id: event.order_id,
         status,
         occurred_at: event.at,
+        as_of: None,
         livemode: false,
     };
-    Some(Bytes::from(message::encode(&event)))
+    message::encode(&event).ok().map(Bytes::from)
 }

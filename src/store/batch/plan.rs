@@ -1,10 +1,11 @@
 //! A batch in memory: which event belongs to which order, what the orders accept, and what there is to write.
 
-use super::sql::{Admitted, Orders, Owners, ReadAt};
-use super::{BatchTerms, Message, Outcome};
+use super::sql::{Admitted, Orders, Owners, ReadAt, ReadOrder};
+use super::{APPLYING, BatchTerms, Message, Outcome};
 use crate::domain::{Order, OrderId, PaymentEvent, Posting, Reason, Refusal, assess, settle};
+use crate::store::error::StoreError;
 use crate::store::payment_key::PaymentKey;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What an event's payment is, and whose.
 pub(super) fn payment_keys<'a>(event: &'a PaymentEvent) -> impl Iterator<Item = PaymentKey<'a>> {
@@ -20,8 +21,8 @@ pub(super) fn orders_wanted(messages: &[Message<'_>], owners: &Owners<'_>) -> BT
 pub(super) struct Candidate<'a> {
     pub(super) message: Message<'a>,
     pub(super) order_id: OrderId,
-    /// Whether its order does not know its fact yet.
-    pub(super) says_something_new: bool,
+    /// Whether the inbox cannot have it, because its order does not know its fact yet.
+    pub(super) cannot_be_known: bool,
 }
 
 /// A registration of a payment id to write.
@@ -56,6 +57,8 @@ pub(super) struct Writes<'a> {
     pub(super) adjustments: Vec<Adjustment<'a>>,
     /// With the version and the place that they were read at.
     pub(super) orders: Vec<(Order, ReadAt)>,
+    /// Money that is kept beyond the price of orders for which that has changed, in minor units.
+    pub(super) overpaid: BTreeMap<OrderId, i64>,
     /// Orders that something was decided by and that are not written.
     pub(super) judged: BTreeMap<OrderId, ReadAt>,
     /// Orders whose readers see something new.
@@ -85,44 +88,64 @@ pub(super) struct Plan<'a> {
     claims: BTreeMap<PaymentKey<'a>, OrderId>,
 }
 
+/// What a batch makes of one order.
+struct Touched<'a> {
+    before: Order,
+    /// The first message at which a grant was due, and its step.
+    grant_by: Option<(Admitted<'a>, usize)>,
+    last: Admitted<'a>,
+}
+
+fn impossible(fault: impl ToString) -> StoreError {
+    StoreError::impossible(APPLYING, fault)
+}
+
+fn known_order(orders: &mut Orders, id: OrderId) -> Result<&mut ReadOrder, StoreError> {
+    orders.get_mut(&id).ok_or_else(|| impossible(format!("order {id} was decided about and not read")))
+}
+
 impl<'a> Plan<'a> {
     /// Finds each event's order and asks whether the order accepts it.
     pub(super) fn assess(
         messages: &[Message<'a>],
         refused: &HashMap<usize, Refusal>,
         mut owners: Owners<'a>,
-        orders: Orders,
-    ) -> Self {
+        mut orders: Orders,
+    ) -> Result<Self, StoreError> {
         let (mut claims, mut refusing) = (BTreeMap::new(), BTreeSet::new());
-        let steps = messages
-            .iter()
-            .map(|message| {
-                let step = match refused.get(&message.at) {
-                    Some(refusal) => Step::Done(Outcome::Refused(refusal.clone())),
-                    None => match find_order(message.event, &owners, &orders.by_id) {
-                        Err(refusal) => Step::Done(Outcome::Refused(refusal)),
-                        Ok(None) => Step::Done(Outcome::OrderUnknown),
-                        Ok(Some(order)) => match assess(order, message.event) {
+        let mut steps = Vec::with_capacity(messages.len());
+        for message in messages {
+            let step = match refused.get(&message.at) {
+                Some(refusal) => Step::Done(Outcome::Refused(refusal.clone())),
+                None => match find_order(message.event, &owners, &orders) {
+                    Err(refusal) => Step::Done(Outcome::Refused(refusal)),
+                    Ok(None) => Step::Done(Outcome::OrderUnknown),
+                    Ok(Some(id)) => {
+                        let order = &mut known_order(&mut orders, id)?.order;
+                        match assess(order, message.event) {
                             Err(refusal) => {
-                                refusing.insert(order.id);
+                                refusing.insert(id);
                                 Step::Done(Outcome::Refused(refusal))
                             }
                             Ok(()) => {
+                                if payment_keys(message.event).any(|key| owners.contains_key(&key)) {
+                                    order.facts.name_the_nameless(message.event.payment_ids());
+                                }
                                 for key in payment_keys(message.event) {
                                     // Later events of this batch find the order by it, as those of later batches will.
-                                    if owners.insert(key, order.id).is_none() {
-                                        claims.insert(key, order.id);
+                                    if owners.insert(key, id).is_none() {
+                                        claims.insert(key, id);
                                     }
                                 }
-                                Step::Candidate(order.id)
+                                Step::Candidate(id)
                             }
-                        },
-                    },
-                };
-                (*message, step)
-            })
-            .collect();
-        Self { steps, orders, refusing, claims }
+                        }
+                    }
+                },
+            };
+            steps.push((*message, step));
+        }
+        Ok(Self { steps, orders, refusing, claims })
     }
 
     /// Whether what was accepted brings payment ids that are not registered yet.
@@ -131,41 +154,49 @@ impl<'a> Plan<'a> {
     }
 
     /// The messages to admit, where the inbox does not have them.
-    pub(super) fn candidates(&self) -> Vec<Candidate<'a>> {
-        let candidates = self.steps.iter().filter_map(|(message, step)| {
-            let Step::Candidate(order_id) = step else { return None };
-            let order = self.orders.by_id.get(order_id)?;
-            let mut facts = order.facts.clone();
-            facts.join(message.event, order.price);
-            Some(Candidate { message: *message, order_id: *order_id, says_something_new: facts != order.facts })
-        });
-        candidates.collect()
+    pub(super) fn candidates(&mut self) -> Result<Vec<Candidate<'a>>, StoreError> {
+        let mut candidates = Vec::with_capacity(self.steps.len());
+        for (message, step) in &self.steps {
+            let Step::Candidate(order_id) = *step else { continue };
+            let order = &known_order(&mut self.orders, order_id)?.order;
+            // The answer to a question says what is known, as of a later time: its fact changes, and it may be known.
+            let cannot_be_known = message.event.as_of.is_none() && {
+                let mut after = order.clone();
+                after.join(message.event);
+                after.facts != order.facts
+            };
+            candidates.push(Candidate { message: *message, order_id, cannot_be_known });
+        }
+        Ok(candidates)
     }
 
-    /// Joins what was admitted to its orders and works out what to write.
-    pub(super) fn decide(&mut self, admitted: &HashMap<usize, Admitted<'a>>, terms: BatchTerms) -> Writes<'a> {
-        struct Touched<'a> {
-            before: Order,
-            /// The first message at which a grant was due, and its step.
-            grant_by: Option<(Admitted<'a>, usize)>,
-            last: Admitted<'a>,
-        }
+    /// Joins what was admitted to its orders and works out what to write. What was not admitted must be `known`.
+    pub(super) fn decide(
+        &mut self,
+        admitted: &HashMap<usize, Admitted<'a>>,
+        known: &HashSet<usize>,
+        terms: BatchTerms,
+    ) -> Result<Writes<'a>, StoreError> {
         let mut touched: BTreeMap<OrderId, Touched<'a>> = BTreeMap::new();
         for (at, (message, step)) in self.steps.iter_mut().enumerate() {
-            let Step::Candidate(order_id) = step else { continue };
+            let Step::Candidate(order_id) = *step else { continue };
             let Some(by) = admitted.get(&message.at) else {
+                if !known.contains(&message.at) {
+                    let id = &message.event.message_id;
+                    return Err(impossible(format!("message {id} was neither admitted nor known")));
+                }
                 *step = Step::Done(Outcome::Duplicate);
                 continue;
             };
-            let Some(order) = self.orders.by_id.get_mut(order_id) else { continue };
-            let touched = touched.entry(*order_id).or_insert_with(|| Touched {
+            let order = &mut known_order(&mut self.orders, order_id)?.order;
+            let touched = touched.entry(order_id).or_insert_with(|| Touched {
                 before: order.clone(),
                 grant_by: None,
                 last: by.clone(),
             });
-            order.facts.join(message.event, order.price);
+            order.join(message.event);
             touched.last = by.clone();
-            if touched.grant_by.is_none() && settle(order, terms.dispute_policy).grant {
+            if touched.grant_by.is_none() && settle(order, terms.dispute_policy).map_err(impossible)?.grant {
                 touched.grant_by = Some((by.clone(), at));
             }
             *step = Step::Done(Outcome::Applied { granted: false });
@@ -173,8 +204,8 @@ impl<'a> Plan<'a> {
 
         let mut writes = Writes::default();
         for (id, touched) in touched {
-            let Some(order) = self.orders.by_id.get_mut(&id) else { continue };
-            let posting = settle(order, terms.dispute_policy);
+            let ReadOrder { order, at: read_at } = known_order(&mut self.orders, id)?;
+            let posting = settle(order, terms.dispute_policy).map_err(impossible)?;
             let (grant_by, at) = touched.grant_by.unzip();
             // A later message of the same batch may have taken all of it back: then there is no grant to write.
             if posting.grant
@@ -182,41 +213,54 @@ impl<'a> Plan<'a> {
             {
                 *step = Step::Done(Outcome::Applied { granted: true });
             }
-            write_posting(order, posting, grant_by.unwrap_or_else(|| touched.last.clone()), touched.last, &mut writes);
+            write_posting(order, posting, grant_by.as_ref().unwrap_or(&touched.last), &touched.last, &mut writes)?;
             let seen =
                 |order: &Order| (order.status, order.credits_posted, order.facts.last_failure().map(str::to_owned));
             if seen(order) != seen(&touched.before) {
                 writes.changed.push(id);
             }
-            // Every order that is known was read.
-            let Some(at) = self.orders.read_at.get(&id) else { continue };
+            let before = settle(&touched.before, terms.dispute_policy).map_err(impossible)?;
+            if before.overpaid_minor != posting.overpaid_minor {
+                writes.overpaid.insert(id, posting.overpaid_minor);
+            }
             if *order == touched.before {
-                writes.judged.insert(id, *at);
+                writes.judged.insert(id, *read_at);
             } else {
-                writes.orders.push((order.clone(), *at));
+                writes.orders.push((order.clone(), *read_at));
             }
         }
         for id in &self.refusing {
-            if writes.orders.binary_search_by_key(id, |(order, _)| order.id).is_err()
-                && let Some(at) = self.orders.read_at.get(id)
-            {
-                writes.judged.insert(*id, *at);
+            if writes.orders.binary_search_by_key(id, |(order, _)| order.id).is_err() {
+                writes.judged.insert(*id, known_order(&mut self.orders, *id)?.at);
             }
         }
         writes.payments =
             std::mem::take(&mut self.claims).into_iter().map(|(key, order_id)| NewPayment { key, order_id }).collect();
-        writes
+        Ok(writes)
     }
 
     /// What became of each message, in their order.
-    pub(super) fn into_outcomes(self) -> Vec<Outcome> {
-        self.steps
-            .into_iter()
-            .map(|(_, step)| match step {
-                Step::Done(outcome) => outcome,
-                Step::Candidate(_) => Outcome::Duplicate,
-            })
-            .collect()
+    pub(super) fn into_outcomes(self) -> Result<Vec<Outcome>, StoreError> {
+        let outcome = |(message, step): (Message<'_>, Step)| match step {
+            Step::Done(outcome) => Ok(outcome),
+            Step::Candidate(_) => {
+                Err(impossible(format!("message {} was not decided about", message.event.message_id)))
+            }
+        };
+        self.steps.into_iter().map(outcome).collect()
+    }
+
+    /// An order, with what is known of which payments its facts are about.
+    pub(super) fn order(&self, id: OrderId) -> Option<&Order> {
+        self.orders.get(&id).map(|read| &read.order)
+    }
+
+    /// What became of the only message where it is not to be admitted; `None` where it is.
+    pub(super) fn refusal(&self) -> Option<&Outcome> {
+        self.steps.iter().find_map(|(_, step)| match step {
+            Step::Done(outcome) => Some(outcome),
+            Step::Candidate(_) => None,
+        })
     }
 }
 
@@ -224,41 +268,47 @@ impl<'a> Plan<'a> {
 fn write_posting<'a>(
     order: &mut Order,
     posting: Posting,
-    grant_by: Admitted<'a>,
-    last: Admitted<'a>,
+    grant_by: &Admitted<'a>,
+    last: &Admitted<'a>,
     writes: &mut Writes<'a>,
-) {
+) -> Result<(), StoreError> {
     if posting.grant {
         writes.grants.push(Grant {
             order_id: order.id,
             account_id: order.account_id.as_str().to_owned(),
             credits: order.credits,
-            by: grant_by,
+            by: grant_by.clone(),
         });
         order.is_granted = true;
     }
     if posting.adjustment != 0 {
-        order.revision += 1;
+        if !order.is_granted {
+            return Err(impossible(format!("order {} would be adjusted without a grant", order.id)));
+        }
+        let next = order.revision.checked_add(1);
+        order.revision = next.ok_or_else(|| impossible(format!("order {} has no revision left", order.id)))?;
         writes.adjustments.push(Adjustment {
             order_id: order.id,
             revision: order.revision,
             account_id: order.account_id.as_str().to_owned(),
             credits: posting.adjustment,
             reason: posting.status.name(),
-            by: last,
+            by: last.clone(),
         });
     }
     order.status = posting.status;
     order.credits_posted = posting.credits_net;
+    Ok(())
 }
 
-/// The order an event belongs to: by our own id, by any of the payment's ids, and all of them must agree.
-pub(super) fn find_order<'o>(
+/// The order an event belongs to: by our own id, by any of the payment's ids, and all of them must agree. An order id that is
+/// none of ours says nothing: shops number their own orders with such ids, too.
+pub(super) fn find_order(
     event: &PaymentEvent,
     owners: &Owners<'_>,
-    orders: &'o BTreeMap<OrderId, Order>,
-) -> Result<Option<&'o Order>, Refusal> {
-    let mut found = event.order_id;
+    orders: &Orders,
+) -> Result<Option<OrderId>, Refusal> {
+    let mut found = event.order_id.filter(|id| orders.contains_key(id));
     for key in payment_keys(event) {
         let Some(owner) = owners.get(&key) else { continue };
         if let Some(other) = found.replace(*owner)
@@ -270,5 +320,5 @@ pub(super) fn find_order<'o>(
             ));
         }
     }
-    Ok(found.and_then(|id| orders.get(&id)))
+    Ok(found)
 }

@@ -23,24 +23,15 @@ pub(super) struct ReadAt {
     place: Place,
 }
 
-/// Orders as they were read.
-#[derive(Debug, Default)]
-pub(super) struct Orders {
-    pub(super) by_id: BTreeMap<OrderId, Order>,
-    pub(super) read_at: HashMap<OrderId, ReadAt>,
+/// An order as it was read.
+#[derive(Debug, Clone)]
+pub(super) struct ReadOrder {
+    pub(super) order: Order,
+    pub(super) at: ReadAt,
 }
 
-impl Orders {
-    fn read(rows: Vec<ReadRow>) -> Result<Self, StoreError> {
-        let mut orders = Self { by_id: BTreeMap::new(), read_at: HashMap::with_capacity(rows.len()) };
-        for row in rows {
-            let (id, at) = (OrderId(row.id), ReadAt { version: row.version, place: row.place });
-            orders.read_at.insert(id, at);
-            orders.by_id.insert(id, row.order().try_into()?);
-        }
-        Ok(orders)
-    }
-}
+/// Orders as they were read.
+pub(super) type Orders = BTreeMap<OrderId, ReadOrder>;
 
 struct ReadRow {
     place: Place,
@@ -50,6 +41,8 @@ struct ReadRow {
     credits: i64,
     amount_minor: i64,
     currency: String,
+    price_terms: String,
+    discount_max_minor: Option<i64>,
     provider: String,
     provider_account: String,
     status: String,
@@ -67,6 +60,8 @@ impl ReadRow {
             credits: self.credits,
             amount_minor: self.amount_minor,
             currency: self.currency,
+            price_terms: self.price_terms,
+            discount_max_minor: self.discount_max_minor,
             provider: self.provider,
             provider_account: self.provider_account,
             status: self.status,
@@ -134,6 +129,7 @@ impl Tx {
         self.register_payments(&[], now).await?;
         self.write_grants(&[], now).await?;
         self.write_adjustments(&[], now).await?;
+        self.write_overpaid(&BTreeMap::new(), now).await?;
         self.update_orders(&[], now).await?;
         sqlx::query("SELECT pg_current_xact_id()")
             .execute(self.connection())
@@ -177,8 +173,8 @@ impl Tx {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let rows = sqlx::query_as!(
             OrderRow,
-            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
-                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+            r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
+                      provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
                FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"#,
             &ids
         )
@@ -188,39 +184,24 @@ impl Tx {
         rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
     }
 
-    /// The same, without a lock: to look, not to write.
-    pub(super) async fn look_at_orders(
-        &mut self,
-        ids: &BTreeSet<OrderId>,
-    ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let rows = sqlx::query_as!(
-            OrderRow,
-            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
-                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
-               FROM orders WHERE id = ANY($1)"#,
-            &ids
-        )
-        .fetch_all(self.connection())
-        .await
-        .map_err(StoreError::sql("reading orders"))?;
-        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
-    }
-
     /// Reads orders as they stand now, without a lock, and where their rows lie.
     pub(super) async fn find_orders(&mut self, ids: &BTreeSet<OrderId>) -> Result<Orders, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let rows = sqlx::query_as!(
             ReadRow,
-            r#"SELECT ctid AS "place!: Place", version, id, account_id, credits, amount_minor, currency, provider, provider_account,
-                      status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+            r#"SELECT ctid AS "place!: Place", version, id, account_id, credits, amount_minor, currency, price_terms,
+                      discount_max_minor, provider, provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
                FROM orders WHERE id = ANY($1)"#,
             &ids
         )
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("reading orders"))?;
-        Orders::read(rows)
+        let read = |row: ReadRow| {
+            let (id, at) = (OrderId(row.id), ReadAt { version: row.version, place: row.place });
+            Ok((id, ReadOrder { order: row.order().try_into()?, at }))
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// Locks orders that still are as they were read, in ascending order of their ids. `false`: one of them is not.
@@ -321,12 +302,16 @@ impl Tx {
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("reading digests of admitted messages"))?;
+        let digest = |bytes: &[u8], id: &str| {
+            bytes.try_into().map_err(|_| StoreError::Corrupt {
+                what: format!("message {id} in the inbox"),
+                detail: format!("its digest has {} bytes", bytes.len()),
+            })
+        };
         let found: HashMap<(Date, &str), [u8; 16]> = found
             .iter()
-            .map(|row| {
-                ((row.event_day, row.message_id.as_str()), row.fact_digest.as_slice().try_into().unwrap_or([0; 16]))
-            })
-            .collect();
+            .map(|row| Ok(((row.event_day, row.message_id.as_str()), digest(&row.fact_digest, &row.message_id)?)))
+            .collect::<Result<_, StoreError>>()?;
         let known = |message: &Message<'_>| {
             let digest = found.get(&(event_day(message), message.event.message_id.as_str()))?;
             Some((message.at, *digest))
@@ -422,6 +407,28 @@ impl Tx {
         .execute(self.connection())
         .await
         .map_err(StoreError::sql("writing adjustments"))?;
+        Ok(())
+    }
+
+    /// Writes how much is kept beyond the price of orders for which that has changed.
+    pub(super) async fn write_overpaid(
+        &mut self,
+        overpaid: &BTreeMap<OrderId, i64>,
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let (ids, minor): (Vec<Uuid>, Vec<i64>) = overpaid.iter().map(|(id, minor)| (id.0, *minor)).unzip();
+        sqlx::query!(
+            "INSERT INTO overpaid_orders AS o (order_id, overpaid_minor, since, updated_at)
+             SELECT order_id, minor, $3, $3 FROM unnest($1::uuid[], $2::bigint[]) AS n (order_id, minor)
+             ON CONFLICT (order_id) DO UPDATE SET overpaid_minor = EXCLUDED.overpaid_minor, updated_at = $3,
+                 since = CASE WHEN o.overpaid_minor = 0 THEN $3 ELSE o.since END",
+            &ids,
+            &minor,
+            now
+        )
+        .execute(self.connection())
+        .await
+        .map_err(StoreError::sql("writing what is overpaid"))?;
         Ok(())
     }
 

@@ -2,12 +2,12 @@
 
 use super::plan::{self, Plan};
 use super::sql::{Orders, Owners};
-use super::{Message, Outcome};
-use crate::domain::{DisputePolicy, Order, OrderId, PaymentEvent, Reason, Refusal, Verdict};
+use super::{APPLYING, Message, Outcome, digest_of};
+use crate::domain::{DisputePolicy, Order, PaymentEvent, Reason, Refusal, Verdict};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
 use crate::store::tx::Tx;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Most events that are weighed in one go.
@@ -30,18 +30,15 @@ impl Store {
             let messages: Vec<Message<'_>> = events
                 .iter()
                 .enumerate()
-                .map(|(at, event)| Message { at, event, digest: crate::message::fact_digest(event) })
-                .collect();
+                .map(|(at, event)| Ok(Message { at, event, digest: digest_of(event)? }))
+                .collect::<Result<_, StoreError>>()?;
             let mut tx = Tx::begin(&pool).await?;
             let owners = tx.owners_of_payments(&messages).await?;
-            let orders = tx.look_at_orders(&plan::orders_wanted(&messages, &owners)).await?;
+            let orders = tx.find_orders(&plan::orders_wanted(&messages, &owners)).await?;
             let known = tx.known_digests(&messages).await?;
             // Nothing was written.
             tx.commit().await?;
-            Ok(messages
-                .iter()
-                .map(|message| weigh(message, &owners, &orders, known.get(&message.at), policy))
-                .collect())
+            messages.iter().map(|message| weigh(message, &owners, &orders, known.get(&message.at), policy)).collect()
         })
         .await
     }
@@ -50,36 +47,36 @@ impl Store {
 fn weigh(
     message: &Message<'_>,
     owners: &Owners<'_>,
-    orders: &BTreeMap<OrderId, Order>,
+    orders: &Orders,
     known: Option<&[u8; 16]>,
     policy: DisputePolicy,
-) -> Weighed {
+) -> Result<Weighed, StoreError> {
     let event = message.event;
-    let order = plan::find_order(event, owners, orders).ok().flatten().cloned();
-    // A batch of this one alone: what it may see of the others is its own order.
-    let own = Orders { by_id: order.iter().map(|order| (order.id, order.clone())).collect(), ..Orders::default() };
-    let owners = plan::payment_keys(event).filter_map(|key| Some((key, *owners.get(&key)?))).collect();
-    let plan = Plan::assess(std::slice::from_ref(message), &HashMap::new(), owners, own);
-    let brings_ids = plan.brings_ids();
-    let accepted = plan.candidates().first().and_then(|candidate| orders.get(&candidate.order_id));
-    let verdict = match (accepted, known) {
-        (Some(_), Some(digest)) if *digest != message.digest => {
+    // A batch of this one alone: what it may see of the others is its own orders.
+    let owners: Owners<'_> = plan::payment_keys(event).filter_map(|key| Some((key, *owners.get(&key)?))).collect();
+    let own = plan::orders_wanted(std::slice::from_ref(message), &owners);
+    let own = own.iter().filter_map(|id| Some((*id, orders.get(id)?.clone()))).collect();
+    let order_id = plan::find_order(event, &owners, &own).ok().flatten();
+    let plan = Plan::assess(std::slice::from_ref(message), &HashMap::new(), owners, own)?;
+    let order = order_id.and_then(|id| plan.order(id)).cloned();
+    let verdict = match (plan.refusal(), &order, known) {
+        (Some(Outcome::Refused(refusal)), _, _) => Verdict::WouldBeRefused(refusal.clone()),
+        (Some(Outcome::OrderUnknown), _, _) => Verdict::OrderUnknown {
+            provider: event.provider.clone(),
+            payment_id: event.payment_id.clone(),
+            order_id: event.order_id,
+        },
+        (None, Some(_), Some(digest)) if *digest != message.digest => {
             let detail = format!("{} was admitted before with another content", event.message_id);
             Verdict::WouldBeRefused(Refusal::new(Reason::IdReused, detail))
         }
         // A worker knows it by its id, and looks no further.
-        (Some(order), Some(_)) => Verdict::AlreadyApplied { order_id: order.id, credits: order.credits_posted },
-        (Some(order), None) => Verdict::of_accepted(order, event, policy, brings_ids),
-        (None, _) => match plan.into_outcomes().pop() {
-            Some(Outcome::Refused(refusal)) => Verdict::WouldBeRefused(refusal),
-            Some(Outcome::Applied { .. } | Outcome::Duplicate | Outcome::OrderUnknown) | None => {
-                Verdict::OrderUnknown {
-                    provider: event.provider.clone(),
-                    payment_id: event.payment_id.clone(),
-                    order_id: event.order_id,
-                }
-            }
-        },
+        (None, Some(order), Some(_)) => Verdict::AlreadyApplied { order_id: order.id, credits: order.credits_posted },
+        (None, Some(order), None) => Verdict::of_accepted(order, event, policy, plan.brings_ids())
+            .map_err(|fault| StoreError::impossible(APPLYING, fault))?,
+        (Some(Outcome::Applied { .. } | Outcome::Duplicate), _, _) | (None, None, _) => {
+            return Err(StoreError::impossible(APPLYING, "an event that was only assessed has an outcome"));
+        }
     };
-    Weighed { verdict, order }
+    Ok(Weighed { verdict, order })
 }

@@ -71,8 +71,8 @@ impl Tx {
 
     async fn read_orders(&mut self, ids: &[Uuid]) -> Result<Vec<OrderRecord>, StoreError> {
         let rows = sqlx::query!(
-            r#"SELECT id, account_id, credits, amount_minor, currency, provider, provider_account, status, is_granted,
-                      credits_granted, revision, facts AS "facts: Json<PaymentFacts>", created_at, updated_at
+            r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
+                      provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>", created_at, updated_at
                FROM orders WHERE id = ANY($1)"#,
             ids
         )
@@ -87,6 +87,8 @@ impl Tx {
                     credits: row.credits,
                     amount_minor: row.amount_minor,
                     currency: row.currency,
+                    price_terms: row.price_terms,
+                    discount_max_minor: row.discount_max_minor,
                     provider: row.provider,
                     provider_account: row.provider_account,
                     status: row.status,

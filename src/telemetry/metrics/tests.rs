@@ -61,7 +61,7 @@ fn every_series_is_there_before_anything_happened() {
     assert_eq!(zeros("grantonce_dead_lettered_total{"), Reason::ALL.len());
     assert_eq!(zeros("grantonce_provider_looks_total{"), 2 * 4);
     assert_eq!(zeros("grantonce_hints_total{"), 2);
-    assert_eq!(zeros("grantonce_deliveries_given_back_total{"), 5);
+    assert_eq!(zeros("grantonce_deliveries_given_back_total{"), 6);
     assert!(!page.contains("grantonce_dependency_up"), "a role that needs no Postgres does not call it down");
     assert_eq!(zeros("grantonce_replays_total{"), 4);
     assert_eq!(zeros("grantonce_inbox_maintenance_total{"), 2);

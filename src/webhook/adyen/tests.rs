@@ -83,7 +83,7 @@ fn status(item: Value) -> PaymentStatus {
 
 fn fault(item: Value) -> (String, String) {
     let translation = only(translate_with(std::slice::from_ref(&item), TERMS));
-    let Translation::Untranslatable { message_id, livemode: None, detail } = translation.clone() else {
+    let Translation::Untranslatable { message_id, livemode: None, detail, .. } = translation.clone() else {
         panic!("{item}: {translation:?}")
     };
     (message_id.into_string(), detail)
@@ -105,14 +105,23 @@ fn an_authorisation_is_the_payment_where_adyen_captures_by_itself() {
     assert_eq!(event.order_id.unwrap().to_string(), ORDER);
     assert_eq!(event.occurred_at, at(NOW));
     assert_eq!(event.provider.as_str(), "adyen");
-    let captured =
-        PaymentStatus::Captured { money: euros(1999), capture_id: Some(id("PSP1")), state: CaptureState::Succeeded };
+    let captured = PaymentStatus::Captured {
+        money: euros(1999),
+        capture_id: Some(id("PSP1")),
+        state: CaptureState::Succeeded,
+        breakdown: None,
+    };
     assert_eq!(event.status, captured);
     // And its failure later takes back that very capture.
     let failed = status(modification("CAPTURE_FAILED", json!({})));
     assert_eq!(
         failed,
-        PaymentStatus::Captured { money: euros(1999), capture_id: Some(id("PSP1")), state: CaptureState::Failed }
+        PaymentStatus::Captured {
+            money: euros(1999),
+            capture_id: Some(id("PSP1")),
+            state: CaptureState::Failed,
+            breakdown: None
+        }
     );
 
     let by_hand = Terms { is_adyen_captured_by_hand: true, ..TERMS };
@@ -124,7 +133,8 @@ fn an_authorisation_is_the_payment_where_adyen_captures_by_itself() {
     ] {
         let event = said_with(modification(code, json!({"success": success})), by_hand);
         assert_eq!(event.payment_id.as_str(), "PSP1");
-        let expected = PaymentStatus::Captured { money: euros(1999), capture_id: Some(id("MOD1")), state };
+        let expected =
+            PaymentStatus::Captured { money: euros(1999), capture_id: Some(id("MOD1")), state, breakdown: None };
         assert_eq!(event.status, expected, "{code}");
     }
 }

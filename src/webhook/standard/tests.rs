@@ -25,7 +25,7 @@ fn translate(id: &str, body: &[u8]) -> Translation {
 }
 
 fn untranslatable(translation: Translation) -> (String, Option<bool>, String) {
-    let Translation::Untranslatable { message_id, livemode, detail } = translation.clone() else {
+    let Translation::Untranslatable { message_id, livemode, detail, .. } = translation.clone() else {
         panic!("{translation:?}")
     };
     (message_id.into_string(), livemode, detail)

@@ -203,6 +203,7 @@ fn event(payment_id: &str, what: &str, status: PaymentStatus) -> PaymentEvent {
         order_id: None,
         status,
         occurred_at: NOW,
+        as_of: None,
         livemode: true,
     }
 }
@@ -213,7 +214,8 @@ fn usd(amount_minor: i64) -> Money {
 
 /// The provider says: paid in full.
 pub(crate) fn paid(payment_id: &str) -> PaymentEvent {
-    let status = PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded };
+    let status =
+        PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded, breakdown: None };
     event(payment_id, "paid", status)
 }
 

@@ -137,7 +137,7 @@ fn identity(parts: [&[u8]; 4]) -> LetterId {
 
 /// A letter as the collector keeps it.
 pub(super) fn letter_of(event: &PaymentEvent, reason: Reason, detail: &str) -> NewLetter {
-    let body = grantonce::message::encode(event);
+    let body = grantonce::message::encode(event).unwrap();
     let (message_id, key) = (event.message_id.as_str(), format!("payment.{}", event.provider));
     NewLetter {
         id: identity([message_id.as_bytes(), b"payment-status.v1", key.as_bytes(), &body]),

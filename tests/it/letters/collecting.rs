@@ -175,7 +175,7 @@ async fn a_relays_malformed_message_arrives_with_the_worker_s_words() {
     let world = World::new().await;
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
     let body = Bytes::from_static(b"{\"provider\": 7}");
-    world.publish_raw(Outgoing { body, ..Outgoing::payment_status(&paid("pi_1", "evt_1")) }).await;
+    world.publish_raw(Outgoing { body, ..Outgoing::payment_status(&paid("pi_1", "evt_1")).unwrap() }).await;
     let letter = the_letter(&world.store()).await;
     assert_eq!((letter.reason.as_str(), letter.origin.as_str()), ("malformed", "worker"));
     assert!(letter.detail.contains("provider"), "{}", letter.detail);

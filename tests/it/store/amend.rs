@@ -28,6 +28,7 @@ fn part(payment: &str, message: &str, capture: &str, minor: i64) -> PaymentEvent
         money: dollars(minor),
         capture_id: Some(FactId::new(capture).unwrap()),
         state: CaptureState::Succeeded,
+        breakdown: None,
     };
     event_for(payment, message, status)
 }

@@ -99,6 +99,7 @@ fn facts(payment: &str) -> Vec<PaymentEvent> {
         money: dollars(minor),
         capture_id: Some(FactId::new(id).unwrap()),
         state,
+        breakdown: None,
     };
     let refund = |id: &str, minor, state| PaymentStatus::Refund {
         refund_id: FactId::new(id).unwrap(),
@@ -128,9 +129,9 @@ fn facts(payment: &str) -> Vec<PaymentEvent> {
 fn computed(id: OrderId, events: &[PaymentEvent]) -> Posting {
     let mut order = unpaid(id, 100, dollars(1000));
     for event in events {
-        order.facts.join(event, order.price);
+        order.join(event);
     }
-    settle(&order, DisputePolicy::Hold)
+    settle(&order, DisputePolicy::Hold).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

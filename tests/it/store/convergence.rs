@@ -53,11 +53,11 @@ fn euros(minor: i64) -> Money {
 }
 
 fn total(money: Money) -> PaymentStatus {
-    PaymentStatus::Captured { money, capture_id: None, state: C::Succeeded }
+    PaymentStatus::Captured { money, capture_id: None, state: C::Succeeded, breakdown: None }
 }
 
 fn part(id: &str, state: C, minor: i64) -> PaymentStatus {
-    PaymentStatus::Captured { money: dollars(minor), capture_id: Some(fact(id)), state }
+    PaymentStatus::Captured { money: dollars(minor), capture_id: Some(fact(id)), state, breakdown: None }
 }
 
 fn refund(id: &str, state: R, minor: i64) -> PaymentStatus {
@@ -162,6 +162,7 @@ impl Case {
             PaymentEvent {
                 related_ids,
                 occurred_at,
+                as_of: None,
                 order_id: (rng.u8(0..4) == 0).then_some(id),
                 ..event_for(main, &format!("evt_{name}_{number}_{n}"), status)
             }
@@ -175,6 +176,7 @@ impl Case {
         let order = unpaid(OrderId(uuid::Uuid::now_v7()), 100, dollars(PRICE));
         let events = (0..).zip(history).map(|(n, status)| PaymentEvent {
             occurred_at: OffsetDateTime::UNIX_EPOCH + Duration::seconds(1_767_000_000 + n),
+            as_of: None,
             ..event_for(&format!("pi_{name}_{number}"), &format!("evt_{name}_{number}_{n}"), status.clone())
         });
         Self { order, account: account(name, number), events: events.collect() }
@@ -193,8 +195,8 @@ impl Case {
             if assess(&order, event).is_err() {
                 continue;
             }
-            order.facts.join(event, order.price);
-            let posting = settle(&order, policy);
+            order.join(event);
+            let posting = settle(&order, policy).unwrap();
             order.is_granted |= posting.grant;
             order.status = posting.status;
             order.credits_posted = posting.credits_net;

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 /// A capture of the whole sum in US dollars.
 pub fn captured(amount_minor: i64) -> PaymentStatus {
     let money = Money::new(amount_minor, Currency::new("USD").unwrap()).unwrap();
-    PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded }
+    PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded, breakdown: None }
 }
 
 /// An event of `stripe`, in test mode, now. `message` is the part of the id behind `stripe::`.
@@ -23,6 +23,7 @@ pub fn event_for(payment: &str, message: &str, status: PaymentStatus) -> Payment
         order_id: None,
         status,
         occurred_at: OffsetDateTime::now_utc(),
+        as_of: None,
         livemode: false,
     }
 }

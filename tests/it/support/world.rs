@@ -254,7 +254,7 @@ impl World {
 
     /// The same, for when the broker may be away.
     pub async fn try_publish(&self, event: &PaymentEvent) -> Result<Confirmed, PublishError> {
-        self.publisher.publish(Outgoing::payment_status(event)).await
+        self.publisher.publish(Outgoing::payment_status(event).unwrap()).await
     }
 
     /// Publishes many at once, all confirmed.

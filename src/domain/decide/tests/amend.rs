@@ -6,7 +6,7 @@ use crate::domain::{AmendmentRefusal, Repriced, reprice};
 /// The order after this history, with what its facts amount to posted.
 fn posted(history: &[PaymentStatus], policy: DisputePolicy) -> Order {
     let mut order = after(order(), history);
-    let posting = settle(&order, policy);
+    let posting = settle(&order, policy).unwrap();
     order.is_granted = posting.grant;
     order.credits_posted = posting.credits_net;
     order.status = posting.status;

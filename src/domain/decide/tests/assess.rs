@@ -34,14 +34,19 @@ fn an_order_refuses_what_does_not_belong_to_it() {
         (
             "total in another currency",
             order(),
-            euro(|money| PaymentStatus::Captured { money, capture_id: None, state: C::Succeeded }),
+            euro(|money| PaymentStatus::Captured { money, capture_id: None, state: C::Succeeded, breakdown: None }),
             Reason::CurrencyMismatch,
             "is in USD, the provider says 1000 EUR",
         ),
         (
             "capture in another currency",
             order(),
-            euro(|money| PaymentStatus::Captured { money, capture_id: Some(fact_id("c")), state: C::Failed }),
+            euro(|money| PaymentStatus::Captured {
+                money,
+                capture_id: Some(fact_id("c")),
+                state: C::Failed,
+                breakdown: None,
+            }),
             Reason::CurrencyMismatch,
             "EUR",
         ),
@@ -72,7 +77,12 @@ fn an_order_refuses_what_does_not_belong_to_it() {
         (
             "a wrong currency counts before a wrong amount",
             order(),
-            event(PaymentStatus::Captured { money: money(1, "EUR"), capture_id: None, state: C::Succeeded }),
+            event(PaymentStatus::Captured {
+                money: money(1, "EUR"),
+                capture_id: None,
+                state: C::Succeeded,
+                breakdown: None,
+            }),
             Reason::CurrencyMismatch,
             "EUR",
         ),

@@ -26,9 +26,9 @@ impl Ledger {
     fn apply(&mut self, batch: &[PaymentEvent], policy: DisputePolicy) {
         let accepted: Vec<_> = batch.iter().filter(|event| assess(&self.order, event).is_ok()).collect();
         for event in accepted {
-            self.order.facts.join(event, self.order.price);
+            self.order.join(event);
         }
-        let posting = settle(&self.order, policy);
+        let posting = settle(&self.order, policy).unwrap();
         if posting.grant {
             self.grants.push(self.order.credits);
             self.order.is_granted = true;
@@ -44,7 +44,7 @@ impl Ledger {
         assert_eq!(self.net(), posting.credits_net, "the ledger sums to the net credits after every batch");
         assert!((0..=self.order.credits).contains(&posting.credits_net), "net credits lie between 0 and the grant");
         assert!(self.grants.len() <= 1, "a second grant");
-        let again = settle(&self.order, policy);
+        let again = settle(&self.order, policy).unwrap();
         assert_eq!((again.grant, again.adjustment), (false, 0), "what is posted is not posted again");
     }
 
@@ -86,9 +86,9 @@ fn status() -> impl Strategy<Value = PaymentStatus> {
         1 => select(vec!["declined", "no funds"]).prop_map(failed),
         // Mostly what an order accepts; the rest must be refused alike wherever it comes.
         3 => (capture_state(), prop_oneof![4 => Just(usd(PRICE)), 1 => amount()])
-            .prop_map(|(state, money)| PaymentStatus::Captured { money, capture_id: None, state }),
+            .prop_map(|(state, money)| PaymentStatus::Captured { money, capture_id: None, state, breakdown: None }),
         4 => (capture_state(), id("c"), amount())
-            .prop_map(|(state, id, money)| PaymentStatus::Captured { money, capture_id: Some(id), state }),
+            .prop_map(|(state, id, money)| PaymentStatus::Captured { money, capture_id: Some(id), state, breakdown: None }),
         3 => (id("r"), select(vec![R::Pending, R::Succeeded, R::Failed]), amount())
             .prop_map(|(refund_id, state, money)| PaymentStatus::Refund { refund_id, state, money }),
         1 => amount().prop_map(|money| PaymentStatus::RefundedTotal { money }),
@@ -120,7 +120,7 @@ fn any_policy() -> impl Strategy<Value = DisputePolicy> {
 fn joined(history: &[PaymentEvent]) -> PaymentFacts {
     let mut facts = PaymentFacts::default();
     for event in history {
-        facts.join(event, usd(PRICE));
+        facts.join(event, usd(PRICE).currency(), PriceTerms::Total);
     }
     facts
 }

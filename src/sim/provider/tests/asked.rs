@@ -80,7 +80,8 @@ async fn stripe_tells_all_that_was_done_to_a_payment() {
 
     asked.provider.pay(id, Outcome::Succeeded).unwrap();
     let found = asked.fetch(&stripe, id).await.unwrap();
-    let paid = PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded };
+    let paid =
+        PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded, breakdown: None };
     assert_eq!((found.state, &found.statuses), (PaymentState::Paid, &vec![paid.clone()]));
     let tag = id.strip_prefix("pi_").unwrap();
     assert_eq!(found.related_ids, [PaymentId::new(format!("ch_{tag}")).unwrap()]);
@@ -184,6 +185,7 @@ async fn a_paypal_payment_is_agreed_to_and_then_captured_once() {
         money: usd(1999),
         capture_id: Some(FactId::new(id.replace("PAYPAL", "CAPTURE")).unwrap()),
         state: CaptureState::Succeeded,
+        breakdown: None,
     };
     assert_eq!((found.state, &found.statuses), (PaymentState::Paid, &vec![paid(id)]));
     assert_eq!(found.order_id, Some(order_id()));

@@ -36,7 +36,7 @@ fn named(kind: &str, resource: Value) -> Vec<String> {
 
 fn fault(event: &Value) -> (String, String) {
     let [said] = <[Translation; 1]>::try_from(translate(event)).unwrap();
-    let Translation::Untranslatable { message_id, livemode, detail } = said.clone() else {
+    let Translation::Untranslatable { message_id, livemode, detail, .. } = said.clone() else {
         panic!("{event}: {said:?}")
     };
     assert_eq!(livemode, Some(true), "as the deployment says");

@@ -4,7 +4,7 @@ use super::NOW;
 use super::deployment::{Deployment, run};
 use grantonce::domain::{
     AccountId, CaptureState, Currency, DisputePolicy, Hint, LetterId, MessageId, Money, OrderId, Outlook, PaymentEvent,
-    PaymentId, PaymentStatus, Provider, Reason, Refusal, Verdict,
+    PaymentId, PaymentStatus, PriceTerms, Provider, Reason, Refusal, Verdict,
 };
 use grantonce::store::{
     Activity, Actor, Amended, Amendment, Asked, Attach, BatchTerms, ClaimTerms, ExplainTerms, Forgetting, HandedOut,
@@ -25,6 +25,7 @@ fn new_order() -> NewOrder {
         account_id: AccountId::new("buyer").unwrap(),
         credits: 100,
         price: usd(1999),
+        price_terms: PriceTerms::Total,
         provider: Provider::STRIPE,
         provider_account: None,
         payment_id: Some(PaymentId::new("pi_1").unwrap()),
@@ -44,6 +45,7 @@ fn event(id: &str, status: PaymentStatus) -> PaymentEvent {
         order_id: None,
         status,
         occurred_at: NOW,
+        as_of: None,
         livemode: true,
     }
 }
@@ -115,7 +117,8 @@ pub async fn make_and_pay_an_order(on: &Deployment) {
     assert!(matches!(api.attach_order(key.clone(), new_order()).await.unwrap(), Attach::Created(_)));
     assert!(matches!(api.attach_order(key, new_order()).await.unwrap(), Attach::Replayed(_)));
 
-    let captured = PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded };
+    let captured =
+        PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded, breakdown: None };
     let events = [
         event("evt_1", captured.clone()),
         event("evt_1", captured),

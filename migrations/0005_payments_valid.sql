@@ -1,0 +1,2 @@
+-- Reads all orders, and locks nobody out.
+ALTER TABLE orders VALIDATE CONSTRAINT orders_price_terms;
