@@ -3,7 +3,7 @@
 mod dlq;
 mod story;
 
-pub use dlq::{DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArgs, ReplayArgs, ShowArgs, Which};
+pub use dlq::{AmendToPaidArgs, DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArgs, ReplayArgs, ShowArgs, Which};
 
 use crate::config::Role;
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, OrderId, tidy};

@@ -1,8 +1,8 @@
 //! `POST /v1/orders`: from what came in to an order that can be made. All faults are listed at once.
 
 use crate::domain::{
-    AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, PriceTerms, Provider,
-    ProviderAccount, tidy,
+    AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, PriceTerms, PriceTermsError,
+    Provider, ProviderAccount, tidy,
 };
 use crate::http::{FAULTS_MAX, Problem};
 use crate::provider::Retry;
@@ -94,6 +94,8 @@ pub(super) struct OrderRequest {
     pub(super) account_id: AccountId,
     pub(super) credits: i64,
     pub(super) price: Money,
+    /// What of a payment must equal that.
+    pub(super) price_terms: PriceTerms,
     pub(super) provider: Provider,
     /// At which account there; none is our own.
     pub(super) provider_account: Option<ProviderAccount>,
@@ -123,19 +125,26 @@ impl OrderRequest {
         let return_url = form.optional_text("return_url", return_url);
         let metadata = form.metadata();
         let price = amount_minor.zip(currency).and_then(|(amount, currency)| Money::new(amount, currency).ok());
+        let price_terms = form.price_terms(price);
+        if let (Some(terms), Some(provider)) = (price_terms, &provider) {
+            form.refuse_untold_terms(terms, provider, payment_id.is_some());
+        }
         form.refuse_the_rest();
-        match (account_id, credits, price, provider, metadata, form.faults.is_empty()) {
-            (Some(account_id), Some(credits), Some(price), Some(provider), Some(metadata), true) => Ok(Self {
-                account_id,
-                credits,
-                price,
-                provider,
-                provider_account,
-                payment_id,
-                retry,
-                return_url,
-                metadata,
-            }),
+        match (account_id, credits, price.zip(price_terms), provider, metadata, form.faults.is_empty()) {
+            (Some(account_id), Some(credits), Some((price, price_terms)), Some(provider), Some(metadata), true) => {
+                Ok(Self {
+                    account_id,
+                    credits,
+                    price,
+                    price_terms,
+                    provider,
+                    provider_account,
+                    payment_id,
+                    retry,
+                    return_url,
+                    metadata,
+                })
+            }
             _ => Err(form.problem()),
         }
     }
@@ -163,6 +172,13 @@ impl OrderRequest {
         {
             normal.push(json!([self.provider_account, self.return_url]));
         }
+        // The same: `total` is what a request without terms means. Three values, where the ones above are two.
+        if self.price_terms != PriceTerms::Total
+            && let Some(normal) = normal.as_array_mut()
+        {
+            let terms = self.price_terms;
+            normal.push(json!(["price_terms", terms.name(), terms.discount_max_minor()]));
+        }
         Sha256::digest(normal.to_string()).into()
     }
 
@@ -173,7 +189,7 @@ impl OrderRequest {
             account_id: self.account_id.clone(),
             credits: self.credits,
             price: self.price,
-            price_terms: PriceTerms::Total,
+            price_terms: self.price_terms,
             provider: self.provider.clone(),
             provider_account: self.provider_account.clone(),
             payment_id: self.payment_id.clone(),
@@ -255,6 +271,61 @@ impl Form {
             _ => Err("must be backoff or never"),
         });
         word.unwrap_or(Retry::Backoff)
+    }
+
+    /// What of a payment must equal the price; [`PriceTerms::Total`] where nothing is said.
+    fn price_terms(&mut self, price: Option<Money>) -> Option<PriceTerms> {
+        const NAME: &str = "price_terms";
+        const LIMIT: &str = "discount_max_minor";
+        let faults = self.faults.len();
+        let known = |name: String| match PriceTerms::NAMES.contains(&name.as_str()) {
+            true => Ok(name),
+            false => Err(PriceTermsError::Unknown),
+        };
+        let name = self.optional_text(NAME, known);
+        let limit = self.take(LIMIT);
+        let limit_minor = limit.as_ref().and_then(Value::as_i64);
+        if limit.is_some() && limit_minor.is_none() {
+            self.fault(LIMIT, format!("must be a whole number, 0 to {AMOUNT_MINOR_MAX}"));
+        }
+        // Without a price there is no saying whether the limit lies below it.
+        let price = price.filter(|_| self.faults.len() == faults)?;
+        let name = name.as_deref().unwrap_or(PriceTerms::Total.name());
+        match PriceTerms::new(name, limit_minor, price) {
+            Ok(terms) => Some(terms),
+            Err(fault) => {
+                let field = match fault {
+                    PriceTermsError::Unknown => NAME,
+                    PriceTermsError::NoDiscountMax
+                    | PriceTermsError::NoDiscounts
+                    | PriceTermsError::DiscountMax { .. } => LIMIT,
+                };
+                self.fault(field, fault.to_string());
+                None
+            }
+        }
+    }
+
+    /// Refuses terms that no message about the payment could ever meet: the order would wait for ever.
+    fn refuse_untold_terms(&mut self, terms: PriceTerms, provider: &Provider, has_payment: bool) {
+        if terms == PriceTerms::Total {
+            return;
+        }
+        let name = terms.name();
+        if *provider == Provider::ADYEN {
+            let detail =
+                format!("{name} is not possible at adyen: its notices do not tell tax and discount; use total");
+            self.fault("price_terms", detail);
+        } else if !has_payment {
+            let detail =
+                format!("{name} needs a payment whose tax and discount are told: one that we create has neither");
+            self.fault("price_terms", detail);
+            let detail = format!(
+                "is required with price_terms {name}: make a Checkout Session (stripe) or an order with amount.breakdown \
+                 (paypal), and pass its id"
+            );
+            self.fault("payment_id", detail);
+        }
     }
 
     fn metadata(&mut self) -> Option<Value> {

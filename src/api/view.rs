@@ -2,7 +2,7 @@
 
 use super::access::Reader;
 use super::request::OrderRequest;
-use crate::domain::{OrderId, OrderStatus, ProviderAccount};
+use crate::domain::{OrderId, OrderStatus, PriceTerms, ProviderAccount};
 use crate::store::{Created, Entry, EntryKind, HandedOut, OrderView};
 use serde::Serialize;
 use serde_json::Value;
@@ -18,6 +18,8 @@ pub(super) struct OrderBody<'a> {
     credits_granted: i64,
     amount_minor: i64,
     currency: String,
+    #[serde(flatten)]
+    terms: TermsBody,
     payment: PaymentBody<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_failure: Option<&'a str>,
@@ -30,6 +32,27 @@ pub(super) struct OrderBody<'a> {
     updated_at: OffsetDateTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     status_token: Option<String>,
+}
+
+/// What of a payment must equal the price. Left out where it is all of it: answers to calls of before there were terms
+/// are repeated to the byte.
+#[derive(Debug, Default, Serialize)]
+struct TermsBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_terms: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discount_max_minor: Option<i64>,
+}
+
+impl From<PriceTerms> for TermsBody {
+    fn from(terms: PriceTerms) -> Self {
+        match terms {
+            PriceTerms::Total => Self::default(),
+            PriceTerms::BeforeTax | PriceTerms::BeforeTaxAndDiscount { .. } => {
+                Self { price_terms: Some(terms.name()), discount_max_minor: terms.discount_max_minor() }
+            }
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -78,6 +101,7 @@ impl<'a> OrderBody<'a> {
             credits_granted: 0,
             amount_minor: request.price.amount_minor(),
             currency: request.price.currency().to_string(),
+            terms: request.price_terms.into(),
             payment: PaymentBody {
                 provider: request.provider.as_str(),
                 provider_account: request.provider_account.as_ref().map(ProviderAccount::as_str),
@@ -107,6 +131,7 @@ impl<'a> OrderBody<'a> {
             credits_granted: order.credits_granted,
             amount_minor: order.amount_minor,
             currency: order.currency.clone(),
+            terms: order.price_terms.into(),
             payment: PaymentBody {
                 provider: &order.provider,
                 provider_account: order.provider_account.as_deref(),

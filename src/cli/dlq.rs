@@ -38,6 +38,19 @@ pub enum DlqCommand {
     ))]
     Replay(ReplayArgs),
 
+    /// Make orders cost what was paid: those of letters of reason amount_mismatch, before their grant
+    ///
+    /// Without --yes it only looks, and says for each order what it costs and what it would cost. By an order's price_terms that is
+    /// all that was captured, or without the tax, or as it was before the discount. An order stays as it is where its letters tell
+    /// different prices, where it is granted, or where a new price would not help. Nothing is granted by it: replay the letters
+    /// then. It takes 2,000 letters at most, the oldest first: the same again goes on.
+    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+        "  grantonce dlq amend --to-what-was-paid --all\n  \
+         grantonce dlq amend --to-what-was-paid --provider stripe --newer-than 1d --yes --reason 'tax was switched on, ticket 4711'\n  \
+         grantonce dlq replay --reason-is amount_mismatch --yes --reason 'prices amended, ticket 4711'"
+    ))]
+    Amend(AmendToPaidArgs),
+
     /// Set letters aside: nothing is to be done about them
     #[command(after_help = EXIT_CODES, after_long_help = with_examples(
         "  grantonce dlq archive 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f --reason 'refunded by hand, ticket 4711'"
@@ -190,6 +203,38 @@ pub struct ReplayArgs {
     /// Do not wait for the outcome: `grantonce ops` does the sending
     #[arg(long)]
     pub no_wait: bool,
+
+    /// Who does it, for the audit log, marked there as self-declared; without it the system's name of the user
+    #[arg(long = "as", value_name = "NAME", value_parser = actor)]
+    pub by: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dlq amend`.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct AmendToPaidArgs {
+    /// Which letters, of those with reason amount_mismatch
+    #[command(flatten)]
+    pub which: Which,
+
+    /// The new price is what the letter's message says was paid
+    #[arg(long, required = true)]
+    pub to_what_was_paid: bool,
+
+    /// Every open letter of reason amount_mismatch
+    #[arg(long)]
+    pub all: bool,
+
+    /// Write the new prices; else it only looks
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Why, for the audit log; at most 500 bytes
+    #[arg(long, value_name = "TEXT", value_parser = reason, required_if_eq("yes", "true"))]
+    pub reason: Option<String>,
 
     /// Who does it, for the audit log, marked there as self-declared; without it the system's name of the user
     #[arg(long = "as", value_name = "NAME", value_parser = actor)]

@@ -3,7 +3,7 @@
 use super::decide::{Impossible, settle};
 use super::money::{Currency, Money};
 use super::order::{Order, OrderStatus, PriceTerms};
-use super::status::DisputePolicy;
+use super::status::{CaptureState, DisputePolicy, PaymentEvent, PaymentStatus};
 
 /// What becomes of an order when its price is amended. Never a grant: that is the worker's, for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,4 +93,88 @@ pub fn reprice(order: &Order, price: Money, policy: DisputePolicy) -> Result<Opt
     // Without a grant there is nothing that an adjustment could change.
     let status = if posting.grant { order.status } else { posting.status };
     Ok(Some(Repriced { status, is_grant_due: posting.grant }))
+}
+
+/// Why a message does not tell the price at which its order would accept it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PriceUntold {
+    /// It says something else of the payment.
+    #[error("the message does not say that money was captured")]
+    NotCaptured,
+    /// The order's currency is a decision of its own.
+    #[error("the money is in {said}, the order in {order}: amend it by hand")]
+    Currency {
+        /// Of the money.
+        said: Currency,
+        /// Of the order.
+        order: Currency,
+    },
+    /// The order's terms leave something out, and the message does not tell how much that was.
+    #[error("the message does not tell tax and discount, which price_terms {terms} need")]
+    NoBreakdown {
+        /// The order's terms.
+        terms: &'static str,
+    },
+    /// No price makes the order accept that discount.
+    #[error(
+        "the discount of {discount_minor} is above the order's discount_max_minor of {max_minor}, which no new price \
+         changes: give the money back at the provider"
+    )]
+    Discount {
+        /// In minor units.
+        discount_minor: i64,
+        /// In minor units.
+        max_minor: i64,
+    },
+    /// A price is above zero.
+    #[error("by the order's terms nothing was paid that could be a price")]
+    Nothing,
+    /// Beyond every price.
+    #[error("what was paid is above every price")]
+    OutOfRange,
+}
+
+impl PriceUntold {
+    /// The public name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotCaptured => "not_captured",
+            Self::Currency { .. } => "other_currency",
+            Self::NoBreakdown { .. } => "no_breakdown",
+            Self::Discount { .. } => "discount_above_limit",
+            Self::Nothing => "nothing_paid",
+            Self::OutOfRange => "out_of_range",
+        }
+    }
+}
+
+/// The price at which the order would accept what a message says was captured: by the order's terms, that is all of it, or
+/// without the tax, or without the tax and as it was before the discount.
+pub fn price_paid(order: &Order, event: &PaymentEvent) -> Result<Money, PriceUntold> {
+    let PaymentStatus::Captured { money, state: CaptureState::Succeeded, breakdown, .. } = &event.status else {
+        return Err(PriceUntold::NotCaptured);
+    };
+    let (said, currency) = (money.currency(), order.price.currency());
+    if said != currency {
+        return Err(PriceUntold::Currency { said, order: currency });
+    }
+    let terms = order.price_terms;
+    let worth = match (terms, breakdown) {
+        (PriceTerms::Total, _) => i128::from(money.amount_minor()),
+        (PriceTerms::BeforeTax | PriceTerms::BeforeTaxAndDiscount { .. }, None) => {
+            return Err(PriceUntold::NoBreakdown { terms: terms.name() });
+        }
+        (PriceTerms::BeforeTax | PriceTerms::BeforeTaxAndDiscount { .. }, Some(parts)) => {
+            let discount_minor = parts.discount_minor();
+            if let Some(max_minor) = terms.discount_max_minor().filter(|max| discount_minor > *max) {
+                return Err(PriceUntold::Discount { discount_minor, max_minor });
+            }
+            terms.worth_minor(money.amount_minor(), *parts)
+        }
+    };
+    if worth <= 0 {
+        return Err(PriceUntold::Nothing);
+    }
+    let price = i64::try_from(worth).ok().and_then(|worth| Money::new(worth, currency).ok());
+    price.ok_or(PriceUntold::OutOfRange)
 }

@@ -5,6 +5,7 @@ use super::money::Money;
 use super::order::{Order, OrderStatus, PriceTerms};
 use super::reason::{Reason, Refusal};
 use super::status::{Breakdown, DisputePolicy, PaymentEvent, PaymentStatus};
+use std::collections::BTreeMap;
 
 /// What the ledger has to write so that it holds what the facts say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,10 +113,14 @@ fn assess_amount(
                 Err(Refusal::amount(order, money, &rule))
             };
             if terms.discount_max_minor().is_some_and(|max| discount > max) {
-                return parts("the discount is above the order's discount_max_minor");
+                return parts(
+                    "the discount is above the order's discount_max_minor, which no new price changes: give the money back",
+                );
             }
             if terms.worth_minor(amount, breakdown) != i128::from(price) {
-                return parts("what the terms leave of the total must be the order's price");
+                return parts(
+                    "what the terms leave of the total must be the order's price: amend the order if the buyer owes no more",
+                );
             }
             Ok(())
         }
@@ -131,7 +136,7 @@ struct Settled {
     left: i128,
     /// Of that, what belongs to payments without a dispute.
     left_undisputed: i128,
-    /// Of what is left, what disputes neither hold nor have taken.
+    /// Of what is left, what disputes neither hold nor have taken. By terms that leave something out, in credits.
     kept: i128,
     is_disputed: bool,
     is_under_way: bool,
@@ -143,22 +148,15 @@ struct Settled {
 impl Settled {
     fn of(order: &Order, policy: DisputePolicy) -> Self {
         let measure = order.measure(policy);
-        let price = i128::from(measure.price_minor);
-        let is_total = order.price_terms == PriceTerms::Total;
-        let (mut all, mut captured, mut kept_money, mut loose, mut greatest) = (Self::default(), 0, 0, 0, 0);
+        let (mut all, mut captured, mut left, mut kept) = (Self::default(), 0, 0, 0);
+        let (mut left_undisputed, mut loose_refunds, mut loose_disputes) = (0, 0, 0);
         for sums in order.facts.sums(measure) {
-            // A payment's money is worth as much of the price as it is of its own total.
-            let worth = |minor| if is_total { minor } else { worth_of_priced(&sums, minor, price) };
             captured += sums.captured;
-            kept_money += sums.kept;
-            greatest = greatest.max(sums.kept);
-            loose += sums.loose_refunds + sums.loose_disputes;
-            all.is_paid |= !is_total && sums.is_priced;
-            all.left += worth(sums.left) - sums.loose_refunds;
-            all.kept += worth(sums.kept) - sums.loose_refunds - sums.loose_disputes;
-            all.left_undisputed += if sums.is_disputed { 0 } else { worth(sums.left) } - sums.loose_refunds;
-            // What a dispute of an unnamed payment holds is money of one of the others.
-            all.left_undisputed -= sums.loose_disputes;
+            left += sums.left;
+            kept += sums.kept;
+            left_undisputed += if sums.is_disputed { 0 } else { sums.left };
+            loose_refunds += sums.loose_refunds;
+            loose_disputes += sums.loose_disputes;
             all.is_disputed |= sums.is_disputed;
             match sums.stage {
                 Stage::Open => all.is_open = true,
@@ -166,10 +164,30 @@ impl Settled {
                 Stage::Over => all.is_over = true,
             }
         }
-        all.is_paid |= is_total && captured >= price;
-        // Without a total of parts that pay the price, money that is there is not known to be too much.
-        let paid_for = if is_total { price } else { greatest };
-        all.overpaid = if all.is_paid { (kept_money - loose - paid_for).max(0) } else { 0 };
+        // What nobody named went back from, or is held of, one of the others.
+        let loose = loose_refunds + loose_disputes;
+        let price = i128::from(measure.price_minor);
+        if order.price_terms == PriceTerms::Total {
+            all.is_paid = captured >= price;
+            all.left = left - loose_refunds;
+            all.kept = kept - loose;
+            all.left_undisputed = left_undisputed - loose;
+            all.overpaid = if all.is_paid { (kept - loose - price).max(0) } else { 0 };
+            return all;
+        }
+        let shares = |minor: fn(&Sums) -> i128| Shares::of(order.facts.sums(measure), minor);
+        all.is_paid = order.facts.sums(measure).any(|sums| sums.priced.is_some());
+        all.left = shares(|sums| sums.left).worth(price, loose_refunds);
+        all.left_undisputed = shares(|sums| if sums.is_disputed { 0 } else { sums.left }).worth(price, loose);
+        // Counted in credits, so that nothing is rounded on the way over the price.
+        all.kept = shares(|sums| sums.kept).of_whole(i128::from(order.credits), loose);
+        let paid_for =
+            order.facts.sums(measure).filter_map(|sums| Some((sums.kept.min(sums.priced?), sums.priced?))).max();
+        all.overpaid = match paid_for {
+            // What paid the price went back: other money is not known to be too much, it may wait for its parts.
+            None | Some((0, 1..)) => 0,
+            Some((paid_for, _)) => (kept - loose - paid_for).max(0),
+        };
         all
     }
 
@@ -194,14 +212,39 @@ impl Settled {
     }
 }
 
-/// How much of the price an amount is worth that is left of a payment with a total of parts.
-fn worth_of_priced(sums: &Sums, left: i128, price: i128) -> i128 {
-    match (sums.is_priced, sums.captured) {
-        (false, _) => 0,
-        // All of the price was discounted. There is nothing that could go back.
-        (true, 0) => price,
-        // Something is left as long as one minor unit is.
-        (true, captured) => (price * left / captured).max(left.min(1)),
+/// What is left of payments by what was paid for the price, where the order's terms leave something out. Money is worth as
+/// much of a whole as it is of what was paid; beyond that it is no part of it.
+struct Shares(BTreeMap<i128, i128>);
+
+impl Shares {
+    /// Payments of one total count together, so that no more is rounded than has to be.
+    fn of(all: impl Iterator<Item = Sums>, minor: fn(&Sums) -> i128) -> Self {
+        let mut shares = BTreeMap::new();
+        for sums in all {
+            if let Some(paid) = sums.priced {
+                *shares.entry(paid).or_insert(0) += minor(&sums).min(paid);
+            }
+        }
+        Self(shares)
+    }
+
+    /// How much of a whole it is worth, rounded down, less what went back of payments that nobody named: that counts against the
+    /// payment of which it takes the greatest share. Credits and amounts are at most 10^15, and there are about a thousand
+    /// payments, so that all of it stays far inside an `i128`.
+    fn of_whole(&self, whole: i128, loose: i128) -> i128 {
+        if self.0.contains_key(&0) {
+            // All of the price was discounted. There is nothing that could go back.
+            return whole;
+        }
+        let mut loose = loose;
+        let share = |(paid, left): (&i128, &i128)| (whole * (left - std::mem::take(&mut loose))).div_euclid(*paid);
+        self.0.iter().map(share).sum()
+    }
+
+    /// The same of a price: something is left as long as one minor unit is.
+    fn worth(&self, price: i128, loose: i128) -> i128 {
+        let left: i128 = self.0.values().sum();
+        self.of_whole(price, loose).max((left - loose).min(1))
     }
 }
 
@@ -213,7 +256,7 @@ pub fn settle(order: &Order, policy: DisputePolicy) -> Result<Posting, Impossibl
         return Err(impossible("its price or its credits are not above zero"));
     }
     let settled = Settled::of(order, policy);
-    let credits_net = if settled.is_paid { credits_of(order, &settled, policy) } else { 0 };
+    let credits_net = if settled.is_paid { credits_of(order, &settled) } else { 0 };
     let credits_net = i64::try_from(credits_net).map_err(|_| impossible("its credits are out of range"))?;
     if !(0..=order.credits).contains(&credits_net) {
         return Err(impossible("its net credits are not between 0 and its credits"));
@@ -228,22 +271,12 @@ pub fn settle(order: &Order, policy: DisputePolicy) -> Result<Posting, Impossibl
 
 /// floor(credits × what is kept ÷ what was paid). Credits and amounts are at most 10^15, so that the product stays far inside
 /// an `i128`.
-fn credits_of(order: &Order, settled: &Settled, policy: DisputePolicy) -> i128 {
+fn credits_of(order: &Order, settled: &Settled) -> i128 {
     let (credits, price) = (i128::from(order.credits), i128::from(order.price.amount_minor()));
-    if order.price_terms == PriceTerms::Total {
-        return credits * settled.kept.clamp(0, price) / price;
+    match order.price_terms {
+        PriceTerms::Total => credits * settled.kept.clamp(0, price) / price,
+        PriceTerms::BeforeTax | PriceTerms::BeforeTaxAndDiscount { .. } => settled.kept.clamp(0, credits),
     }
-    // By each payment's own total, so that nothing is rounded on the way over the price.
-    let measure = order.measure(policy);
-    let of_payment = |sums: Sums| match (sums.is_priced, sums.captured) {
-        (false, _) => 0,
-        (true, 0) => credits,
-        (true, captured) => credits * sums.kept / captured,
-    };
-    let sum: i128 = order.facts.sums(measure).map(of_payment).sum();
-    let loose: i128 = order.facts.sums(measure).map(|sums| sums.loose_refunds + sums.loose_disputes).sum();
-    // Rounded up: what is taken back is never less than its share.
-    (sum - (credits * loose.clamp(0, price) + price - 1) / price).clamp(0, credits)
 }
 
 #[cfg(test)]

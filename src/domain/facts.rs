@@ -146,8 +146,8 @@ pub(super) struct Sums {
     pub(super) kept: i128,
     /// Whether a dispute is open or lost.
     pub(super) is_disputed: bool,
-    /// A total that is captured and whose parts pay the price by the order's terms.
-    pub(super) is_priced: bool,
+    /// A total that is captured and whose parts pay the price by the order's terms: what was paid for the price.
+    pub(super) priced: Option<i128>,
     /// What went back, and what disputes hold or have taken, of a payment that nobody named: it counts against the order.
     pub(super) loose_refunds: i128,
     pub(super) loose_disputes: i128,
@@ -328,9 +328,10 @@ impl Payment {
     }
 
     fn sums(&self, measure: Measure, parts_canceled_at_unix_us: Option<i64>) -> Sums {
+        // By terms that leave out a discount, the whole price may be less than the price.
+        let whole_minor = self.priced_total.map_or(measure.price_minor, |priced| priced.total_minor);
         let is_given_back = |capture: &Capture| {
-            parts_canceled_at_unix_us.is_some_and(|at| capture.at_unix_us <= at)
-                && capture.amount_minor < measure.price_minor
+            parts_canceled_at_unix_us.is_some_and(|at| capture.at_unix_us <= at) && capture.amount_minor < whole_minor
         };
         let captured = self.captured_minor(|capture| !is_given_back(capture));
         let (refunded, disputed) = (self.refunded_minor(), self.disputed_minor(measure.policy));
@@ -342,7 +343,7 @@ impl Payment {
         } else {
             Stage::Open
         };
-        let is_priced = self.priced_total.is_some_and(|priced| {
+        let priced = self.priced_total.filter(|priced| {
             i128::from(priced.total_minor) <= captured
                 && measure.terms.worth_minor(priced.total_minor, priced.breakdown) == i128::from(measure.price_minor)
         });
@@ -352,7 +353,7 @@ impl Payment {
             left: (captured - refunded).clamp(0, captured),
             kept: (captured - refunded - disputed).clamp(0, captured),
             is_disputed: self.disputes.values().any(|it| matches!(it.state, DisputeState::Open | DisputeState::Lost)),
-            is_priced,
+            priced: priced.map(|priced| i128::from(priced.total_minor)),
             loose_refunds: if is_unnamed { refunded } else { 0 },
             loose_disputes: if is_unnamed { disputed } else { 0 },
             stage,

@@ -18,7 +18,7 @@ mod status;
 pub mod story;
 mod text;
 
-pub use amend::{AmendmentRefusal, Repriced, reprice};
+pub use amend::{AmendmentRefusal, PriceUntold, Repriced, price_paid, reprice};
 pub use creation::{ATTEMPTS_MAX, Attempt, KeyRules, NextStep, next_step};
 pub use decide::{Impossible, Posting, assess, settle};
 pub use facts::{FACTS_MAX, PaymentFacts};

@@ -9,10 +9,11 @@
 //! | `access` | who may see it: tokens, sessions, forms that nobody else can send |
 //! | `selection` | which letters: the same words in addresses, forms and JSON |
 //! | `layout`, `words` | what all pages share; what reasons, verdicts and states mean, and what to do |
-//! | `home`, `letters`, `letter`, `replays`, `settle`, `audit`, `explain` | the pages |
+//! | `home`, `letters`, `letter`, `replays`, `settle`, `amend`, `audit`, `explain` | the pages |
 //! | `v1` | the same as JSON |
 
 mod access;
+mod amend;
 mod audit;
 mod body;
 mod charts;
@@ -104,7 +105,7 @@ pub(super) fn router(console: Console) -> Router {
     open.merge(pages).merge(calls).with_state(app)
 }
 
-fn pages_of_ours() -> [(&'static str, MethodRouter<App>); 15] {
+fn pages_of_ours() -> [(&'static str, MethodRouter<App>); 16] {
     [
         ("/", get(home::show)),
         ("/logout", post(access::log_out)),
@@ -117,6 +118,7 @@ fn pages_of_ours() -> [(&'static str, MethodRouter<App>); 15] {
         ("/replays/{id}/cancel", post(replays::cancel)),
         ("/archive", get(settle::ask_to_archive).post(settle::archive)),
         ("/restore", get(settle::ask_to_restore).post(settle::restore)),
+        ("/amend", get(amend::ask).post(amend::amend)),
         ("/audit", get(audit::list)),
         ("/audit/{id}", get(audit::show)),
         ("/explain", get(explain::search)),

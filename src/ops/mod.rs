@@ -1,5 +1,6 @@
 //! What operators work with: dead letters are collected, looked at and sent back to work here, and the console shows them.
 
+pub mod amending;
 mod collector;
 mod console;
 pub mod prospects;

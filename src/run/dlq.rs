@@ -1,5 +1,6 @@
 //! `dlq`: dead letters on the command line.
 
+mod amend;
 mod replay;
 mod tell;
 
@@ -46,6 +47,7 @@ pub(super) async fn run(command: DlqCommand, config: DlqConfig, stop: Cancellati
         DlqCommand::List(args) => list(args, &store, &clock).await,
         DlqCommand::Show(args) => show(args, &store, config.terms.into(), &clock).await,
         DlqCommand::Replay(args) => replay::run(args, config, store, clock, stop).await,
+        DlqCommand::Amend(args) => amend::run(args, config.terms.into(), &store, &clock).await,
         DlqCommand::Archive(args) => archive(args, &store, &clock, true).await,
         DlqCommand::Restore(args) => archive(args, &store, &clock, false).await,
         DlqCommand::Stats(args) => stats(args, config, &store, &clock).await,

@@ -6,7 +6,7 @@ use super::payment_key::PaymentKey;
 use super::pool::Store;
 use super::tx::Tx;
 use crate::domain::{
-    AccountId, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, PriceTerms, Provider, ProviderAccount,
+    AccountId, Currency, Money, OrderId, OrderStatus, PaymentFacts, PaymentId, PriceTerms, Provider, ProviderAccount,
 };
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -90,6 +90,8 @@ pub struct OrderView {
     pub amount_minor: i64,
     /// ISO 4217.
     pub currency: String,
+    /// What of a payment must equal that price.
+    pub price_terms: PriceTerms,
     /// Who takes the money.
     pub provider: String,
     /// At which account there; none is our own.
@@ -182,9 +184,9 @@ impl Store {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         self.run(WHAT, move |pool| async move {
             let rows = sqlx::query!(
-                r#"SELECT o.id, o.account_id, o.credits, o.credits_granted, o.amount_minor, o.currency, o.provider,
-                          o.provider_account, o.status, o.version, o.facts AS "facts: Json<PaymentFacts>", o.metadata, o.created_at,
-                          o.updated_at,
+                r#"SELECT o.id, o.account_id, o.credits, o.credits_granted, o.amount_minor, o.currency,
+                          o.price_terms, o.discount_max_minor, o.provider, o.provider_account, o.status, o.version,
+                          o.facts AS "facts: Json<PaymentFacts>", o.metadata, o.created_at, o.updated_at,
                           (SELECT p.payment_id FROM payments p WHERE p.order_id = o.id
                            ORDER BY p.registered_at, p.payment_id LIMIT 1) AS payment_id
                    FROM orders o WHERE o.id = ANY($1)"#,
@@ -196,8 +198,13 @@ impl Store {
             let orders = rows.into_iter().map(|row| {
                 let id = OrderId(row.id);
                 let status = OrderStatus::from_name(&row.status).ok_or_else(|| corrupt(row.id, &row.status))?;
+                let price = Currency::new(&row.currency).and_then(|currency| Money::new(row.amount_minor, currency));
+                let price = price.map_err(|fault| corrupt(row.id, fault))?;
+                let price_terms = PriceTerms::new(&row.price_terms, row.discount_max_minor, price);
+                let price_terms = price_terms.map_err(|fault| corrupt(row.id, fault))?;
                 Ok(OrderView {
                     id,
+                    price_terms,
                     account_id: row.account_id,
                     credits: row.credits,
                     credits_granted: row.credits_granted,

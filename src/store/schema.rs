@@ -127,6 +127,8 @@ const ORDER_WITHOUT_METADATA: &[&str] = &[
     "credits",
     "amount_minor",
     "currency",
+    "price_terms",
+    "discount_max_minor",
     "provider",
     "provider_account",
     "status",
@@ -141,14 +143,15 @@ const ORDER_WITHOUT_METADATA: &[&str] = &[
 const ATTEMPT_WITHOUT_SECRETS: &[&str] =
     &["order_id", "number", "first_sent_at", "last_sent_at", "is_burnt", "payment_id"];
 
+/// What an amendment of an order's price writes.
+const ORDER_PRICE: &[&str] = &["amount_minor", "currency", "status", "version", "updated_at"];
+
 /// Table, right and columns, where a role has a right to some columns only.
 fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static [&'static str])] {
     match role {
-        Role::Operator => &[
-            ("orders", "SELECT", ORDER_WITHOUT_METADATA),
-            ("orders", "UPDATE", &["amount_minor", "currency", "status", "version", "updated_at"]),
-        ],
+        Role::Operator => &[("orders", "SELECT", ORDER_WITHOUT_METADATA), ("orders", "UPDATE", ORDER_PRICE)],
         Role::Ops => &[
+            ("orders", "UPDATE", ORDER_PRICE),
             ("orders", "SELECT", ORDER_WITHOUT_METADATA),
             ("orders", "SELECT", &["created_at", "updated_at"]),
             ("payment_attempts", "SELECT", ATTEMPT_WITHOUT_SECRETS),

@@ -8,4 +8,5 @@ mod outage;
 mod paying;
 mod reading;
 mod server;
+mod terms;
 mod waiting;

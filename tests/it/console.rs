@@ -1,6 +1,7 @@
 //! The operators' console, as a browser and as programs meet it.
 
 mod access;
+mod amend;
 mod calls;
 mod nasty;
 mod plans;

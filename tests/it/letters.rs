@@ -1,5 +1,6 @@
 //! Dead letters: collected, looked at, replayed, settled. On real servers.
 
+mod amending;
 mod collecting;
 mod command_line;
 mod filters;

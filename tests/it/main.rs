@@ -33,5 +33,6 @@ mod runbook;
 mod store;
 mod storefront;
 mod support;
+mod terms;
 mod traces;
 mod worker;

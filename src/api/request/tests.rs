@@ -83,6 +83,13 @@ fn every_fault_of_every_field_is_found() {
         ("metadata", json!({"a": 1e300}), "1e+300 with too many digits"),
         ("metadata", json!({"a": 1e-300}), "too many digits"),
         ("metadata", json!({"a": "x".repeat(METADATA_BYTES_MAX)}), "at most 16384"),
+        ("price_terms", json!("net"), "must be total, before_tax or before_tax_and_discount"),
+        ("price_terms", json!(""), "must be total"),
+        ("price_terms", json!(7), "must be a string"),
+        ("discount_max_minor", json!(5), "goes with price_terms before_tax_and_discount alone"),
+        ("discount_max_minor", json!("5"), "must be a whole number"),
+        ("discount_max_minor", json!(0.5), "must be a whole number"),
+        ("discount_max_minor", json!(5.0), "must be a whole number"),
         ("status", json!("fulfilled"), "is not a field"),
         ("Credits", json!(5), "is not a field"),
     ] {
@@ -93,6 +100,40 @@ fn every_fault_of_every_field_is_found() {
         assert_eq!(named, field);
         assert!(detail.contains(says), "{field} {value}: {detail}");
     }
+}
+
+#[test]
+fn terms_have_a_limit_where_they_speak_of_discounts() {
+    let asked = |name: &str, max: Value| check(&with(json!({"price_terms": name, "discount_max_minor": max})));
+    let terms = |name: &str, max: Value| asked(name, max).map(|asked| asked.price_terms);
+    assert_eq!(check(&good()).map(|asked| asked.price_terms), Ok(PriceTerms::Total));
+    assert_eq!(terms("total", json!(null)), Ok(PriceTerms::Total));
+    assert_eq!(terms("before_tax", json!(null)), Ok(PriceTerms::BeforeTax));
+    for max in [0, 1, 1999] {
+        let wanted = PriceTerms::BeforeTaxAndDiscount { discount_max_minor: max };
+        assert_eq!(terms("before_tax_and_discount", json!(max)), Ok(wanted));
+    }
+    for (name, max, says) in [
+        ("before_tax_and_discount", json!(null), "needs discount_max_minor"),
+        ("before_tax_and_discount", json!(2000), "must lie between 0 and the price of 1999"),
+        ("before_tax_and_discount", json!(-1), "must lie between 0 and the price of 1999"),
+        ("before_tax_and_discount", json!(i64::MAX), "must lie between"),
+        ("before_tax_and_discount", json!(u64::MAX), "must be a whole number"),
+        ("before_tax", json!(0), "goes with price_terms before_tax_and_discount alone"),
+        ("total", json!(0), "goes with price_terms before_tax_and_discount alone"),
+    ] {
+        let (status, faults) = told(asked(name, max.clone()).unwrap_err());
+        let [(field, detail)] = faults.as_slice() else { panic!("{name} {max}: {faults:?}") };
+        assert_eq!((status, field.as_str()), (422, "discount_max_minor"), "{name} {max}");
+        assert!(detail.contains(says), "{name} {max}: {detail}");
+    }
+    // Where the price is wrong, the limit is not judged by it.
+    let (_, faults) = told(
+        check(&with(json!({
+        "amount_minor": 0, "price_terms": "before_tax_and_discount", "discount_max_minor": 5})))
+        .unwrap_err(),
+    );
+    assert_eq!(faults.len(), 1, "{faults:?}");
 }
 
 #[test]
@@ -152,6 +193,11 @@ fn the_digest_is_of_the_meaning() {
         json!({"metadata": {"cart": "8272"}}),
         json!({"metadata": {"cart": ["8271"]}}),
         json!({"metadata": {}}),
+        json!({"price_terms": "before_tax"}),
+        json!({"price_terms": "before_tax_and_discount", "discount_max_minor": 0}),
+        json!({"price_terms": "before_tax_and_discount", "discount_max_minor": 1}),
+        json!({"price_terms": "before_tax", "return_url": "https://x"}),
+        json!({"return_url": "https://x"}),
     ] {
         digests.push(digest(&with(other)));
     }
@@ -166,6 +212,8 @@ fn the_digest_s_form_stays() {
     // Keys are kept for ever: were this to change, a repeated call would be taken for another request.
     let digest = hex::encode(check(&good()).unwrap().digest());
     assert_eq!(digest, "613901dc9f67285d8fd9ed8d94b2208a08b7b7749663bf2e0ce65d4c4f61361b");
+    let total = hex::encode(check(&with(json!({"price_terms": "total"}))).unwrap().digest());
+    assert_eq!(total, digest, "what is meant without terms");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod amend;
 mod assess;
 mod properties;
+mod terms;
 
 use super::*;
 use crate::domain::{

@@ -7,7 +7,7 @@ use super::layout::{Page, Part, Sorry, button_to, story_link};
 use super::selection::{address, field};
 use super::settle::reason_field;
 use super::words::{Advice, Tone, advice, count, mark, outcome, state, verdict, when};
-use crate::domain::{LetterId, LetterState, OrderId};
+use crate::domain::{LetterId, LetterState, OrderId, Reason};
 use crate::http::{Html, Problem, html};
 use crate::ops::prospects::preview;
 use crate::store::{AuditFilter, AuditLine, Letter, LetterFilter};
@@ -117,9 +117,14 @@ fn what_to_do(letter: &Letter) -> Html {
             "</ol></details></section>"
         ];
     }
-    let amend = match (row.reason.as_str(), row.order_id) {
-        ("amount_mismatch" | "currency_mismatch", Some(order)) => amend_command(letter, order),
-        _ => html![],
+    let amend = match (Reason::from_name(&row.reason), row.order_id) {
+        // By the order's own terms, which are not known here.
+        (Some(Reason::AmountMismatch), Some(_)) => {
+            let page = address("/amend", [("id", row.id.to_string().as_str())]);
+            html!["<p>" [button_to(&page, "Amend the price to what was paid…", false)] "</p>"]
+        }
+        (Some(Reason::CurrencyMismatch), Some(order)) => amend_command(letter, order),
+        (Some(_) | None, _) => html![],
     };
     html!["<section class=\"card\"><h2>What to do</h2><ol>" [steps] "</ol>" [amend] "</section>"]
 }

@@ -96,6 +96,10 @@ fn groups(selection: &Selection, groups: &[LetterGroup], letters: i64, now: Offs
     let rows = Html::all(groups.iter().take(GROUPS_SHOWN).map(|group| {
         let of_group = [("reason", group.reason.as_str()), ("provider", &group.provider), ("cause", &group.cause)];
         let title = advice(&group.reason).map_or("", |advice| advice.title);
+        let amend = match group.reason == Reason::AmountMismatch.name() {
+            true => html![" <a href=\"" (selection.at("/amend", &of_group)) "\">Amend…</a>"],
+            false => html![],
+        };
         let helped = match group.helpful {
             0 => html!["<span class=\"dim\">none</span>"],
             some => html![(number(some)) " of " (number(group.letters))],
@@ -109,7 +113,7 @@ fn groups(selection: &Selection, groups: &[LetterGroup], letters: i64, now: Offs
             "<td data-name=\"Oldest\">" [age(group.oldest_at, now)] "</td><td data-name=\"Newest\">"
             [age(group.newest_at, now)] "</td>"
             "<td data-name=\"A replay helps\">" [helped] "</td>"
-            "<td><a href=\"" (selection.at("/replay", &of_group)) "\">Replay…</a></td></tr>"
+            "<td><a href=\"" (selection.at("/replay", &of_group)) "\">Replay…</a>" [amend] "</td></tr>"
         ]
     }));
     let more = groups.len().saturating_sub(GROUPS_SHOWN);
@@ -149,16 +153,24 @@ fn list(selection: &Selection, letters: &[LetterRow], next: Option<String>, all:
     let next = next.map(
         |next| html!["<a rel=\"next\" href=\"" (selection.at("/dead-letters", &[("after", &next)])) "\">Older »</a>"],
     );
+    // Prices that were paid are told by letters of one reason.
+    let (amend_chosen, amend_all) = match selection.get("reason") == Some(Reason::AmountMismatch.name()) {
+        true => (
+            html!["<button class=\"quiet\" formaction=\"/amend\">Amend chosen…</button>"],
+            button_to(&selection.at("/amend", &[]), "Amend all…", true),
+        ),
+        false => Default::default(),
+    };
     let every = html![
         "<p class=\"row\">Or all " (number(all)) " that the filter finds: "
-        [button_to(&selection.at("/replay", &[]), "Replay all…", true)]
+        [button_to(&selection.at("/replay", &[]), "Replay all…", true)] [amend_all]
         [button_to(&selection.at("/archive", &[]), "Archive all…", true)] "</p>"
     ];
     html![
         "<section class=\"card\" aria-labelledby=\"letters\"><h2 id=\"letters\">Letters, the newest first</h2><form "
         "action=\"/replay\"><input type=\"hidden\" name=\"chosen\" value=\"1\">"
-        "<div class=\"row\"><button>Replay chosen…</button><button class=\"quiet\" formaction=\"/archive\">Archive "
-        "chosen…</button></div>" [every]
+        "<div class=\"row\"><button>Replay chosen…</button>" [amend_chosen]
+        "<button class=\"quiet\" formaction=\"/archive\">Archive chosen…</button></div>" [every]
         "<table class=\"wide\"><thead><tr><th scope=\"col\"><input type=\"checkbox\" data-all hidden "
         "aria-label=\"Choose all on this page\"></th>"
         "<th scope=\"col\">What it says</th><th scope=\"col\">Reason</th><th scope=\"col\">A replay</th><th "

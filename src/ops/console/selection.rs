@@ -188,6 +188,31 @@ impl Selection {
     }
 }
 
+/// The address of a page about the letters of a filter.
+pub(super) fn address_of(path: &str, filter: &LetterFilter) -> String {
+    // A time that Postgres keeps can be written: this cannot fail.
+    let time = |at: OffsetDateTime| at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    let id = |id: &Uuid| id.to_string();
+    let once = [
+        ("reason", filter.reason.clone()),
+        ("provider", filter.provider.clone()),
+        ("cause", filter.cause.clone()),
+        ("verdict", filter.verdict.clone()),
+        ("order", filter.order_id.as_ref().map(id)),
+        ("payment", filter.payment_id.clone()),
+        ("account", filter.account_id.clone()),
+        ("message", filter.message_id.clone()),
+        ("text", filter.text.clone()),
+        ("before", filter.before.map(time)),
+        ("since", filter.since.map(time)),
+    ];
+    let once = once.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let ids = filter.ids.iter().flatten().map(|it| ("id", id(it)));
+    let states = filter.states.iter().map(|state| ("state", state.clone()));
+    let all: Vec<(&str, String)> = once.chain(ids).chain(states).collect();
+    address(path, all.iter().map(|(name, value)| (*name, value.as_str())))
+}
+
 /// The field of a form that holds a selection. Not the words of its address: a field's line breaks would come back as
 /// others.
 pub(super) fn field(filter: &LetterFilter) -> Html {
@@ -260,6 +285,30 @@ mod tests {
         assert_eq!((again.filter.verdict.as_deref(), again.filter.states.len()), (Some("would_grant"), 0));
         assert_eq!(read("").unwrap().filter, LetterFilter::default());
         assert!(!read("after=1.5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f").unwrap().is_narrow());
+    }
+
+    #[test]
+    fn a_filter_has_an_address_that_says_the_same() {
+        let id = Uuid::parse_str("5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f").unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        let filter = LetterFilter {
+            ids: Some(vec![id]),
+            states: vec!["open".to_owned()],
+            reason: text("amount_mismatch"),
+            provider: text("stripe"),
+            cause: text("order … & co"),
+            verdict: text("would_grant"),
+            order_id: Some(id),
+            payment_id: text("pi_1"),
+            account_id: text("a b"),
+            message_id: text("stripe::evt_1"),
+            text: text("x%y"),
+            before: Some(datetime!(2026-01-05 12:00:00.123456 UTC)),
+            since: Some(NOW - Duration::DAY),
+        };
+        let address = address_of("/replay", &filter);
+        assert_eq!(read(address.strip_prefix("/replay?").unwrap()).unwrap().filter, filter);
+        assert_eq!(address_of("/replay", &LetterFilter::default()), "/replay");
     }
 
     #[test]

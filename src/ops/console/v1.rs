@@ -2,6 +2,7 @@
 
 use super::App;
 use super::access::Operator;
+use super::amend::{amend_now, check_reason_of};
 use super::explain;
 use super::layout::Sorry;
 use super::letter;
@@ -10,6 +11,7 @@ use super::selection::{IDS_MAX, Selection, cursor};
 use super::settle::{Act, act_now, check_reason};
 use crate::domain::LetterId;
 use crate::http::{Parameters, Problem, read_json};
+use crate::ops::amending::{self, Line};
 use crate::ops::prospects::preview as look;
 use crate::store::{LetterFilter, LetterRow};
 use axum::Json;
@@ -44,12 +46,14 @@ impl From<Sorry> for Problem {
 }
 
 /// Paths and what answers there.
-pub(super) fn routes() -> [(&'static str, MethodRouter<App>); 12] {
+pub(super) fn routes() -> [(&'static str, MethodRouter<App>); 14] {
     [
         ("/v1/dead-letters", get(letters)),
         ("/v1/dead-letters/groups", get(groups)),
         ("/v1/dead-letters/preview", post(preview)),
         ("/v1/dead-letters/replay", post(replay)),
+        ("/v1/dead-letters/amend", post(amend)),
+        ("/v1/dead-letters/amend/preview", post(amend_preview)),
         ("/v1/dead-letters/archive", post(archive)),
         ("/v1/dead-letters/restore", post(restore)),
         ("/v1/dead-letters/{id}", get(letter_whole)),
@@ -190,6 +194,57 @@ async fn replay(State(app): State<App>, Extension(operator): Extension<Operator>
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
+}
+
+/// The letters of a call about prices: those of one reason alone.
+fn of_mismatches(which: Which) -> Result<LetterFilter, Problem> {
+    let filter = which.filter()?;
+    check_reason_of(&filter)?;
+    Ok(filter)
+}
+
+async fn amend_preview(State(app): State<App>, request: Request) -> Answer {
+    let filter = of_mismatches(read_json::<Which>(request, BODY_BYTES_MAX, BODY_DEADLINE).await?)?;
+    let proposals = amending::look(app.store(), &app.console.terms, filter, app.now()).await.map_err(Sorry::from)?;
+    json_of(
+        StatusCode::OK,
+        json!({
+            "would_amend": proposals.changes(),
+            "stays": proposals.all.len() - proposals.changes(),
+            "is_cut": proposals.is_cut,
+            "seen": proposals.digest(),
+            "orders": proposals.all.iter().map(Line::from).collect::<Vec<_>>(),
+        }),
+    )
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AmendCall {
+    ids: Option<Vec<Uuid>>,
+    filter: Option<LetterFilter>,
+    reason: String,
+    /// Of the preview: other prices than those are not written.
+    seen: Option<String>,
+}
+
+/// To none is no fault: the same call again amends 0.
+async fn amend(State(app): State<App>, Extension(operator): Extension<Operator>, request: Request) -> Answer {
+    let call = read_json::<AmendCall>(request, BODY_BYTES_MAX, BODY_DEADLINE).await?;
+    let filter = of_mismatches(Which { ids: call.ids, filter: call.filter })?;
+    let reason = check_reason(&call.reason)?;
+    let (proposals, done) = amend_now(&app, &operator, filter, call.seen.as_deref(), reason).await?;
+    let amended = done.iter().filter(|done| done.is_done()).count();
+    let stayed = proposals.all.iter().filter(|proposal| proposal.outcome.is_err()).map(Line::from);
+    json_of(
+        StatusCode::OK,
+        json!({
+            "amended": amended,
+            "stays": proposals.all.len() - amended,
+            "is_cut": proposals.is_cut,
+            "orders": done.iter().map(Line::from).chain(stayed).collect::<Vec<_>>(),
+        }),
+    )
 }
 
 #[derive(Debug, Deserialize)]

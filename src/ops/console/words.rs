@@ -126,8 +126,8 @@ fn advice_on(reason: Reason) -> Advice {
              unit. Or somebody has tried to pay less. Nothing was granted.",
             &[
                 "Compare what the buyer owes with what was paid.",
-                "If the buyer owes no more: amend the order with the command below (only before its grant), then \
-                 replay.",
+                "If the buyer owes no more: amend the order's price to what was paid (only before its grant), then replay. \
+                 A whole group can be amended at once.",
                 "If not: give the money back at the provider, and archive the letter.",
             ],
         ),

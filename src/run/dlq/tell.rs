@@ -3,6 +3,7 @@
 use crate::broker::{Delivery, Depths};
 use crate::domain::{LetterState, Outlook, Verdict};
 use crate::message::{DETAIL_HEADER, REASON_HEADER};
+use crate::ops::amending::Proposals;
 use crate::ops::prospects::Preview;
 use crate::store::{Letter, LetterGroup, LetterRow, OpenLetters, Replay};
 use serde_json::{Value, json};
@@ -127,6 +128,37 @@ pub(super) fn preview(preview: &Preview, also_hopeless: bool) -> String {
     let _ = writeln!(out, "{taken:>7} to be sent, {:+} credits", preview.credits);
     if preview.is_cut {
         out.push_str("        there are more than one replay takes: run it again afterwards\n");
+    }
+    out
+}
+
+/// What orders would cost if they cost what was paid.
+pub(super) fn proposals(proposals: &Proposals) -> String {
+    let mut out = String::new();
+    for proposal in &proposals.all {
+        let _ = match (proposal.order, &proposal.outcome) {
+            (Some((order, before)), Ok(change)) => {
+                writeln!(
+                    out,
+                    "order {order}: {before} → {}; a replay {}",
+                    change.price,
+                    plain(&change.then.to_string())
+                )
+            }
+            (Some((order, before)), Err(stays)) => {
+                writeln!(out, "order {order}: stays at {before}: {}", plain(&stays.to_string()))
+            }
+            (None, outcome) => {
+                let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+                let letters = proposal.letters.iter().map(ToString::to_string).collect::<Vec<_>>();
+                writeln!(out, "letter {}: {}", letters.join(", "), plain(&why))
+            }
+        };
+    }
+    let changes = proposals.changes();
+    let _ = writeln!(out, "{changes:>7} orders to be amended, {} stay as they are", proposals.all.len() - changes);
+    if proposals.is_cut {
+        out.push_str("        there are more letters than one look takes: run it again when these are replayed\n");
     }
     out
 }

@@ -135,8 +135,13 @@ async fn no_role_has_more() {
                 "grantonce_ops",
                 &[
                     GRANT,
-                    "UPDATE orders SET status = 'fulfilled'",
-                    "SELECT id FROM orders FOR UPDATE",
+                    "UPDATE orders SET is_granted = true",
+                    "UPDATE orders SET credits = 1000000",
+                    "UPDATE orders SET account_id = 'me'",
+                    "UPDATE orders SET facts = '{}'",
+                    "UPDATE orders SET price_terms = 'total'",
+                    "UPDATE orders SET amount_minor = 1", // one is granted
+                    "DELETE FROM orders",
                     "SELECT metadata FROM orders",
                     "SELECT client_secret FROM payment_attempts",
                     "INSERT INTO payments SELECT * FROM payments",
@@ -159,6 +164,7 @@ async fn no_role_has_more() {
                     "UPDATE orders SET credits = 1000000",
                     "UPDATE orders SET account_id = 'me'",
                     "UPDATE orders SET facts = '{}'",
+                    "UPDATE orders SET price_terms = 'total'",
                     "UPDATE orders SET amount_minor = 1", // one is granted
                     "INSERT INTO orders SELECT * FROM orders",
                     "DELETE FROM orders",

@@ -78,8 +78,14 @@ pub async fn make_and_amend_an_order(on: &Deployment) {
     assert_eq!(api.keep_payment(paid_for, 2, made.clone(), NOW, NOW).await.unwrap(), Kept::HandedOut(made));
 
     let operator = on.store("grantonce_operator", Profile::Operations);
-    let amended = operator.amend_order(amendment).await.unwrap();
+    let amended = operator.amend_order(amendment.clone()).await.unwrap();
     assert!(matches!(amended, Amended::Written { version: 2, .. }), "{amended:?}");
+    // The console makes orders cost what was paid.
+    let ops = on.store("grantonce_ops", Profile::Operations);
+    for price in [2999, 1999] {
+        let amended = ops.amend_order(Amendment { price: usd(price), ..amendment.clone() }).await.unwrap();
+        assert!(matches!(amended, Amended::Written { .. }), "{amended:?}");
+    }
 }
 
 /// A look that the API makes due and a reconciler takes, and one that only a hint asks for.
