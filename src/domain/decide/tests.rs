@@ -7,8 +7,8 @@ mod properties;
 
 use super::*;
 use crate::domain::{
-    AccountId, CREDITS_MAX, CaptureState, Currency, DisputeState, FactId, MessageId, OrderId, PaymentFacts, PaymentId,
-    PriceTerms, Provider, ProviderAccount, RefundState,
+    AccountId, Breakdown, CREDITS_MAX, CaptureState, Currency, DisputeState, FactId, MessageId, OrderId, PaymentFacts,
+    PaymentId, PriceTerms, Provider, ProviderAccount, RefundState,
 };
 use CaptureState as C;
 use DisputePolicy::{Hold, Lost};
