@@ -3,6 +3,7 @@
 
 mod amend;
 mod assess;
+mod payments;
 mod properties;
 
 use super::*;
