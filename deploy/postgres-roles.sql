@@ -100,8 +100,8 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON dead_letters TO grantonce_ops;
     GRANT SELECT, INSERT, UPDATE ON replays TO grantonce_ops;
     GRANT SELECT, INSERT, UPDATE ON replay_letters TO grantonce_ops;
-    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account,
-                  status, version, is_granted, credits_granted, revision, facts, created_at, updated_at) ON orders TO grantonce_ops;
+    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
+                  is_granted, credits_granted, revision, facts, created_at, updated_at) ON orders TO grantonce_ops;
     GRANT SELECT (order_id, number, first_sent_at, last_sent_at, is_burnt, payment_id) ON payment_attempts TO grantonce_ops;
     GRANT SELECT ON credit_grants TO grantonce_ops;
     GRANT SELECT ON credit_adjustments TO grantonce_ops;
@@ -111,22 +111,24 @@ BEGIN
     GRANT SELECT ON inbox TO grantonce_ops;
     GRANT SELECT ON provider_looks TO grantonce_ops;
     GRANT SELECT, INSERT ON audit_log TO grantonce_ops;
+    -- Where a row lies: the worker's own look-up asks for it, by which letters are weighed.
+    GRANT SELECT (ctid) ON orders TO grantonce_ops;
     -- Makes orders cost what was paid (the console's page, `dlq amend`). Whoever may set a price may sell at any price: give
     -- the console's tokens to few.
     GRANT UPDATE (amount_minor, currency, status, version, updated_at) ON orders TO grantonce_ops;
 
     -- Locks an order, sets what it costs, and appends who did so and why. Whoever may set a price may sell at any price:
     -- give this role to few.
-    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account,
-                  status, version, is_granted, credits_granted, revision, facts) ON orders TO grantonce_operator;
+    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
+                  is_granted, credits_granted, revision, facts) ON orders TO grantonce_operator;
     GRANT UPDATE (amount_minor, currency, status, version, updated_at) ON orders TO grantonce_operator;
     GRANT SELECT, INSERT ON audit_log TO grantonce_operator;
     -- Empties metadata and bodies with its owner's rights: the caller cannot read them.
     GRANT EXECUTE ON FUNCTION forget_account(text, uuid, integer, boolean, timestamptz) TO grantonce_operator;
 
     -- All that an order's story is told from. No metadata, no body, no header, nothing that a payment can be paid with.
-    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account,
-                  status, version, is_granted, credits_granted, revision, facts, created_at, updated_at) ON orders TO grantonce_verify;
+    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
+                  is_granted, credits_granted, revision, facts, created_at, updated_at) ON orders TO grantonce_verify;
     GRANT SELECT ON payments TO grantonce_verify;
     GRANT SELECT (order_id, number, first_sent_at, last_sent_at, is_burnt, payment_id) ON payment_attempts TO grantonce_verify;
     GRANT SELECT ON inbox TO grantonce_verify;
@@ -142,8 +144,8 @@ BEGIN
     GRANT SELECT (replay_id, position, letter_id, number, state, sent_at, ended_at) ON replay_letters TO grantonce_verify;
 
     -- Columns, so that a new one is not shown before somebody has thought about it.
-    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account,
-                  status, version, is_granted, credits_granted, revision, created_at, updated_at) ON orders TO grantonce_reporting;
+    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
+                  is_granted, credits_granted, revision, created_at, updated_at) ON orders TO grantonce_reporting;
     GRANT SELECT ON account_balances TO grantonce_reporting;
     GRANT SELECT ON credit_grants TO grantonce_reporting;
     GRANT SELECT ON credit_adjustments TO grantonce_reporting;

@@ -189,9 +189,7 @@ fn first_round() -> NonZeroU32 {
 /// The parts of a captured amount.
 #[derive(Serialize, Deserialize)]
 struct WireBreakdown {
-    #[serde(default)]
     tax_minor: i64,
-    #[serde(default)]
     discount_minor: i64,
 }
 

@@ -18,6 +18,10 @@ fn body(patch: serde_json::Value) -> Vec<u8> {
     serde_json::to_vec(&body).unwrap()
 }
 
+fn event(status: PaymentStatus) -> PaymentEvent {
+    PaymentEvent { status, ..decode(&body(serde_json::json!({})), NOW).unwrap() }
+}
+
 fn refusal(patch: serde_json::Value) -> String {
     decode(&body(patch), NOW).unwrap_err().to_string()
 }
@@ -135,4 +139,31 @@ fn the_digest_is_of_the_fact_alone() {
     assert_ne!(fact_digest(&event).unwrap(), fact_digest(&other).unwrap());
     let canceled = PaymentEvent { status: PaymentStatus::Canceled, ..event.clone() };
     assert_ne!(fact_digest(&event).unwrap(), fact_digest(&canceled).unwrap());
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_and_no_empty_body() {
+    let before_all_dates = OffsetDateTime::from_unix_timestamp(-80_000_000_000).unwrap();
+    for event in [
+        PaymentEvent { occurred_at: before_all_dates, ..event(PaymentStatus::Pending) },
+        PaymentEvent { as_of: Some(before_all_dates), ..event(PaymentStatus::Pending) },
+    ] {
+        assert!(encode(&event).is_err());
+    }
+}
+
+#[test]
+fn what_later_releases_tell_in_addition_leaves_a_copy_a_copy() {
+    let money = |minor| Money::new(minor, "USD".parse().unwrap()).unwrap();
+    let captured = |breakdown| {
+        let (money, capture_id, state) = (money(1999), None, CaptureState::Succeeded);
+        event(PaymentStatus::Captured { money, capture_id, state, breakdown })
+    };
+    let digest = |event: &PaymentEvent| fact_digest(event).unwrap();
+    let told = captured(Some(Breakdown::new(money(1999), 319, 0).unwrap()));
+    assert_eq!(digest(&told), digest(&captured(None)));
+    let canceled = event(PaymentStatus::CaptureCanceled { capture_id: FactId::new("c").unwrap() });
+    assert_eq!(digest(&canceled), digest(&event(PaymentStatus::Canceled)));
+    let later = PaymentEvent { as_of: Some(told.occurred_at), ..told.clone() };
+    assert_eq!(digest(&later), digest(&told));
 }

@@ -38,7 +38,7 @@ pub enum Stays {
     #[error(transparent)]
     Untold(#[from] PriceUntold),
     /// The order's letters tell different prices.
-    #[error("its letters tell different prices, {one} and {other}: find out which one is owed, and amend it by hand")]
+    #[error("its letters tell different prices, {} and {}: find out which one is owed, and amend it by hand", one.written(), other.written())]
     LettersDiffer {
         /// One of them.
         one: Money,
@@ -49,7 +49,7 @@ pub enum Stays {
     #[error(transparent)]
     Refused(#[from] AmendmentRefusal),
     /// At that price the message would be refused all the same.
-    #[error("at {price} its message would still not be applied ({then})")]
+    #[error("at {} its message would still not be applied ({then})", price.written())]
     NoHelp {
         /// The price that was tried.
         price: Money,
@@ -317,8 +317,8 @@ impl Done {
     /// In a sentence.
     pub fn in_words(&self) -> String {
         match &self.amended {
-            Amended::Written { before, .. } => format!("costs {} now, before {before}", self.price),
-            Amended::Unchanged => format!("costs {} already; nothing was changed", self.price),
+            Amended::Written { before, .. } => format!("costs {} now, before {}", self.price.written(), before.written()),
+            Amended::Unchanged => format!("costs {} already; nothing was changed", self.price.written()),
             Amended::OrderUnknown => "nothing was changed: there is no such order".to_owned(),
             Amended::Refused(refusal) => format!("nothing was changed: {refusal}"),
         }

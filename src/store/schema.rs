@@ -153,7 +153,8 @@ fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static 
         Role::Ops => &[
             ("orders", "UPDATE", ORDER_PRICE),
             ("orders", "SELECT", ORDER_WITHOUT_METADATA),
-            ("orders", "SELECT", &["created_at", "updated_at"]),
+            // Where a row lies, which the look-up that letters are weighed by asks for.
+            ("orders", "SELECT", &["ctid", "created_at", "updated_at"]),
             ("payment_attempts", "SELECT", ATTEMPT_WITHOUT_SECRETS),
         ],
         Role::Reconciler => &[("orders", "SELECT", &["id", "status", "created_at"])],

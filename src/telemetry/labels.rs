@@ -96,7 +96,7 @@ label! {
         PublishFailed = "publish_failed",
         /// The connection or channel to the broker was lost.
         ConnectionLost = "connection_lost",
-        /// A fault of this program: a delivery without an outcome.
+        /// Schema, rights or program are at fault: what cannot be is held and given back, never acknowledged.
         Bug = "bug",
         /// The worker stops.
         Shutdown = "shutdown",

@@ -29,10 +29,10 @@ pub(super) struct Outage {
 impl Outage {
     /// The metric's label.
     pub(super) fn label(&self) -> GivenBack {
-        if matches!(self.cause, StoreError::Deadline { .. }) {
-            GivenBack::OutcomeUnknown
-        } else {
-            GivenBack::DatabaseOutage
+        match (&self.cause, self.cause.class()) {
+            (StoreError::Deadline { .. }, _) => GivenBack::OutcomeUnknown,
+            (_, Class::Bug) => GivenBack::Bug,
+            (_, Class::Transient | Class::Contended | Class::Data) => GivenBack::DatabaseOutage,
         }
     }
 }

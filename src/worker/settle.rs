@@ -160,6 +160,17 @@ impl Settling {
         self.settled.iter().map(|settled| (settled.tag, settled.told))
     }
 
+    /// Whether each delivery was decided about, once: what is acknowledged is acknowledged for all of them.
+    fn is_complete(&self) -> Result<(), SettleError> {
+        let mut settled: Vec<u64> = self.settled.iter().map(|settled| settled.tag).collect();
+        settled.sort_unstable();
+        if settled == self.tags {
+            return Ok(());
+        }
+        settled.dedup();
+        Err(SettleError::NotEveryDelivery { deliveries: self.tags.len(), settled: settled.len() })
+    }
+
     /// Publishes the copies and waits for their confirms, trying again until `patience` is over. What is to be noted of
     /// the batch is worth noting only then.
     pub(super) async fn finish(
@@ -168,12 +179,7 @@ impl Settling {
         patience: Duration,
         metrics: &Metrics,
     ) -> Result<(BatchSettled, Notes), SettleError> {
-        let mut settled: Vec<u64> = self.settled.iter().map(|settled| settled.tag).collect();
-        settled.sort_unstable();
-        if settled != self.tags {
-            settled.dedup();
-            return Err(SettleError::NotEveryDelivery { deliveries: self.tags.len(), settled: settled.len() });
-        }
+        self.is_complete()?;
         let until = Instant::now() + patience;
         let has_retries = self.settled.iter().any(|settled| matches!(settled.fate, Fate::Later(_)));
         let proofs = self.settled.into_iter().map(|Settled { fate, told, .. }| async move {
@@ -296,5 +302,39 @@ async fn publish(
             return Err(error);
         }
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Headers;
+
+    fn delivery(tag: u64) -> Delivery {
+        Delivery {
+            tag,
+            exchange: "payments".to_owned(),
+            routing_key: "payment.stripe".to_owned(),
+            message_id: None,
+            kind: None,
+            published_at: None,
+            headers: Headers::default(),
+            death: None,
+            body: vec![],
+        }
+    }
+
+    #[test]
+    fn a_batch_is_settled_when_each_delivery_was_decided_about_once() {
+        let deliveries = [delivery(4), delivery(5)];
+        let mut settling = Settling::of(&deliveries);
+        let [first, second] = &deliveries;
+        settling.test_event(second);
+        let error = settling.is_complete().unwrap_err();
+        assert!(matches!(error, SettleError::NotEveryDelivery { deliveries: 2, settled: 1 }), "{error}");
+        settling.refused(first, &Refusal::new(Reason::Malformed, "no message"));
+        assert!(settling.is_complete().is_ok(), "in whatever order");
+        settling.test_event(first);
+        assert!(settling.is_complete().is_err(), "not twice");
     }
 }

@@ -4,8 +4,8 @@ pub mod schema;
 
 use grantonce::broker::{DEAD_EXCHANGE, DELIVERY_LIMIT, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, WORK_QUEUE};
 use grantonce::domain::{
-    AMOUNT_MINOR_MAX, CaptureState, Currency, DisputeState, FactId, MessageId, Money, OrderId, PaymentEvent, PaymentId,
-    PaymentStatus, Provider, ProviderAccount, RELATED_IDS_MAX, Reason, RefundState,
+    AMOUNT_MINOR_MAX, Breakdown, CaptureState, Currency, DisputeState, FactId, MessageId, Money, OrderId, PaymentEvent,
+    PaymentId, PaymentStatus, Provider, ProviderAccount, RELATED_IDS_MAX, Reason, RefundState,
 };
 use grantonce::message::{self, BODY_BYTES_MAX, decode, encode};
 use proptest::prelude::*;
@@ -145,8 +145,9 @@ fn a_field_changed_is_refused_by_both_or_by_neither() {
     ];
     let mut tried = 0;
     for (name, example) in valid_examples() {
-        for pointer in ["", "/status"] {
-            for field in example.pointer(pointer).unwrap().as_object().unwrap().keys() {
+        for pointer in ["", "/status", "/status/breakdown"] {
+            let Some(object) = example.pointer(pointer) else { continue };
+            for field in object.as_object().unwrap().keys() {
                 for other in others.iter().map(Some).chain([None]) {
                     let mut changed = example.clone();
                     let object = changed.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
@@ -154,7 +155,11 @@ fn a_field_changed_is_refused_by_both_or_by_neither() {
                         Some(other) => drop(object.insert(field.clone(), other.clone())),
                         None => drop(object.remove(field)),
                     }
-                    // The one rule between two fields, which no schema can say.
+                    // The rules between two fields, which no schema can say.
+                    let tax = changed["status"]["breakdown"]["tax_minor"].as_i64();
+                    if tax.zip(changed["status"]["amount_minor"].as_i64()).is_some_and(|(tax, all)| tax > all) {
+                        continue;
+                    }
                     let provider = changed["provider"].as_str().unwrap_or_default();
                     let own = |id: &str| id.strip_prefix(provider).is_some_and(|rest| rest.starts_with(':'));
                     if changed["message_id"].as_str().is_some_and(|id| !own(id)) {
@@ -265,10 +270,16 @@ fn status() -> impl Strategy<Value = PaymentStatus> {
     prop_oneof![
         Just(PaymentStatus::Pending),
         Just(PaymentStatus::Canceled),
+        Just(PaymentStatus::PartsCanceled),
+        fact().prop_map(|capture_id| PaymentStatus::CaptureCanceled { capture_id }),
         any::<String>().prop_map(|reason| PaymentStatus::failed(&reason)),
-        (money(), proptest::option::of(fact()), capture).prop_map(|(money, capture_id, state)| {
-            PaymentStatus::Captured { money, capture_id, state, breakdown: None }
-        }),
+        (money(), proptest::option::of(fact()), capture, proptest::option::of((0..=100_i64, 0..=AMOUNT_MINOR_MAX)))
+            .prop_map(|(money, capture_id, state, parts)| {
+                let breakdown = parts.map(|(percent, discount)| {
+                    Breakdown::new(money, money.amount_minor() / 100 * percent, discount).unwrap()
+                });
+                PaymentStatus::Captured { money, capture_id, state, breakdown }
+            }),
         (money(), fact(), refund).prop_map(|(money, refund_id, state)| PaymentStatus::Refund {
             refund_id,
             state,
@@ -288,6 +299,7 @@ prop_compose! {
         order in proptest::option::of(any::<u128>()),
         status in status(),
         (at, nanos) in (0..=NOW.unix_timestamp(), 0..1_000_000_000_i64),
+        as_of in proptest::option::of(0..=NOW.unix_timestamp()),
         livemode in any::<bool>(),
     ) -> PaymentEvent {
         PaymentEvent {
@@ -299,7 +311,7 @@ prop_compose! {
             order_id: order.map(|id| OrderId(uuid::Uuid::from_u128(id))),
             status,
             occurred_at: OffsetDateTime::from_unix_timestamp(at).unwrap() + time::Duration::nanoseconds(nanos),
-            as_of: None,
+            as_of: as_of.map(|at| OffsetDateTime::from_unix_timestamp(at).unwrap()),
             livemode,
         }
     }

@@ -444,3 +444,31 @@ async fn how_long_messages_waited_is_told_by_their_senders_time_and_not_of_what_
     assert_eq!(worker.metric("grantonce_inbox_maintenance_total{outcome=\"done\"}"), 1);
     worker.drain().await;
 }
+
+/// Money never depends on a value that stands in for one that cannot be read.
+#[tokio::test]
+async fn what_cannot_be_is_held_and_neither_acknowledged_nor_given_up() {
+    let world = World::new().await;
+    let order = world.order(OrderSpec::paid_by("pi_1")).await;
+    let worker = world.start_worker();
+    let paid = event_for("pi_1", "evt_1", captured(1999));
+    world.publish(&paid).await;
+    eventually("it is granted", async || world.grants().await == 1).await;
+    world.settled(worker).await;
+    // Somebody has cut what tells a copy from another message of the same id.
+    world.execute("UPDATE inbox SET fact_digest = substr(fact_digest, 1, 5)").await;
+    let mut settings = world.worker_settings();
+    settings.pace.outage_grace = Duration::from_millis(200);
+    let worker = world.start_worker_with(settings);
+    world.publish(&paid).await;
+    eventually("it is given back", async || worker.metric("grantonce_deliveries_given_back_total{cause=\"bug\"}") > 0)
+        .await;
+    assert_eq!(worker.metric("grantonce_messages_total{outcome=\"duplicate\"}"), 0);
+    assert_eq!(world.ready(DEAD_QUEUE).await, 0);
+    let whole = grantonce::message::fact_digest(&paid).unwrap();
+    sqlx::query("UPDATE inbox SET fact_digest = $1").bind(whole.as_slice()).execute(&world.sql).await.unwrap();
+    eventually("it is known again", async || worker.metric("grantonce_messages_total{outcome=\"duplicate\"}") == 1)
+        .await;
+    world.settled(worker).await;
+    assert_eq!((world.grants().await, world.status(order).await.as_str()), (1, "fulfilled"));
+}

@@ -3,13 +3,14 @@
 
 mod amend;
 mod assess;
+mod payments;
 mod properties;
 mod terms;
 
 use super::*;
 use crate::domain::{
-    AccountId, CREDITS_MAX, CaptureState, Currency, DisputeState, FactId, MessageId, OrderId, PaymentFacts, PaymentId,
-    PriceTerms, Provider, ProviderAccount, RefundState,
+    AccountId, Breakdown, CREDITS_MAX, CaptureState, Currency, DisputeState, FactId, MessageId, OrderId, PaymentFacts,
+    PaymentId, PriceTerms, Provider, ProviderAccount, RefundState,
 };
 use CaptureState as C;
 use DisputePolicy::{Hold, Lost};

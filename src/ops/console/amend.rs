@@ -96,7 +96,7 @@ fn asked(proposals: &Proposals) -> Html {
             let (tone, words, _) = verdict(Some(then.name()));
             Some(html![
                 "<tr><td data-name=\"Order\">" [story_link(&order.to_string())] [letters(proposal)]
-                "</td><td data-name=\"Costs now\">" (before) "</td><td data-name=\"Would cost\"><b>" (price)
+                "</td><td data-name=\"Costs now\">" {before.written()} "</td><td data-name=\"Would cost\"><b>" {price.written()}
                 "</b></td><td data-name=\"A replay then\">" [mark(tone, words)] " <span class=\"dim\">" (then)
                 "</span></td></tr>"
             ])
@@ -141,7 +141,7 @@ fn stays(proposals: &Proposals) -> Html {
     }
     let rows = Html::all(stays.iter().take(ORDERS_SHOWN).map(|proposal| {
         let order = proposal.order.map(|(id, _)| story_link(&id.to_string())).unwrap_or_default();
-        let costs = proposal.order.map(|(_, before)| html![(before)]).unwrap_or_default();
+        let costs = proposal.order.map(|(_, before)| html![{before.written()}]).unwrap_or_default();
         let why = proposal.outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         html![
             "<tr><td data-name=\"Order\">" [order] [letters(proposal)] "</td><td data-name=\"Costs\">" [costs]

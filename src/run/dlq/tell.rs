@@ -146,7 +146,7 @@ pub(super) fn proposals(proposals: &Proposals) -> String {
                 )
             }
             (Some((order, before)), Err(stays)) => {
-                writeln!(out, "order {order}: stays at {before}: {}", plain(&stays.to_string()))
+                writeln!(out, "order {order}: stays at {}: {}", before.written(), plain(&stays.to_string()))
             }
             (None, outcome) => {
                 let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();

@@ -8,6 +8,7 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 /// A block's number and a place in it. It holds for the version of the row that was read, and for no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct Place([u8; 6]);
 
 /// `tid` and `tid[]` in every database: <https://www.postgresql.org/docs/current/catalog-pg-type.html>.

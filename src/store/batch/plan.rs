@@ -322,3 +322,6 @@ pub(super) fn find_order(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ pub(super) type Owners<'a> = HashMap<PaymentKey<'a>, OrderId>;
 
 /// When an order was read: the version that it had, and where its row lay.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct ReadAt {
     version: i64,
     place: Place,
@@ -80,6 +81,11 @@ pub(super) struct Admitted<'a> {
 }
 
 impl<'a> Admitted<'a> {
+    #[cfg(test)]
+    pub(super) fn for_tests(message_id: &'a str) -> Self {
+        Self { message_id }
+    }
+
     fn of(message: &Message<'a>) -> (usize, Self) {
         (message.at, Self { message_id: message.event.message_id.as_str() })
     }

@@ -1,9 +1,9 @@
 //! The inbox's partitions: made ahead of time, dropped behind it, while batches go on.
 
 use super::{apply, batches};
-use crate::support::{World, captured, event_for, eventually};
+use crate::support::{OrderSpec, World, captured, event_for, eventually};
 use futures_util::future::join_all;
-use grantonce::domain::PaymentEvent;
+use grantonce::domain::{FactId, PaymentEvent, PaymentStatus, RefundState};
 use grantonce::store::{Outcome, Store};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use time::{Duration, OffsetDateTime};
@@ -192,4 +192,29 @@ async fn an_orders_messages_are_found_by_an_index_in_every_partition() {
     tx.rollback().await.unwrap();
     let today = own_partition(0);
     assert!(plan.iter().any(|line| line.contains(&format!("Bitmap Index Scan on {today}_order_id_idx"))), "{plan:#?}");
+}
+
+/// The same answer to a later question is the same message, and says what it said as of a later time.
+#[tokio::test]
+async fn an_answer_that_is_repeated_is_a_copy_and_begins_no_batch_anew() {
+    let world = World::new().await;
+    world.order(OrderSpec::paid_by("pi_1")).await;
+    let store = batches(&world);
+    let refund = || PaymentStatus::Refund {
+        refund_id: FactId::new("re_1").unwrap(),
+        state: RefundState::Pending,
+        money: super::dollars(1999),
+    };
+    let answered = |seconds| PaymentEvent {
+        as_of: Some(now() + Duration::seconds(seconds)),
+        ..event_for("pi_1", "asked", refund())
+    };
+    let (first, later) = (answered(-20), answered(-10));
+    let paid = event_for("pi_1", "evt_1", captured(1999));
+    assert_eq!(apply(&store, &[paid, first]).await.unwrap().outcomes.len(), 2);
+    let rolled_back = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    let before = world.count(rolled_back).await;
+    assert_eq!(apply(&store, &[later]).await.unwrap().outcomes, [Outcome::Duplicate]);
+    assert_eq!(world.count(rolled_back).await, before, "nothing was tried and taken back");
+    world.verify().await;
 }

@@ -77,18 +77,36 @@ fn id(kind: &'static str) -> impl Strategy<Value = FactId> {
     (0..2_u8).prop_map(move |n| fact_id(&format!("{kind}{n}")))
 }
 
+/// Parts of a total: without them, such that leave the price, and others.
+fn breakdown(money: Money) -> impl Strategy<Value = Option<Breakdown>> {
+    let parts = prop_oneof![
+        3 => Just((money.amount_minor() - PRICE).max(0)).prop_map(move |tax| (tax, (PRICE - money.amount_minor()).max(0))),
+        1 => (0..=money.amount_minor(), select(vec![0, 1, PRICE / 2, PRICE])),
+    ];
+    proptest::option::of(parts)
+        .prop_map(move |parts| parts.map(|(tax, discount)| Breakdown::new(money, tax, discount).unwrap()))
+}
+
 fn status() -> impl Strategy<Value = PaymentStatus> {
     let capture_state = || select(vec![C::Succeeded, C::Succeeded, C::Failed]);
     let disputed = prop_oneof![4 => amount(), 1 => Just(money(7, "EUR"))];
     prop_oneof![
         1 => Just(PaymentStatus::Pending),
         1 => Just(PaymentStatus::Canceled),
+        1 => Just(PaymentStatus::PartsCanceled),
+        1 => id("c").prop_map(|capture_id| PaymentStatus::CaptureCanceled { capture_id }),
         1 => select(vec!["declined", "no funds"]).prop_map(failed),
         // Mostly what an order accepts; the rest must be refused alike wherever it comes.
-        3 => (capture_state(), prop_oneof![4 => Just(usd(PRICE)), 1 => amount()])
-            .prop_map(|(state, money)| PaymentStatus::Captured { money, capture_id: None, state, breakdown: None }),
-        4 => (capture_state(), id("c"), amount())
-            .prop_map(|(state, id, money)| PaymentStatus::Captured { money, capture_id: Some(id), state, breakdown: None }),
+        4 => (capture_state(), proptest::option::of(id("c")), prop_oneof![2 => Just(usd(PRICE)), 1 => amount()])
+            .prop_flat_map(|(state, capture_id, money)| {
+                breakdown(money).prop_map(move |breakdown| {
+                    PaymentStatus::Captured { money, capture_id: capture_id.clone(), state, breakdown }
+                })
+            }),
+        3 => (capture_state(), id("c"), amount())
+            .prop_map(|(state, id, money)| {
+                PaymentStatus::Captured { money, capture_id: Some(id), state, breakdown: None }
+            }),
         3 => (id("r"), select(vec![R::Pending, R::Succeeded, R::Failed]), amount())
             .prop_map(|(refund_id, state, money)| PaymentStatus::Refund { refund_id, state, money }),
         1 => amount().prop_map(|money| PaymentStatus::RefundedTotal { money }),
@@ -97,12 +115,38 @@ fn status() -> impl Strategy<Value = PaymentStatus> {
     ]
 }
 
-/// Events of one order; now and then two at the same second, or in the name of the same message.
+/// How an event names its payment: by one id or by several of two payments, whose ids some events join; or by the id of
+/// nothing but a dispute or refund.
+fn named() -> impl Strategy<Value = (PaymentId, Vec<PaymentId>)> {
+    let ids = vec![
+        vec!["pi_1"],
+        vec!["pi_1", "ch_1"],
+        vec!["ch_1"],
+        vec!["pi_2"],
+        vec!["pi_2", "ch_2"],
+        vec!["ch_2", "cs_2"],
+        vec!["cs_2"],
+        vec!["d0"],
+        vec!["r1"],
+        vec!["cs_2", "pi_1"],
+    ];
+    (0..18_usize).prop_map(move |at| {
+        let ids = ids.get(at).unwrap_or(&ids[0]).iter().map(|id| PaymentId::new(*id).unwrap());
+        let mut ids: Vec<_> = ids.collect();
+        (ids.remove(0), ids)
+    })
+}
+
+/// Events of one order; now and then two at the same second, or in the name of the same message, or as of a later time.
 fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<PaymentEvent>> {
-    vec((status(), 0..4_i64, 0..6_i64), length).prop_map(|said| {
+    let one = (status(), named(), 0..4_i64, proptest::option::weighted(0.2, 0..6_i64), 0..6_i64);
+    vec(one, length).prop_map(|said| {
         said.into_iter()
-            .map(|(status, at, message)| PaymentEvent {
+            .map(|(status, (payment_id, related_ids), at, as_of, message)| PaymentEvent {
                 message_id: MessageId::new(format!("stripe::evt_{message}")).unwrap(),
+                payment_id,
+                related_ids,
+                as_of: as_of.map(|at| event_at(at, PaymentStatus::Pending).occurred_at),
                 ..event_at(at, status)
             })
             .collect()
@@ -110,7 +154,17 @@ fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<PaymentE
 }
 
 fn any_order() -> impl Strategy<Value = Order> {
-    select(vec![1, 3, 100, PRICE, 7_777, CREDITS_MAX]).prop_map(|credits| Order { credits, ..order() })
+    let terms = vec![
+        PriceTerms::Total,
+        PriceTerms::BeforeTax,
+        PriceTerms::BeforeTaxAndDiscount { discount_max_minor: PRICE / 2 },
+        PriceTerms::BeforeTaxAndDiscount { discount_max_minor: PRICE },
+    ];
+    (select(vec![1, 3, 100, PRICE, 7_777, CREDITS_MAX]), select(terms)).prop_map(|(credits, price_terms)| Order {
+        credits,
+        price_terms,
+        ..order()
+    })
 }
 
 fn any_policy() -> impl Strategy<Value = DisputePolicy> {
@@ -120,7 +174,7 @@ fn any_policy() -> impl Strategy<Value = DisputePolicy> {
 fn joined(history: &[PaymentEvent]) -> PaymentFacts {
     let mut facts = PaymentFacts::default();
     for event in history {
-        facts.join(event, usd(PRICE).currency(), PriceTerms::Total);
+        facts.join(event, usd(PRICE).currency(), PriceTerms::BeforeTax);
     }
     facts
 }
