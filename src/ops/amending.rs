@@ -317,7 +317,9 @@ impl Done {
     /// In a sentence.
     pub fn in_words(&self) -> String {
         match &self.amended {
-            Amended::Written { before, .. } => format!("costs {} now, before {}", self.price.written(), before.written()),
+            Amended::Written { before, .. } => {
+                format!("costs {} now, before {}", self.price.written(), before.written())
+            }
             Amended::Unchanged => format!("costs {} already; nothing was changed", self.price.written()),
             Amended::OrderUnknown => "nothing was changed: there is no such order".to_owned(),
             Amended::Refused(refusal) => format!("nothing was changed: {refusal}"),

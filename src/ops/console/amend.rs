@@ -7,7 +7,7 @@ use super::replays::until_now;
 use super::selection::{Selection, address_of, field};
 use super::settle::{read_reason, reason_field};
 use super::words::{count, mark, number, verdict};
-use crate::domain::Reason;
+use crate::domain::{Reason, Verdict};
 use crate::http::{Html, Parameters, Problem, html, see};
 use crate::ops::amending::{self, Change, Done, Proposal, Proposals, Wish};
 use crate::store::LetterFilter;
@@ -97,7 +97,7 @@ fn asked(proposals: &Proposals) -> Html {
             Some(html![
                 "<tr><td data-name=\"Order\">" [story_link(&order.to_string())] [letters(proposal)]
                 "</td><td data-name=\"Costs now\">" {before.written()} "</td><td data-name=\"Would cost\"><b>" {price.written()}
-                "</b></td><td data-name=\"A replay then\">" [mark(tone, words)] " <span class=\"dim\">" (then)
+                "</b></td><td data-name=\"A replay then\">" [mark(tone, words)] " <span class=\"dim\">" {follows(then)}
                 "</span></td></tr>"
             ])
         }
@@ -112,10 +112,24 @@ fn asked(proposals: &Proposals) -> Html {
     html![
         "<section class=\"card\" aria-labelledby=\"would\"><h2 id=\"would\">What the orders would cost</h2>"
         "<p class=\"big\" id=\"says\">" (count(as_i64(changes), "order", "orders")) " would cost what was paid; "
-        (number(as_i64(proposals.all.len() - changes))) " would stay as they are.</p>"
+        (count(as_i64(proposals.all.len() - changes), "stays as it is", "stay as they are")) ".</p>"
         "<p>What was paid is what each letter’s message says, by the order’s <code>price_terms</code>. Compare it with what "
         "the buyers owe: a buyer who has paid too little gets all credits for it.</p>" [cut(proposals)] [table] "</section>"
     ]
+}
+
+/// What a replay would bring, beside the verdict's name and the order.
+fn follows(then: &Verdict) -> String {
+    match then {
+        Verdict::WouldGrant { account_id, credits, .. } => format!("{credits} credits to {account_id}"),
+        Verdict::WouldAdjust { .. }
+        | Verdict::WouldChange { .. }
+        | Verdict::WouldAsk { .. }
+        | Verdict::OrderUnknown { .. }
+        | Verdict::WouldBeRefused(_)
+        | Verdict::AlreadyApplied { .. }
+        | Verdict::NothingToDo { .. } => then.to_string(),
+    }
 }
 
 fn letters(proposal: &Proposal) -> Html {
@@ -141,7 +155,7 @@ fn stays(proposals: &Proposals) -> Html {
     }
     let rows = Html::all(stays.iter().take(ORDERS_SHOWN).map(|proposal| {
         let order = proposal.order.map(|(id, _)| story_link(&id.to_string())).unwrap_or_default();
-        let costs = proposal.order.map(|(_, before)| html![{before.written()}]).unwrap_or_default();
+        let costs = proposal.order.map(|(_, before)| html![{ before.written() }]).unwrap_or_default();
         let why = proposal.outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
         html![
             "<tr><td data-name=\"Order\">" [order] [letters(proposal)] "</td><td data-name=\"Costs\">" [costs]

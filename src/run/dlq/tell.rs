@@ -140,8 +140,9 @@ pub(super) fn proposals(proposals: &Proposals) -> String {
             (Some((order, before)), Ok(change)) => {
                 writeln!(
                     out,
-                    "order {order}: {before} → {}; a replay {}",
-                    change.price,
+                    "order {order}: {} → {}; a replay {}",
+                    before.written(),
+                    change.price.written(),
                     plain(&change.then.to_string())
                 )
             }

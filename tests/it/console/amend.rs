@@ -41,8 +41,10 @@ async fn from_the_group_to_the_credits() {
     browser.until("#groups", "5 letters").await;
     browser.press("#group-rows td:last-child a:last-child").await;
     browser.until("h1", "Amend prices to what was paid").await;
-    browser.until("#says", "3 orders would cost what was paid; 1 would stay as they are.").await;
-    browser.until("#changes", "would grant 100 credits to acc").await;
+    browser.until("#says", "3 orders would cost what was paid; 1 stays as it is.").await;
+    browser.until("#changes", "29.99 USD").await;
+    browser.until("#changes", "19.99 USD").await;
+    browser.until("#changes", "100 credits to acc").await;
     browser.until("#stays", "its letters tell different prices").await;
     assert_eq!(amended(&console).await, 0, "it only looked");
     browser.fill("#reason", "tax was switched on, ticket 4711").await;

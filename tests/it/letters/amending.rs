@@ -99,8 +99,7 @@ async fn a_group_costs_what_was_paid_and_is_replayed() {
         assert_eq!((&line["outcome"], &line["reason"]), (&json!("stays"), &json!(reason)), "{line}");
     }
     let (_, text) = dlq(&world, &["amend", "--to-what-was-paid", "--all"]).await;
-    for part in
-        ["29.99 USD → 19.99 USD", "stays at", "3 orders to be amended, 3 stay", "nothing was changed. To amend"]
+    for part in ["29.99 USD → 19.99 USD", "stays at", "3 orders to be amended, 3 stay", "nothing was changed. To amend"]
     {
         assert!(text.contains(part), "{part}: {text}");
     }
