@@ -246,12 +246,7 @@ async fn parts_that_cannot_be_right_are_dead_letters_that_say_what_to_do() {
         ("cs_1", captured(1200, parts(0, -1)), "malformed", "status.breakdown: discount_minor is -1"),
         ("cs_1", captured(1200, parts(1201, 0)), "malformed", "more than the total of 1200"),
         ("cs_1", captured(1200, json!({"tax_minor": 1.5, "discount_minor": 0})), "malformed", "status"),
-        (
-            "cs_1",
-            captured(1200, parts(100, 0)),
-            "amount_mismatch",
-            "amend the order if the buyer owes no more",
-        ),
+        ("cs_1", captured(1200, parts(100, 0)), "amount_mismatch", "amend the order if the buyer owes no more"),
         ("cs_2", captured(2000, parts(0, 500)), "amount_mismatch", "give the money back"),
     ]
     .into_iter()

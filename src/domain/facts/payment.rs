@@ -327,7 +327,10 @@ impl Payment {
         let captured = self.captured_minor(|capture| !is_given_back(capture));
         let (refunded, disputed) = (self.refunded_minor(), self.disputed_minor(measure.policy));
         let gave_up = || self.captures.values().any(|capture| capture.is_canceled || is_given_back(capture));
-        let stage = if self.canceled || (captured == 0 && gave_up()) {
+        let stage = if captured > 0 && measure.terms != PriceTerms::Total {
+            // It may be all of the price: it waits for its parts.
+            Stage::UnderWay
+        } else if self.canceled || (captured == 0 && gave_up()) {
             Stage::Over
         } else if captured > 0 || self.is_pending() {
             Stage::UnderWay

@@ -66,6 +66,13 @@ fn money_waits_for_its_parts_and_credits_follow_what_was_paid() {
     let off = |max| by(discounted(max), 2500);
     let rows: &[(&str, Order, &[PaymentStatus], Wanted)] = &[
         ("an intent without parts waits", tax(), &[total(1200)], (Processing, 0, 0)),
+        (
+            "an intent that was given up, and paid all the same",
+            tax(),
+            &[PaymentStatus::Canceled, total(1200)],
+            (Processing, 0, 0),
+        ),
+        ("a session that nobody paid", tax(), &[PaymentStatus::Canceled], (Canceled, 0, 0)),
         ("a session with parts grants", tax(), &[parted(1200, 200, 0)], (Fulfilled, 100, 0)),
         ("both, in any order", tax(), &[total(1200), parted(1200, 200, 0)], (Fulfilled, 100, 0)),
         (
