@@ -80,7 +80,7 @@ fn cut(proposals: &Proposals) -> Html {
     }
     html![
         "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> There are more letters than one look takes: these are of the "
-        "oldest " (number(as_i64(amending::LETTERS_MAX))) ". Amend the others when these are replayed.</p>"
+        "oldest " (number(as_i64(amending::LETTERS_MAX))) ". Amend the others when these are replayed, or narrow the letters down.</p>"
     ]
 }
 

@@ -159,7 +159,7 @@ pub(super) fn proposals(proposals: &Proposals) -> String {
     let changes = proposals.changes();
     let _ = writeln!(out, "{changes:>7} orders to be amended, {} stay as they are", proposals.all.len() - changes);
     if proposals.is_cut {
-        out.push_str("        there are more letters than one look takes: run it again when these are replayed\n");
+        out.push_str("        there are more letters than one look takes, and these are the oldest: run it again when these are replayed, or\n        narrow the letters down\n");
     }
     out
 }

@@ -180,3 +180,23 @@ async fn prices_are_not_changed_by_mistake() {
     let (exit, printed) = dlq(&world, &args).await;
     assert_eq!((exit, printed.contains("nothing was changed")), (Some(0), true), "{printed}");
 }
+
+#[tokio::test]
+async fn one_look_takes_so_many_letters_and_says_that_there_are_more() {
+    let world = World::new().await;
+    world
+        .execute(
+            "INSERT INTO dead_letters (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause, detail, origin,
+                 attempts, provider, state_at, first_seen_at, last_seen_at)
+             SELECT gen_random_uuid(), 'stripe::' || n, '', '', '{}', 'x', 1, 'amount_mismatch', '', '', 'worker', 1, 'stripe', now(),
+                 now() - n * interval '1 s', now() FROM generate_series(1, 2100) n",
+        )
+        .await;
+    let (exit, printed) = dlq(&world, &["amend", "--to-what-was-paid", "--all", "--json"]).await;
+    let looked = object(&printed);
+    assert_eq!((exit, &looked["is_cut"], &looked["stays"]), (Some(0), &json!(true), &json!(2_000)));
+    let (_, printed) = dlq(&world, &["amend", "--to-what-was-paid", "--newer-than", "90s", "--json"]).await;
+    assert_eq!(object(&printed)["is_cut"], false);
+    let (_, text) = dlq(&world, &["amend", "--to-what-was-paid", "--all"]).await;
+    assert!(text.contains("narrow the letters down"), "{text}");
+}
