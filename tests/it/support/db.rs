@@ -3,6 +3,7 @@
 use grantonce::sim::scratch::unique_name;
 use grantonce::store::{Profile, Settings, Store, migrate, scratch};
 use secrecy::SecretString;
+use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::time::Duration;
 
@@ -27,12 +28,38 @@ impl TestDb {
 
     /// Makes one on another server.
     pub(crate) async fn create_on(server: &str) -> Self {
+        let db = Self::create_empty_on(server).await;
+        db.migrate().await;
+        db
+    }
+
+    /// Makes one as a release had it whose last migration was that one.
+    pub(crate) async fn create_as_of(migration: &str) -> Self {
+        use secrecy::ExposeSecret as _;
+        let db = Self::create_empty_on(&std::env::var("DATABASE_URL").expect("DATABASE_URL is not set")).await;
+        let folder = tempfile::tempdir().unwrap();
+        let all = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        for file in std::fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = file.file_name().unwrap();
+            if name.to_str().unwrap() <= migration {
+                std::fs::copy(&file, folder.path().join(name)).unwrap();
+            }
+        }
+        let mut connection = PgConnection::connect(db.url.expose_secret()).await.unwrap();
+        Migrator::new(folder.path()).await.unwrap().run(&mut connection).await.unwrap();
+        db
+    }
+
+    async fn create_empty_on(server: &str) -> Self {
         let name = unique_name("grantonce_test");
         let url = scratch::create_database(server, &name).await.expect("creating a database");
         // Made before the migration, so that a failure drops the database all the same.
-        let db = Self { url: url.into(), name, server: server.to_owned() };
-        migrate(&db.url).await.expect("migrating");
-        db
+        Self { url: url.into(), name, server: server.to_owned() }
+    }
+
+    /// Applies the migrations that are missing.
+    pub(crate) async fn migrate(&self) {
+        migrate(&self.url).await.expect("migrating");
     }
 
     /// Connections for a role.
