@@ -201,6 +201,14 @@ impl Translation {
         let fits = kind.len() <= KIND_BYTES_MAX && kind.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
         Self::Ignored { kind: if fits { kind } else { "other" }.to_owned(), why }
     }
+
+    /// With what it is about, where it cannot be applied.
+    fn concerning(mut self, about: Concerns) -> Self {
+        if let Self::Untranslatable { concerns, .. } = &mut self {
+            *concerns = about;
+        }
+        self
+    }
 }
 
 impl<'a> Verified<'a> {

@@ -12,15 +12,15 @@ pub(super) enum Read {
 
 pub(super) static ROWS: &[Row<Read>] = &[
     Row::applied("AUTHORISATION", Read::ByCode, "Paid, authorised or refused."),
-    Row::applied("CAPTURE", Read::ByCode, "One capture."),
+    Row::applied("CAPTURE", Read::ByCode, "One capture and its outcome."),
     Row::applied("CAPTURE_FAILED", Read::ByCode, "One capture that failed."),
     Row::applied("PENDING", Read::ByCode, "The payment waits for the bank."),
     Row::applied("CANCELLATION", Read::ByCode, "No money comes by this payment."),
     Row::applied("TECHNICAL_CANCEL", Read::ByCode, "No money comes by this payment."),
     Row::applied("OFFER_CLOSED", Read::ByCode, "No money comes by this payment."),
     Row::applied("EXPIRE", Read::ByCode, "No money comes by this payment."),
-    Row::applied("REFUND", Read::ByCode, "One refund."),
-    Row::applied("CANCEL_OR_REFUND", Read::ByCode, "One refund."),
+    Row::applied("REFUND", Read::ByCode, "One refund and its outcome."),
+    Row::applied("CANCEL_OR_REFUND", Read::ByCode, "One refund and its outcome."),
     Row::applied("REFUND_FAILED", Read::ByCode, "One refund that came back."),
     Row::applied("REFUNDED_REVERSED", Read::ByCode, "One refund that came back."),
     Row::applied("REQUEST_FOR_INFORMATION", Read::ByCode, "One dispute and its state."),
