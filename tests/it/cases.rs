@@ -36,6 +36,8 @@ pub struct Case {
     /// The status and the credits that it must come to, in every order of arrival.
     status: &'static str,
     net: i64,
+    /// The same once the provider was asked, where its answer tells more than the bodies.
+    asked: Option<(&'static str, i64)>,
     /// The reasons of the dead letters that it must leave, and no others.
     letters: BTreeSet<&'static str>,
     /// Whether Adyen's payments are captured by hand.
@@ -58,6 +60,7 @@ impl Case {
             answers: vec![],
             status: "fulfilled",
             net: 100,
+            asked: None,
             letters: BTreeSet::new(),
             is_adyen_captured_by_hand: false,
         }
@@ -112,6 +115,12 @@ impl Case {
 
     pub fn ends(mut self, status: &'static str, net: i64) -> Self {
         (self.status, self.net) = (status, net);
+        self
+    }
+
+    /// The provider's answer tells more than the bodies do.
+    pub fn ends_once_asked(mut self, status: &'static str, net: i64) -> Self {
+        self.asked = Some((status, net));
         self
     }
 

@@ -309,6 +309,15 @@ async fn s04_what_the_provider_said_last_of_a_dispute_counts() {
                 closed(4, 10 + DAY, "lost", &[-1999, 1999, -1999]),
             ])
             .ends("disputed", 0),
+        answered(
+            order(1999).named("the event of the win was missed"),
+            charge(1999, 0),
+            vec![],
+            vec![dispute("won", &[])],
+        )
+        .sends([paid(1, NEW, 1999), closed(2, 10, "lost", &[])])
+        .ends("disputed", 0)
+        .ends_once_asked("fulfilled", 100),
         order(1999).named("in another currency").sends([
             paid(1, NEW, 1999),
             event_at(2, 10, NEW, "charge.dispute.closed", euros(dispute("lost", &[]))),
