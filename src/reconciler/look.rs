@@ -4,7 +4,7 @@ use crate::broker::{Confirmed, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::{LOOKS_APART, MessageId, PaymentEvent, is_unpaid, look_again, next_look};
 use crate::message::{self, EncodeError};
-use crate::provider::{CallError, Found, PaymentState, Providers};
+use crate::provider::{CallError, Found, Needs, PaymentState, Providers};
 use crate::store::{DueLook, Looked, LookedAt, Said, Store};
 use crate::telemetry::{LookOutcome, Metrics, Parent, Span, SpanKind, SpanStart, Traces, causes};
 use futures_util::future::try_join_all;
@@ -15,6 +15,9 @@ const GRANTED_WITHIN: Duration = Duration::minutes(1);
 
 /// How long after it was made an order is asked about where the provider does not answer: a little longer than where it does.
 const PATIENCE_WITH_ORDERS: Duration = Duration::days(130);
+
+/// How far ahead of ours a provider's clock may be. A time further ahead is not believed.
+const CLOCK_AHEAD_MAX: Duration = Duration::hours(1);
 
 /// How long a hint is followed that leads to no order of ours. The provider itself goes on telling for three days.
 const PATIENCE_WITH_HINTS: Duration = Duration::days(3);
@@ -104,8 +107,12 @@ impl Look {
     }
 
     async fn ask(&self, due: &DueLook, span: &Span) -> Result<Learnt, Failed> {
-        let Some(found) = self.providers.fetch(&due.provider, due.provider_account.as_ref(), &due.payment_id).await?
-        else {
+        let needs = match due.order {
+            Some(order) if order.needs_breakdown => Needs::Breakdown,
+            Some(_) | None => Needs::Facts,
+        };
+        let account = due.provider_account.as_ref();
+        let Some(found) = self.providers.fetch_with(&due.provider, account, &due.payment_id, needs).await? else {
             return Ok(Learnt { said: Said::Unknown, facts: 0, oddity: None });
         };
         let found = match due.order {
@@ -123,7 +130,7 @@ impl Look {
             (false, true) => None,
         };
         let incomplete = found.incomplete.clone();
-        let events = events(due, found)?;
+        let events = events(due, found, self.clock.now())?;
         let messages = events.iter().map(Outgoing::payment_status).collect::<Result<Vec<_>, _>>()?;
         try_join_all(messages.into_iter().map(|message| self.publish(message, span))).await?;
         // What is known is on its way; for the rest it is asked again soon.
@@ -187,10 +194,12 @@ fn patience_ends_at(due: &DueLook) -> OffsetDateTime {
 
 /// One event for each fact. Its id digests the provider, the payment and the whole fact: the same fact, asked for again, is
 /// the same message.
-fn events(due: &DueLook, found: Found) -> Result<Vec<PaymentEvent>, Failed> {
+fn events(due: &DueLook, found: Found, now: OffsetDateTime) -> Result<Vec<PaymentEvent>, Failed> {
     let DueLook { provider, provider_account, payment_id: asked_for, .. } = due;
     let form = |error: crate::domain::TextError| Failed::Form(error.to_string());
-    let Found { payment_id, mut related_ids, order_id, statuses, occurred_at, livemode, .. } = found;
+    let Found { payment_id, mut related_ids, order_id, statuses, occurred_at, as_of, livemode, .. } = found;
+    // What is said to have happened at a time was not said before that time.
+    let as_of = as_of.filter(|as_of| *as_of <= now + CLOCK_AHEAD_MAX).map(|as_of| as_of.max(occurred_at));
     if *asked_for != payment_id && !related_ids.contains(asked_for) {
         related_ids.insert(0, asked_for.clone());
         related_ids.truncate(crate::domain::RELATED_IDS_MAX);
@@ -208,7 +217,7 @@ fn events(due: &DueLook, found: Found) -> Result<Vec<PaymentEvent>, Failed> {
                 order_id,
                 status,
                 occurred_at,
-                as_of: None,
+                as_of,
                 livemode,
             };
             let digest = hex::encode(message::fact_digest(&event)?);
