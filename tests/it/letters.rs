@@ -2,9 +2,11 @@
 
 mod collecting;
 mod command_line;
+mod concerning;
 mod filters;
 mod large;
 mod outages;
+mod overpaid;
 mod replaying;
 mod settling;
 

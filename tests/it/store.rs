@@ -11,6 +11,7 @@ mod looks;
 mod notes;
 mod ownership;
 mod reading;
+mod verify;
 
 use crate::support::World;
 use grantonce::domain::{

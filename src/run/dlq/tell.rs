@@ -173,6 +173,7 @@ pub(super) fn stats(
         "{:>9} paid orders without their credits, as far as letters and providers tell",
         open.grants_missing
     );
+    let _ = writeln!(out, "{:>9} orders of which more money is kept than they cost", open.overpaid_orders);
     for replay in under_way {
         let _ = writeln!(out, "\n{}", ended(replay));
     }
