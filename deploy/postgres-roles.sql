@@ -101,7 +101,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON dead_letters TO grantonce_ops;
     GRANT SELECT, INSERT, UPDATE ON replays TO grantonce_ops;
     GRANT SELECT, INSERT, UPDATE ON replay_letters TO grantonce_ops;
-    GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
+    GRANT SELECT (ctid, id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
                   is_granted, credits_granted, revision, facts, created_at, updated_at) ON orders TO grantonce_ops;
     GRANT SELECT (order_id, number, first_sent_at, last_sent_at, is_burnt, payment_id) ON payment_attempts TO grantonce_ops;
     GRANT SELECT ON credit_grants TO grantonce_ops;

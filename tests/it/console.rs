@@ -5,4 +5,5 @@ mod calls;
 mod nasty;
 mod plans;
 mod server;
+mod surplus;
 mod walk;
