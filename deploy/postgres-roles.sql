@@ -72,6 +72,8 @@ BEGIN
     GRANT SELECT, INSERT ON inbox TO grantonce_worker;
     GRANT INSERT ON credit_grants TO grantonce_worker;
     GRANT INSERT ON credit_adjustments TO grantonce_worker;
+    -- Notes of which orders more money is kept than they cost.
+    GRANT SELECT, INSERT, UPDATE ON overpaid_orders TO grantonce_worker;
     -- Counts what it did, for people to look at.
     GRANT SELECT, INSERT, UPDATE ON message_notes TO grantonce_worker;
     GRANT SELECT, INSERT, UPDATE ON activity TO grantonce_worker;
@@ -110,6 +112,8 @@ BEGIN
     GRANT SELECT ON payments TO grantonce_ops;
     GRANT SELECT ON inbox TO grantonce_ops;
     GRANT SELECT ON provider_looks TO grantonce_ops;
+    GRANT SELECT ON overpaid_orders TO grantonce_ops;
+    GRANT EXECUTE ON FUNCTION letters_about(uuid[]), orders_of_letters(uuid[]) TO grantonce_ops;
     GRANT SELECT, INSERT ON audit_log TO grantonce_ops;
     -- Where a row lies: the worker's own look-up asks for it, by which letters are weighed.
     GRANT SELECT (ctid) ON orders TO grantonce_ops;
@@ -137,15 +141,19 @@ BEGIN
     GRANT SELECT ON credit_adjustments TO grantonce_verify;
     GRANT SELECT ON provider_looks TO grantonce_verify;
     GRANT SELECT ON audit_log TO grantonce_verify;
-    GRANT SELECT (id, message_id, reason, detail, origin, attempts, provider, payment_id, order_id, said, state, state_at,
+    GRANT SELECT ON overpaid_orders TO grantonce_verify;
+    GRANT SELECT (id, message_id, reason, detail, origin, attempts, provider, provider_account, payment_id, payment_ids, order_id,
+                  order_ids, said, is_read, said_type, said_state, amount_minor, currency, state, state_at,
                   state_by, state_reason, first_seen_at, last_seen_at, seen, replays, verdict, verdict_detail)
         ON dead_letters TO grantonce_verify;
+    GRANT EXECUTE ON FUNCTION letters_about(uuid[]), orders_of_letters(uuid[]) TO grantonce_verify;
     GRANT SELECT (id, created_at, actor, is_self_declared, reason) ON replays TO grantonce_verify;
     GRANT SELECT (replay_id, position, letter_id, number, state, sent_at, ended_at) ON replay_letters TO grantonce_verify;
 
     -- Columns, so that a new one is not shown before somebody has thought about it.
     GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
                   is_granted, credits_granted, revision, created_at, updated_at) ON orders TO grantonce_reporting;
+    GRANT SELECT ON overpaid_orders TO grantonce_reporting;
     GRANT SELECT ON account_balances TO grantonce_reporting;
     GRANT SELECT ON credit_grants TO grantonce_reporting;
     GRANT SELECT ON credit_adjustments TO grantonce_reporting;

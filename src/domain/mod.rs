@@ -14,6 +14,7 @@ mod letter;
 mod money;
 mod order;
 mod reason;
+mod says;
 mod schedule;
 mod status;
 pub mod story;
@@ -29,6 +30,7 @@ pub use letter::{LetterId, LetterState, Outlook, Verdict, cause_of};
 pub use money::{AMOUNT_MINOR_MAX, Currency, Money, MoneyError};
 pub use order::{CREDITS_MAX, Order, OrderStatus, PriceTerms, PriceTermsError};
 pub use reason::{Reason, Refusal};
+pub use says::Says;
 pub use schedule::{
     LOOKS_APART, PAID_FIRST_LOOK, allowance, busy_until, can_be_asked, is_unpaid, look_again, next_look,
 };

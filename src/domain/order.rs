@@ -1,6 +1,6 @@
 //! The order: what was sold, for how much, and how its payment stands.
 
-use super::facts::{Measure, PaymentFacts};
+use super::facts::{Measure, PaymentFacts, Sums};
 use super::ids::{AccountId, OrderId, Provider, ProviderAccount};
 use super::money::Money;
 use super::status::{Breakdown, DisputePolicy, PaymentEvent};
@@ -194,6 +194,25 @@ impl Order {
     /// Money captured so far, of all payments, in minor units.
     pub fn captured_minor(&self, policy: DisputePolicy) -> i128 {
         self.facts.captured_minor(self.measure(policy))
+    }
+
+    /// How many of its payments are kept that each pay the whole price. More than one: it was paid twice, or more often.
+    pub fn payments_kept(&self, policy: DisputePolicy) -> usize {
+        let price = i128::from(self.price.amount_minor());
+        let is_kept = |sums: &Sums| match self.price_terms {
+            PriceTerms::Total => sums.kept >= price,
+            PriceTerms::BeforeTax | PriceTerms::BeforeTaxAndDiscount { .. } => {
+                sums.is_priced && sums.captured > 0 && sums.kept == sums.captured
+            }
+        };
+        self.facts.sums(self.measure(policy)).filter(is_kept).count()
+    }
+
+    /// Whether money is there of which it is not known how much of the price it pays, because nobody has told its parts.
+    pub fn lacks_breakdown(&self, policy: DisputePolicy) -> bool {
+        self.price_terms != PriceTerms::Total
+            && self.captured_minor(policy) > 0
+            && !self.facts.sums(self.measure(policy)).any(|sums| sums.is_priced)
     }
 
     /// What the payments' facts are measured by.

@@ -193,6 +193,48 @@ impl PaymentStatus {
             Self::Dispute { .. } => "dispute",
         }
     }
+
+    /// The name that stands in the wire contract's `status.state`, of the kinds that have one.
+    pub fn state_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Captured { state: CaptureState::Succeeded, .. }
+            | Self::Refund { state: RefundState::Succeeded, .. } => Some("succeeded"),
+            Self::Captured { state: CaptureState::Failed, .. } | Self::Refund { state: RefundState::Failed, .. } => {
+                Some("failed")
+            }
+            Self::Refund { state: RefundState::Pending, .. } => Some("pending"),
+            Self::Dispute { state: DisputeState::Inquiry, .. } => Some("inquiry"),
+            Self::Dispute { state: DisputeState::Open, .. } => Some("open"),
+            Self::Dispute { state: DisputeState::Won, .. } => Some("won"),
+            Self::Dispute { state: DisputeState::Lost, .. } => Some("lost"),
+            Self::Pending
+            | Self::CaptureCanceled { .. }
+            | Self::Failed { .. }
+            | Self::Canceled
+            | Self::PartsCanceled
+            | Self::RefundedTotal { .. } => None,
+        }
+    }
+
+    /// Whether it says that money came in.
+    pub fn reports_money(&self) -> bool {
+        matches!(self, Self::Captured { state: CaptureState::Succeeded, .. })
+    }
+
+    /// The amount that it speaks of, of the kinds that have one.
+    pub fn money(&self) -> Option<Money> {
+        match self {
+            Self::Captured { money, .. }
+            | Self::Refund { money, .. }
+            | Self::RefundedTotal { money }
+            | Self::Dispute { money, .. } => Some(*money),
+            Self::Pending
+            | Self::CaptureCanceled { .. }
+            | Self::Failed { .. }
+            | Self::Canceled
+            | Self::PartsCanceled => None,
+        }
+    }
 }
 
 /// A provider's word about one payment: what travels from the receiver to the worker.

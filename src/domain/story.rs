@@ -7,6 +7,7 @@ mod decision;
 mod entries;
 mod happening;
 mod missing;
+mod money;
 mod records;
 mod tell;
 

@@ -1,17 +1,17 @@
 //! Moves dead letters from the broker, where they can only wait, to Postgres, where people can look at them. Commit, then
 //! acknowledge; a copy of a letter finds the row of the first.
 
+use super::says::says;
 use crate::broker::{DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE};
 use crate::clock::Clock;
-use crate::domain::{LetterId, OrderId, PaymentId, Provider, Reason, cause_of, tidy};
+use crate::domain::{LetterId, Reason, Says, cause_of, tidy};
 use crate::http::ReadinessFlag;
 use crate::message::{
     ATTEMPT_HEADER, DETAIL_HEADER, HEADER_PREFIX, ORIGIN_HEADER, REASON_HEADER, REPLAY_HEADER, ROUTING_KEY_HEADER,
-    WEBHOOK_TYPE_PREFIX, decode, decode_hint,
 };
 use crate::store::{Class, Committed, NewLetter, Store, StoreError};
 use crate::telemetry::{Dependency, Metrics, ReplayOutcome};
-use crate::webhook::Endpoint;
+use crate::webhook;
 use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
@@ -34,6 +34,8 @@ const DETAIL_BYTES_MAX: usize = 1_000;
 pub(super) struct Collector {
     pub(super) amqp_url: SecretString,
     pub(super) store: Store,
+    /// By which a kept webhook is read.
+    pub(super) terms: webhook::Terms,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) rabbitmq: ReadinessFlag,
@@ -65,7 +67,7 @@ impl Collector {
 
     async fn keep(&self, deliveries: Vec<Delivery>) -> Result<Kept, StoreError> {
         let now = self.clock.now();
-        let letters: Vec<NewLetter> = deliveries.into_iter().map(|delivery| read(delivery, now)).collect();
+        let letters: Vec<NewLetter> = deliveries.into_iter().map(|delivery| read(delivery, self.terms, now)).collect();
         let count = u64::try_from(letters.len()).unwrap_or(u64::MAX);
         let committed = match self.store.keep_letters(letters.clone(), now).await {
             Ok((committed, came_back)) => {
@@ -102,14 +104,7 @@ impl Collector {
 
 /// What of a letter Postgres takes in any case.
 fn bare(letter: &NewLetter) -> NewLetter {
-    NewLetter {
-        headers: serde_json::Value::Object(serde_json::Map::new()),
-        provider: None,
-        payment_id: None,
-        order_id: None,
-        said: None,
-        ..letter.clone()
-    }
+    NewLetter { headers: serde_json::Value::Object(serde_json::Map::new()), says: Says::default(), ..letter.clone() }
 }
 
 /// Who gave a message up, and why.
@@ -174,35 +169,6 @@ fn first_routing_key(delivery: &Delivery) -> &str {
     }
 }
 
-/// What a letter is about, as far as it can be read.
-#[derive(Default)]
-struct About {
-    provider: Option<Provider>,
-    payment_id: Option<PaymentId>,
-    order_id: Option<OrderId>,
-    said: Option<String>,
-}
-
-fn about(kind: &str, routing_key: &str, body: &[u8], now: OffsetDateTime) -> About {
-    if let Ok(event) = decode(body, now) {
-        let said = Some(event.status.in_words());
-        return About {
-            provider: Some(event.provider),
-            payment_id: Some(event.payment_id),
-            order_id: event.order_id,
-            said,
-        };
-    }
-    if let Ok(hint) = decode_hint(body) {
-        let said = Some("a hint that something happened".to_owned());
-        return About { provider: Some(hint.provider), payment_id: Some(hint.payment_id), said, ..About::default() };
-    }
-    let endpoint = kind.strip_prefix(WEBHOOK_TYPE_PREFIX).and_then(Endpoint::from_path);
-    let provider = endpoint.map(|endpoint| endpoint.provider().clone());
-    let of_key = || routing_key.strip_prefix("payment.").and_then(|name| Provider::new(name).ok());
-    About { provider: provider.or_else(of_key), ..About::default() }
-}
-
 /// A digest of what a letter holds and where it was published: every copy has the same, and nobody who may not publish under
 /// its key can make another of the same.
 fn identity(message_id: &str, kind: &str, routing_key: &str, body: &[u8]) -> LetterId {
@@ -218,7 +184,7 @@ fn identity(message_id: &str, kind: &str, routing_key: &str, body: &[u8]) -> Let
 }
 
 /// Reads a dead letter. Whatever it is, it becomes a row.
-fn read(delivery: Delivery, now: OffsetDateTime) -> NewLetter {
+fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLetter {
     let Cause { origin, reason, detail, attempts } = cause(&delivery);
     let routing_key = first_routing_key(&delivery).to_owned();
     let replay = delivery.headers.integer(REPLAY_HEADER).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
@@ -226,7 +192,7 @@ fn read(delivery: Delivery, now: OffsetDateTime) -> NewLetter {
     let Delivery { message_id, kind, mut body, .. } = delivery;
     let (message_id, kind) = (message_id.unwrap_or_default(), kind.unwrap_or_default());
     let id = identity(&message_id, &kind, &routing_key, &body);
-    let About { provider, payment_id, order_id, said } = about(&kind, &routing_key, &body, now);
+    let says = says(&kind, &message_id, &routing_key, &body, terms, now);
     let body_bytes = body.len();
     body.truncate(BODY_KEPT_BYTES_MAX);
     let detail = tidy(&detail, DETAIL_BYTES_MAX);
@@ -244,10 +210,7 @@ fn read(delivery: Delivery, now: OffsetDateTime) -> NewLetter {
         origin,
         attempts,
         replay,
-        provider,
-        payment_id,
-        order_id,
-        said,
+        says,
     }
 }
 
@@ -255,9 +218,11 @@ fn read(delivery: Delivery, now: OffsetDateTime) -> NewLetter {
 mod tests {
     use super::*;
     use crate::broker::{Death, Headers};
+    use crate::domain::{PaymentId, Provider};
     use time::macros::datetime;
 
     const NOW: OffsetDateTime = datetime!(2026-01-05 12:00 UTC);
+    const TERMS: webhook::Terms = webhook::Terms { livemode: false, is_adyen_captured_by_hand: false };
     const BODY: &str = r#"{"provider":"stripe","message_id":"stripe::evt_1","payment_id":"pi_1",
         "status":{"type":"captured","amount_minor":1999,"currency":"USD"},
         "occurred_at":"2026-01-05T11:00:00Z","livemode":false}"#;
@@ -292,14 +257,14 @@ mod tests {
             (ROUTING_KEY_HEADER, "payment.acme"),
             ("traceparent", "00-1-2-01"),
         ];
-        let letter = read(with_headers(&texts, &[(ATTEMPT_HEADER, 3), (REPLAY_HEADER, 2)]), NOW);
+        let letter = read(with_headers(&texts, &[(ATTEMPT_HEADER, 3), (REPLAY_HEADER, 2)]), TERMS, NOW);
         assert_eq!((letter.origin, letter.reason), ("worker", Reason::AmountMismatch));
         assert_eq!((letter.attempts, letter.replay), (3, 2));
         assert_eq!(letter.routing_key, "payment.acme");
         assert_eq!(letter.cause, "order … costs … USD");
         assert_eq!(letter.headers, serde_json::json!({ "traceparent": "00-1-2-01" }));
-        assert_eq!(letter.payment_id.as_ref().map(PaymentId::as_str), Some("pi_1"));
-        assert_eq!(letter.said.as_deref(), Some("captured 19.99 USD"));
+        assert_eq!(letter.says.payment_ids.iter().map(PaymentId::as_str).collect::<Vec<_>>(), ["pi_1"]);
+        assert_eq!(letter.says.words.as_deref(), Some("captured 19.99 USD"));
     }
 
     #[test]
@@ -312,18 +277,18 @@ mod tests {
             Some(Death { reason: reason.to_owned(), queue: WORK_QUEUE.to_owned(), exchange: exchange.to_owned() })
         };
         given_up.death = death("delivery_limit", "payments");
-        let letter = read(given_up, NOW);
+        let letter = read(given_up, TERMS, NOW);
         assert_eq!((letter.origin, letter.reason), ("broker", Reason::DeliveryLimit));
         assert_eq!(letter.routing_key, "payment.stripe", "its sender's own header is not believed");
 
         let mut retried = with_headers(&[(ROUTING_KEY_HEADER, "payment.stripe")], &[]);
         retried.routing_key = "fulfilment".to_owned();
         retried.death = death("delivery_limit", "");
-        assert_eq!(read(retried, NOW).routing_key, "payment.stripe", "out of our own retry queue it is");
+        assert_eq!(read(retried, TERMS, NOW).routing_key, "payment.stripe", "out of our own retry queue it is");
 
         let mut rejected = delivery();
         rejected.death = death("rejected", "payments");
-        assert_eq!(read(rejected, NOW).reason, Reason::Unexplained);
+        assert_eq!(read(rejected, TERMS, NOW).reason, Reason::Unexplained);
     }
 
     #[test]
@@ -333,16 +298,16 @@ mod tests {
             (vec![(REASON_HEADER, "bored"), (ORIGIN_HEADER, "worker")], "\"bored\""),
             (vec![(REASON_HEADER, "malformed"), (ORIGIN_HEADER, "me")], "\"malformed\""),
         ] {
-            let letter = read(with_headers(&texts, &[]), NOW);
+            let letter = read(with_headers(&texts, &[]), TERMS, NOW);
             assert_eq!((letter.origin, letter.reason), ("publisher", Reason::Unexplained), "{texts:?}");
             assert!(letter.detail.contains(detail), "{}", letter.detail);
         }
         let mut odd = delivery();
         (odd.message_id, odd.kind, odd.body) = (None, None, vec![0, 159, 146, 150]);
-        let letter = read(odd, NOW);
+        let letter = read(odd, TERMS, NOW);
         assert_eq!((letter.message_id.as_str(), letter.kind.as_str()), ("", ""));
-        assert_eq!(letter.provider.as_ref().map(Provider::as_str), Some("stripe"), "by its key");
-        assert!(letter.payment_id.is_none() && letter.said.is_none());
+        assert_eq!(letter.says.provider.as_ref().map(Provider::as_str), Some("stripe"), "by its key");
+        assert!(letter.says.payment_ids.is_empty() && letter.says.words.is_none());
     }
 
     #[test]
@@ -350,7 +315,7 @@ mod tests {
         let id = |change: &dyn Fn(&mut Delivery)| {
             let mut delivery = delivery();
             change(&mut delivery);
-            read(delivery, NOW).id
+            read(delivery, TERMS, NOW).id
         };
         let first = id(&|_| {});
         assert_eq!(id(&|d| d.headers.set_integer(REPLAY_HEADER, 4)), first);
@@ -364,7 +329,7 @@ mod tests {
     fn a_body_is_cut_and_its_length_remembered() {
         let mut long = delivery();
         long.body = vec![b'x'; BODY_KEPT_BYTES_MAX + 1];
-        let letter = read(long, NOW);
+        let letter = read(long, TERMS, NOW);
         assert_eq!((letter.body.len(), letter.body_bytes), (BODY_KEPT_BYTES_MAX, BODY_KEPT_BYTES_MAX + 1));
     }
 }

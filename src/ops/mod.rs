@@ -6,6 +6,7 @@ mod console;
 pub mod prospects;
 mod queues;
 pub mod replay;
+mod says;
 
 use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
@@ -133,6 +134,7 @@ pub async fn run_on(
     let collector = Collector {
         amqp_url: config.broker.url,
         store: store.clone(),
+        terms: Terms::from(config.terms).webhook,
         clock: clock.clone(),
         metrics: metrics.clone(),
         rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
@@ -245,6 +247,7 @@ impl Keeper {
         let oldest_age = open.oldest_at.map(|at| Duration::try_from(now - at).unwrap_or_default());
         self.runner.metrics.dead_letters(&by_reason, oldest_age);
         self.runner.metrics.grants_missing(u64::try_from(open.grants_missing).unwrap_or(0));
+        self.runner.metrics.overpaid_orders(u64::try_from(open.overpaid_orders).unwrap_or(0));
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! may die at any time, and whoever does it next publishes at most the same messages again, which the inbox knows.
 
 use super::prospects::{self, Terms, translate};
+use super::says::read_the_unread;
 use crate::broker::{Confirmed, HINTS_EXCHANGE, Headers, Outgoing, PAYMENTS_EXCHANGE, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::message::{CONTENT_TYPE, EncodeError, HINT_TYPE, REPLAY_HEADER, WEBHOOK_TYPE_PREFIX};
@@ -162,6 +163,7 @@ impl Runner {
     /// Looks at what was sent, and at what was not looked at for a while: what has nothing left to do is resolved.
     async fn look(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
+        read_the_unread(&self.store, self.terms.webhook, now).await?;
         let letters = self.store.letters_to_weigh(now - LOOK_AGAIN_AFTER, WEIGHED_AT_ONCE_MAX).await?;
         if letters.is_empty() {
             return Ok(());

@@ -201,6 +201,7 @@ async fn stats(args: JsonArgs, config: DlqConfig, store: &Store, clock: &Clock) 
             "open_by_reason": by_reason,
             "oldest_open_s": open.oldest_at.map(|at| (now - at).whole_seconds()),
             "grants_missing": open.grants_missing,
+            "overpaid_orders": open.overpaid_orders,
             "replays_under_way": under_way,
             "queues": depths,
         });

@@ -12,11 +12,15 @@ macro_rules! query_of_filter {
             $begin
                 + " WHERE state = ANY($1) AND ($2::uuid[] IS NULL OR id = ANY($2)) AND ($3::text IS NULL OR reason = $3)
                       AND ($4::text IS NULL OR provider = $4) AND ($5::text IS NULL OR cause = $5)
-                      AND ($6::text IS NULL OR verdict = $6) AND ($7::uuid IS NULL OR order_id = $7)
-                      AND ($8::text IS NULL OR payment_id = $8) AND ($9::text IS NULL OR account_id = $9)
+                      AND ($6::text IS NULL OR verdict = $6)
+                      AND ($7::uuid IS NULL OR id IN (SELECT about.id FROM letters_about(ARRAY[$7]) AS about (id)))
+                      AND ($8::text IS NULL OR payment_id = $8 OR payment_ids @> ARRAY[$8])
+                      AND ($9::text IS NULL OR account_id = $9 OR id IN (SELECT about.id
+                           FROM letters_about(ARRAY(SELECT o.id FROM orders o WHERE o.account_id = $9)) AS about (id)))
                       AND ($10::text IS NULL OR message_id = $10)
                       AND ($11::text IS NULL OR detail ILIKE $11 OR message_id ILIKE $11 OR payment_id ILIKE $11
-                           OR account_id ILIKE $11 OR order_id::text ILIKE $11)
+                           OR account_id ILIKE $11 OR order_id::text ILIKE $11
+                           OR payment_ids::text ILIKE $11 OR order_ids::text ILIKE $11)
                       AND ($12::timestamptz IS NULL OR first_seen_at < $12)
                       AND ($13::timestamptz IS NULL OR first_seen_at >= $13) "
                 + $end,
@@ -42,6 +46,7 @@ mod keep;
 mod list;
 mod members;
 mod replay;
+mod says;
 mod settle;
 
 pub use keep::NewLetter;

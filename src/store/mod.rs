@@ -13,6 +13,7 @@ mod looks;
 mod notes;
 mod order_row;
 mod orders;
+mod overpaid;
 mod payment_key;
 mod pool;
 mod reader;
@@ -39,6 +40,7 @@ pub use letters::{
 pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, Said, Wanted};
 pub use notes::{Activity, ActivityMinute, MessageNote, Notebook, Noted};
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};
+pub use overpaid::OverpaidOrder;
 pub use pool::{Profile, Settings, Store};
 pub use reader::{OrderRead, OrderReader};
 pub use schema::{Role, SchemaFault, migrate};

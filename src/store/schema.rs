@@ -76,6 +76,7 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("inbox", &["SELECT", "INSERT"]),
             ("credit_grants", &["INSERT"]),
             ("credit_adjustments", &["INSERT"]),
+            ("overpaid_orders", &["SELECT", "INSERT", "UPDATE"]),
             ("message_notes", &["SELECT", "INSERT", "UPDATE"]),
             ("activity", &["SELECT", "INSERT", "UPDATE"]),
         ],
@@ -106,6 +107,7 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("credit_adjustments", &["SELECT"]),
             ("message_notes", &["SELECT"]),
             ("activity", &["SELECT"]),
+            ("overpaid_orders", &["SELECT"]),
         ],
         Role::Operator => &[("audit_log", &["INSERT"])],
         Role::Verify => &[
@@ -116,6 +118,7 @@ fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
             ("message_notes", &["SELECT"]),
             ("provider_looks", &["SELECT"]),
             ("audit_log", &["SELECT"]),
+            ("overpaid_orders", &["SELECT"]),
         ],
     }
 }
@@ -153,7 +156,7 @@ fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static 
         Role::Ops => &[
             ("orders", "UPDATE", ORDER_PRICE),
             ("orders", "SELECT", ORDER_WITHOUT_METADATA),
-            // Where a row lies, which the look-up that letters are weighed by asks for.
+            // What a letter would come to is found out by the worker's own statements, which read where a row lies.
             ("orders", "SELECT", &["ctid", "created_at", "updated_at"]),
             ("payment_attempts", "SELECT", ATTEMPT_WITHOUT_SECRETS),
         ],
@@ -173,9 +176,17 @@ fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static 
                     "origin",
                     "attempts",
                     "provider",
+                    "provider_account",
                     "payment_id",
+                    "payment_ids",
                     "order_id",
+                    "order_ids",
                     "said",
+                    "is_read",
+                    "said_type",
+                    "said_state",
+                    "amount_minor",
+                    "currency",
                     "state",
                     "state_at",
                     "state_by",
@@ -207,7 +218,10 @@ fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
             ("notes_maintain(timestamptz, integer)", "notes_maintain"),
         ],
         Role::Operator => &[("forget_account(text, uuid, integer, boolean, timestamptz)", "forget_account")],
-        Role::Api | Role::Reconciler | Role::Ops | Role::Verify => &[],
+        Role::Ops | Role::Verify => {
+            &[("letters_about(uuid[])", "letters_about"), ("orders_of_letters(uuid[])", "orders_of_letters")]
+        }
+        Role::Api | Role::Reconciler => &[],
     }
 }
 

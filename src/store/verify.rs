@@ -22,7 +22,7 @@ pub struct BrokenInvariant {
 }
 
 /// Each returns the rows that break it.
-const INVARIANTS: [(&str, &str); 6] = [
+const INVARIANTS: [(&str, &str); 7] = [
     (
         "an order's credits_granted is the sum of its ledger entries",
         "SELECT o.id::text, format('credits_granted %s, ledger %s', o.credits_granted, coalesce(l.credits, 0))
@@ -67,6 +67,11 @@ const INVARIANTS: [(&str, &str); 6] = [
         "SELECT o.id::text, 'no payment is registered'::text FROM orders o
          WHERE NOT EXISTS (SELECT FROM payments p WHERE p.order_id = o.id) AND o.is_granted LIMIT $1",
     ),
+    (
+        "what is overpaid is an order",
+        "SELECT s.order_id::text, format('overpaid by %s, and there is no such order', s.overpaid_minor)
+         FROM overpaid_orders s WHERE NOT EXISTS (SELECT FROM orders o WHERE o.id = s.order_id) LIMIT $1",
+    ),
 ];
 
 impl Store {
@@ -89,46 +94,74 @@ impl Store {
     }
 }
 
-/// Orders whose status or credits are not what their facts amount to.
+/// Orders whose status, credits or surplus are not what their facts amount to.
 async fn settled_otherwise(pool: &sqlx::PgPool, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
-    const INVARIANT: &str = "an order's status and credits are what its facts amount to";
-    let mut rows = sqlx::query_as!(
-        OrderRow,
+    const SETTLED: &str = "an order's status and credits are what its facts amount to";
+    const OVERPAID: &str = "overpaid_orders says what the order's facts say";
+    let mut rows = sqlx::query!(
         r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
-                  provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+                  provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>",
+                  coalesce((SELECT s.overpaid_minor FROM overpaid_orders s WHERE s.order_id = orders.id), 0) AS "overpaid_minor!"
            FROM orders"#
     )
     .fetch(pool);
-    let mut broken = vec![];
+    let most = usize::try_from(LISTED_MAX).unwrap_or(usize::MAX);
+    let (mut settled, mut overpaid) = (vec![], vec![]);
     while let Some(row) = rows.try_next().await.map_err(StoreError::sql("verifying the ledger"))? {
-        if i64::try_from(broken.len()).unwrap_or(LISTED_MAX) >= LISTED_MAX {
+        if settled.len() >= most || overpaid.len() >= most {
             break;
         }
-        let order_id = row.id.to_string();
-        let mut list = |found| broken.push(BrokenInvariant { invariant: INVARIANT, order_id: order_id.clone(), found });
+        let (id, written) = (row.id, row.overpaid_minor);
+        let listed = |invariant, found| BrokenInvariant { invariant, order_id: id.to_string(), found };
+        let row = OrderRow {
+            id: row.id,
+            account_id: row.account_id,
+            credits: row.credits,
+            amount_minor: row.amount_minor,
+            currency: row.currency,
+            price_terms: row.price_terms,
+            discount_max_minor: row.discount_max_minor,
+            provider: row.provider,
+            provider_account: row.provider_account,
+            status: row.status,
+            is_granted: row.is_granted,
+            credits_granted: row.credits_granted,
+            revision: row.revision,
+            facts: row.facts,
+        };
         let order = match Order::try_from(row) {
             Ok(order) => order,
             Err(error) => {
-                list(error.to_string());
+                settled.push(listed(SETTLED, error.to_string()));
                 continue;
             }
         };
         let posting = match settle(&order, policy) {
             Ok(posting) => posting,
-            Err(error) => {
-                list(error.to_string());
+            Err(fault) => {
+                settled.push(listed(SETTLED, fault.to_string()));
                 continue;
             }
         };
         if posting.grant || posting.adjustment != 0 || posting.status != order.status {
-            list(format!(
+            let found = format!(
                 "status {} with {} credits, the facts say {} with {}",
                 order.status.name(),
                 order.credits_posted,
                 posting.status.name(),
                 posting.credits_net
-            ));
+            );
+            settled.push(listed(SETTLED, found));
+        }
+        if posting.overpaid_minor != written {
+            let found = format!(
+                "overpaid by {written}, the facts say {}: the next message about its payment mends it, for instance the answer \
+                 to POST /v1/orders/{{id}}/check",
+                posting.overpaid_minor
+            );
+            overpaid.push(listed(OVERPAID, found));
         }
     }
-    Ok(broken)
+    settled.append(&mut overpaid);
+    Ok(settled)
 }

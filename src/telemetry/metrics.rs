@@ -155,11 +155,17 @@ impl Metrics {
         self.0.grants_missing.set(Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX))));
     }
 
-    /// The dead letters and missing grants cannot be counted now: what was measured is no longer claimed.
+    /// The orders of which more money is kept than they cost were counted.
+    pub fn overpaid_orders(&self, count: u64) {
+        self.0.overpaid_orders.set(Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX))));
+    }
+
+    /// Dead letters, missing grants and overpaid orders cannot be counted now: what was measured is no longer claimed.
     pub fn ledger_unknown(&self) {
         self.0.dead_letters_open.clear();
         self.0.oldest_dead_letter_age_seconds.set(None);
         self.0.grants_missing.set(None);
+        self.0.overpaid_orders.set(None);
     }
 
     /// RabbitMQ told a queue's messages and consumers.

@@ -6,4 +6,5 @@ mod calls;
 mod nasty;
 mod plans;
 mod server;
+mod surplus;
 mod walk;

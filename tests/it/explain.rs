@@ -80,9 +80,11 @@ fn codes(story: &Value) -> Vec<&str> {
 async fn letter(world: &World, event: &PaymentEvent, reason: &str, order: Option<OrderId>) {
     sqlx::query(
         "INSERT INTO dead_letters (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause, detail, origin,
-                                   attempts, provider, payment_id, order_id, said, state_at, first_seen_at, last_seen_at, seen)
+                                   attempts, provider, payment_id, payment_ids, order_id, said, said_type, said_state, amount_minor,
+                                   currency, is_read, state_at, first_seen_at, last_seen_at, seen)
          VALUES ($1, $2, 'payment-status.v1', 'payment.stripe', '{}', 'buyer''s name', 12, $3, 'a cause', 'the detail', 'worker',
-                 4, 'stripe', $4, $5, 'captured 1999 USD', now(), now(), now(), 2)",
+                 4, 'stripe', $4, ARRAY[$4], $5, 'captured 19.99 USD', 'captured', 'succeeded', 1999, 'USD', true, now(), now(),
+                 now(), 2)",
     )
     .bind(Uuid::parse_str(LETTER).unwrap())
     .bind(event.message_id.as_str())
@@ -245,11 +247,16 @@ async fn a_dead_letter_of_an_order_is_what_is_missing() {
     let other = world.order(OrderSpec { account: "other", ..OrderSpec::paid_by("pi_2") }).await;
     letter(&world, &event_for("pi_1", "evt_1", captured(1999)), "amount_mismatch", None).await;
     let story = json(&world, &[&order.to_string()]).await;
-    assert_eq!(codes(&story), ["letter_open", "awaiting_payment"]);
+    assert_eq!(codes(&story), ["letter_open", "payment_not_applied"]);
     let missing = &story["summary"]["missing"][0];
     assert_eq!(missing["text"], "paid, but the message is a dead letter: amount_mismatch");
     let next = missing["next"].as_str().unwrap();
     assert!(next.contains(&format!("grantonce dlq show {LETTER}")) && next.contains("orders amend"), "{next}");
+    let not_applied = &story["summary"]["missing"][1];
+    assert_eq!(
+        not_applied["text"],
+        format!("a payment of 19.99 USD is reported and not applied: dead letter {LETTER}")
+    );
     assert_eq!(codes(&json(&world, &[&other.to_string()]).await), ["awaiting_payment"], "it is not about this one");
 
     world
@@ -271,6 +278,10 @@ async fn a_dead_letter_of_an_order_is_what_is_missing() {
     );
     assert_eq!(story["orders"][0]["order_id"], order.to_string());
     assert_eq!(codes(&story), ["awaiting_payment"], "what is archived is missed by nobody");
+    assert_eq!(
+        story["summary"]["missing"][0]["text"],
+        format!("a payment of 19.99 USD was reported and not applied: dead letter {LETTER} is archived by ada")
+    );
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 mod amending;
 mod collecting;
 mod command_line;
+mod concerning;
 mod filters;
 mod large;
 mod outages;
+mod overpaid;
 mod replaying;
 mod settling;
 

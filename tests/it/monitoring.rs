@@ -33,6 +33,7 @@ fn page() -> String {
     metrics.look(&Provider::STRIPE, LookOutcome::Heard);
     metrics.dead_letters(&[(Reason::Malformed, 1)], Some(Duration::from_secs(1)));
     metrics.grants_missing(0);
+    metrics.overpaid_orders(0);
     for &queue in QueueName::ALL {
         metrics.queue(queue, 0, 1);
     }

@@ -12,6 +12,7 @@ mod notes;
 mod ownership;
 mod reading;
 mod upgrade;
+mod verify;
 
 use crate::support::World;
 use grantonce::domain::{

@@ -1,6 +1,7 @@
 //! What an order lacks, what is to be done next, and what is waited for.
 
-use super::records::{LetterRecord, LookRecord, NoteRecord, OrderRecord, Records};
+use super::money::{self, Reported};
+use super::records::{LetterRecord, LookRecord, NoteRecord, OrderRecord, PaymentRecord, Records};
 use super::tell::{Terms, moment};
 use crate::domain::{OrderId, OrderStatus, counted, is_unpaid, settle};
 use serde::Serialize;
@@ -34,6 +35,12 @@ pub enum MissingCode {
     LedgerDiffers,
     /// A part of the price is there.
     PartlyPaid,
+    /// Money is there, and nobody has told the parts of its amount that the order's price terms ask for.
+    BreakdownMissing,
+    /// More money is kept than the order costs.
+    Overpaid,
+    /// A payment is reported and not applied.
+    PaymentNotApplied,
     /// The provider could not be asked, again and again.
     ProviderNotAnswering,
     /// The provider should have been asked by now.
@@ -62,11 +69,11 @@ pub struct Missing {
 }
 
 impl Missing {
-    fn attention(code: MissingCode, text: String, next: impl Into<String>) -> Self {
+    pub(super) fn attention(code: MissingCode, text: String, next: impl Into<String>) -> Self {
         Self { code, needs_attention: true, text, next: Some(next.into()), letter_id: None }
     }
 
-    fn waits(code: MissingCode, text: String) -> Self {
+    pub(super) fn waits(code: MissingCode, text: String) -> Self {
         Self { code, needs_attention: false, text, next: None, letter_id: None }
     }
 }
@@ -83,12 +90,8 @@ pub(super) fn is_waiting(note: &NoteRecord, records: &Records, terms: Terms) -> 
 pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) -> Vec<Missing> {
     let order = &record.order;
     let mut missing = of_letters(record, records);
-    let belongs = |payment: &str, order_id: Option<Uuid>| belongs(record, records, payment, order_id);
-    for note in &records.notes {
-        if belongs(&note.payment_id, note.order_id) && is_waiting(note, records, terms) {
-            missing.push(waiting(note));
-        }
-    }
+    let waiting_notes: Vec<_> = notes_about(record, records).filter(|note| is_waiting(note, records, terms)).collect();
+    missing.extend(waiting_notes.iter().map(|note| waiting(note)));
     let posting = match settle(order, terms.dispute_policy) {
         Ok(posting) => posting,
         Err(fault) => {
@@ -116,15 +119,15 @@ pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) ->
             "the next message about the payment adjusts it; was GRANTONCE_DISPUTE_POLICY changed?",
         ));
     }
-    let captured = order.captured_minor(terms.dispute_policy);
-    if captured > 0 && captured < i128::from(order.price.amount_minor()) {
-        let text = format!("{captured} of {} are captured; a part waits for the rest", order.price);
-        missing.push(Missing::waits(MissingCode::PartlyPaid, text));
-    }
+    missing.extend(money::overpaid(order, posting.overpaid_minor, terms));
+    missing.extend(money::lacking(record, terms));
     let looks: Vec<_> = records.looks.iter().filter(|look| look.order_id == Some(order.id.0)).collect();
     missing.extend(looks.iter().flat_map(|look| of_look(look, terms)));
-    if is_unpaid(order.status) && order.status != OrderStatus::Canceled {
-        missing.extend(unpaid(record, records, &looks));
+    if is_unpaid(order.status) {
+        let letters: Vec<_> = letters_about(record, records).collect();
+        let reported =
+            money::reported(record, Reported { letters: &letters, notes: &waiting_notes, looks: &looks }, terms);
+        missing.extend(reported.or_else(|| unpaid(record, records, &looks)));
     }
     missing
 }
@@ -144,31 +147,41 @@ pub(super) fn ledger_of(id: OrderId, records: &Records) -> i64 {
     grants.chain(adjustments.map(|adjustment| adjustment.credits)).sum()
 }
 
-/// Whether what names this payment, and maybe an order, is about this one.
-fn belongs(record: &OrderRecord, records: &Records, payment: &str, order_id: Option<Uuid>) -> bool {
+/// Letters that concern this order: they name it, or a payment that is registered to it. One that was not read yet is
+/// known by the main id of its payment alone.
+fn letters_about<'a>(record: &'a OrderRecord, records: &'a Records) -> impl Iterator<Item = &'a LetterRecord> {
     let id = record.order.id.0;
-    order_id == Some(id)
-        || (order_id.is_none()
-            && records.payments.iter().any(|known| known.order_id == id && known.payment_id == payment))
+    let has_payment = |letter: &LetterRecord, payment: &PaymentRecord| {
+        payment.provider == letter.provider
+            && if letter.is_read {
+                payment.provider_account == letter.provider_account && letter.payment_ids.contains(&payment.payment_id)
+            } else {
+                letter.payment_id.as_ref() == Some(&payment.payment_id)
+            }
+    };
+    records.letters.iter().filter(move |letter| {
+        let mut own = records.payments.iter().filter(|payment| payment.order_id == id);
+        letter.order_id == Some(id) || letter.order_ids.contains(&id) || own.any(|payment| has_payment(letter, payment))
+    })
+}
+
+/// Notes of messages that are about this order in the same way.
+fn notes_about<'a>(record: &'a OrderRecord, records: &'a Records) -> impl Iterator<Item = &'a NoteRecord> {
+    let id = record.order.id.0;
+    records.notes.iter().filter(move |note| {
+        let mut own = records.payments.iter().filter(|payment| payment.order_id == id);
+        note.order_id == Some(id)
+            || own.any(|payment| payment.provider == note.provider && payment.payment_id == note.payment_id)
+    })
 }
 
 fn of_letters(record: &OrderRecord, records: &Records) -> Vec<Missing> {
     let paid_but = if record.order.is_granted { "" } else { "paid, but " };
-    let about_it = |letter: &&LetterRecord| {
-        let payment = letter.payment_id.as_deref().unwrap_or_default();
-        belongs(record, records, payment, letter.order_id)
-    };
-    records
-        .letters
-        .iter()
-        .filter(about_it)
-        .filter_map(|letter| of_letter(letter, paid_but, Some(record.order.id)))
-        .collect()
+    letters_about(record, records).filter_map(|letter| of_letter(letter, paid_but, Some(record.order.id))).collect()
 }
 
 fn of_letter(letter: &LetterRecord, paid_but: &str, order_id: Option<OrderId>) -> Option<Missing> {
-    let is_paid = letter.said.as_deref().is_some_and(|said| said.starts_with("captured"));
-    let (paid_but, article) = if is_paid { (paid_but, "the") } else { ("", "a") };
+    let (paid_but, article) = if letter.reports_money() { (paid_but, "the") } else { ("", "a") };
     let mut text = format!("{paid_but}{article} message is a dead letter: {}", letter.reason);
     let id = letter.id;
     let (code, next) = match letter.state.as_str() {
@@ -225,6 +238,9 @@ fn of_look(look: &LookRecord, terms: Terms) -> Vec<Missing> {
 
 fn unpaid(record: &OrderRecord, records: &Records, looks: &[&LookRecord]) -> Option<Missing> {
     let order = &record.order;
+    if order.status == OrderStatus::Canceled {
+        return None;
+    }
     let attempts = records.attempts.iter().filter(|attempt| attempt.order_id == order.id.0).count();
     if !records.payments.iter().any(|payment| payment.order_id == order.id.0) {
         return Some(match attempts {

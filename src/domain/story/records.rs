@@ -37,6 +37,8 @@ pub(crate) struct OrderRecord {
 pub(crate) struct PaymentRecord {
     pub(crate) order_id: Uuid,
     pub(crate) provider: String,
+    /// Empty where it is our own.
+    pub(crate) provider_account: String,
     pub(crate) payment_id: String,
     pub(crate) registered_at: OffsetDateTime,
 }
@@ -103,9 +105,24 @@ pub(crate) struct LetterRecord {
     pub(crate) detail: String,
     pub(crate) origin: String,
     pub(crate) attempts: i32,
+    pub(crate) provider: String,
+    /// Empty where it is our own.
+    pub(crate) provider_account: String,
     pub(crate) payment_id: Option<String>,
+    /// Every id by which it names its payment.
+    pub(crate) payment_ids: Vec<String>,
     pub(crate) order_id: Option<Uuid>,
+    /// Orders that it names. They need not be orders of ours.
+    pub(crate) order_ids: Vec<Uuid>,
+    /// In words, for people: nothing is decided by it.
     pub(crate) said: Option<String>,
+    /// Whether what follows, the account and the lists of ids hold what its body says.
+    pub(crate) is_read: bool,
+    /// The contract's `status.type`; none: it cannot be read.
+    pub(crate) said_type: Option<String>,
+    pub(crate) said_state: Option<String>,
+    pub(crate) amount_minor: Option<i64>,
+    pub(crate) currency: Option<String>,
     pub(crate) state: String,
     pub(crate) state_at: OffsetDateTime,
     pub(crate) state_by: Option<String>,
@@ -116,6 +133,18 @@ pub(crate) struct LetterRecord {
     pub(crate) replays: i32,
     pub(crate) verdict: Option<String>,
     pub(crate) verdict_detail: Option<String>,
+}
+
+impl LetterRecord {
+    /// Whether it says that money came in.
+    pub(super) fn reports_money(&self) -> bool {
+        self.said_type.as_deref() == Some("captured") && self.said_state.as_deref() == Some("succeeded")
+    }
+
+    /// Whether somebody may still do something about it.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state.as_str(), "open" | "replaying")
+    }
 }
 
 #[derive(Debug, Clone)]

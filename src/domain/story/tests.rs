@@ -1,5 +1,7 @@
 //! What is missing, and how a story is put together.
 
+mod money;
+
 use super::records::OrderRecord;
 use super::*;
 use crate::domain::{
@@ -58,6 +60,7 @@ fn unpaid() -> Records {
     let payment = PaymentRecord {
         order_id: ORDER.0,
         provider: "stripe".to_owned(),
+        provider_account: String::new(),
         payment_id: "pi_1".to_owned(),
         registered_at: NOON,
     };
@@ -77,6 +80,21 @@ fn paid() -> Records {
     let (account_id, message_id) = ("acc".to_owned(), "stripe::evt_1".to_owned());
     records.grants = vec![GrantRecord { order_id: ORDER.0, account_id, credits: 100, message_id, at: NOON }];
     records
+}
+
+/// The same, paid by these payments besides.
+fn paid_by(others: &[&str]) -> Records {
+    with(paid(), |records| {
+        for payment in others {
+            let payment_id = PaymentId::new(*payment).unwrap();
+            records.orders[0].order.join(&PaymentEvent { payment_id, ..event(captured(1999, None)) });
+        }
+    })
+}
+
+/// An order whose price is what is left without the tax.
+fn before_tax() -> Records {
+    with(unpaid(), |records| records.orders[0].order.price_terms = PriceTerms::BeforeTax)
 }
 
 fn with(mut records: Records, change: impl FnOnce(&mut Records)) -> Records {
@@ -106,7 +124,9 @@ fn look(due_at: Option<OffsetDateTime>, failures: i32) -> LookRecord {
     }
 }
 
+/// A letter about `pi_1`. `said` is a name of the contract, or two: `captured succeeded`.
 fn letter(reason: &str, said: &str, state: &str) -> LetterRecord {
+    let (said_type, said_state) = said.split_once(' ').map_or((said, None), |(kind, state)| (kind, Some(state)));
     LetterRecord {
         id: Uuid::from_u128(7),
         message_id: "stripe::evt_7".to_owned(),
@@ -114,9 +134,18 @@ fn letter(reason: &str, said: &str, state: &str) -> LetterRecord {
         detail: "the detail".to_owned(),
         origin: "worker".to_owned(),
         attempts: 1,
+        provider: "stripe".to_owned(),
+        provider_account: String::new(),
         payment_id: Some("pi_1".to_owned()),
+        payment_ids: vec!["pi_1".to_owned()],
         order_id: None,
-        said: Some(said.to_owned()),
+        order_ids: vec![],
+        said: Some("prose that nothing is decided by".to_owned()),
+        is_read: true,
+        said_type: Some(said_type.to_owned()).filter(|said| !said.is_empty()),
+        said_state: said_state.map(str::to_owned),
+        amount_minor: Some(1999),
+        currency: Some("USD".to_owned()),
         state: state.to_owned(),
         state_at: NOON,
         state_by: None,
@@ -203,6 +232,67 @@ fn what_is_missing_of_an_order_is_named() {
             joined(unpaid(), OrderStatus::AwaitingPayment, captured(1999, None)),
             vec![(GrantDue, true), (AwaitingPayment, false)],
         ),
+        (
+            "a letter that reports money",
+            with(unpaid(), |r| r.letters.push(letter("amount_mismatch", "captured succeeded", "open"))),
+            vec![(LetterOpen, true), (PaymentNotApplied, true)],
+        ),
+        (
+            "a letter that reports money, on its way",
+            with(unpaid(), |r| r.letters.push(letter("amount_mismatch", "captured succeeded", "replaying"))),
+            vec![(LetterReplaying, false), (PaymentNotApplied, false)],
+        ),
+        (
+            "a letter that reports no money",
+            with(unpaid(), |r| r.letters.push(letter("amount_mismatch", "captured failed", "open"))),
+            vec![(LetterOpen, true), (AwaitingPayment, false)],
+        ),
+        (
+            "a letter that reports money of an order that was given up",
+            joined(
+                with(unpaid(), |r| r.letters.push(letter("amount_mismatch", "captured succeeded", "open"))),
+                OrderStatus::Canceled,
+                PaymentStatus::Canceled,
+            ),
+            vec![(LetterOpen, true), (PaymentNotApplied, true)],
+        ),
+        (
+            "the provider says paid",
+            with(unpaid(), |r| {
+                r.looks.push(LookRecord {
+                    said: Some("paid".to_owned()),
+                    asked_at: Some(NOON),
+                    ..look(Some(later), 0)
+                });
+            }),
+            vec![(PaymentNotApplied, true)],
+        ),
+        (
+            "the provider said paid just now",
+            with(unpaid(), |r| {
+                let asked_at = Some(TERMS.now - Duration::minutes(4));
+                r.looks.push(LookRecord { said: Some("paid".to_owned()), asked_at, ..look(Some(later), 0) });
+            }),
+            vec![(PaymentNotApplied, false)],
+        ),
+        (
+            "a message about money that waits",
+            with(unpaid(), |r| r.notes.push(note(2, NOON, false))),
+            vec![(MessageWaiting, false), (PaymentNotApplied, false)],
+        ),
+        (
+            "no breakdown yet",
+            with(joined(before_tax(), OrderStatus::Processing, captured(2379, None)), |r| {
+                r.orders[0].updated_at = TERMS.now - Duration::minutes(14);
+            }),
+            vec![(BreakdownMissing, false), (AwaitingPayment, false)],
+        ),
+        (
+            "no breakdown for long",
+            joined(before_tax(), OrderStatus::Processing, captured(2379, None)),
+            vec![(BreakdownMissing, true), (AwaitingPayment, false)],
+        ),
+        ("paid twice", paid_by(&["pi_2"]), vec![(Overpaid, true)]),
         ("refunded, not taken", joined(paid(), OrderStatus::Fulfilled, refund), vec![(CreditsDue, true)]),
         ("no such grant", with(paid(), |records| records.grants.clear()), vec![(LedgerDiffers, true)]),
         ("canceled", joined(unpaid(), OrderStatus::Canceled, PaymentStatus::Canceled), vec![]),
@@ -220,8 +310,9 @@ fn what_is_missing_of_an_order_is_named() {
         (
             "somebody else's letter",
             with(paid(), |r| {
-                let order_id = Some(Uuid::from_u128(1));
-                r.letters.push(LetterRecord { order_id, ..letter("malformed", "", "open") });
+                let (order_id, payment_ids) = (Some(Uuid::from_u128(1)), vec!["pi_2".to_owned()]);
+                let payment_id = payment_ids.first().cloned();
+                r.letters.push(LetterRecord { order_id, payment_id, payment_ids, ..letter("malformed", "", "open") });
             }),
             vec![],
         ),
@@ -256,15 +347,15 @@ fn a_letter_is_told_of_with_what_to_do() {
         (
             unpaid(),
             "amount_mismatch",
-            "captured 5 USD",
+            "captured succeeded",
             "paid, but the message is a dead letter: amount_mismatch",
             "amend",
         ),
-        (unpaid(), "untranslatable", "captured 5 USD", "paid, but the message", "dlq show"),
-        (unpaid(), "currency_mismatch", "refund of 5 EUR", "a message is a dead letter", "amend"),
-        (paid(), "id_reused", "captured 5 USD", "the message is a dead letter", "dlq show"),
-        (unpaid(), "unknown_payment", "captured 5 USD", "paid, but", "its order is there now"),
-        (Records::default(), "unknown_payment", "captured 5 USD", "the message is a dead letter", "make the order"),
+        (unpaid(), "untranslatable", "captured succeeded", "paid, but the message", "dlq show"),
+        (unpaid(), "currency_mismatch", "refund pending", "a message is a dead letter", "amend"),
+        (paid(), "id_reused", "captured succeeded", "the message is a dead letter", "dlq show"),
+        (unpaid(), "unknown_payment", "captured succeeded", "paid, but", "its order is there now"),
+        (Records::default(), "unknown_payment", "captured succeeded", "the message is a dead letter", "make the order"),
     ] {
         let records = with(records, |records| records.letters.push(letter(reason, said, "open")));
         let story = told(&records);

@@ -6,7 +6,7 @@ use super::layout::{Page, Part, Sorry, story_address, story_link};
 use super::letters::short_list;
 use super::words::{Tone, mark, when};
 use crate::domain::story::{Entry, Missing, Story};
-use crate::domain::{LetterId, LetterState};
+use crate::domain::{LetterId, LetterState, OrderId};
 use crate::http::{Html, Parameters, Problem, html, see};
 use crate::store::{Asked, ExplainTerms, LetterFilter, LetterRow};
 use axum::extract::rejection::PathRejection;
@@ -58,8 +58,14 @@ pub(super) async fn show(
     let id = path.map(|Path(id)| id).unwrap_or_default();
     let story = story_of(&app, &id).await?;
     let states = LetterState::ALL.map(|state| state.name().to_owned()).to_vec();
-    let filter = LetterFilter { text: Some(id.clone()), states, ..LetterFilter::default() };
-    let letters = app.store().letters(filter, None, LETTERS).await?.letters;
+    let with_text = LetterFilter { text: Some(id.clone()), states: states.clone(), ..LetterFilter::default() };
+    let mut letters = app.store().letters(with_text, None, LETTERS).await?.letters;
+    if let Ok(order) = id.parse::<OrderId>() {
+        let about = LetterFilter { order_id: Some(order.0), states, ..LetterFilter::default() };
+        let about = app.store().letters(about, None, LETTERS).await?.letters;
+        let known: Vec<LetterId> = letters.iter().map(|letter| letter.id).collect();
+        letters.extend(about.into_iter().filter(|letter| !known.contains(&letter.id)));
+    }
     let now = app.now();
     let (status, told) = match &story {
         Some(story) => (StatusCode::OK, tell(story, now)),
@@ -85,7 +91,7 @@ fn dead_letters(letters: &[LetterRow], now: OffsetDateTime) -> Html {
         return html![];
     }
     html![
-        "<section class=\"card\"><h2>Dead letters that have it in their ids or detail</h2>" [short_list(letters, now)]
+        "<section class=\"card\"><h2>Dead letters that concern it, or have it in their detail</h2>" [short_list(letters, now)]
         "</section>"
     ]
 }

@@ -1,12 +1,13 @@
 //! Health at a glance: what needs somebody, and with which link it begins.
 
 use super::access::Operator;
-use super::layout::{CALM_EVERY_S, Page, Part, Sorry, button_to};
+use super::layout::{CALM_EVERY_S, Page, Part, Sorry, button_to, story_link};
 use super::words::{Tone, advice, age, ago, count, mark, number};
 use super::{App, QueueDepths, charts, replays};
 use crate::broker::{Depth, Depths};
+use crate::domain::{Currency, Money};
 use crate::http::{Html, html};
-use crate::store::{LetterFilter, LetterGroup, OpenLetters};
+use crate::store::{LetterFilter, LetterGroup, OpenLetters, OverpaidOrder};
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -19,11 +20,15 @@ const QUEUES_STALE: Duration = Duration::minutes(2);
 /// So many messages that wait are worth a word.
 const MANY_READY: u32 = 10_000;
 
+/// Overpaid orders that are listed, the oldest first.
+const OVERPAID_SHOWN: u16 = 20;
+
 /// `GET /`.
 pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<Operator>) -> Result<Response, Sorry> {
     let now = app.now();
     let open = app.store().open_letters(now).await?;
     let groups = app.store().letter_groups(LetterFilter::default()).await?;
+    let overpaid = app.store().overpaid_orders(OVERPAID_SHOWN).await?;
     let activity = app.store().activity(now - charts::SPAN).await?;
     let under_way = app.store().replays_under_way().await?;
     let queues = *app.console.queues.borrow();
@@ -35,7 +40,7 @@ pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<
     };
     let main = html![
         "<h1 class=\"unseen\">Health</h1><div id=\"health\" data-live class=\"stack\">"
-        [needs(&open, &groups, queues, now)]
+        [needs(&open, &groups, queues, now)] [self::overpaid(&overpaid, &open, now)]
         [charts::section(&activity, now)] [letters(&groups, now)] [self::queues(queues, now)] [busy] "</div>"
     ];
     Ok(Page { title: "Health", part: Part::Health, every_s: Some(CALM_EVERY_S), main }.respond(
@@ -57,6 +62,13 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
             html![
                 "<span class=\"dim\">The letters below say why. Where none does: <code>grantonce verify</code>.</span>"
             ],
+        ));
+    }
+    if open.overpaid_orders > 0 {
+        needs.push((
+            Tone::Bad,
+            html![(count(open.overpaid_orders, "order is", "orders are")) " paid twice, or too much."],
+            button_to("#overpaid", "Which?", false),
         ));
     }
     if let Some(queues) = queues {
@@ -92,7 +104,7 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
     if needs.is_empty() {
         return html![
             "<section class=\"card\" id=\"needs\"><p class=\"big\">" [mark(Tone::Good, "Nothing needs you")]
-            "</p><p>No dead letters are open, and no paid order is without its credits.</p></section>"
+            "</p><p>No dead letters are open, no paid order is without its credits, and none is paid twice.</p></section>"
         ];
     }
     let items = Html::all(needs.into_iter().map(|(tone, words, way)| {
@@ -102,6 +114,34 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
         ]
     }));
     html!["<section class=\"card\" id=\"needs\"><h2>What needs you</h2><ul class=\"needs\">" [items] "</ul></section>"]
+}
+
+/// Orders of which more money is kept than they cost.
+fn overpaid(orders: &[OverpaidOrder], open: &OpenLetters, now: OffsetDateTime) -> Html {
+    if orders.is_empty() {
+        return html![];
+    }
+    let rows = Html::all(orders.iter().map(|order| {
+        let money = Currency::new(&order.currency).and_then(|currency| Money::new(order.overpaid_minor, currency));
+        let surplus = money.map_or_else(|_| format!("{} {}", order.overpaid_minor, order.currency), Money::written);
+        html![
+            "<tr><td data-name=\"Order\">" [story_link(&order.order_id.to_string())]
+            "</td><td class=\"many\" data-name=\"Too much\">" (surplus) "</td><td data-name=\"Since\">"
+            [age(order.since, now)] "</td></tr>"
+        ]
+    }));
+    let more = open.overpaid_orders - i64::try_from(orders.len()).unwrap_or(i64::MAX);
+    let more = if more > 0 {
+        html!["<p class=\"dim\">And " (count(more, "newer one", "newer ones")) ".</p>"]
+    } else {
+        html![]
+    };
+    html![
+        "<section class=\"card\" id=\"overpaid\"><h2>Paid twice, or too much</h2><p>Each order has its credits once. Pay "
+        "the surplus back at the provider; the order leaves this list when the provider reports the refund.</p>"
+        "<table class=\"wide\"><thead><tr><th scope=\"col\">Order</th><th scope=\"col\">Too much</th>"
+        "<th scope=\"col\">Since</th></tr></thead><tbody>" [rows] "</tbody></table>" [more] "</section>"
+    ]
 }
 
 fn letters(groups: &[LetterGroup], now: OffsetDateTime) -> Html {

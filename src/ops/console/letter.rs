@@ -73,13 +73,18 @@ fn cause(letter: &Letter, heading: &str, now: OffsetDateTime) -> Html {
     };
     let text = |text: &str| (!text.is_empty()).then(|| html![(text)]);
     let link = |id: Option<&str>| id.filter(|id| !id.is_empty()).map(story_link);
-    let order = row.order_id.map(|id| id.to_string());
+    // What it names need not be an order of ours: then the orders of its payment are told alone.
+    let named = row.order_id.filter(|_| letter.orders.is_empty());
+    let orders: Vec<_> = letter.orders.iter().copied().chain(named).map(|id| story_link(&id.to_string())).collect();
+    let several = if orders.len() > 1 { "Orders" } else { "Order" };
+    let orders = (!orders.is_empty()).then(|| Html::all(orders.into_iter().map(|order| html![[order] " "])));
     html![
         "<section class=\"card\"><p>" [mark(tone, words)] " since " [when(row.state_at, now)] [by] [why] "</p><h1>"
         (heading) "</h1>"
         "<p class=\"detail\" id=\"detail\">" (row.detail) "</p><p>" (means) "</p><dl class=\"facts\">"
         [fact("It says", row.said.as_deref().and_then(text))] [fact("Provider", text(&row.provider))]
-        [fact("Payment", link(row.payment_id.as_deref()))] [fact("Order", link(order.as_deref()))]
+        [fact("Its account", text(&row.provider_account))]
+        [fact("Payment", link(row.payment_id.as_deref()))] [fact(several, orders)]
         [fact("Account", link(row.account_id.as_deref()))] [fact("Message", link(Some(&row.message_id)))]
         "</dl></section>"
     ]

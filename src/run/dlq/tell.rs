@@ -82,6 +82,9 @@ pub(super) fn letter(letter: &Letter, now: OffsetDateTime) -> String {
     tell("payment", &format!("{} {}", row.provider, row.payment_id.as_deref().unwrap_or("-")));
     let account = row.account_id.as_deref().map_or(String::new(), |id| format!(" of account {id}"));
     tell("order", &row.order_id.map_or("-".to_owned(), |id| format!("{id}{account}")));
+    for other in letter.orders.iter().filter(|id| Some(**id) != row.order_id) {
+        tell("also", &format!("order {other}"));
+    }
     tell("given up", &format!("by the {} after {} attempts", row.origin, row.attempts));
     tell("seen", &format!("{} times, first {}, last {}", row.seen, at(row.first_seen_at), at(row.last_seen_at)));
     for replay in &letter.history {
@@ -206,6 +209,7 @@ pub(super) fn stats(
         "{:>9} paid orders without their credits, as far as letters and providers tell",
         open.grants_missing
     );
+    let _ = writeln!(out, "{:>9} orders of which more money is kept than they cost", open.overpaid_orders);
     for replay in under_way {
         let _ = writeln!(out, "\n{}", ended(replay));
     }

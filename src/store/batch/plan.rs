@@ -220,7 +220,8 @@ impl<'a> Plan<'a> {
                 writes.changed.push(id);
             }
             let before = settle(&touched.before, terms.dispute_policy).map_err(impossible)?;
-            if before.overpaid_minor != posting.overpaid_minor {
+            // Also where it is as it was: facts of an earlier release may hold a surplus that nobody has written down.
+            if posting.overpaid_minor != before.overpaid_minor || posting.overpaid_minor > 0 {
                 writes.overpaid.insert(id, posting.overpaid_minor);
             }
             if *order == touched.before {

@@ -61,7 +61,7 @@ impl Tx {
         let is_known = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM orders WHERE id = $1)
                       OR EXISTS (SELECT FROM message_notes WHERE order_id = $1)
-                      OR EXISTS (SELECT FROM dead_letters WHERE order_id = $1) AS "is_known!""#,
+                      OR EXISTS (SELECT FROM letters_about(ARRAY[$1]::uuid[])) AS "is_known!""#,
             id.0
         )
         .fetch_one(self.connection())
@@ -103,14 +103,14 @@ impl Tx {
     /// The orders that a message is about: by the inbox, by what it names, and by its payment.
     async fn orders_of(&mut self, letter: Option<Uuid>, message_id: &str) -> Result<Vec<Uuid>, StoreError> {
         sqlx::query_scalar!(
-            r#"WITH named AS (
-                   SELECT order_id, provider, payment_id FROM dead_letters
-                   WHERE id = $1 OR (message_id = $2 AND $2 <> '')
-                   UNION ALL SELECT order_id, provider, payment_id FROM message_notes WHERE message_id = $2)
+            r#"WITH noted AS (SELECT order_id, provider, payment_id FROM message_notes WHERE message_id = $2)
                SELECT order_id AS "order_id!" FROM (
                    SELECT order_id FROM inbox WHERE message_id = $2 AND $2 <> ''
-                   UNION SELECT order_id FROM named WHERE order_id IS NOT NULL
-                   UNION SELECT p.order_id FROM named n
+                   UNION SELECT order_id FROM orders_of_letters(ARRAY(
+                             SELECT id FROM dead_letters WHERE id = $1
+                             UNION SELECT id FROM dead_letters WHERE message_id = $2 AND $2 <> ''))
+                   UNION SELECT order_id FROM noted WHERE order_id IS NOT NULL
+                   UNION SELECT p.order_id FROM noted n
                          JOIN payments p ON p.payment_id = n.payment_id AND p.provider = n.provider) AS found
                LIMIT $3"#,
             letter,
@@ -135,6 +135,7 @@ impl Tx {
             || sqlx::query_scalar!(
                 r#"SELECT EXISTS (SELECT FROM message_notes WHERE payment_id = $1)
                           OR EXISTS (SELECT FROM dead_letters WHERE payment_id = $1)
+                          OR EXISTS (SELECT FROM dead_letters WHERE payment_ids @> ARRAY[$1])
                           OR EXISTS (SELECT FROM provider_looks WHERE payment_id = $1) AS "is_known!""#,
                 id
             )

@@ -44,7 +44,8 @@ impl Tx {
         }
         let providers: BTreeSet<_> =
             records.orders.iter().map(|record| record.order.provider.as_str().to_owned()).collect();
-        let payments = records.payments.iter().map(|payment| payment.payment_id.clone()).chain(keys.payments).collect();
+        let payments: Vec<String> =
+            records.payments.iter().map(|payment| payment.payment_id.clone()).chain(keys.payments).collect();
         let found = Found {
             orders: keys.orders,
             letters: keys.letters,
@@ -106,7 +107,7 @@ impl Tx {
     async fn read_payments(&mut self, orders: &[Uuid]) -> Result<Vec<PaymentRecord>, StoreError> {
         sqlx::query_as!(
             PaymentRecord,
-            r#"SELECT order_id, provider, payment_id, registered_at FROM payments
+            r#"SELECT order_id, provider, provider_account, payment_id, registered_at FROM payments
                WHERE order_id = ANY($1) ORDER BY registered_at DESC LIMIT $2"#,
             orders,
             ROWS_MAX
@@ -221,11 +222,16 @@ impl Tx {
     async fn read_letters(&mut self, found: &Found) -> Result<Vec<LetterRecord>, StoreError> {
         sqlx::query_as!(
             LetterRecord,
-            r#"SELECT id, message_id, reason, detail, origin, attempts, payment_id, order_id, said, state,
-                      state_at, state_by, state_reason, first_seen_at, last_seen_at, seen, replays, verdict, verdict_detail
+            r#"SELECT id, message_id, reason, detail, origin, attempts, provider, provider_account, payment_id, payment_ids,
+                      order_id, order_ids, said, is_read, said_type, said_state, amount_minor, currency, state, state_at,
+                      state_by, state_reason, first_seen_at, last_seen_at, seen, replays, verdict, verdict_detail
                FROM dead_letters
-               WHERE id = ANY($1) OR message_id = ANY($2) OR order_id = ANY($3)
-                  OR (payment_id = ANY($4) AND ($5::text[] IS NULL OR provider = ANY($5)))
+               WHERE id IN (
+                   SELECT unnest($1::uuid[])
+                   UNION SELECT d.id FROM dead_letters d WHERE d.message_id = ANY($2)
+                   UNION SELECT about.id FROM letters_about($3) AS about (id)
+                   UNION SELECT d.id FROM dead_letters d WHERE (d.payment_id = ANY($4) OR d.payment_ids && $4)
+                         AND ($5::text[] IS NULL OR d.provider = ANY($5)))
                ORDER BY first_seen_at DESC, id LIMIT $6"#,
             &found.letters,
             &found.messages,

@@ -1,6 +1,7 @@
 //! What the broker has buffered becomes a row.
 
-use crate::domain::{LetterId, OrderId, PaymentId, Provider, Reason};
+use super::says::Columns;
+use crate::domain::{LetterId, Reason, Says};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
 use crate::store::tx::{Committed, Tx};
@@ -37,14 +38,8 @@ pub struct NewLetter {
     pub attempts: u32,
     /// The number of the replay by which it came back to work; 0 for none.
     pub replay: u32,
-    /// What it is about, as far as it can be read.
-    pub provider: Option<Provider>,
-    /// Its payment.
-    pub payment_id: Option<PaymentId>,
-    /// The order that it names.
-    pub order_id: Option<OrderId>,
-    /// What it says, in words.
-    pub said: Option<String>,
+    /// What it says, as far as it can be read.
+    pub says: Says,
 }
 
 /// Postgres takes no NUL in a text, whatever a foreign publisher sends.
@@ -87,16 +82,22 @@ impl Tx {
     async fn keep_letter(&mut self, letter: &NewLetter, copies: i32, now: OffsetDateTime) -> Result<bool, StoreError> {
         const WHAT: &str = "keeping a dead letter";
         let replay = i32::try_from(letter.replay).unwrap_or(i32::MAX);
+        let columns = Columns::of(&letter.says);
         let came_back = sqlx::query_scalar!(
             r#"INSERT INTO dead_letters AS l
                    (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause, detail, origin, attempts,
-                    provider, payment_id, order_id, account_id, said, state_at, first_seen_at, last_seen_at, seen)
-               SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, coalesce(o.id, $15), o.account_id, $16, $17, $17, $17, $18
-               FROM (SELECT 1) AS one LEFT JOIN orders o ON o.id = coalesce($15, (
-                   SELECT order_id FROM payments WHERE payment_id = $14 AND provider = $13 LIMIT 1))
+                    provider, provider_account, payment_id, payment_ids, order_id, order_ids, account_id, said, state_at,
+                    first_seen_at, last_seen_at, seen, is_read, said_type, said_state, amount_minor, currency)
+               SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, ($15::text[])[1], $15,
+                      coalesce(o.id, ($16::uuid[])[1]), $16, o.account_id, $17, $18, $18, $18, $19, true, $21, $22, $23, $24
+               -- An order of ours: one that it names, else its payment's.
+               FROM (SELECT 1) AS one LEFT JOIN orders o ON o.id = coalesce(
+                   (SELECT named.id FROM orders named WHERE named.id = ANY($16) ORDER BY named.id LIMIT 1),
+                   (SELECT p.order_id FROM payments p
+                    WHERE p.payment_id = ANY($15) AND p.provider = $13 AND p.provider_account = $14 LIMIT 1))
                ON CONFLICT (id) DO UPDATE
                SET seen = l.seen + excluded.seen, last_seen_at = excluded.last_seen_at
-               RETURNING l.state IN ('replaying', 'resolved') AND l.replays BETWEEN 1 AND $19 AS "came_back!""#,
+               RETURNING l.state IN ('replaying', 'resolved') AND l.replays BETWEEN 1 AND $20 AS "came_back!""#,
             letter.id.0,
             text(&letter.message_id),
             text(&letter.kind),
@@ -109,13 +110,18 @@ impl Tx {
             text(&letter.detail),
             letter.origin,
             i32::try_from(letter.attempts).unwrap_or(i32::MAX),
-            letter.provider.as_ref().map_or("", Provider::as_str),
-            letter.payment_id.as_ref().map(PaymentId::as_str),
-            letter.order_id.map(|id| id.0),
-            letter.said,
+            columns.provider,
+            columns.provider_account,
+            &columns.payment_ids,
+            &columns.order_ids,
+            columns.words,
             now,
             copies,
-            replay
+            replay,
+            columns.said_type,
+            columns.said_state,
+            columns.amount_minor,
+            columns.currency
         )
         .fetch_one(self.connection())
         .await

@@ -14,6 +14,9 @@ pub(crate) const PAGE_MAX: u32 = 500;
 /// Most groups that are listed.
 const GROUPS_MAX: i64 = 500;
 
+/// Most orders that one letter is shown to concern.
+const ORDERS_MAX: i64 = 20;
+
 /// A letter, as a list shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LetterRow {
@@ -35,14 +38,28 @@ pub struct LetterRow {
     pub attempts: i32,
     /// Whose payment; empty where it names none.
     pub provider: String,
+    /// At which account there; empty where it is our own.
+    pub provider_account: String,
     /// Which payment.
     pub payment_id: Option<String>,
-    /// Which order.
+    /// Every id by which it names the payment, that one included.
+    pub payment_ids: Vec<String>,
+    /// Which order. It may concern further ones, and is found by each of them.
     pub order_id: Option<OrderId>,
+    /// Orders that it names. They need not be orders of ours.
+    pub order_ids: Vec<Uuid>,
     /// Whose order.
     pub account_id: Option<String>,
-    /// What it says, in words.
+    /// What it says, in words, for people.
     pub said: Option<String>,
+    /// What it says: the contract's `status.type`; none: that cannot be read.
+    pub said_type: Option<String>,
+    /// The state of that capture, refund or dispute.
+    pub said_state: Option<String>,
+    /// Its amount, in minor units.
+    pub amount_minor: Option<i64>,
+    /// ISO 4217.
+    pub currency: Option<String>,
     /// How it stands.
     pub state: LetterState,
     /// Since when.
@@ -83,6 +100,8 @@ pub struct Letter {
     pub body: Option<Vec<u8>>,
     /// How long the body was, in bytes. More than `body` has: it was cut.
     pub body_bytes: i32,
+    /// Orders of ours that it concerns: it names them, or their payment.
+    pub orders: Vec<OrderId>,
     /// What became of its replays, the first one first.
     pub history: Vec<LetterReplay>,
 }
@@ -161,10 +180,17 @@ struct Row {
     origin: String,
     attempts: i32,
     provider: String,
+    provider_account: String,
     payment_id: Option<String>,
+    payment_ids: Vec<String>,
     order_id: Option<Uuid>,
+    order_ids: Vec<Uuid>,
     account_id: Option<String>,
     said: Option<String>,
+    said_type: Option<String>,
+    said_state: Option<String>,
+    amount_minor: Option<i64>,
+    currency: Option<String>,
     state: String,
     state_at: OffsetDateTime,
     state_by: Option<String>,
@@ -190,10 +216,17 @@ impl TryFrom<Row> for LetterRow {
             origin: row.origin,
             attempts: row.attempts,
             provider: row.provider,
+            provider_account: row.provider_account,
             payment_id: row.payment_id,
+            payment_ids: row.payment_ids,
             order_id: order_id(row.order_id),
+            order_ids: row.order_ids,
             account_id: row.account_id,
             said: row.said,
+            said_type: row.said_type,
+            said_state: row.said_state,
+            amount_minor: row.amount_minor,
+            currency: row.currency,
             state: state_of(&row.state)?,
             state_at: row.state_at,
             state_by: row.state_by,
@@ -222,8 +255,9 @@ impl Store {
             let mut rows = query_of_filter!(
                 Row,
                 filter,
-                "SELECT id, message_id, kind, reason, cause, detail, origin, attempts, provider, payment_id, order_id,
-                        account_id, said, state, state_at, state_by, state_reason, first_seen_at, last_seen_at, seen,
+                "SELECT id, message_id, kind, reason, cause, detail, origin, attempts, provider, provider_account,
+                        payment_id, payment_ids, order_id, order_ids, account_id, said, said_type, said_state, amount_minor,
+                        currency, state, state_at, state_by, state_reason, first_seen_at, last_seen_at, seen,
                         replays, verdict, verdict_detail
                  FROM dead_letters",
                 "AND ($14::timestamptz IS NULL OR (first_seen_at, id) < ($14, $15))
@@ -297,8 +331,18 @@ impl Store {
             .fetch_all(&pool)
             .await
             .map_err(StoreError::sql(WHAT))?;
+            let orders = sqlx::query_scalar!(
+                "SELECT o.id FROM orders_of_letters(ARRAY[$1]::uuid[]) AS c JOIN orders o ON o.id = c.order_id
+                 ORDER BY o.id LIMIT $2",
+                id.0,
+                ORDERS_MAX
+            )
+            .fetch_all(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            let orders = orders.into_iter().map(OrderId).collect();
             let (routing_key, headers) = (rest.routing_key, rest.headers);
-            Ok(Some(Letter { row, routing_key, headers, body: rest.body, body_bytes: rest.body_bytes, history }))
+            Ok(Some(Letter { row, routing_key, headers, body: rest.body, body_bytes: rest.body_bytes, orders, history }))
         })
         .await
     }

@@ -53,6 +53,8 @@ pub struct OpenLetters {
     pub oldest_at: Option<OffsetDateTime>,
     /// Orders without a grant of which we know that money came in: an open letter says so, or the provider did.
     pub grants_missing: i64,
+    /// Orders of which more money is kept than they cost.
+    pub overpaid_orders: i64,
 }
 
 impl Store {
@@ -267,8 +269,9 @@ impl Store {
             .map_err(StoreError::sql(WHAT))?;
             let grants_missing = sqlx::query_scalar!(
                 r#"SELECT count(*) AS "count!" FROM orders o JOIN (
-                       SELECT order_id FROM dead_letters
-                       WHERE state IN ('open', 'replaying') AND order_id IS NOT NULL AND said LIKE 'captured %'
+                       SELECT order_id FROM orders_of_letters(ARRAY(
+                           SELECT id FROM dead_letters WHERE state IN ('open', 'replaying')
+                              AND said_type = 'captured' AND said_state = 'succeeded'))
                        UNION
                        SELECT order_id FROM provider_looks
                        WHERE order_id IS NOT NULL AND said = 'paid' AND asked_at <= $1 AND due_at <= $2) AS paid
@@ -279,9 +282,14 @@ impl Store {
             .fetch_one(&pool)
             .await
             .map_err(StoreError::sql(WHAT))?;
+            let overpaid_orders =
+                sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM overpaid_orders WHERE overpaid_minor > 0"#)
+                    .fetch_one(&pool)
+                    .await
+                    .map_err(StoreError::sql(WHAT))?;
             let oldest_at = rows.iter().map(|row| row.oldest_at).min();
             let by_reason = rows.into_iter().map(|row| (row.reason, row.letters)).collect();
-            Ok(OpenLetters { by_reason, oldest_at, grants_missing })
+            Ok(OpenLetters { by_reason, oldest_at, grants_missing, overpaid_orders })
         })
         .await
     }
@@ -309,14 +317,14 @@ impl Store {
 const PAID_AND_NOT_GRANTED: Duration = Duration::minutes(5);
 
 /// What of a letter is weighed, as its row has it.
-struct ToWeigh {
-    id: Uuid,
-    message_id: String,
-    kind: String,
-    routing_key: String,
-    body: Option<Vec<u8>>,
-    body_bytes: i32,
-    first_seen_at: OffsetDateTime,
+pub(super) struct ToWeigh {
+    pub(super) id: Uuid,
+    pub(super) message_id: String,
+    pub(super) kind: String,
+    pub(super) routing_key: String,
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) body_bytes: i32,
+    pub(super) first_seen_at: OffsetDateTime,
 }
 
 impl From<ToWeigh> for LetterToWeigh {

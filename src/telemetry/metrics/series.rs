@@ -195,6 +195,7 @@ pub(super) struct Inner {
     pub(super) dead_letters_open: Family<ReasonLabels, Gauge>,
     pub(super) oldest_dead_letter_age_seconds: Measured,
     pub(super) grants_missing: Measured,
+    pub(super) overpaid_orders: Measured,
     pub(super) letters_collected: Counter,
     pub(super) replays: Family<ReplayLabels, Counter>,
     pub(super) queue_messages: Family<QueueLabels, Gauge>,
@@ -228,6 +229,7 @@ impl Inner {
             dead_letters_open: Family::default(),
             oldest_dead_letter_age_seconds: Measured::default(),
             grants_missing: Measured::default(),
+            overpaid_orders: Measured::default(),
             letters_collected: Counter::default(),
             replays: Family::default(),
             queue_messages: Family::default(),
@@ -308,6 +310,11 @@ impl Inner {
             "grants_missing",
             "Orders without a grant of which we know that money came in. Absent until the ops role has looked",
             self.grants_missing.clone(),
+        );
+        r.register(
+            "overpaid_orders",
+            "Orders of which more money is kept than they cost. Absent until the ops role has looked",
+            self.overpaid_orders.clone(),
         );
         r.register("letters_collected", "Dead letters moved from RabbitMQ to Postgres", self.letters_collected.clone());
         r.register("replays", "Replays of dead letters whose end is known", self.replays.clone());

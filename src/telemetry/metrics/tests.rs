@@ -87,10 +87,11 @@ fn a_guard_counts_while_it_lives() {
 
 #[test]
 fn what_was_not_measured_is_not_claimed() {
-    const MEASURED: [&str; 5] = [
+    const MEASURED: [&str; 6] = [
         "grantonce_dead_letters_open",
         "grantonce_oldest_dead_letter_age_seconds",
         "grantonce_grants_missing",
+        "grantonce_overpaid_orders",
         "grantonce_queue_messages",
         "grantonce_queue_consumers",
     ];
@@ -103,12 +104,14 @@ fn what_was_not_measured_is_not_claimed() {
 
     metrics.dead_letters(&[(Reason::AmountMismatch, 3)], Some(Duration::from_secs(90)));
     metrics.grants_missing(2);
+    metrics.overpaid_orders(1);
     metrics.queue(QueueName::FulfilmentDead, 4, 0);
     for line in [
         "grantonce_dead_letters_open{reason=\"amount_mismatch\"} 3",
         "grantonce_dead_letters_open{reason=\"untranslatable\"} 0",
         "grantonce_oldest_dead_letter_age_seconds 90.0",
         "grantonce_grants_missing 2.0",
+        "grantonce_overpaid_orders 1.0",
         "grantonce_queue_messages{queue=\"fulfilment.dead\"} 4",
         "grantonce_queue_consumers{queue=\"fulfilment.dead\"} 0",
     ] {

@@ -4,7 +4,7 @@
 use crate::support::{OrderSpec, World, captured, event_for};
 use grantonce::clock::Clock;
 use grantonce::config::{AdyenCapture, BrokerConfig, DatabaseConfig, NamedToken, OpsConfig, OpsTerms};
-use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent, Reason, cause_of};
+use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent, Reason, Says, cause_of};
 use grantonce::http::{Readiness, bind, plain_client};
 use grantonce::ops;
 use grantonce::store::{NewLetter, Store};
@@ -153,10 +153,7 @@ pub(super) fn letter_of(event: &PaymentEvent, reason: Reason, detail: &str) -> N
         origin: "worker",
         attempts: 4,
         replay: 0,
-        provider: Some(event.provider.clone()),
-        payment_id: Some(event.payment_id.clone()),
-        order_id: event.order_id,
-        said: Some(event.status.in_words()),
+        says: Says::from(event),
     }
 }
 

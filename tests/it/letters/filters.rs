@@ -3,7 +3,7 @@
 use super::command_line::{dlq, lines};
 use super::{ada, all_letters};
 use crate::support::world::{OrderSpec, World};
-use grantonce::domain::{LetterId, LetterState, OrderId, PaymentId, Provider, Reason};
+use grantonce::domain::{LetterId, LetterState, OrderId, PaymentId, Provider, Reason, Says};
 use grantonce::store::{LetterFilter, NewLetter, Store};
 use std::collections::BTreeSet;
 use time::macros::datetime;
@@ -28,25 +28,31 @@ fn like_the_others(n: u128) -> NewLetter {
         origin: "publisher",
         attempts: 0,
         replay: 0,
-        provider: Some(Provider::new("stripe").unwrap()),
-        payment_id: Some(PaymentId::new("pi").unwrap()),
-        order_id: None,
-        said: None,
+        says: says("stripe", &["pi"], &[]),
+    }
+}
+
+/// About a payment, by its ids, and maybe orders.
+fn says(provider: &str, payment_ids: &[&str], orders: &[OrderId]) -> Says {
+    Says {
+        provider: Some(Provider::new(provider).unwrap()),
+        payment_ids: payment_ids.iter().map(|id| PaymentId::new(*id).unwrap()).collect(),
+        order_ids: orders.to_vec(),
+        ..Says::default()
     }
 }
 
 /// One that differs in each of the things that can be asked for; `order` belongs to account `someone`.
 async fn a_letter_of_each_kind(world: &World, unknown: OrderId, order: OrderId) {
-    let (acme, pi_6) = (Some(Provider::new("acme").unwrap()), Some(PaymentId::new("pi_6").unwrap()));
     let at_noon = vec![
         like_the_others(0),
         NewLetter { reason: Reason::Malformed, ..like_the_others(1) },
-        NewLetter { provider: acme, ..like_the_others(2) },
+        NewLetter { says: says("acme", &["pi"], &[]), ..like_the_others(2) },
         NewLetter { cause: "something else".to_owned(), ..like_the_others(3) },
         like_the_others(4),
-        NewLetter { order_id: Some(unknown), ..like_the_others(5) },
-        NewLetter { payment_id: pi_6, ..like_the_others(6) },
-        NewLetter { order_id: Some(order), ..like_the_others(7) },
+        NewLetter { says: says("stripe", &["pi"], &[unknown]), ..like_the_others(5) },
+        NewLetter { says: says("stripe", &["pi_6"], &[]), ..like_the_others(6) },
+        NewLetter { says: says("stripe", &["pi"], &[order]), ..like_the_others(7) },
         NewLetter { message_id: "stripe::evt_8".to_owned(), ..like_the_others(8) },
         NewLetter { detail: "an Odd word".to_owned(), ..like_the_others(9) },
     ];

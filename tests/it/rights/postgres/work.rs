@@ -4,7 +4,7 @@ use super::NOW;
 use super::deployment::{Deployment, run};
 use grantonce::domain::{
     AccountId, CaptureState, Currency, DisputePolicy, Hint, LetterId, MessageId, Money, OrderId, Outlook, PaymentEvent,
-    PaymentId, PaymentStatus, PriceTerms, Provider, Reason, Refusal, Verdict,
+    PaymentId, PaymentStatus, PriceTerms, Provider, Reason, Refusal, Says, Verdict,
 };
 use grantonce::store::{
     Activity, Actor, Amended, Amendment, Asked, Attach, BatchTerms, ClaimTerms, ExplainTerms, Forgetting, HandedOut,
@@ -193,12 +193,13 @@ pub async fn work_on_a_letter(on: &Deployment) {
         origin: "worker",
         attempts: 1,
         replay: 0,
-        provider: Some(Provider::STRIPE),
-        payment_id: None,
-        order_id: None,
-        said: None,
+        says: Says { provider: Some(Provider::STRIPE), ..Says::default() },
     };
     ops.keep_letters(vec![letter], NOW).await.unwrap();
+    ops.letters_to_read(10).await.unwrap();
+    ops.note_says(vec![(id, Says::default())]).await.unwrap();
+    assert_eq!(ops.open_letters(NOW).await.unwrap().overpaid_orders, 0);
+    assert!(ops.overpaid_orders(10).await.unwrap().is_empty());
     let by = || Actor { name: "ada".to_owned(), is_self_declared: false };
     let refused = || Verdict::WouldBeRefused(Refusal::new(Reason::Malformed, "x"));
     assert!(!ops.letters_to_weigh(NOW, 10).await.unwrap().is_empty());

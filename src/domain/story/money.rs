@@ -1,0 +1,129 @@
+//! What is told of an order's money: too much of it, parts that are missing, and payments that are reported and not applied.
+
+use super::missing::{Missing, MissingCode};
+use super::records::{LetterRecord, LookRecord, NoteRecord, OrderRecord};
+use super::tell::{Terms, moment};
+use crate::domain::{Currency, Money, Order, PriceTerms};
+use time::Duration;
+
+/// How long the parts of a captured amount are waited for before somebody should look: the event that has them comes with the
+/// others.
+const BREAKDOWN_LATE_AFTER: Duration = Duration::minutes(15);
+
+/// How long after a provider called it paid the message that says so may be on its way.
+const ANSWER_LATE_AFTER: Duration = Duration::minutes(5);
+
+fn written(amount_minor: i64, currency: Currency) -> String {
+    Money::new(amount_minor, currency)
+        .map_or_else(|_| format!("{amount_minor} {currency} (minor units)"), Money::written)
+}
+
+fn captured(order: &Order, terms: Terms) -> (i128, String) {
+    let captured = order.captured_minor(terms.dispute_policy);
+    let amount = i64::try_from(captured).unwrap_or(i64::MAX);
+    (captured, written(amount, order.price.currency()))
+}
+
+/// More money is kept than the order costs.
+pub(super) fn overpaid(order: &Order, overpaid_minor: i64, terms: Terms) -> Option<Missing> {
+    if overpaid_minor <= 0 {
+        return None;
+    }
+    let amount = written(overpaid_minor, order.price.currency());
+    let text = match order.payments_kept(terms.dispute_policy) {
+        0 | 1 => format!("overpaid by {amount}"),
+        2 => format!("paid twice: {amount} too much"),
+        times => format!("paid {times} times: {amount} too much"),
+    };
+    let next = format!("pay {amount} back at {}; the credits are granted once and stay", order.provider);
+    Some(Missing::attention(MissingCode::Overpaid, text, next))
+}
+
+/// Money is there, and does not pay the price yet: the rest of it is waited for, or the parts of its amount.
+pub(super) fn lacking(record: &OrderRecord, terms: Terms) -> Option<Missing> {
+    let order = &record.order;
+    let (minor, amount) = captured(order, terms);
+    if order.lacks_breakdown(terms.dispute_policy) {
+        let text = format!(
+            "captured {amount}; it waits for the breakdown of that amount, which price_terms {} need",
+            order.price_terms.name()
+        );
+        let next = format!(
+            "does {} send the event that tells tax and discount (checkout.session.completed of Stripe)? Else have it asked: \
+             POST /v1/orders/{}/check",
+            order.provider, order.id
+        );
+        let needs_attention = record.updated_at + BREAKDOWN_LATE_AFTER < terms.now;
+        return Some(Missing { needs_attention, ..Missing::attention(MissingCode::BreakdownMissing, text, next) });
+    }
+    let is_part = order.price_terms == PriceTerms::Total && minor > 0 && minor < i128::from(order.price.amount_minor());
+    is_part.then(|| {
+        let text = format!("{minor} of {} are captured; a part waits for the rest", order.price);
+        Missing::waits(MissingCode::PartlyPaid, text)
+    })
+}
+
+/// Where a payment of an order may be reported, beside its facts.
+#[derive(Clone, Copy)]
+pub(super) struct Reported<'a> {
+    pub(super) letters: &'a [&'a LetterRecord],
+    /// Of messages that wait.
+    pub(super) notes: &'a [&'a NoteRecord],
+    pub(super) looks: &'a [&'a LookRecord],
+}
+
+/// What is to be told of an unpaid order instead of that nothing is paid, because something says otherwise.
+pub(super) fn reported(record: &OrderRecord, reported: Reported<'_>, terms: Terms) -> Option<Missing> {
+    let Reported { letters, notes, looks } = reported;
+    let amount_of = |letter: &LetterRecord| {
+        let currency = letter.currency.as_deref().and_then(|code| Currency::new(code).ok());
+        letter
+            .amount_minor
+            .zip(currency)
+            .map_or("an unknown amount".to_owned(), |(minor, currency)| written(minor, currency))
+    };
+    let of_letter = |letter: &LetterRecord, code, text: String| Missing {
+        letter_id: Some(letter.id),
+        ..Missing::waits(code, text)
+    };
+    if let Some(letter) = letters.iter().find(|letter| letter.is_open() && letter.reports_money()) {
+        let text = format!("a payment of {} is reported and not applied: dead letter {}", amount_of(letter), letter.id);
+        let missing = of_letter(letter, MissingCode::PaymentNotApplied, text);
+        return Some(match letter.state.as_str() {
+            "open" => {
+                Missing { needs_attention: true, next: Some(format!("grantonce dlq show {}", letter.id)), ..missing }
+            }
+            _ => missing,
+        });
+    }
+    if let Some(look) = looks.iter().find(|look| look.said.as_deref() == Some("paid")) {
+        let asked_at = look.asked_at.unwrap_or(look.created_at);
+        let text = format!("{} said at {} that it is paid, and that is not applied", look.provider, moment(asked_at));
+        let missing = Missing::waits(MissingCode::PaymentNotApplied, text);
+        return Some(if asked_at + ANSWER_LATE_AFTER < terms.now {
+            let next = "do the workers run, and is the queue empty? See GrantonceGrantsMissing in docs/runbook.md";
+            Missing { needs_attention: true, next: Some(next.to_owned()), ..missing }
+        } else {
+            missing
+        });
+    }
+    if let Some(note) = notes.iter().find(|note| note.said == "captured") {
+        let text = format!("a payment is reported and not applied yet: message {} waits", note.message_id);
+        return Some(Missing::waits(MissingCode::PaymentNotApplied, text));
+    }
+    if let Some(letter) = letters.iter().find(|letter| letter.is_open() && letter.said_type.is_none()) {
+        let text = format!("what is paid is not known: what dead letter {} says was not read", letter.id);
+        return Some(of_letter(letter, MissingCode::AwaitingPayment, text));
+    }
+    if let Some(letter) = letters.iter().find(|letter| letter.state == "archived" && letter.reports_money()) {
+        let by = letter.state_by.as_deref().unwrap_or("nobody");
+        let text = format!(
+            "a payment of {} was reported and not applied: dead letter {} is archived by {by}",
+            amount_of(letter),
+            letter.id
+        );
+        return Some(of_letter(letter, MissingCode::AwaitingPayment, text));
+    }
+    let (minor, amount) = captured(&record.order, terms);
+    (minor > 0).then(|| Missing::waits(MissingCode::AwaitingPayment, format!("{amount} are captured")))
+}

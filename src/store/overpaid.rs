@@ -1,0 +1,45 @@
+//! Orders of which more money is kept than they cost.
+
+use super::error::StoreError;
+use super::pool::Store;
+use crate::domain::OrderId;
+use time::OffsetDateTime;
+
+/// An order that was paid twice, or too much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverpaidOrder {
+    /// Which.
+    pub order_id: OrderId,
+    /// Beyond the price, in minor units.
+    pub overpaid_minor: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// When the message came that made it too much.
+    pub since: OffsetDateTime,
+}
+
+impl Store {
+    /// Overpaid orders, the oldest first.
+    pub async fn overpaid_orders(&self, count_max: u16) -> Result<Vec<OverpaidOrder>, StoreError> {
+        const WHAT: &str = "listing overpaid orders";
+        self.run(WHAT, move |pool| async move {
+            let rows = sqlx::query!(
+                "SELECT s.order_id, s.overpaid_minor, o.currency, s.since
+                 FROM overpaid_orders s JOIN orders o ON o.id = s.order_id
+                 WHERE s.overpaid_minor > 0 ORDER BY s.since, s.order_id LIMIT $1",
+                i64::from(count_max)
+            )
+            .fetch_all(&pool)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            let order = |(order_id, overpaid_minor, currency, since)| OverpaidOrder {
+                order_id,
+                overpaid_minor,
+                currency,
+                since,
+            };
+            Ok(rows.into_iter().map(|r| order((OrderId(r.order_id), r.overpaid_minor, r.currency, r.since))).collect())
+        })
+        .await
+    }
+}
