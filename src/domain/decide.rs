@@ -213,7 +213,7 @@ impl Settled {
 }
 
 /// What is left of payments by what was paid for the price, where the order's terms leave something out. Money is worth as
-/// much of a whole as it is of what was paid; beyond that it is no part of it.
+/// much of a whole as it is of what was paid; what is beyond that comes to more than a whole, and goes back first.
 struct Shares(BTreeMap<i128, i128>);
 
 impl Shares {
@@ -222,7 +222,7 @@ impl Shares {
         let mut shares = BTreeMap::new();
         for sums in all {
             if let Some(paid) = sums.priced {
-                *shares.entry(paid).or_insert(0) += minor(&sums).min(paid);
+                *shares.entry(paid).or_insert(0) += minor(&sums);
             }
         }
         Self(shares)

@@ -173,6 +173,14 @@ fn several_payments_of_one_order_are_told_apart() {
     for (what, events, wanted) in rows {
         comes_to(what, &tax, events, *wanted);
     }
+    let beyond = [
+        of("pi_1", event_at(1, parted_capture("c", C::Succeeded, 1200, 200))),
+        of("pi_1", event_at(2, part("c2", C::Succeeded, 300))),
+        of("re_1", event_at(3, refund("re_1", R::Succeeded, 300))),
+    ];
+    comes_to("what is beyond the price went back, of a payment that nobody named", &tax, &beyond, (Fulfilled, 100, 0));
+    let free = [of("cs_1", event_at(1, parted(0, 0, 2500))), of("pi_2", event_at(2, total(500)))];
+    comes_to("a free order that is paid all the same", &by(discounted(2500), 2500), &free, (Fulfilled, 100, 500));
     let one = of("re_1", event_at(2, refund("re_1", R::Succeeded, 1)));
     comes_to("a cent went back that nobody named", &tax, &[paid("pi_1", 1), one], (PartiallyRefunded, 99, 0));
 }
