@@ -154,8 +154,9 @@ impl Taker {
         let (mut accepted, mut letters, mut dropped) = (0_usize, 0_usize, 0_usize);
         for translation in said {
             match translation {
-                Translation::Ignored { kind } => {
-                    tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind);
+                Translation::Ignored { kind, why } => {
+                    tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind, why = why.name());
+                    self.metrics.webhook_ignored(label(endpoint), why);
                 }
                 Translation::Hint(hint) if self.is_live && !hint.livemode => dropped += 1,
                 Translation::Hint(hint) => match Outgoing::hint(&hint) {

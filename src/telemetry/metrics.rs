@@ -7,12 +7,13 @@ use super::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
     PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
-use crate::domain::{Provider, Reason};
+use crate::domain::{IgnoredWhy, Provider, Reason};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::Gauge;
 use series::{
-    DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, InboxMaintenanceLabels, Inner, LookLabels,
-    MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, WebhookLabels, status_class,
+    DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels, Inner,
+    LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, WebhookLabels,
+    WhyLabel, status_class,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -40,6 +41,11 @@ impl Metrics {
     /// A webhook was answered.
     pub fn webhook(&self, endpoint: WebhookEndpoint, outcome: WebhookOutcome) {
         self.0.webhooks.get_or_create(&WebhookLabels { endpoint, outcome }).inc();
+    }
+
+    /// Something that a genuine webhook reported changes nothing.
+    pub fn webhook_ignored(&self, endpoint: WebhookEndpoint, why: IgnoredWhy) {
+        self.0.webhooks_ignored.get_or_create(&IgnoredLabels { endpoint, why: WhyLabel(why) }).inc();
     }
 
     /// A publish waits for the broker's confirmation until the guard is dropped.

@@ -3,20 +3,27 @@
 //! Rules from <https://docs.adyen.com/development-resources/webhooks/>, its pages on HMAC signatures, event codes, dispute
 //! webhooks and currency codes.
 
+mod table;
+
 use super::signature::{Mac, Tag, check};
+use super::table::{Does, does};
 use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::dialect::{Body, Object, Odd, Part};
 use crate::domain::{
-    CaptureState, Currency, DisputeState, FactId, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus,
-    Provider, RefundState,
+    CaptureState, Currency, DisputeState, FactId, IgnoredWhy, MessageId, Money, OrderId, PaymentEvent, PaymentId,
+    PaymentStatus, Provider, RefundState,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub(super) static DOOR: Door =
-    Door { provider: Provider::ADYEN, proof: Proof::Secret(SecretProof { key, verify }), translate };
+pub(super) static DOOR: Door = Door {
+    provider: Provider::ADYEN,
+    proof: Proof::Secret(SecretProof { key, verify }),
+    translate,
+    events: Some(table::page),
+};
 
 /// Adyen makes keys of 32 bytes.
 const KEY_BYTES_MIN: usize = 16;
@@ -167,9 +174,17 @@ enum Said {
 fn read(verified: &Verified<'_>, item: &Object<'_>, message_id: Result<&MessageId, &Odd>) -> Result<Translation, Odd> {
     let code = item.text("eventCode")?;
     let success = success(item)?;
+    let ignored = |why| Ok(Translation::ignored(&format!("{code} ({success})"), why));
+    match does(table::ROWS, code) {
+        Does::Applied(table::Read::ByCode) | Does::Hint(table::Read::ByCode) => {}
+        Does::Ignored(why) => return ignored(why),
+        Does::DeadLetter | Does::DeadLetterIfOurs => {
+            return Err(item.odd("eventCode", "is one that may report money and that this release cannot read"));
+        }
+    }
     let status = match meaning(verified.terms.is_adyen_captured_by_hand, code, success, item)? {
         Said::Status(status) => status,
-        Said::Nothing => return Ok(Translation::ignored(&format!("{code} ({success})"))),
+        Said::Nothing => return ignored(IgnoredWhy::RequestFailed),
     };
     let occurred_at = OffsetDateTime::parse(item.text("eventDate")?, &Rfc3339)
         .map_err(|_| item.odd("eventDate", "must be a date and time with an offset, as in RFC 3339"))?;

@@ -14,14 +14,16 @@ pub mod sign;
 mod signature;
 mod standard;
 mod stripe;
+mod table;
 mod trust;
 
 pub use keys::{KeyError, KeyFault, Keys};
 pub use rejection::{Rejection, TOLERANCE_SECONDS};
+pub use table::{Listed, listed, page};
 pub use trust::{CertificateUrl, Trust};
 
 use crate::domain::{
-    Hint, MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount, tidy,
+    Hint, IgnoredWhy, MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount, tidy,
 };
 use sha2::{Digest, Sha256};
 use signature::Mac;
@@ -30,7 +32,7 @@ use time::OffsetDateTime;
 /// Longest [`Translation::Untranslatable`] detail, in bytes: it becomes a header of the dead letter.
 const DETAIL_BYTES_MAX: usize = 500;
 
-/// Longest [`Translation::Ignored`] kind, in bytes: it becomes a metric's label.
+/// Longest [`Translation::Ignored`] kind, in bytes: it stands in a log line.
 const KIND_BYTES_MAX: usize = 80;
 
 macro_rules! endpoints {
@@ -90,6 +92,8 @@ struct Door {
     proof: Proof,
     /// Says what a verified body means: one translation for each thing that it tells.
     translate: fn(&Verified<'_>) -> Vec<Translation>,
+    /// Its table of event types; none where a body is our own contract.
+    events: Option<fn() -> table::Page>,
 }
 
 /// How requests prove who sent them.
@@ -159,10 +163,12 @@ pub enum Translation {
     Events(Vec<PaymentEvent>),
     /// Something happened that the body does not tell, or cannot be believed to tell: the provider is to be asked.
     Hint(Hint),
-    /// Genuine, but none of our business: it says nothing of a payment that could be paid. To be acknowledged and counted.
+    /// Genuine, and changes nothing. To be acknowledged and counted.
     Ignored {
-        /// What it was; printable ASCII, at most 80 bytes. As many values as the provider has event types.
+        /// Its type; printable ASCII, at most 80 bytes. As many values as the provider has event types.
         kind: String,
+        /// Why it changes nothing.
+        why: IgnoredWhy,
     },
     /// Genuine, but we cannot tell what it says. Becomes a dead letter with its raw body.
     Untranslatable {
@@ -191,9 +197,9 @@ pub struct Concerns {
 }
 
 impl Translation {
-    fn ignored(kind: &str) -> Self {
+    fn ignored(kind: &str, why: IgnoredWhy) -> Self {
         let fits = kind.len() <= KIND_BYTES_MAX && kind.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-        Self::Ignored { kind: if fits { kind } else { "other" }.to_owned() }
+        Self::Ignored { kind: if fits { kind } else { "other" }.to_owned(), why }
     }
 }
 

@@ -8,7 +8,10 @@
 //! <https://developer.paypal.com/api/rest/webhooks/event-names/>; the certificate's names from PayPal's SDKs for Java
 //! (`SSLUtil.validateCertificateChain`: `messageverificationcerts….paypal.com`) and Python.
 
+mod table;
+
 use super::signature::single;
+use super::table::{Does, does};
 use super::trust::{CertificateUrl, Signed, Trust};
 use super::{
     CertificateProof, Door, KeyFault, Proof, Rejection, Subscriptions, Terms, Translation, Unverified, Verified,
@@ -18,9 +21,14 @@ use crate::domain::dialect::{Body, Object, Odd};
 use crate::domain::{Hint, MessageId, PaymentId, Provider};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crc::{CRC_32_ISO_HDLC, Crc};
+use table::Read;
 
-pub(super) static DOOR: Door =
-    Door { provider: Provider::PAYPAL, proof: Proof::Certificate(CertificateProof { id, url, verify }), translate };
+pub(super) static DOOR: Door = Door {
+    provider: Provider::PAYPAL,
+    proof: Proof::Certificate(CertificateProof { id, url, verify }),
+    translate,
+    events: Some(table::page),
+};
 
 const ID_HEADER: &str = "paypal-transmission-id";
 const TIME_HEADER: &str = "paypal-transmission-time";
@@ -130,7 +138,13 @@ fn translate(verified: &Verified<'_>) -> Vec<Translation> {
 /// One hint for each payment that an event names.
 fn read(verified: &Verified<'_>, event: &Object<'_>) -> Result<Vec<Translation>, Odd> {
     let kind = event.text("event_type")?;
-    let Some(payments) = payments(kind, event)? else { return Ok(vec![Translation::ignored(kind)]) };
+    let payments = match does(table::ROWS, kind) {
+        Does::Hint(read) | Does::Applied(read) => payments(read, event)?,
+        Does::Ignored(why) => return Ok(vec![Translation::ignored(kind, why)]),
+        Does::DeadLetter | Does::DeadLetterIfOurs => {
+            return Err(event.odd("event_type", "is one that may report money and that this release cannot read"));
+        }
+    };
     let hint = |(number, named): (usize, Named)| -> Result<Translation, Odd> {
         Ok(Translation::Hint(Hint {
             provider: DOOR.provider.clone(),
@@ -168,19 +182,13 @@ impl Named {
     }
 }
 
-/// The payments that an event names; none where its type is none of our business. By the beginning
-/// of the type: a hint too many costs a question, and one too few a payment.
-fn payments(kind: &str, event: &Object<'_>) -> Result<Option<Vec<Named>>, Odd> {
-    let resource = || event.object("resource", "resource");
-    let begins = |with: &[&str]| with.iter().any(|with| kind.starts_with(with));
-    if begins(&["PAYMENT.CAPTURE.", "PAYMENT.REFUND."]) {
-        Ok(Some(vec![capture(&resource()?)?]))
-    } else if begins(&["CHECKOUT.ORDER.", "CHECKOUT.PAYMENT-APPROVAL."]) {
-        Ok(Some(vec![order(&resource()?)?]))
-    } else if begins(&["CUSTOMER.DISPUTE."]) {
-        disputed(&resource()?).map(Some)
-    } else {
-        Ok(None)
+/// The payments that an event names.
+fn payments(read: Read, event: &Object<'_>) -> Result<Vec<Named>, Odd> {
+    let resource = event.object("resource", "resource")?;
+    match read {
+        Read::Capture => Ok(vec![capture(&resource)?]),
+        Read::Order => Ok(vec![order(&resource)?]),
+        Read::Dispute => disputed(&resource),
     }
 }
 

@@ -13,7 +13,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
 pub(super) static DOOR: Door =
-    Door { provider: Provider::STANDARD, proof: Proof::Secret(SecretProof { key, verify }), translate };
+    Door { provider: Provider::STANDARD, proof: Proof::Secret(SecretProof { key, verify }), translate, events: None };
 
 /// The specification's least length of a symmetric secret.
 const KEY_BYTES_MIN: usize = 24;

@@ -3,14 +3,24 @@
 //! Rules from <https://docs.stripe.com/webhooks>, <https://docs.stripe.com/api/events/types> and
 //! <https://docs.stripe.com/api/v2/core/events/event-types>; what its words mean stands in `domain::dialect::stripe`.
 
+mod table;
+
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
+use super::table::{Does, does};
 use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::dialect::stripe::{self as words, captured, failed, order_id, reference, time};
 use crate::domain::dialect::{Body, Object, Odd, Part};
-use crate::domain::{Hint, MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount};
+use crate::domain::{
+    Hint, IgnoredWhy, MessageId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider, ProviderAccount,
+};
+use table::{Charge, Intent, Read, Session};
 
-pub(super) static DOOR: Door =
-    Door { provider: Provider::STRIPE, proof: Proof::Secret(SecretProof { key, verify }), translate };
+pub(super) static DOOR: Door = Door {
+    provider: Provider::STRIPE,
+    proof: Proof::Secret(SecretProof { key, verify }),
+    translate,
+    events: Some(table::page),
+};
 
 const HEADER: &str = "stripe-signature";
 
@@ -58,10 +68,8 @@ fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>,
 /// What an event says.
 enum Meaning {
     Payment(Said),
-    /// Its type is none of our business.
-    Foreign,
-    /// Its type is, but this one says nothing of a payment that could be paid.
-    Nothing(&'static str),
+    /// It changes nothing.
+    Ignored(IgnoredWhy),
 }
 
 /// A payment by its ids, and what is said of it.
@@ -97,8 +105,7 @@ fn snapshot(
     let kind = event.text("type")?;
     let said = match meaning(kind, event)? {
         Meaning::Payment(said) => said,
-        Meaning::Foreign => return Ok(Translation::ignored(kind)),
-        Meaning::Nothing(why) => return Ok(Translation::ignored(&format!("{kind} ({why})"))),
+        Meaning::Ignored(why) => return Ok(Translation::ignored(kind, why)),
     };
     Ok(Translation::Events(vec![PaymentEvent {
         provider: DOOR.provider.clone(),
@@ -123,11 +130,11 @@ fn thin(
     let kind = event.text("type")?;
     // Events that are about nothing in particular have none.
     if event.value("related_object").is_none() {
-        return Ok(Translation::ignored(kind));
+        return Ok(Translation::ignored(kind, IgnoredWhy::NoMoney));
     }
     let object = event.object("related_object", "related_object")?;
     if !LEADS_TO_PAYMENT.contains(&object.text("type")?) {
-        return Ok(Translation::ignored(kind));
+        return Ok(Translation::ignored(kind, IgnoredWhy::NoMoney));
     }
     Ok(Translation::Hint(Hint {
         provider: DOOR.provider.clone(),
@@ -170,24 +177,26 @@ fn message_id(
 }
 
 fn meaning(kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
-    let said = match kind {
-        "payment_intent.succeeded" => payment_intent(event, |intent| captured(intent, "amount_received"))?,
-        // Waiting for the bank, for the buyer, or (`amount_capturable_updated`) for us: authorised, not paid.
-        "payment_intent.processing" | "payment_intent.requires_action" | "payment_intent.amount_capturable_updated" => {
-            payment_intent(event, |_| Ok(PaymentStatus::Pending))?
+    let read = match does(table::ROWS, kind) {
+        Does::Applied(read) | Does::Hint(read) => read,
+        Does::Ignored(why) => return Ok(Meaning::Ignored(why)),
+        Does::DeadLetter | Does::DeadLetterIfOurs => {
+            return Err(event.odd("type", "is one that may report money and that this release cannot read"));
         }
-        "payment_intent.payment_failed" => payment_intent(event, |intent| Ok(failed(intent)))?,
-        "payment_intent.canceled" => payment_intent(event, |_| Ok(PaymentStatus::Canceled))?,
-        "checkout.session.completed"
-        | "checkout.session.async_payment_succeeded"
-        | "checkout.session.async_payment_failed"
-        | "checkout.session.expired" => return checkout_session(kind, event),
-        "charge.refunded" => charge_refunded(event)?,
-        "charge.refund.updated" => refund(event)?,
-        _ if kind.starts_with("refund.") => refund(event)?,
-        _ if kind.starts_with("charge.dispute.") => dispute(event)?,
-        // Among them `charge.succeeded`: the payment intent says the same of the whole payment.
-        _ => return Ok(Meaning::Foreign),
+    };
+    let said = match read {
+        Read::Intent(Intent::Paid) => payment_intent(event, |intent| captured(intent, "amount_received"))?,
+        Read::Intent(Intent::Pending) => payment_intent(event, |_| Ok(PaymentStatus::Pending))?,
+        Read::Intent(Intent::Failed) => payment_intent(event, |intent| Ok(failed(intent)))?,
+        Read::Intent(Intent::Canceled) => payment_intent(event, |_| Ok(PaymentStatus::Canceled))?,
+        Read::Session(session) => return checkout_session(session, kind, event),
+        Read::Charge(Charge::Paid | Charge::Updated | Charge::Pending | Charge::Failed | Charge::Expired) => {
+            return Ok(Meaning::Ignored(IgnoredWhy::SaidByAnotherEvent));
+        }
+        Read::ChargeRefunded => charge_refunded(event)?,
+        Read::Refund => refund(event)?,
+        Read::Dispute => dispute(event)?,
+        Read::Related => return Ok(Meaning::Ignored(IgnoredWhy::NoMoney)),
     };
     Ok(Meaning::Payment(said))
 }
@@ -211,25 +220,25 @@ fn payment_intent(
     })
 }
 
-fn checkout_session(kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
+fn checkout_session(happened: Session, kind: &str, event: &Object<'_>) -> Result<Meaning, Odd> {
     let session = object(event, "checkout.session")?;
     match session.text("mode")? {
         "payment" => {}
-        "setup" | "subscription" => return Ok(Meaning::Nothing("not in payment mode")),
+        "setup" | "subscription" => return Ok(Meaning::Ignored(IgnoredWhy::NotOurs)),
         _ => return Err(session.odd("mode", "must be payment, setup or subscription")),
     }
     let order_id = order_id(&session);
-    let may_be_unpaid = kind == "checkout.session.completed";
-    let status = match kind {
-        "checkout.session.expired" => PaymentStatus::Canceled,
-        "checkout.session.async_payment_failed" => PaymentStatus::failed("the payment failed"),
-        _ => match session.text("payment_status")? {
+    let may_be_unpaid = happened == Session::Completed;
+    let status = match happened {
+        Session::Expired => PaymentStatus::Canceled,
+        Session::LaterFailed => PaymentStatus::failed("the payment failed"),
+        Session::Completed | Session::LaterPaid => match session.text("payment_status")? {
             "paid" => captured(&session, "amount_total")?,
             // A payment method that takes days: `async_payment_succeeded` or `…_failed` follows.
             "unpaid" if may_be_unpaid => PaymentStatus::Pending,
             // Nothing to pay (a promotion code of 100 %, a later charge). Where the session carries an order of ours,
             // somebody waits for credits that no payment will ever bring: that is for an operator to see.
-            "no_payment_required" if order_id.is_none() => return Ok(Meaning::Nothing("no payment required")),
+            "no_payment_required" if order_id.is_none() => return Ok(Meaning::Ignored(IgnoredWhy::NotOurs)),
             "no_payment_required" => {
                 let fault = "is no_payment_required: the session of our order was completed without a payment, so that \
                              nothing is granted; decide by hand";

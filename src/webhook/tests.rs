@@ -341,6 +341,9 @@ fn kinds_are_bounded() {
     for (kind, counted_as) in
         [("customer.created", "customer.created"), ("a\nb", "other"), ("ä", "other"), (&"x".repeat(81), "other")]
     {
-        assert_eq!(Translation::ignored(kind), Translation::Ignored { kind: counted_as.to_owned() });
+        assert_eq!(
+            Translation::ignored(kind, IgnoredWhy::NoMoney),
+            Translation::Ignored { kind: counted_as.to_owned(), why: IgnoredWhy::NoMoney }
+        );
     }
 }

@@ -13,10 +13,12 @@
 
 mod amend;
 mod api;
+mod cases;
 mod command_line;
 mod console;
 mod contract;
 mod crash;
+mod events;
 mod explain;
 mod forget;
 mod house;

@@ -1,6 +1,6 @@
 //! The series behind [`Metrics`](super::Metrics): their labels, names and texts.
 
-use crate::domain::{Provider, Reason};
+use crate::domain::{IgnoredWhy, Provider, Reason};
 use crate::telemetry::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
     PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
@@ -39,6 +39,16 @@ impl EncodeLabelValue for ReasonLabel {
     }
 }
 
+/// [`IgnoredWhy`] as a label's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct WhyLabel(pub(super) IgnoredWhy);
+
+impl EncodeLabelValue for WhyLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        EncodeLabelValue::encode(&self.0.name(), encoder)
+    }
+}
+
 /// The hundreds of a status code.
 pub(super) fn status_class(status: u16) -> &'static str {
     match status / 100 {
@@ -54,6 +64,12 @@ pub(super) fn status_class(status: u16) -> &'static str {
 pub(super) struct WebhookLabels {
     pub(super) endpoint: WebhookEndpoint,
     pub(super) outcome: WebhookOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct IgnoredLabels {
+    pub(super) endpoint: WebhookEndpoint,
+    pub(super) why: WhyLabel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -159,6 +175,7 @@ pub(super) struct Inner {
     /// Names that are OpenTelemetry's.
     pub(super) conventional: Registry,
     pub(super) webhooks: Family<WebhookLabels, Counter>,
+    pub(super) webhooks_ignored: Family<IgnoredLabels, Counter>,
     pub(super) publishes_in_flight: Gauge,
     pub(super) messages: Family<MessageLabels, Counter>,
     pub(super) inbox_duplicates: Counter,
@@ -191,6 +208,7 @@ impl Inner {
             registry: Registry::with_prefix("grantonce"),
             conventional: Registry::default(),
             webhooks: Family::default(),
+            webhooks_ignored: Family::default(),
             publishes_in_flight: Gauge::default(),
             messages: Family::default(),
             inbox_duplicates: Counter::default(),
@@ -225,6 +243,11 @@ impl Inner {
         // The encoder adds `_total` to counters.
         let r = &mut self.registry;
         r.register("webhooks", "Webhooks answered", self.webhooks.clone());
+        r.register(
+            "webhooks_ignored",
+            "Things that genuine webhooks reported and that change nothing, by the reason",
+            self.webhooks_ignored.clone(),
+        );
         r.register(
             "publishes_in_flight",
             "Publishes that wait for the broker's confirmation",
@@ -311,6 +334,9 @@ impl Inner {
         for &endpoint in WebhookEndpoint::ALL {
             for &outcome in WebhookOutcome::ALL {
                 drop(self.webhooks.get_or_create(&WebhookLabels { endpoint, outcome }));
+            }
+            for &why in IgnoredWhy::ALL {
+                drop(self.webhooks_ignored.get_or_create(&IgnoredLabels { endpoint, why: WhyLabel(why) }));
             }
         }
         for &outcome in MessageOutcome::ALL {

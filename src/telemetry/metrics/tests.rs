@@ -10,6 +10,7 @@ fn has(metrics: &Metrics, line: &str) {
 fn each_happening_is_one_line() {
     let metrics = Metrics::new();
     metrics.webhook(WebhookEndpoint::Stripe, WebhookOutcome::TestEventDropped);
+    metrics.webhook_ignored(WebhookEndpoint::Adyen, IgnoredWhy::RequestFailed);
     metrics.messages(MessageOutcome::Duplicate, 3);
     metrics.message(MessageOutcome::PutOff);
     metrics.grants(2);
@@ -26,6 +27,7 @@ fn each_happening_is_one_line() {
     metrics.replays(ReplayOutcome::DeadAgain, 1);
     for line in [
         "grantonce_webhooks_total{endpoint=\"stripe\",outcome=\"test_event_dropped\"} 1",
+        "grantonce_webhooks_ignored_total{endpoint=\"adyen\",why=\"request_failed\"} 1",
         "grantonce_messages_total{outcome=\"duplicate\"} 3",
         "grantonce_messages_total{outcome=\"put_off\"} 1",
         "grantonce_inbox_duplicates_total 3",
@@ -57,6 +59,7 @@ fn every_series_is_there_before_anything_happened() {
     let page = Metrics::new().render();
     let zeros = |name: &str| page.lines().filter(|l| l.starts_with(name) && l.ends_with(" 0")).count();
     assert_eq!(zeros("grantonce_webhooks_total{"), 4 * 8);
+    assert_eq!(zeros("grantonce_webhooks_ignored_total{"), 4 * IgnoredWhy::ALL.len());
     assert_eq!(zeros("grantonce_messages_total{"), 6);
     assert_eq!(zeros("grantonce_dead_lettered_total{"), Reason::ALL.len());
     assert_eq!(zeros("grantonce_provider_looks_total{"), 2 * 4);

@@ -269,7 +269,7 @@ fn every_item_counts_and_has_to_be_signed() {
         .map(|said| match said {
             Translation::Events(events) => format!("event {}", events[0].message_id),
             Translation::Untranslatable { message_id, .. } => format!("letter {message_id}"),
-            Translation::Ignored { kind } => kind.clone(),
+            Translation::Ignored { kind, .. } => kind.clone(),
             Translation::Hint(hint) => panic!("{hint:?}"),
         })
         .collect();

@@ -1,7 +1,7 @@
 //! Which payments an event names.
 
 use super::made::{Sent, TEST_TERMS, WEBHOOK_ID, keys};
-use crate::domain::{Hint, PaymentId};
+use crate::domain::{Hint, IgnoredWhy, PaymentId};
 use crate::webhook::Translation;
 use crate::webhook::tests::TERMS;
 use serde_json::{Value, json};
@@ -156,7 +156,10 @@ fn what_is_none_of_our_business_is_ignored() {
         "",
     ] {
         for resource in [capture(), json!(null), json!(5)] {
-            assert_eq!(translate(&event(kind, resource)), [Translation::Ignored { kind: kind.to_owned() }]);
+            assert_eq!(
+                translate(&event(kind, resource)),
+                [Translation::Ignored { kind: kind.to_owned(), why: IgnoredWhy::UnknownType }]
+            );
         }
     }
 }

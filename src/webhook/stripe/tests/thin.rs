@@ -58,11 +58,11 @@ fn the_context_names_the_connected_account() {
 #[test]
 fn what_leads_to_no_payment_is_ignored() {
     for is in ["billing.meter", "customer", "payment_method", "v2.core.account", "Payment_Intent"] {
-        assert_eq!(ignored(&thin("x_1", is)), format!("v1.{is}.updated"));
+        assert_eq!(ignored(&thin("x_1", is)), (format!("v1.{is}.updated"), "no_money"));
     }
     let nothing =
         with(thin("pi_3", "payment_intent"), json!({"related_object": null, "type": "v2.core.event_destination.ping"}));
-    assert_eq!(ignored(&nothing), "v2.core.event_destination.ping");
+    assert_eq!(ignored(&nothing), ("v2.core.event_destination.ping".to_owned(), "no_money"));
 }
 
 #[test]

@@ -1,0 +1,159 @@
+//! Cases that real merchants reported: an order, what its provider sends, and what it must come to.
+//!
+//! A case is tried in every order of arrival, with duplicates and in several batchings, through the real webhook room and the
+//! real store; once through the real receiver, RabbitMQ and worker; and, where the provider can be asked, by the reconciler
+//! too. Each try has an order and ids of its own, so that one database serves all.
+//!
+//! In a body or an answer `#` stands for the try's own suffix of ids, and `$ORDER` for the id of its order.
+
+mod run;
+mod stripe;
+
+use grantonce::domain::{OrderId, PriceTerms};
+use grantonce::webhook::Endpoint;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// One case.
+#[derive(Clone)]
+pub struct Case {
+    /// For the message of a case that fails.
+    name: String,
+    endpoint: Endpoint,
+    price_minor: i64,
+    currency: &'static str,
+    credits: i64,
+    terms: PriceTerms,
+    /// The account at the provider; none is our own.
+    account: Option<&'static str>,
+    /// The payment that the order is made with; none where only its own id leads to it.
+    payment: Option<&'static str>,
+    /// What is sent, one request each.
+    bodies: Vec<Value>,
+    /// What the provider answers, by path (and query, as far as it is to match). None where it is not asked.
+    answers: Vec<(&'static str, Value)>,
+    /// The status and the credits that it must come to, in every order of arrival.
+    status: &'static str,
+    net: i64,
+    /// The reasons of the dead letters that it must leave, and no others.
+    letters: BTreeSet<&'static str>,
+    /// Whether Adyen's payments are captured by hand.
+    is_adyen_captured_by_hand: bool,
+}
+
+impl Case {
+    /// An order of that price for 100 credits, made with that payment.
+    pub fn of(endpoint: Endpoint, price_minor: i64, payment: &'static str) -> Self {
+        Self {
+            name: String::new(),
+            endpoint,
+            price_minor,
+            currency: "USD",
+            credits: 100,
+            terms: PriceTerms::Total,
+            account: None,
+            payment: Some(payment),
+            bodies: vec![],
+            answers: vec![],
+            status: "fulfilled",
+            net: 100,
+            letters: BTreeSet::new(),
+            is_adyen_captured_by_hand: false,
+        }
+    }
+
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The order is known by its id alone, which the bodies carry as `$ORDER`.
+    pub fn by_metadata(mut self) -> Self {
+        self.payment = None;
+        self
+    }
+
+    pub fn currency(mut self, currency: &'static str) -> Self {
+        self.currency = currency;
+        self
+    }
+
+    pub fn credits(mut self, credits: i64) -> Self {
+        self.credits = credits;
+        self
+    }
+
+    pub fn terms(mut self, terms: PriceTerms) -> Self {
+        self.terms = terms;
+        self
+    }
+
+    pub fn account(mut self, account: &'static str) -> Self {
+        self.account = Some(account);
+        self
+    }
+
+    pub fn captured_by_hand(mut self) -> Self {
+        self.is_adyen_captured_by_hand = true;
+        self
+    }
+
+    pub fn sends(mut self, bodies: impl IntoIterator<Item = Value>) -> Self {
+        self.bodies.extend(bodies);
+        self
+    }
+
+    pub fn answers(mut self, path: &'static str, answer: Value) -> Self {
+        self.answers.push((path, answer));
+        self
+    }
+
+    pub fn ends(mut self, status: &'static str, net: i64) -> Self {
+        (self.status, self.net) = (status, net);
+        self
+    }
+
+    pub fn leaves(mut self, letters: impl IntoIterator<Item = &'static str>) -> Self {
+        self.letters.extend(letters);
+        self
+    }
+}
+
+/// One try of a case.
+#[derive(Clone, Copy)]
+struct Names {
+    order: OrderId,
+    number: usize,
+}
+
+impl Names {
+    fn text(self, text: &str) -> String {
+        text.replace("$ORDER", &self.order.to_string()).replace('#', &format!("x{}", self.number))
+    }
+
+    fn fill(self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.text(text)),
+            Value::Array(items) => items.iter().map(|item| self.fill(item)).collect(),
+            Value::Object(fields) => {
+                Value::Object(fields.iter().map(|(name, value)| (name.clone(), self.fill(value))).collect())
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+        }
+    }
+}
+
+/// `patch` put over `object`.
+pub fn with(mut object: Value, patch: Value) -> Value {
+    for (key, value) in patch.as_object().unwrap() {
+        object[key] = value.clone();
+    }
+    object
+}
+
+/// A list as Stripe answers it.
+pub fn stripe_list(data: impl IntoIterator<Item = Value>) -> Value {
+    json!({"object": "list", "has_more": false, "data": data.into_iter().collect::<Vec<_>>()})
+}
+
+pub use run::run;
