@@ -201,6 +201,14 @@ impl Translation {
         let fits = kind.len() <= KIND_BYTES_MAX && kind.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
         Self::Ignored { kind: if fits { kind } else { "other" }.to_owned(), why }
     }
+
+    /// The same, with what can be read of it where it cannot be applied.
+    fn concerning(mut self, read: Concerns) -> Self {
+        if let Self::Untranslatable { concerns, .. } = &mut self {
+            *concerns = read;
+        }
+        self
+    }
 }
 
 impl<'a> Verified<'a> {
