@@ -6,6 +6,8 @@
 //!
 //! In a body or an answer `#` stands for the try's own suffix of ids, and `$ORDER` for the id of its order.
 
+mod adyen;
+mod paypal;
 mod run;
 mod stripe;
 
@@ -32,6 +34,8 @@ pub struct Case {
     bodies: Vec<Value>,
     /// What the provider answers, by path (and query, as far as it is to match). None where it is not asked.
     answers: Vec<(&'static str, Value)>,
+    /// What PayPal's webhooks name, one hint each: the id to ask by, and further ids of the same payment.
+    hints: Vec<Vec<&'static str>>,
     /// The status and the credits that it must come to, in every order of arrival.
     status: &'static str,
     net: i64,
@@ -55,6 +59,7 @@ impl Case {
             payment: Some(payment),
             bodies: vec![],
             answers: vec![],
+            hints: vec![],
             status: "fulfilled",
             net: 100,
             letters: BTreeSet::new(),
@@ -108,6 +113,11 @@ impl Case {
         self
     }
 
+    pub fn hinted(mut self, ids: impl IntoIterator<Item = &'static str>) -> Self {
+        self.hints.push(ids.into_iter().collect());
+        self
+    }
+
     pub fn ends(mut self, status: &'static str, net: i64) -> Self {
         (self.status, self.net) = (status, net);
         self
@@ -156,4 +166,4 @@ pub fn stripe_list(data: impl IntoIterator<Item = Value>) -> Value {
     json!({"object": "list", "has_more": false, "data": data.into_iter().collect::<Vec<_>>()})
 }
 
-pub use run::run;
+pub use run::{is_loud, run};

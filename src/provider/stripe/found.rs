@@ -61,6 +61,7 @@ pub(super) fn of_intent(parts: &Parts<'_>) -> Result<Found, Odd> {
         occurred_at,
         livemode: intent.flag("livemode")?,
         incomplete: None,
+        is_refund_untold: false,
         client_secret: intent.value("client_secret").and_then(Part::as_str).map(str::to_owned),
         approve_url: None,
     })
@@ -87,6 +88,7 @@ pub(super) fn of_session(session: &Object<'_>) -> Result<Found, Odd> {
         occurred_at: time(session, "created")?,
         livemode: session.flag("livemode")?,
         incomplete: None,
+        is_refund_untold: false,
         client_secret: None,
         approve_url: session.value("url").and_then(Part::as_str).map(str::to_owned),
     })
