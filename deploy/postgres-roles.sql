@@ -89,7 +89,7 @@ BEGIN
     GRANT SELECT ON credit_adjustments TO grantonce_api;
 
     -- Keeps count of what was asked; of orders it sees how they stand, and not for whom or how much.
-    GRANT SELECT (id, status, created_at) ON orders TO grantonce_reconciler;
+    GRANT SELECT (id, status, price_terms, created_at) ON orders TO grantonce_reconciler;
     GRANT SELECT ON payments TO grantonce_reconciler;
     GRANT SELECT, INSERT, UPDATE, DELETE ON provider_looks TO grantonce_reconciler;
     GRANT SELECT, INSERT, UPDATE ON provider_pace TO grantonce_reconciler;

@@ -3,17 +3,20 @@
 //! No redirect is followed: a payment is asked for where it was meant to be, and the key goes nowhere else.
 
 use super::{BuildError, CallError};
+use crate::domain::dialect::mended;
 use crate::http::{client, plain_client, system_roots};
 use crate::telemetry::causes;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, AUTHORIZATION, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use reqwest::{Client, ClientBuilder, Request, Response, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::net::IpAddr;
 use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -256,7 +259,14 @@ impl Auth<'_> {
 impl Answer {
     /// The body, which must be JSON.
     pub(super) fn json(&self) -> Result<Value, CallError> {
-        serde_json::from_slice(&self.body).map_err(|_| CallError::odd(&format!("{}: not JSON", self.status)))
+        let mended = |_error| mended(&self.body).and_then(|body| serde_json::from_slice(&body).ok());
+        let json = serde_json::from_slice(&self.body).map(Some).unwrap_or_else(mended);
+        json.ok_or_else(|| CallError::odd(&format!("{}: not JSON", self.status)))
+    }
+
+    /// When the provider answered, by its clock; none where it does not say, or not in HTTP's form.
+    pub(super) fn date(&self) -> Option<OffsetDateTime> {
+        OffsetDateTime::parse(self.headers.get(DATE)?.to_str().ok()?, &Rfc2822).ok()
     }
 
     /// Whether the header says `true`.

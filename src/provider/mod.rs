@@ -100,6 +100,9 @@ pub struct Found {
     pub state: PaymentState,
     /// When the latest of it happened, by the provider's clock: the same for as long as nothing new happens.
     pub occurred_at: OffsetDateTime,
+    /// When the provider said so, by its clock: what it says then outranks what it reported until then. `None` where its answer
+    /// has no readable `Date`.
+    pub as_of: Option<OffsetDateTime>,
     /// Whether it is about real money.
     pub livemode: bool,
     /// What kept the provider from telling all of it: what is told is right, and there may be more. PayPal's disputes, which
@@ -111,6 +114,15 @@ pub struct Found {
     pub client_secret: Option<String>,
     /// See [`Created::approve_url`].
     pub approve_url: Option<String>,
+}
+
+/// What the asker needs to know of a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// What has happened to it.
+    Facts,
+    /// That, and the tax and discount in its total, where the provider can tell them.
+    Breakdown,
 }
 
 /// What can still become of a payment.
@@ -220,8 +232,19 @@ impl Providers {
         account: Option<&ProviderAccount>,
         payment_id: &PaymentId,
     ) -> Result<Option<Found>, CallError> {
+        self.fetch_with(provider, account, payment_id, Needs::Facts).await
+    }
+
+    /// The same, and as much of it as is needed: more costs more calls.
+    pub async fn fetch_with(
+        &self,
+        provider: &Provider,
+        account: Option<&ProviderAccount>,
+        payment_id: &PaymentId,
+        needs: Needs,
+    ) -> Result<Option<Found>, CallError> {
         match self.door(provider)? {
-            Door::Stripe(stripe) => stripe.at(account)?.fetch(payment_id).await,
+            Door::Stripe(stripe) => stripe.at(account)?.fetch(payment_id, needs).await,
             Door::Paypal(paypal) => paypal.at(account)?.fetch(payment_id).await,
         }
     }
@@ -296,6 +319,7 @@ impl fmt::Debug for Found {
             .field("statuses", &self.statuses)
             .field("state", &self.state)
             .field("occurred_at", &self.occurred_at)
+            .field("as_of", &self.as_of)
             .field("livemode", &self.livemode)
             .field("incomplete", &self.incomplete)
             .field("is_refund_untold", &self.is_refund_untold)

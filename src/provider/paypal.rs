@@ -15,6 +15,7 @@ use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
+use time::OffsetDateTime;
 use token::Tokens;
 
 const NAME: &str = "PayPal";
@@ -92,14 +93,14 @@ impl Paypal {
         if let Some(found) = self.captured(id, None).await? {
             return Ok(Some(found));
         }
-        if let Some(body) = self.one("/v2/payments/refunds", id).await? {
+        if let Some((body, _)) = self.one("/v2/payments/refunds", id).await? {
             return self.refunded(&object(&body)?).await.map(Some);
         }
-        let Some(body) = self.one("/v2/payments/authorizations", id).await? else { return Ok(None) };
+        let Some((body, as_of)) = self.one("/v2/payments/authorizations", id).await? else { return Ok(None) };
         let authorization = object(&body)?;
         match words::order_of(&authorization)?.or_else(|| words::parent(&authorization, "/orders/")) {
             Some(order_id) => self.order(&order_id, None).await,
-            None => Ok(Some(found::of_authorization(&authorization, self.is_live())?)),
+            None => Ok(Some(Found { as_of, ..found::of_authorization(&authorization, self.is_live())? })),
         }
     }
 
@@ -115,11 +116,14 @@ impl Paypal {
 
     /// The payment that a capture belongs to, with a refund of it that may be told nowhere else.
     async fn captured(&self, id: &PaymentId, named: Option<&Object<'_>>) -> Result<Option<Found>, CallError> {
-        let Some(body) = self.one("/v2/payments/captures", id).await? else { return Ok(None) };
+        let Some((body, as_of)) = self.one("/v2/payments/captures", id).await? else { return Ok(None) };
         let capture = object(&body)?;
         match words::order_of(&capture)? {
             Some(order_id) => self.order(&order_id, named).await,
-            None => Ok(Some(self.with_disputes(found::of_capture(&capture, named, self.is_live())?).await)),
+            None => {
+                let found = Found { as_of, ..found::of_capture(&capture, named, self.is_live())? };
+                Ok(Some(self.with_disputes(found).await))
+            }
         }
     }
 
@@ -143,8 +147,9 @@ impl Paypal {
     }
 
     async fn order(&self, id: &PaymentId, named: Option<&Object<'_>>) -> Result<Option<Found>, CallError> {
-        let Some(body) = self.one("/v2/checkout/orders", id).await? else { return Ok(None) };
-        Ok(Some(self.with_disputes(found::of_order(&object(&body)?, named, self.is_live())?).await))
+        let Some((body, as_of)) = self.one("/v2/checkout/orders", id).await? else { return Ok(None) };
+        let found = Found { as_of, ..found::of_order(&object(&body)?, named, self.is_live())? };
+        Ok(Some(self.with_disputes(found).await))
     }
 
     /// With the disputes of its captures. Where no money came in, nobody is asked. Half a list must not pass for a whole one,
@@ -198,8 +203,8 @@ impl Paypal {
         judge(&answer)?.json().map(Some)
     }
 
-    /// One object; none where PayPal says that there is no such one.
-    async fn one(&self, path: &str, id: &PaymentId) -> Result<Option<Value>, CallError> {
+    /// One object, and when PayPal told it, by its clock; none where PayPal says that there is no such one.
+    async fn one(&self, path: &str, id: &PaymentId) -> Result<Option<(Value, Option<OffsetDateTime>)>, CallError> {
         if !is_plain(id.as_str()) {
             return Ok(None);
         }
@@ -208,7 +213,7 @@ impl Paypal {
         if answer.status == StatusCode::NOT_FOUND && has_issue(&answer, "RESOURCE_NOT_FOUND") {
             return Ok(None);
         }
-        judge(&answer)?.json().map(Some)
+        Ok(Some((judge(&answer)?.json()?, answer.date())))
     }
 
     /// The first answer that another try would not change. One that says no is an answer.

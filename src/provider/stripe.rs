@@ -7,10 +7,10 @@ mod found;
 
 use super::client::{Answer, Auth, Call, Http, is_credential, is_plain};
 use super::persist::{Patience, persist};
-use super::{BuildError, CallError, Created, Found, Limits, NewPayment, Retry, StripeSettings};
-use crate::domain::dialect::{Object, stripe as words};
-use crate::domain::{OrderId, PaymentId, ProviderAccount};
-use found::Parts;
+use super::{BuildError, CallError, Created, Found, Limits, Needs, NewPayment, Retry, StripeSettings};
+use crate::domain::dialect::{Object, Part, stripe as words};
+use crate::domain::{OrderId, PaymentId, PaymentStatus, ProviderAccount};
+use found::{Hanging, Parts};
 use http::{HeaderValue, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -18,8 +18,9 @@ use time::{Duration, OffsetDateTime};
 
 const NAME: &str = "Stripe";
 
-/// The shape of the answers that this file reads. Without it, it would be whatever the account's owner last clicked.
-const VERSION: &str = "2024-06-20";
+/// The version in which Stripe is asked and answers: the newest that is documented. Without it, it would be whatever the
+/// account's owner last clicked.
+const VERSION: &str = "2026-07-29.dahlia";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -33,7 +34,7 @@ const PAGE_OBJECTS: usize = 50;
 /// Most pages of payments that are looked through for those of one order: 10,000 payments.
 const PAYMENT_PAGES_MAX: usize = 200;
 
-/// Most pages of one payment's refunds, or disputes.
+/// Most pages of one payment's refunds, disputes, or checkout sessions.
 const FACT_PAGES_MAX: usize = 20;
 
 /// Stripe's API under one key.
@@ -91,13 +92,17 @@ impl At<'_> {
         })
     }
 
-    pub(super) async fn fetch(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
+    pub(super) async fn fetch(&self, id: &PaymentId, needs: Needs) -> Result<Option<Found>, CallError> {
         match id.as_str() {
             text if text.starts_with("cs_") => self.session(id).await,
-            text if text.starts_with("ch_") || text.starts_with("py_") => self.charge(id).await,
-            text if text.starts_with("re_") || text.starts_with("pyr_") => self.of("/v1/refunds", "refund", id).await,
-            text if text.starts_with("dp_") || text.starts_with("du_") => self.of("/v1/disputes", "dispute", id).await,
-            _ => self.intent(id, None).await,
+            text if text.starts_with("ch_") || text.starts_with("py_") => self.charge(id, needs).await,
+            text if text.starts_with("re_") || text.starts_with("pyr_") => {
+                self.of("/v1/refunds", "refund", id, needs).await
+            }
+            text if text.starts_with("dp_") || text.starts_with("du_") => {
+                self.of("/v1/disputes", "dispute", id, needs).await
+            }
+            _ => self.intent(id, Known::Nothing(needs)).await,
         }
     }
 
@@ -109,67 +114,85 @@ impl At<'_> {
         let mut found = Vec::new();
         for intent in self.pages(&path, PAYMENT_PAGES_MAX, is_of_order).await? {
             let id: PaymentId = object(&intent, "payment_intent")?.parsed("id")?;
-            found.extend(self.intent(&id, None).await?);
+            found.extend(self.intent(&id, Known::Nothing(Needs::Facts)).await?);
         }
         Ok(found)
     }
 
-    async fn intent(&self, id: &PaymentId, session: Option<Session>) -> Result<Option<Found>, CallError> {
-        let Some(body) = self.one("/v1/payment_intents", id, "?expand%5B%5D=latest_charge").await? else {
+    async fn intent(&self, id: &PaymentId, known: Known) -> Result<Option<Found>, CallError> {
+        let Some(Told { body, as_of }) = self.one("/v1/payment_intents", id, "?expand%5B%5D=latest_charge").await?
+        else {
             return Ok(None);
         };
         let intent = object(&body, "payment_intent")?;
         // No money, nothing to take back: two calls less for every payment that is still open.
-        let (refunds, disputes) = if intent.integer("amount_received")? > 0 {
-            let list = |of: &str| format!("/v1/{of}?payment_intent={id}");
-            let (refunds, disputes) = (list("refunds"), list("disputes"));
-            tokio::try_join!(
-                self.pages(&refunds, FACT_PAGES_MAX, |_| true),
-                self.pages(&disputes, FACT_PAGES_MAX, |_| true)
-            )?
-        } else {
-            (Vec::new(), Vec::new())
+        let is_paid = intent.integer("amount_received")? > 0;
+        let (refunds, disputes) =
+            if is_paid { self.hanging("payment_intent", id).await? } else { (Vec::new(), Vec::new()) };
+        let session = match known {
+            Known::Session(session) => Some(session),
+            Known::Nothing(Needs::Breakdown) if is_paid => self.session_of(id).await?,
+            Known::Nothing(Needs::Breakdown | Needs::Facts) => None,
         };
-        Ok(Some(found::of_intent(&Parts { intent, refunds: &refunds, disputes: &disputes, session })?))
+        let hanging = Hanging { refunds: &refunds, disputes: &disputes };
+        Ok(Some(found::of_intent(&Parts { intent, hanging, session, as_of })?))
+    }
+
+    /// All refunds and all disputes of a payment intent, or of a charge.
+    async fn hanging(&self, on: &str, id: &PaymentId) -> Result<(Vec<Value>, Vec<Value>), CallError> {
+        let list = |of: &str| format!("/v1/{of}?{on}={id}");
+        let (refunds, disputes) = (list("refunds"), list("disputes"));
+        tokio::try_join!(
+            self.pages(&refunds, FACT_PAGES_MAX, |_| true),
+            self.pages(&disputes, FACT_PAGES_MAX, |_| true)
+        )
+    }
+
+    /// The completed checkout session that led to a payment intent; it tells the parts of the total, which the intent does not.
+    async fn session_of(&self, intent: &PaymentId) -> Result<Option<Session>, CallError> {
+        let path = format!("/v1/checkout/sessions?payment_intent={intent}");
+        let is_complete = |session: &Value| session.get("status").and_then(Value::as_str) == Some("complete");
+        let sessions = self.pages(&path, FACT_PAGES_MAX, is_complete).await?;
+        sessions.first().map(|session| Session::read(&object(session, "checkout.session")?)).transpose()
     }
 
     /// A checkout session is the payment that it leads to; until there is one, it is a payment by itself.
     async fn session(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
-        let Some(body) = self.one("/v1/checkout/sessions", id, "").await? else { return Ok(None) };
+        let Some(Told { body, as_of }) = self.one("/v1/checkout/sessions", id, "").await? else { return Ok(None) };
         let session = object(&body, "checkout.session")?;
         match words::reference(&session, "payment_intent")? {
-            Some(intent) => {
-                let session = Session { id: session.parsed("id")?, order_id: words::order_id(&session) };
-                self.intent(&intent, Some(session)).await
-            }
-            None => Ok(Some(found::of_session(&session)?)),
+            Some(intent) => self.intent(&intent, Known::Session(Session::read(&session)?)).await,
+            None => Ok(Some(found::of_session(&session, as_of)?)),
         }
     }
 
-    async fn charge(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
-        let Some(body) = self.one("/v1/charges", id, "").await? else { return Ok(None) };
-        match words::reference(&object(&body, "charge")?, "payment_intent")? {
-            Some(intent) => self.intent(&intent, None).await,
-            // Made without a payment intent, by an integration of years ago.
-            None => Err(CallError::Unsupported),
+    async fn charge(&self, id: &PaymentId, needs: Needs) -> Result<Option<Found>, CallError> {
+        let Some(Told { body, as_of }) = self.one("/v1/charges", id, "").await? else { return Ok(None) };
+        let charge = object(&body, "charge")?;
+        if let Some(intent) = words::reference(&charge, "payment_intent")? {
+            return self.intent(&intent, Known::Nothing(needs)).await;
         }
+        // Made without a payment intent, by an integration of years ago.
+        let (refunds, disputes) = self.hanging("charge", id).await?;
+        let hanging = Hanging { refunds: &refunds, disputes: &disputes };
+        Ok(Some(found::of_charge(&charge, hanging, as_of)?))
     }
 
     /// The payment that a refund or a dispute hangs on.
-    async fn of(&self, path: &str, is: &str, id: &PaymentId) -> Result<Option<Found>, CallError> {
-        let Some(body) = self.one(path, id, "").await? else { return Ok(None) };
+    async fn of(&self, path: &str, is: &str, id: &PaymentId, needs: Needs) -> Result<Option<Found>, CallError> {
+        let Some(Told { body, .. }) = self.one(path, id, "").await? else { return Ok(None) };
         let object = object(&body, is)?;
         if let Some(intent) = words::reference(&object, "payment_intent")? {
-            return self.intent(&intent, None).await;
+            return self.intent(&intent, Known::Nothing(needs)).await;
         }
         match words::reference(&object, "charge")? {
-            Some(charge) => self.charge(&charge).await,
+            Some(charge) => self.charge(&charge, needs).await,
             None => Err(object.odd("payment_intent", "is missing, and so is charge").into()),
         }
     }
 
     /// One object; none where Stripe says that there is no such one.
-    async fn one(&self, path: &str, id: &PaymentId, query: &str) -> Result<Option<Value>, CallError> {
+    async fn one(&self, path: &str, id: &PaymentId, query: &str) -> Result<Option<Told>, CallError> {
         if !is_plain(id.as_str()) {
             return Ok(None);
         }
@@ -179,7 +202,7 @@ impl At<'_> {
         {
             return Ok(None);
         }
-        judge(&answer)?.json().map(Some)
+        Ok(Some(Told { body: judge(&answer)?.json()?, as_of: answer.date() }))
     }
 
     /// All objects of a list that are to be kept; `path` has a query already. An error where there are more pages than
@@ -236,10 +259,36 @@ impl At<'_> {
     }
 }
 
+/// An object, and when Stripe told it, by its clock.
+struct Told {
+    body: Value,
+    as_of: Option<OffsetDateTime>,
+}
+
+/// What is known of the checkout session that led to a payment.
+enum Known {
+    Session(Session),
+    /// Nothing: it is asked for where it is needed.
+    Nothing(Needs),
+}
+
 /// The checkout session that led to a payment.
 struct Session {
     id: PaymentId,
     order_id: Option<OrderId>,
+    /// Its total with the parts, where it is paid.
+    priced: Option<PaymentStatus>,
+}
+
+impl Session {
+    fn read(session: &Object<'_>) -> Result<Self, CallError> {
+        let is_paid = session.value("payment_status").and_then(Part::as_str) == Some("paid");
+        Ok(Self {
+            id: session.parsed("id")?,
+            order_id: words::order_id(session),
+            priced: is_paid.then(|| words::session_captured(session)).transpose()?,
+        })
+    }
 }
 
 /// An answer that is a success, or what it means.
@@ -279,7 +328,9 @@ fn object<'v>(body: &'v Value, is: &str) -> Result<Object<'v>, CallError> {
 #[cfg(fuzzing)]
 pub(super) fn parse_anything(answer: &Value) {
     let Some(object) = Object::root(answer) else { return };
-    let _ = found::of_session(&object);
+    let _ = found::of_session(&object, None);
     let hung = std::slice::from_ref(answer);
-    let _ = found::of_intent(&Parts { intent: object, refunds: hung, disputes: hung, session: None });
+    let hanging = Hanging { refunds: hung, disputes: hung };
+    let _ = found::of_charge(&object, hanging, None);
+    let _ = found::of_intent(&Parts { intent: object, hanging, session: None, as_of: None });
 }

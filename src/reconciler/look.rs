@@ -6,7 +6,7 @@ use crate::domain::{
     LOOKS_APART, MessageId, OrderStatus, PaymentEvent, PaymentStatus, Provider, is_unpaid, look_again, next_look,
 };
 use crate::message::{self, EncodeError};
-use crate::provider::{CallError, Found, PaymentState, Providers};
+use crate::provider::{CallError, Found, Needs, PaymentState, Providers};
 use crate::store::{DueLook, Looked, LookedAt, Said, Store};
 use crate::telemetry::{LookOutcome, Metrics, Parent, Span, SpanKind, SpanStart, Traces, causes};
 use futures_util::future::try_join_all;
@@ -106,8 +106,12 @@ impl Look {
     }
 
     async fn ask(&self, due: &DueLook, span: &Span) -> Result<Learnt, Failed> {
-        let Some(found) = self.providers.fetch(&due.provider, due.provider_account.as_ref(), &due.payment_id).await?
-        else {
+        let needs = match due.order {
+            Some(order) if order.needs_breakdown => Needs::Breakdown,
+            Some(_) | None => Needs::Facts,
+        };
+        let account = due.provider_account.as_ref();
+        let Some(found) = self.providers.fetch_with(&due.provider, account, &due.payment_id, needs).await? else {
             return Ok(Learnt { said: Said::Unknown, facts: 0, oddity: None });
         };
         let found = match due.order {
@@ -205,7 +209,7 @@ fn patience_ends_at(due: &DueLook) -> OffsetDateTime {
 fn events(due: &DueLook, found: Found) -> Result<Vec<PaymentEvent>, Failed> {
     let DueLook { provider, provider_account, payment_id: asked_for, .. } = due;
     let form = |error: crate::domain::TextError| Failed::Form(error.to_string());
-    let Found { payment_id, mut related_ids, order_id, statuses, occurred_at, livemode, .. } = found;
+    let Found { payment_id, mut related_ids, order_id, statuses, occurred_at, as_of, livemode, .. } = found;
     // A refund is asked about by its own id, again and again, and is no name of the payment.
     let is_refund = |status: &PaymentStatus| matches!(status, PaymentStatus::Refund { refund_id, .. } if refund_id.as_str() == asked_for.as_str());
     let is_name = *provider != Provider::PAYPAL || !statuses.iter().any(is_refund);
@@ -226,7 +230,7 @@ fn events(due: &DueLook, found: Found) -> Result<Vec<PaymentEvent>, Failed> {
                 order_id,
                 status,
                 occurred_at,
-                as_of: None,
+                as_of,
                 livemode,
             };
             let digest = hex::encode(message::fact_digest(&event)?);

@@ -55,6 +55,8 @@ pub struct LookedAt {
     pub status: OrderStatus,
     /// When it was made.
     pub created_at: OffsetDateTime,
+    /// Whether its price terms need the tax and discount in what was paid.
+    pub needs_breakdown: bool,
 }
 
 /// Tells one claim from the next.

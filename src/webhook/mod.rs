@@ -202,10 +202,10 @@ impl Translation {
         Self::Ignored { kind: if fits { kind } else { "other" }.to_owned(), why }
     }
 
-    /// The same, with what can be read of it where it cannot be applied.
-    fn concerning(mut self, read: Concerns) -> Self {
+    /// With what it is about, where it cannot be applied.
+    fn concerning(mut self, about: Concerns) -> Self {
         if let Self::Untranslatable { concerns, .. } = &mut self {
-            *concerns = read;
+            *concerns = about;
         }
         self
     }

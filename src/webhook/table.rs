@@ -65,16 +65,18 @@ impl<R> Row<R> {
     }
 }
 
-/// What we do with events of that type: its own row decides, else the smallest family. Without either an operator does.
-pub(super) fn does<R: Copy>(rows: &'static [Row<R>], kind: &str) -> Does<R> {
+/// The row of that type: its own, else that of the smallest family.
+pub(super) fn row<R>(rows: &'static [Row<R>], kind: &str) -> Option<&'static Row<R>> {
     let family = || {
         let of = |row: &&Row<R>| row.family().is_some_and(|beginning| kind.starts_with(beginning));
         rows.iter().filter(of).max_by_key(|row| row.name.len())
     };
-    rows.iter()
-        .find(|row| row.name == kind && row.family().is_none())
-        .or_else(family)
-        .map_or(Does::DeadLetter, |row| row.does)
+    rows.iter().find(|row| row.name == kind && row.family().is_none()).or_else(family)
+}
+
+/// What we do with events of that type. What no row speaks of is for an operator.
+pub(super) fn does<R: Copy>(rows: &'static [Row<R>], kind: &str) -> Does<R> {
+    row(rows, kind).map_or(Does::DeadLetter, |row| row.does)
 }
 
 /// A row as its page shows it.

@@ -4,7 +4,8 @@
 //! real store; once through the real receiver, RabbitMQ and worker; and, where the provider can be asked, by the reconciler
 //! too. Each try has an order and ids of its own, so that one database serves all.
 //!
-//! In a body or an answer `#` stands for the try's own suffix of ids, and `$ORDER` for the id of its order.
+//! In a body or an answer `#` stands for the try's own suffix of ids, `$ORDER` for the id of its order, and `$OTHER` for the id
+//! of another order of ours. A body or an answer that is a JSON text is sent as that text, which need be no JSON.
 
 mod adyen;
 mod paypal;
@@ -133,12 +134,14 @@ impl Case {
 #[derive(Clone, Copy)]
 struct Names {
     order: OrderId,
+    other: OrderId,
     number: usize,
 }
 
 impl Names {
     fn text(self, text: &str) -> String {
-        text.replace("$ORDER", &self.order.to_string()).replace('#', &format!("x{}", self.number))
+        let text = text.replace("$ORDER", &self.order.to_string()).replace("$OTHER", &self.other.to_string());
+        text.replace('#', &format!("x{}", self.number))
     }
 
     fn fill(self, value: &Value) -> Value {

@@ -5,7 +5,7 @@
 
 mod body;
 
-pub use body::Body;
+pub use body::{Body, mended};
 use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
 use std::fmt;
@@ -164,9 +164,16 @@ impl<'v> Object<'v> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
-    /// A text that has to be there.
+    /// Whether a field is there and says `null`.
+    pub fn has_null(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(Part::is_null)
+    }
+
+    /// A text that has to be there, and to be whole.
     pub fn text(&self, field: &str) -> Result<&'v str, Odd> {
-        self.value(field).ok_or_else(|| self.missing(field))?.as_str().ok_or_else(|| self.odd(field, "must be a text"))
+        let value = self.value(field).ok_or_else(|| self.missing(field))?;
+        let text = value.as_str().ok_or_else(|| self.odd(field, "must be a text"))?;
+        whole(text).map_err(|fault| self.odd(field, fault))
     }
 
     /// A text that has to be there and to be well-formed.
@@ -195,4 +202,12 @@ impl<'v> Object<'v> {
     fn missing(&self, field: &str) -> Odd {
         self.odd(field, "is missing")
     }
+}
+
+/// The text, if no part of it was lost: where a character was cut in two, U+FFFD stands in its place.
+pub(super) fn whole(text: &str) -> Result<&str, String> {
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err("has a broken character in it".to_owned());
+    }
+    Ok(text)
 }

@@ -7,7 +7,7 @@ mod json;
 pub mod paypal;
 pub mod stripe;
 
-pub use json::{Body, Object, Odd, Part};
+pub use json::{Body, Object, Odd, Part, mended};
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::time::Instant;
 
+/// When every answer says that it was given, in seconds since 1970.
+pub(super) const ANSWERED_AT: i64 = 1_767_700_000;
+
+/// The same as a header.
+const ANSWERED_AT_TEXT: &str = "Tue, 06 Jan 2026 11:46:40 GMT";
+
 /// What a provider does with a request.
 pub(super) trait World: Send + 'static {
     fn answer(&mut self, asked: &Asked) -> Told;
@@ -149,7 +155,8 @@ async fn handle<W: World>(State(inner): State<Arc<Mutex<Inner<W>>>>, request: Re
 }
 
 fn respond(told: &Told, body: Body) -> Response {
-    let mut response = Response::builder().status(StatusCode::from_u16(told.status).unwrap());
+    let status = StatusCode::from_u16(told.status).unwrap();
+    let mut response = Response::builder().status(status).header("date", ANSWERED_AT_TEXT);
     for (name, value) in &told.headers {
         response = response.header(*name, value);
     }

@@ -14,6 +14,7 @@ pub(super) struct Stripe {
     pub(super) intents: Vec<Value>,
     pub(super) refunds: Vec<Value>,
     pub(super) disputes: Vec<Value>,
+    pub(super) sessions: Vec<Value>,
     pub(super) others: HashMap<String, Value>,
     /// Most objects in a page, below what is asked for.
     pub(super) page_max: Option<usize>,
@@ -69,8 +70,8 @@ impl Stripe {
         let limit = number("limit").unwrap().min(self.page_max.unwrap_or(100));
         let since = number("created[gte]").unwrap_or(0) as u64;
         let is_wanted = |object: &&Value| {
-            let payment = asked.query.get("payment_intent");
-            object["created"].as_u64().unwrap() >= since && payment.is_none_or(|id| object["payment_intent"] == **id)
+            let is_of = |field: &str| asked.query.get(field).is_none_or(|id| object[field] == **id);
+            object["created"].as_u64().unwrap() >= since && is_of("payment_intent") && is_of("charge")
         };
         let all: Vec<_> = objects.iter().rev().filter(is_wanted).collect();
         let from = asked.query.get("starting_after").map_or(0, |after| {
@@ -87,12 +88,13 @@ impl World for Stripe {
         if given != format!("Bearer {STRIPE_KEY}") {
             return error(401, "invalid_request_error", None, &format!("Invalid API Key provided: {given}"));
         }
-        assert_eq!(asked.header("stripe-version"), "2024-06-20");
+        assert_eq!(asked.header("stripe-version"), "2026-07-29.dahlia");
         match asked.line.split_once(" /v1/").unwrap() {
             ("POST", "payment_intents") => self.create(asked),
             ("GET", "payment_intents") => self.list(&self.intents, asked),
             ("GET", "refunds") => self.list(&self.refunds, asked),
             ("GET", "disputes") => self.list(&self.disputes, asked),
+            ("GET", "checkout/sessions") => self.list(&self.sessions, asked),
             ("GET", path) => {
                 let id = path.rsplit('/').next().unwrap();
                 let intent = self.intents.iter().find(|intent| intent["id"] == id);

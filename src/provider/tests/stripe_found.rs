@@ -190,6 +190,9 @@ async fn a_session_without_a_payment_speaks_for_itself() {
         assert_eq!((found.payment_id, found.state, found.statuses), (id("cs_1"), state, statuses), "{fields}");
         assert_eq!(found.approve_url.as_deref(), Some("https://checkout.example/cs_1"));
     }
+    let free = json!({"status": "complete", "payment_status": "no_payment_required", "amount_total": 0});
+    let found = fetch_session(free, vec![]).await.unwrap().unwrap();
+    assert_eq!((found.state, found.statuses), (PaymentState::Paid, vec![captured(0)]));
     for odd in [json!({"mode": "setup"}), json!({"status": "complete", "payment_status": "no_payment_required"})] {
         let found = fetch_session(odd.clone(), vec![]).await;
         assert!(matches!(found, Err(CallError::Odd { .. })), "{odd}: {found:?}");
@@ -243,13 +246,139 @@ async fn refunds_and_disputes_lead_to_their_payment() {
 }
 
 #[tokio::test]
-async fn a_charge_leads_to_its_payment() {
+async fn a_charge_leads_to_its_payment_or_is_one() {
     let mut charge = charge(0);
     charge["payment_intent"] = "pi_1".into();
-    let others = [("ch_1".to_owned(), charge), ("ch_2".to_owned(), json!({"id": "ch_2", "object": "charge"}))].into();
-    let fake = Fake::start(Stripe { intents: vec![with(json!({}))], others, ..Stripe::default() }).await;
+    let alone = json!({
+        "id": "ch_2", "object": "charge", "created": CREATED, "currency": "usd", "amount": 1999, "amount_captured": 1999,
+        "amount_refunded": 500, "captured": true, "paid": true, "status": "succeeded", "payment_intent": null,
+        "refunded": false, "livemode": false, "metadata": {"order_id": order(1)},
+    });
+    let mut part = hanging("re_1", "succeeded", 5);
+    (part["charge"], part["amount"]) = ("ch_2".into(), 500.into());
+    let world = |alone: &Value| Stripe {
+        intents: vec![with(json!({}))],
+        refunds: vec![part.clone()],
+        others: [("ch_1".to_owned(), charge.clone()), ("ch_2".to_owned(), alone.clone())].into(),
+        ..Stripe::default()
+    };
+    let fake = Fake::start(world(&alone)).await;
     let found = stripe_of(&fake).fetch(&Provider::STRIPE, None, &id("ch_1")).await.unwrap().unwrap();
     assert_eq!(found.payment_id, id("pi_1"));
-    let alone = stripe_of(&fake).fetch(&Provider::STRIPE, None, &id("ch_2")).await;
-    assert_eq!(alone, Err(CallError::Unsupported));
+    let found = stripe_of(&fake).fetch(&Provider::STRIPE, None, &id("ch_2")).await.unwrap().unwrap();
+    assert_eq!((found.payment_id, found.order_id, found.state), (id("ch_2"), Some(order(1)), PaymentState::Paid));
+    let total = PaymentStatus::RefundedTotal { money: money(500, "USD") };
+    assert_eq!(found.statuses, [captured(1999), total, refund("re_1", RefundState::Succeeded, 500)]);
+    for (fields, state, status) in [
+        (json!({"captured": false}), PaymentState::Pending, PaymentStatus::Pending),
+        (json!({"captured": false, "refunded": true}), PaymentState::Over, PaymentStatus::Canceled),
+        (json!({"status": "pending", "captured": false}), PaymentState::Pending, PaymentStatus::Pending),
+        (
+            json!({"status": "failed", "captured": false, "failure_message": "Declined."}),
+            PaymentState::Over,
+            PaymentStatus::failed("Declined."),
+        ),
+    ] {
+        let mut alone = alone.clone();
+        alone["amount_refunded"] = 0.into();
+        for (name, value) in fields.as_object().unwrap() {
+            alone[name] = value.clone();
+        }
+        let fake = Fake::start(Stripe { refunds: vec![], ..world(&alone) }).await;
+        let found = stripe_of(&fake).fetch(&Provider::STRIPE, None, &id("ch_2")).await.unwrap().unwrap();
+        assert_eq!((found.state, found.statuses), (state, vec![status]), "{fields}");
+    }
+}
+
+/// Of an authorisation of 1999 of which 1000 were captured.
+fn held(amount_refunded: i64, refunds: Vec<Value>) -> Stripe {
+    let mut charge = charge(amount_refunded);
+    (charge["amount"], charge["amount_captured"], charge["captured"]) = (1999.into(), 1000.into(), true.into());
+    let paid = json!({"status": "succeeded", "amount_received": 1000, "latest_charge": charge});
+    Stripe { intents: vec![with(paid)], refunds, ..Stripe::default() }
+}
+
+#[tokio::test]
+async fn a_released_hold_is_no_refund_in_an_answer_of_either_shape() {
+    let made = |id: &str, amount: i64, transaction: Value| {
+        let mut made = hanging(id, "succeeded", 1);
+        (made["amount"], made["balance_transaction"]) = (amount.into(), transaction);
+        made
+    };
+    let hold = || made("re_hold", 999, json!(null));
+    let real = |amount| made("re_real", amount, json!("txn_1"));
+    let total = |minor| PaymentStatus::RefundedTotal { money: money(minor, "USD") };
+    let told = |minor| refund("re_real", RefundState::Succeeded, minor);
+    for (what, world, expected) in [
+        ("new: nothing refunded", held(0, vec![]), vec![]),
+        ("new: 400 refunded", held(400, vec![real(400)]), vec![total(400), told(400)]),
+        ("new: as much as the hold was", held(999, vec![real(999)]), vec![total(999), told(999)]),
+        ("new: all of it", held(1000, vec![real(1000)]), vec![total(1000), told(1000)]),
+        ("old: the hold alone", held(999, vec![hold()]), vec![]),
+        ("old: the hold, not listed", held(999, vec![]), vec![]),
+        ("old: 400 on top", held(1399, vec![hold(), real(400)]), vec![total(400), told(400)]),
+        ("old: all of it", held(1999, vec![hold(), real(1000)]), vec![total(1000), told(1000)]),
+    ] {
+        let (_fake, found) = fetch(world).await;
+        let found = found.unwrap().unwrap();
+        assert_eq!(found.statuses[0], captured(1000), "{what}");
+        assert_eq!(found.statuses[1..], expected, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_told_is_as_of_the_answers_date() {
+    let (_fake, found) = fetch(Stripe { intents: vec![with(json!({}))], ..Stripe::default() }).await;
+    let as_of = found.unwrap().unwrap().as_of;
+    assert_eq!(as_of, Some(at(super::fake::ANSWERED_AT)));
+}
+
+#[tokio::test]
+async fn money_that_a_dispute_moves_later_is_news() {
+    let paid = || with(json!({"status": "succeeded", "amount_received": 1999, "latest_charge": charge(0)}));
+    let moved = |amount: i64, after: i64| json!({"amount": amount, "currency": "usd", "created": CREATED + after});
+    for (transactions, state, latest) in [
+        (vec![moved(-1999, 300)], DisputeState::Lost, 300),
+        (vec![moved(-1999, 300), moved(1999, 90_000)], DisputeState::Won, 90_000),
+    ] {
+        let mut lost = hanging("dp_1", "lost", 200);
+        lost["balance_transactions"] = transactions.into();
+        let world = Stripe { intents: vec![paid()], disputes: vec![lost], ..Stripe::default() };
+        let (_fake, found) = fetch(world).await;
+        let found = found.unwrap().unwrap();
+        assert_eq!(found.statuses, [captured(1999), dispute("dp_1", state)]);
+        assert_eq!(found.occurred_at, at(CREATED + latest));
+    }
+}
+
+#[tokio::test]
+async fn the_breakdown_is_asked_for_only_where_it_is_needed() {
+    let paid = || with(json!({"status": "succeeded", "amount_received": 2399, "latest_charge": charge(0)}));
+    let sold = |total: i64| {
+        session(json!({
+            "payment_intent": "pi_1", "status": "complete", "payment_status": "paid", "amount_subtotal": 1999,
+            "amount_total": total, "total_details": {"amount_tax": 400, "amount_discount": 0, "amount_shipping": 0},
+        }))
+    };
+    let world = || Stripe { intents: vec![paid()], sessions: vec![sold(2399)], ..Stripe::default() };
+    let told = |breakdown| PaymentStatus::Captured {
+        money: money(2399, "USD"),
+        capture_id: None,
+        state: CaptureState::Succeeded,
+        breakdown,
+    };
+    let parts = crate::domain::Breakdown::new(money(2399, "USD"), 400, 0).unwrap();
+    for (needs, breakdown, asked) in [(Needs::Facts, None, 3), (Needs::Breakdown, Some(parts), 4)] {
+        let fake = Fake::start(world()).await;
+        let found = stripe_of(&fake).fetch_with(&Provider::STRIPE, None, &id("pi_1"), needs).await.unwrap().unwrap();
+        assert_eq!((found.statuses, fake.asked().len()), (vec![told(breakdown)], asked), "{needs:?}");
+        let is_named = found.related_ids.contains(&id("cs_1"));
+        assert_eq!(is_named, needs == Needs::Breakdown);
+    }
+    // A session of another sum tells no parts of this one, and an intent may have none.
+    for sessions in [vec![], vec![session(json!({"payment_intent": "pi_1"}))]] {
+        let fake = Fake::start(Stripe { sessions, ..world() }).await;
+        let found = stripe_of(&fake).fetch_with(&Provider::STRIPE, None, &id("pi_1"), Needs::Breakdown).await;
+        assert_eq!(found.unwrap().unwrap().statuses, [told(None)]);
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::{Claim, DueLook, Led, LookedAt, Said, Wanted};
 use crate::domain::{
-    Hint, LOOKS_APART, OrderId, OrderStatus, PAID_FIRST_LOOK, PaymentId, Provider, ProviderAccount, can_be_asked,
+    Hint, LOOKS_APART, OrderId, OrderStatus, PAID_FIRST_LOOK, PaymentId, PriceTerms, Provider, ProviderAccount,
+    can_be_asked,
 };
 use crate::store::error::StoreError;
 use crate::store::payment_key::{PaymentKey, account_of};
@@ -123,7 +124,8 @@ impl Tx {
                    WHERE l.payment_id = due.payment_id AND l.provider = $1 AND l.provider_account = due.provider_account
                    RETURNING l.payment_id, l.provider_account, l.order_id, l.created_at, l.failures, l.said, l.wanted)
                SELECT c.payment_id, c.provider_account, c.order_id, c.created_at, c.failures, c.said, c.wanted,
-                      o.status AS "status?", o.created_at AS "order_created_at?"
+                      o.status AS "status?", o.created_at AS "order_created_at?",
+                      o.price_terms AS "price_terms?"
                FROM claimed c LEFT JOIN orders o ON o.id = c.order_id"#,
             provider.as_str(),
             now,
@@ -136,10 +138,11 @@ impl Tx {
         rows.into_iter()
             .map(|row| {
                 let corrupt = |detail: String| StoreError::Corrupt { what: "provider_looks".to_owned(), detail };
-                let order = row.order_id.zip(row.status.zip(row.order_created_at));
-                let order = order.map(|(id, (status, created_at))| {
+                let order = row.order_id.zip(row.status.zip(row.order_created_at).zip(row.price_terms));
+                let order = order.map(|(id, ((status, created_at), price_terms))| {
                     let status = OrderStatus::from_name(&status).ok_or_else(|| corrupt(status))?;
-                    Ok::<_, StoreError>(LookedAt { id: OrderId(id), status, created_at })
+                    let needs_breakdown = price_terms != PriceTerms::Total.name();
+                    Ok::<_, StoreError>(LookedAt { id: OrderId(id), status, created_at, needs_breakdown })
                 });
                 Ok(DueLook {
                     provider: provider.clone(),

@@ -1,8 +1,11 @@
+mod money;
 mod thin;
 
 use super::super::tests::{NOW, STRIPE_SECRET, at, headers, keys, only};
 use super::super::{Endpoint, Translation, Unverified, sign};
-use crate::domain::{CaptureState, Currency, DisputeState, FactId, Money, PaymentEvent, PaymentStatus, RefundState};
+use crate::domain::{
+    Breakdown, CaptureState, Currency, DisputeState, FactId, Money, PaymentEvent, PaymentStatus, RefundState,
+};
 use serde_json::{Value, json};
 
 const ORDER: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -108,6 +111,12 @@ fn captured(money: Money) -> PaymentStatus {
     PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded, breakdown: None }
 }
 
+/// What a session says that tells no tax and no discount.
+fn captured_whole(money: Money) -> PaymentStatus {
+    let breakdown = Breakdown::new(money, 0, 0).ok();
+    PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded, breakdown }
+}
+
 fn refunded(state: RefundState) -> PaymentStatus {
     PaymentStatus::Refund { refund_id: FactId::new("re_3").unwrap(), state, money: usd(500) }
 }
@@ -126,9 +135,9 @@ fn table() -> Vec<(&'static str, Value, PaymentStatus)> {
         ("payment_intent.amount_capturable_updated", intent(), PaymentStatus::Pending),
         ("payment_intent.payment_failed", intent(), PaymentStatus::failed("the payment failed")),
         ("payment_intent.canceled", intent(), PaymentStatus::Canceled),
-        ("checkout.session.completed", session(), captured(usd(1999))),
+        ("checkout.session.completed", session(), captured_whole(usd(1999))),
         ("checkout.session.completed", unpaid(), PaymentStatus::Pending),
-        ("checkout.session.async_payment_succeeded", session(), captured(usd(1999))),
+        ("checkout.session.async_payment_succeeded", session(), captured_whole(usd(1999))),
         ("checkout.session.async_payment_failed", unpaid(), PaymentStatus::failed("the payment failed")),
         ("checkout.session.expired", unpaid(), PaymentStatus::Canceled),
         ("charge.refunded", charge(), PaymentStatus::RefundedTotal { money: usd(500) }),
@@ -287,10 +296,13 @@ fn what_says_nothing_of_a_payment_is_ignored() {
         assert_eq!(ignored(&event(kind, charge())), (kind.to_owned(), why));
     }
     for mode in ["subscription", "setup"] {
-        for kind in ["checkout.session.completed", "checkout.session.expired", "checkout.session.async_payment_failed"]
-        {
+        // One that names an order of ours is for an operator: see `money`.
+        let not_ours = with(session(), json!({"mode": mode, "metadata": {}}));
+        let kind = "checkout.session.completed";
+        assert_eq!(ignored(&event(kind, not_ours)), (kind.to_owned(), "not_ours"));
+        for kind in ["checkout.session.expired", "checkout.session.async_payment_failed"] {
             let session = with(session(), json!({"mode": mode}));
-            assert_eq!(ignored(&event(kind, session)), (kind.to_owned(), "not_ours"));
+            assert_eq!(ignored(&event(kind, session)), (kind.to_owned(), "no_money"));
         }
     }
 }
@@ -298,12 +310,23 @@ fn what_says_nothing_of_a_payment_is_ignored() {
 #[test]
 fn a_session_is_paid_only_when_it_says_paid() {
     let completed = |patch| event("checkout.session.completed", with(session(), patch));
-    let free = json!({"payment_status": "no_payment_required", "amount_total": 0, "payment_intent": null});
+    // A discount of the whole price: whether that pays for an order, its price terms decide.
+    let free = json!({"payment_status": "no_payment_required", "amount_total": 0, "payment_intent": null,
+        "total_details": {"amount_discount": 1999, "amount_tax": 0, "amount_shipping": 0}});
+    let whole = Breakdown::new(usd(0), 0, 1999).ok();
+    let nothing =
+        PaymentStatus::Captured { money: usd(0), capture_id: None, state: CaptureState::Succeeded, breakdown: whole };
+    for metadata in [json!({}), json!({"order_id": ORDER})] {
+        let said = said(&completed(with(free.clone(), json!({"metadata": metadata}))));
+        assert_eq!((said.status, said.payment_id.as_str()), (nothing.clone(), "cs_live_1"));
+    }
+    // Something is to be paid later, by something else.
+    let later = json!({"payment_status": "no_payment_required", "payment_intent": null});
     assert_eq!(
-        ignored(&completed(with(free.clone(), json!({"metadata": {}})))),
+        ignored(&completed(with(later.clone(), json!({"metadata": {}})))),
         ("checkout.session.completed".to_owned(), "not_ours")
     );
-    let (_, _, detail) = fault(&completed(free));
+    let (_, _, detail) = fault(&completed(later));
     assert!(detail.contains("payment_status: is no_payment_required"), "{detail}");
     for (kind, status) in [
         ("checkout.session.completed", "refunded"),
@@ -316,7 +339,7 @@ fn a_session_is_paid_only_when_it_says_paid() {
     let (_, _, detail) = fault(&completed(json!({"mode": "barter"})));
     assert!(detail.starts_with("data.object.mode: "), "{detail}");
     // Nothing received for something: the worker compares it with the order's price.
-    assert_eq!(said(&completed(json!({"amount_total": 0}))).status, captured(usd(0)));
+    assert_eq!(said(&completed(json!({"amount_total": 0, "amount_subtotal": null}))).status, captured(usd(0)));
 }
 
 #[test]
@@ -334,9 +357,12 @@ fn a_payment_is_known_by_every_id_that_is_named() {
         let without_intent = with(object, json!({"payment_intent": null}));
         assert_eq!(ids(&event(kind, without_intent)), ["ch_3"], "{kind}");
     }
-    for (kind, object) in [("refund.created", refund()), ("charge.dispute.created", dispute())] {
-        let (_, _, detail) = fault(&event(kind, with(object, json!({"payment_intent": null, "charge": null}))));
-        assert_eq!(detail, "data.object.payment_intent: is missing, and so is charge", "{kind}");
+    let nowhere = json!({"payment_intent": null, "charge": null});
+    let (_, _, detail) = fault(&event("charge.dispute.created", with(dispute(), nowhere.clone())));
+    assert_eq!(detail, "data.object.payment_intent: is missing, and so is charge");
+    // A refund may be of a buyer's balance at Stripe, which no payment of ours was made from.
+    for kind in ["refund.created", "refund.updated", "refund.failed", "charge.refund.updated"] {
+        assert_eq!(ignored(&event(kind, with(refund(), nowhere.clone()))), (kind.to_owned(), "no_payment"));
     }
 }
 

@@ -24,9 +24,67 @@ pub enum Body<'b> {
 
 impl<'b> Body<'b> {
     /// Reads all of the bytes. Nested too deep for serde_json (128 levels) is an error, too.
+    ///
+    /// A character that somebody cut in two (one half of a surrogate pair, as `\\ud83d`) is read as U+FFFD: it is usually in a
+    /// text that nobody needs. [`Object::text`](super::Object::text) refuses it.
     pub fn read(bytes: &'b [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        serde_json::from_slice(bytes).or_else(|error| match mended(bytes) {
+            Some(mended) => serde_json::from_slice::<Body<'_>>(&mended).map(Body::into_owned),
+            None => Err(error),
+        })
     }
+
+    /// The same, borrowed from nothing.
+    fn into_owned(self) -> Body<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Null => Body::Null,
+            Self::Flag(flag) => Body::Flag(flag),
+            Self::Number(number) => Body::Number(number),
+            Self::Text(text) => Body::Text(owned(text)),
+            Self::List(items) => Body::List(items.into_iter().map(Body::into_owned).collect()),
+            Self::Object(fields) => {
+                Body::Object(fields.into_iter().map(|(name, value)| (owned(name), value.into_owned())).collect())
+            }
+        }
+    }
+}
+
+/// The same JSON with U+FFFD for each half of a surrogate pair that stands alone; none where there is no such half. It is as
+/// long as before.
+pub fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut mended = bytes.to_vec();
+    let mut is_changed = false;
+    let mut at = 0;
+    // Only texts have backslashes in them: elsewhere they are refused when the JSON is read.
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+        at += found;
+        let Some(unit) = escaped_unit(bytes, at) else {
+            at += 2;
+            continue;
+        };
+        let is_pair = (0xd800..0xdc00).contains(&unit)
+            && escaped_unit(bytes, at + 6).is_some_and(|low| (0xdc00..0xe000).contains(&low));
+        if is_pair {
+            at += 12;
+            continue;
+        }
+        if (0xd800..0xe000).contains(&unit)
+            && let Some(digits) = mended.get_mut(at + 2..at + 6)
+        {
+            digits.copy_from_slice(b"fffd");
+            is_changed = true;
+        }
+        at += 6;
+    }
+    is_changed.then_some(mended)
+}
+
+/// The sixteen bits of the escape `\\uXXXX` that begins there.
+fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
+    let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
+    std::str::from_utf8(digits).ok().filter(|_| is_hex).and_then(|digits| u16::from_str_radix(digits, 16).ok())
 }
 
 impl<'de: 'b, 'b> Deserialize<'de> for Body<'b> {
@@ -166,7 +224,35 @@ mod tests {
 
         #[test]
         fn refuses_what_serde_json_refuses(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            prop_assert_eq!(Body::read(&bytes).is_ok(), serde_json::from_slice::<Value>(&bytes).is_ok());
+            let mended = mended(&bytes).unwrap_or_else(|| bytes.clone());
+            prop_assert_eq!(Body::read(&bytes).is_ok(), serde_json::from_slice::<Value>(&mended).is_ok());
+        }
+
+        /// Whatever stands in a text: what serde_json reads is read as it does, and what it refuses for a cut character is read.
+        #[test]
+        fn only_cut_characters_are_mended(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "\\ud83d", "\\ude00", "\\uDBFF", "\\udfff", "\\ud83d\\ude00", "\\\\", "\\\"", "\\n", "\\u0041", "ud83d", "\\\\ud83d", "x",
+                    "\\u00", "\\x", "é",
+                ]),
+                0..8,
+            ),
+            is_name in any::<bool>(),
+        ) {
+            let text = parts.concat();
+            let json = if is_name { format!("{{\"{text}\":1}}") } else { format!("[\"{text}\"]") };
+            match (serde_json::from_str::<Value>(&json), Body::read(json.as_bytes())) {
+                (Ok(value), read) => prop_assert_eq!(owned((&read.unwrap()).into()), value),
+                (Err(_), Ok(read)) => {
+                    let said = owned((&read).into()).to_string();
+                    prop_assert!(said.contains('\u{fffd}'), "{} is read as {}", json, said);
+                }
+                (Err(_), Err(_)) => {
+                    let is_broken = text.contains("\\u00") || text.contains("\\x");
+                    prop_assert!(is_broken, "{} is refused", json);
+                }
+            }
         }
     }
 
