@@ -78,7 +78,8 @@ fn translated(verified: &Verified<'_>) -> Translation {
     let message_id = account.clone().and_then(|account| message_id(verified, &event, account.as_ref()));
     let read = if is_thin { thin } else { snapshot };
     read(&event, message_id.as_ref(), account.clone()).unwrap_or_else(|Fault { odd, status }| {
-        let concerns = Concerns { provider_account: account.ok().flatten(), ..concerns(&event, status) };
+        let concerns =
+            Concerns { provider_account: account.ok().flatten(), ..concerns(&event, status.map(|status| *status)) };
         verified.untranslatable(message_id.ok(), event.flag("livemode").ok(), &odd.to_string()).concerning(concerns)
     })
 }
@@ -118,7 +119,7 @@ fn snapshot(
             livemode: event.flag("livemode")?,
         })
     };
-    let event = enveloped().map_err(|odd| Fault { odd, status: Some(said.status.clone()) })?;
+    let event = enveloped().map_err(|odd| Fault { odd, status: Some(Box::new(said.status.clone())) })?;
     Ok(Translation::Events(vec![event]))
 }
 

@@ -99,6 +99,7 @@ impl Case {
         self
     }
 
+    #[allow(dead_code, reason = "for Adyen's cases")]
     pub fn captured_by_hand(mut self) -> Self {
         self.is_adyen_captured_by_hand = true;
         self

@@ -170,11 +170,8 @@ pub fn refunded_total_of_answer(charge: &Object<'_>, listed: i128) -> Result<Opt
 
 /// What a refund gives back, in Stripe's unit; 0 where it failed or is a released hold.
 pub fn refunded_units(refund: &Object<'_>) -> Result<i64, Odd> {
-    Ok(match self::refund(refund)? {
-        PaymentStatus::Refund { state: RefundState::Failed, .. } => 0,
-        _ if is_released_hold(refund, Shape::Classic) => 0,
-        _ => refund.integer("amount")?,
-    })
+    let has_failed = matches!(self::refund(refund)?, PaymentStatus::Refund { state: RefundState::Failed, .. });
+    if has_failed || is_released_hold(refund, Shape::Classic) { Ok(0) } else { refund.integer("amount") }
 }
 
 /// Whether a refund is the released part of a hold: it succeeded, and no money moved. What it names is told by

@@ -142,6 +142,7 @@ pub(super) fn of_charge(
         as_of,
         livemode: charge.flag("livemode")?,
         incomplete: None,
+        is_refund_untold: false,
         client_secret: None,
         approve_url: None,
     })

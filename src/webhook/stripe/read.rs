@@ -26,7 +26,7 @@ pub(super) struct Said {
 pub(super) struct Fault {
     pub(super) odd: Odd,
     /// What it would say, where that much can be read.
-    pub(super) status: Option<PaymentStatus>,
+    pub(super) status: Option<Box<PaymentStatus>>,
 }
 
 impl From<Odd> for Fault {
@@ -129,7 +129,7 @@ fn not_a_payment(happened: Session, mode: &str, session: &Object<'_>) -> Result<
         "is {mode}: the session of our order is completed, and an order can be paid by a session in mode payment only; refund \
          the buyer, or grant the credits by a new order, and dismiss this"
     );
-    let status = words::session_captured(session).ok();
+    let status = words::session_captured(session).ok().map(Box::new);
     Err(Fault { odd: session.odd("mode", fault), status })
 }
 

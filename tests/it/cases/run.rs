@@ -46,7 +46,7 @@ pub async fn run(cases: impl IntoIterator<Item = Case>) {
     let cases: Vec<_> = cases.into_iter().collect();
     assert!(!cases.is_empty());
     let seed = std::env::var("CASES_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("CASES_SEED={seed}");
+    eprintln!("CASES_SEED={seed}");
     let mut tries = Tries { world: World::new().await, rng: fastrand::Rng::with_seed(seed), made: 0 };
     for case in cases.iter().filter(|case| !case.bodies.is_empty()) {
         tries.in_every_order(case).await;
@@ -159,7 +159,7 @@ fn signed(endpoint: Endpoint, body: &Value, now: OffsetDateTime) -> (&'static st
         }
         Endpoint::Standard => {
             let body = bytes(body);
-            let id = format!("msg_{}", hex::encode(&body.iter().rev().take(8).copied().collect::<Vec<_>>()));
+            let id = format!("msg_{}", hex::encode(body.iter().rev().take(8).copied().collect::<Vec<_>>()));
             insert("webhook-signature", standard_signature(STANDARD_SECRET, &id, seconds, &body).unwrap());
             insert("webhook-timestamp", seconds.to_string());
             insert("webhook-id", id);

@@ -147,7 +147,7 @@ async fn s01_a_released_hold_is_not_a_refund() {
             .named("since basil, as much as the hold was")
             .sends([hold(NEW), refunded(2, NEW, 999)])
             .ends("partially_refunded", 0),
-        order(1000).currency("JPY").named("yen").ends("partially_refunded", 70).sends([
+        order(1000).currency("JPY").credits(500).named("yen").ends("partially_refunded", 350).sends([
             event(1, OLD, "payment_intent.succeeded", yen(intent("pi_1#", 1000))),
             event(2, OLD, "charge.refunded", yen(held(999))),
             event(3, OLD, "charge.refunded", yen(held(1299))),
