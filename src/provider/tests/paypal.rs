@@ -355,9 +355,9 @@ async fn p03_the_total_of_several_captures_counts_each_once() {
     };
     let told_total = |payments: Value| async move {
         let found = fetch(told("O1", "COMPLETED", order(1), &payments)).await.unwrap().unwrap();
-        found.statuses.into_iter().find_map(|status| match status {
-            PaymentStatus::RefundedTotal { money } => Some(money.amount_minor()),
-            _ => None,
+        found.statuses.into_iter().find_map(|status| {
+            let PaymentStatus::RefundedTotal { money } = status else { return None };
+            Some(money.amount_minor())
         })
     };
     let captures = json!([capture("C1", "REFUNDED", "O1"), capture("C2", "PARTIALLY_REFUNDED", "O1")]);
@@ -417,11 +417,9 @@ async fn the_parts_of_an_amount_are_told_where_they_add_up() {
         let mut order = told("O1", "COMPLETED", order(1), &json!({"captures": captures}));
         order["purchase_units"][0]["amount"]["breakdown"] = breakdown;
         let found = fetch(order).await?.unwrap();
-        let parts = found.statuses.into_iter().find_map(|status| match status {
-            PaymentStatus::Captured { breakdown, .. } => {
-                Some(breakdown.map(|it| (it.tax_minor(), it.discount_minor())))
-            }
-            _ => None,
+        let parts = found.statuses.into_iter().find_map(|status| {
+            let PaymentStatus::Captured { breakdown, .. } = status else { return None };
+            Some(breakdown.map(|it| (it.tax_minor(), it.discount_minor())))
         });
         Ok::<_, CallError>(parts.unwrap())
     };

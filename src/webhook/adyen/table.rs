@@ -188,14 +188,14 @@ pub(super) static ROWS: &[Row<Read>] = &[
     Row::ignored(
         "ach.notificationOfChange",
         NoMoney,
-        "Bank details changed. (The message has a `type` and no event code.)",
+        "Bank details changed; the message has a `type` and no event code.",
     ),
     Row::ignored("ACH_NOTIFICATION_OF_CHANGE", NoMoney, "Bank details changed."),
     Row::ignored("DIRECT_DEBIT_NOTICE_OF_CHANGE_NOTIFICATION", NoMoney, "Bank details changed."),
     Row::ignored(
         "balancePlatform.*",
         NoPayment,
-        "About accounts of a balance platform. (A `type`, and no event code.)",
+        "About accounts of a balance platform; the message has a `type` and no event code.",
     ),
     Row::dead_letter(
         "*",
