@@ -202,7 +202,7 @@ impl Order {
         let is_kept = |sums: &Sums| match self.price_terms {
             PriceTerms::Total => sums.kept >= price,
             PriceTerms::BeforeTax | PriceTerms::BeforeTaxAndDiscount { .. } => {
-                sums.is_priced && sums.captured > 0 && sums.kept == sums.captured
+                sums.priced.is_some() && sums.captured > 0 && sums.kept == sums.captured
             }
         };
         self.facts.sums(self.measure(policy)).filter(is_kept).count()
@@ -212,7 +212,7 @@ impl Order {
     pub fn lacks_breakdown(&self, policy: DisputePolicy) -> bool {
         self.price_terms != PriceTerms::Total
             && self.captured_minor(policy) > 0
-            && !self.facts.sums(self.measure(policy)).any(|sums| sums.is_priced)
+            && !self.facts.sums(self.measure(policy)).any(|sums| sums.priced.is_some())
     }
 
     /// What the payments' facts are measured by.

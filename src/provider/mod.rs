@@ -108,6 +108,8 @@ pub struct Found {
     /// What kept the provider from telling all of it: what is told is right, and there may be more. PayPal's disputes, which
     /// are asked for apart, must not keep a payment from being granted.
     pub incomplete: Option<CallError>,
+    /// Whether money went back, by what the provider says of a capture, of which it tells no refund.
+    pub is_refund_untold: bool,
     /// See [`Created::client_secret`].
     pub client_secret: Option<String>,
     /// See [`Created::approve_url`].
@@ -320,6 +322,7 @@ impl fmt::Debug for Found {
             .field("as_of", &self.as_of)
             .field("livemode", &self.livemode)
             .field("incomplete", &self.incomplete)
+            .field("is_refund_untold", &self.is_refund_untold)
             .field("client_secret", &hidden(self.client_secret.as_ref()))
             .field("approve_url", &hidden(self.approve_url.as_ref()))
             .finish()

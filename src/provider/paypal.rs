@@ -84,31 +84,44 @@ impl Paypal {
         })
     }
 
-    /// Hints name a payment by its order, by its capture (a dispute's transaction is one, too), or by a refund. The ids of
-    /// all of them look alike.
+    /// Hints name a payment by its order, by its capture (a dispute's transaction is one, too), by a refund or by an
+    /// authorization. The ids of all of them look alike.
     pub(super) async fn fetch(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
-        if let Some(found) = self.order(id).await? {
+        if let Some(found) = self.order(id, None).await? {
             return Ok(Some(found));
         }
-        if let Some(found) = self.captured(id).await? {
+        if let Some(found) = self.captured(id, None).await? {
             return Ok(Some(found));
         }
-        let Some((body, _)) = self.one("/v2/payments/refunds", id).await? else { return Ok(None) };
-        let refund = object(&body)?;
-        match words::parent(&refund, "/captures/") {
-            Some(capture) => self.captured(&capture).await,
-            None => Err(refund.odd("links", "has none that leads up to a capture").into()),
+        if let Some((body, _)) = self.one("/v2/payments/refunds", id).await? {
+            return self.refunded(&object(&body)?).await.map(Some);
+        }
+        let Some((body, as_of)) = self.one("/v2/payments/authorizations", id).await? else { return Ok(None) };
+        let authorization = object(&body)?;
+        match words::order_of(&authorization)?.or_else(|| words::parent(&authorization, "/orders/")) {
+            Some(order_id) => self.order(&order_id, None).await,
+            None => Ok(Some(Found { as_of, ..found::of_authorization(&authorization, self.is_live())? })),
         }
     }
 
-    /// The payment that a capture belongs to.
-    async fn captured(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
+    /// The payment that a refund belongs to, and that refund, whether PayPal lists it with the payment or not: it does not list
+    /// every reversal.
+    async fn refunded(&self, refund: &Object<'_>) -> Result<Found, CallError> {
+        let Some(capture) = words::parent(refund, "/captures/") else {
+            return Err(refund.odd("links", "has none that leads up to a capture").into());
+        };
+        let found = self.captured(&capture, Some(refund)).await?;
+        found.ok_or_else(|| refund.odd("links", "leads to a capture that PayPal does not know").into())
+    }
+
+    /// The payment that a capture belongs to, with a refund of it that may be told nowhere else.
+    async fn captured(&self, id: &PaymentId, named: Option<&Object<'_>>) -> Result<Option<Found>, CallError> {
         let Some((body, as_of)) = self.one("/v2/payments/captures", id).await? else { return Ok(None) };
         let capture = object(&body)?;
         match words::order_of(&capture)? {
-            Some(order_id) => self.order(&order_id).await,
+            Some(order_id) => self.order(&order_id, named).await,
             None => {
-                let found = Found { as_of, ..found::of_capture(&capture, self.is_live())? };
+                let found = Found { as_of, ..found::of_capture(&capture, named, self.is_live())? };
                 Ok(Some(self.with_disputes(found).await))
             }
         }
@@ -130,12 +143,12 @@ impl Paypal {
             }
         }
         // Asked anew, so that there is one way from PayPal's words to ours, whatever a repeated answer leaves out.
-        self.order(id).await?.ok_or_else(|| CallError::odd("the payment that was captured is unknown"))
+        self.order(id, None).await?.ok_or_else(|| CallError::odd("the payment that was captured is unknown"))
     }
 
-    async fn order(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
+    async fn order(&self, id: &PaymentId, named: Option<&Object<'_>>) -> Result<Option<Found>, CallError> {
         let Some((body, as_of)) = self.one("/v2/checkout/orders", id).await? else { return Ok(None) };
-        let found = Found { as_of, ..found::of_order(&object(&body)?, self.is_live())? };
+        let found = Found { as_of, ..found::of_order(&object(&body)?, named, self.is_live())? };
         Ok(Some(self.with_disputes(found).await))
     }
 
@@ -282,6 +295,7 @@ fn object(body: &Value) -> Result<Object<'_>, CallError> {
 #[cfg(fuzzing)]
 pub(super) fn parse_anything(answer: &Value) {
     if let Some(order) = Object::root(answer) {
-        let _ = found::of_order(&order, false);
+        let _ = found::of_order(&order, None, false);
+        let _ = found::of_capture(&order, Some(&order), false);
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::broker::{Confirmed, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
-use crate::domain::{LOOKS_APART, MessageId, PaymentEvent, is_unpaid, look_again, next_look};
+use crate::domain::{
+    LOOKS_APART, MessageId, OrderStatus, PaymentEvent, PaymentStatus, Provider, is_unpaid, look_again, next_look,
+};
 use crate::message::{self, EncodeError};
 use crate::provider::{CallError, Found, Needs, PaymentState, Providers};
 use crate::store::{DueLook, Looked, LookedAt, Said, Store};
@@ -122,7 +124,12 @@ impl Look {
             }
             Some(_) | None => found,
         };
-        let said = if found.state == PaymentState::Paid { Said::Paid } else { Said::Unpaid };
+        let is_all_there = due.order.is_some_and(|order| order.status == OrderStatus::Fulfilled);
+        let said = match found.state {
+            PaymentState::Paid if found.is_refund_untold && is_all_there => Said::RefundUntold,
+            PaymentState::Paid => Said::Paid,
+            PaymentState::Payable | PaymentState::Approved | PaymentState::Pending | PaymentState::Over => Said::Unpaid,
+        };
         let names_another = due.order.zip(found.order_id).is_some_and(|(order, named)| order.id != named);
         let oddity = match (names_another, found.livemode == self.is_live) {
             (true, _) => Some("the payment there names another order of ours"),
@@ -163,22 +170,30 @@ impl Look {
 
 /// What the provider says and we do not believe, or the other way round. An abandoned cart is none.
 fn contradiction(due: &DueLook, learnt: &Learnt) -> Option<&'static str> {
-    let order = due.order?;
+    let Some(order) = due.order else {
+        let is_named = learnt.said == Said::Unknown;
+        return is_named.then_some("a webhook names it, and the provider does not know it: see whether money moved");
+    };
     let was_paid = due.said == Some(Said::Paid);
     match (learnt.said, is_unpaid(order.status)) {
         (Said::Unknown, _) => Some("the provider knows no payment of this id: the order can never be paid by it"),
         (Said::Paid, true) if was_paid => {
             Some("the provider calls it paid, as it did before, and still nothing is granted: look at the dead letters")
         }
+        (Said::RefundUntold, _) if due.said == Some(Said::RefundUntold) => Some(
+            "the provider says that a part of the money went back, and tells no refund of it: no credits were taken",
+        ),
         (Said::Unpaid, false) => Some("credits were granted for a payment that the provider does not call paid"),
-        (Said::Paid | Said::Unpaid, _) => learnt.oddity,
+        (Said::Paid | Said::Unpaid | Said::RefundUntold, _) => learnt.oddity,
     }
 }
 
 fn again(due: &DueLook, learnt: &Learnt, first_after: Duration, now: OffsetDateTime) -> Option<OffsetDateTime> {
     let order = due.order?;
     let is_news = learnt.said == Said::Paid && due.said != Some(Said::Paid) && is_unpaid(order.status);
-    if is_news {
+    // A webhook may name the refund, which is asked about by itself.
+    let is_untold = learnt.said == Said::RefundUntold && due.said != Some(Said::RefundUntold);
+    if is_news || is_untold {
         return Some(now + GRANTED_WITHIN);
     }
     next_look(order.status, order.created_at, first_after, now)
@@ -200,7 +215,10 @@ fn events(due: &DueLook, found: Found, now: OffsetDateTime) -> Result<Vec<Paymen
     let Found { payment_id, mut related_ids, order_id, statuses, occurred_at, as_of, livemode, .. } = found;
     // What is said to have happened at a time was not said before that time.
     let as_of = as_of.filter(|as_of| *as_of <= now + CLOCK_AHEAD_MAX).map(|as_of| as_of.max(occurred_at));
-    if *asked_for != payment_id && !related_ids.contains(asked_for) {
+    // A refund is asked about by its own id, again and again, and is no name of the payment.
+    let is_refund = |status: &PaymentStatus| matches!(status, PaymentStatus::Refund { refund_id, .. } if refund_id.as_str() == asked_for.as_str());
+    let is_name = *provider != Provider::PAYPAL || !statuses.iter().any(is_refund);
+    if *asked_for != payment_id && !related_ids.contains(asked_for) && is_name {
         related_ids.insert(0, asked_for.clone());
         related_ids.truncate(crate::domain::RELATED_IDS_MAX);
     }

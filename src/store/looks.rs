@@ -73,6 +73,8 @@ pub enum Said {
     Paid,
     /// It did not, or not yet.
     Unpaid,
+    /// Money came in, and some of it went back, of which the provider tells no refund and the order knows none.
+    RefundUntold,
     /// It knows no such payment.
     Unknown,
 }
@@ -82,12 +84,13 @@ impl Said {
         match self {
             Self::Paid => "paid",
             Self::Unpaid => "unpaid",
+            Self::RefundUntold => "refund_untold",
             Self::Unknown => "unknown",
         }
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::Paid, Self::Unpaid, Self::Unknown].into_iter().find(|said| said.name() == name)
+        [Self::Paid, Self::Unpaid, Self::RefundUntold, Self::Unknown].into_iter().find(|said| said.name() == name)
     }
 }
 
@@ -121,6 +124,14 @@ pub enum Wanted {
     NoPayment,
     /// The provider tells of payments by messages alone.
     CannotBeAsked,
+}
+
+/// The order that a hint leads to.
+#[derive(Debug, Clone, Copy)]
+struct Led {
+    order_id: OrderId,
+    /// Whether the hint's first id is one that the order knows its payment by.
+    by_first_id: bool,
 }
 
 impl DueLook {
@@ -193,24 +204,28 @@ impl Store {
         .await
     }
 
-    /// Makes looks due for what hints are about. What leads to no order of ours is asked about by its own id.
+    /// Makes looks due for what hints are about. What leads to no order of ours is asked about by its own id, and so is what an
+    /// order of ours does not know its payment by: a refund that only the hint names.
     pub async fn want_looks(&self, hints: Vec<Hint>, now: OffsetDateTime) -> Result<Committed, StoreError> {
         self.run("wanting looks", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             // In one order, whoever else does the same: their row locks cannot then wait for each other in a ring.
-            let mut wants: Vec<(Option<OrderId>, &Hint)> = vec![];
+            let mut wants: Vec<(Option<Led>, &Hint)> = vec![];
             for hint in &hints {
                 wants.push((tx.order_of(hint).await?, hint));
             }
-            wants.sort_by(|(a, x), (b, y)| (a, &x.payment_id).cmp(&(b, &y.payment_id)));
-            for (order, hint) in wants {
-                let of_order = match order {
-                    Some(id) => tx.want_of_order(id, now).await?,
+            let key = |(led, hint): &(Option<Led>, &Hint)| (led.map(|led| led.order_id), hint.payment_id.clone());
+            wants.sort_by_cached_key(key);
+            for (led, hint) in wants {
+                let payment = PaymentKey::new(&hint.provider, hint.provider_account.as_ref(), &hint.payment_id);
+                let of_order = match led {
+                    Some(led) => tx.want_of_order(led.order_id, now).await?,
                     None => None,
                 };
-                if of_order.is_none() {
-                    let payment = PaymentKey::new(&hint.provider, hint.provider_account.as_ref(), &hint.payment_id);
-                    tx.want_of_payment(payment, order, now).await?;
+                match (of_order, led) {
+                    (None, _) => tx.want_of_payment(payment, led.map(|led| led.order_id), now).await?,
+                    (Some(_), Some(led)) if !led.by_first_id => tx.want_of_payment(payment, None, now).await?,
+                    (Some(_), _) => {}
                 }
             }
             tx.commit().await

@@ -3,17 +3,16 @@
 //! Rules from <https://docs.adyen.com/development-resources/webhooks/>, its pages on HMAC signatures, event codes, dispute
 //! webhooks and currency codes.
 
+mod meaning;
 mod table;
 
-use super::signature::{Mac, Tag, check};
+use super::signature::{Mac, Tag, check, single};
 use super::table::{Does, does};
-use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
+use super::{Concerns, Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::dialect::{Body, Object, Odd, Part};
-use crate::domain::{
-    CaptureState, Currency, DisputeState, FactId, IgnoredWhy, MessageId, Money, OrderId, PaymentEvent, PaymentId,
-    PaymentStatus, Provider, RefundState,
-};
+use crate::domain::{IgnoredWhy, MessageId, OrderId, PaymentEvent, Provider};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use meaning::{Fact, Reader, Said, payment_id};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -46,6 +45,9 @@ pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
     Mac::new(&key)
 }
 
+/// Signs a whole body, where it has no items: some of Adyen's webhooks that report no payments are sent to the same address.
+const BODY_SIGNATURE_HEADER: &str = "hmacsignature";
+
 /// The items of a body.
 fn items<'v>(body: &'v Body<'v>) -> Option<Vec<Object<'v>>> {
     let items = Part::from(body).get("notificationItems")?.as_array()?;
@@ -56,6 +58,12 @@ fn items<'v>(body: &'v Body<'v>) -> Option<Vec<Object<'v>>> {
 fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>, Rejection> {
     let malformed = |fault| Rejection::Malformed { fault };
     let body = Body::read(request.body).map_err(|_| malformed("it is not JSON"))?;
+    if Part::from(&body).get("notificationItems").is_none()
+        && let Some(signature) = single(request, BODY_SIGNATURE_HEADER)?
+    {
+        check(macs, &[request.body], tag(signature).as_slice())?;
+        return Ok(None);
+    }
     let items = items(&body).ok_or(malformed("it has no notificationItems with a NotificationRequestItem each"))?;
     if items.is_empty() {
         return Err(malformed("notificationItems is empty"));
@@ -69,85 +77,131 @@ fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>,
             .and_then(|data| data.get("hmacSignature")?.as_str())
             .filter(|signature| !signature.is_empty())
             .ok_or(Rejection::SignatureMissing)?;
-        let tag = BASE64_STANDARD.decode(signature).ok().and_then(|tag| Tag::try_from(tag).ok());
-        let signed = signed_text(&item).map_err(malformed)?;
-        check(macs, &[signed.as_bytes()], tag.as_slice())?;
+        let signed = Signed::of(&item).map_err(malformed)?;
+        check(macs, &[signed.text.as_bytes()], tag(signature).as_slice())?;
     }
     Ok(None)
 }
 
+fn tag(signature: &str) -> Option<Tag> {
+    BASE64_STANDARD.decode(signature).ok().and_then(|tag| Tag::try_from(tag).ok())
+}
+
 /// What an item's signature covers: eight fields between colons, nothing escaped, what is missing empty.
-///
-/// Only the merchant's own reference may hold a colon: with all others free of them there is one way to part the text, and
-/// a signature cannot be moved to an item that says something else.
-fn signed_text(item: &Object<'_>) -> Result<String, &'static str> {
-    let amount = item.value("amount");
-    let text = |value: Option<Part<'_>>| match value {
-        None | Some(Part::Null) => Ok(String::new()),
-        Some(Part::Text(text)) => Ok(text.to_owned()),
-        Some(Part::Number(number)) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
-        Some(_) => Err("a signed field is neither a text nor a whole number"),
-    };
-    let mut signed = String::new();
-    for (n, (name, value)) in [
-        ("pspReference", item.value("pspReference")),
-        ("originalReference", item.value("originalReference")),
-        ("merchantAccountCode", item.value("merchantAccountCode")),
-        ("merchantReference", item.value("merchantReference")),
-        ("value", amount.and_then(|amount| amount.get("value"))),
-        ("currency", amount.and_then(|amount| amount.get("currency"))),
-        ("eventCode", item.value("eventCode")),
-        ("success", item.value("success")),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let value = text(value)?;
-        if value.contains(':') && name != "merchantReference" {
-            return Err("a signed field other than merchantReference has a colon");
+struct Signed {
+    text: String,
+    /// Whether a field other than the merchant's own reference holds a colon. With all others free of them there is one way to
+    /// split the text into the fields. Else the same signature also fits an item that says something else, so nothing that such
+    /// an item says may be applied. Reports are named by such a text, and must be answered with 2xx all the same.
+    is_ambiguous: bool,
+}
+
+impl Signed {
+    fn of(item: &Object<'_>) -> Result<Self, &'static str> {
+        let amount = item.value("amount");
+        let mut signed = Self { text: String::new(), is_ambiguous: false };
+        for (n, (name, value)) in [
+            ("pspReference", item.value("pspReference")),
+            ("originalReference", item.value("originalReference")),
+            ("merchantAccountCode", item.value("merchantAccountCode")),
+            ("merchantReference", item.value("merchantReference")),
+            ("value", amount.and_then(|amount| amount.get("value"))),
+            ("currency", amount.and_then(|amount| amount.get("currency"))),
+            ("eventCode", item.value("eventCode")),
+            ("success", item.value("success")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let value = match value {
+                None | Some(Part::Null) => String::new(),
+                Some(Part::Text(text)) => text.to_owned(),
+                Some(Part::Number(number)) => number.to_string(),
+                Some(Part::Flag(flag)) => flag.to_string(),
+                Some(Part::List(_) | Part::Object(_)) => return Err("a signed field is a list or an object"),
+            };
+            signed.is_ambiguous |= name != "merchantReference" && value.contains(':');
+            if n > 0 {
+                signed.text.push(':');
+            }
+            signed.text.push_str(&value);
         }
-        if n > 0 {
-            signed.push(':');
-        }
-        signed.push_str(&value);
+        Ok(signed)
     }
-    Ok(signed)
 }
 
 /// The value of `additionalData.hmacSignature` for an item.
 pub(super) fn sign(mac: &Mac, item: &Value) -> Option<String> {
-    let signed = signed_text(&Object::root(item)?).ok()?;
-    Some(BASE64_STANDARD.encode(mac.tag(&[signed.as_bytes()])))
+    let signed = Signed::of(&Object::root(item)?).ok()?;
+    Some(BASE64_STANDARD.encode(mac.tag(&[signed.text.as_bytes()])))
 }
 
 fn translate(verified: &Verified<'_>) -> Vec<Translation> {
-    let body = Body::read(verified.body).ok();
-    let Some(items) = body.as_ref().and_then(items) else {
-        return vec![verified.untranslatable(None, None, "the body has no notificationItems")];
+    let Ok(body) = Body::read(verified.body) else {
+        return vec![verified.untranslatable(None, None, "the body is not JSON")];
     };
     // Not signed, so it decides nothing; but a webhook of the other environment that was given our key is a mistake that
     // somebody has to see.
-    let live = body.as_ref().and_then(|body| Part::from(body).get("live"));
+    let live = Part::from(&body).get("live");
     let is_live = live.and_then(|live| live.as_bool().or_else(|| live.as_str()?.parse().ok()));
-    items
-        .iter()
-        .map(|item| {
-            let message_id = message_id(verified, item);
-            let said = match is_live {
-                Some(is_live) if is_live != verified.terms.livemode => Err(item.odd(
-                    "live",
-                    format_args!(
-                        "is {is_live}, while GRANTONCE_LIVEMODE is {}: the webhooks of the two environments need \
-                         different HMAC keys",
-                        verified.terms.livemode
-                    ),
-                )),
-                Some(_) | None => read(verified, item, message_id.as_ref()),
-            };
-            // Test or live is told by the key alone, so nothing here may be dropped as a test event.
-            said.unwrap_or_else(|odd| verified.untranslatable(message_id.ok(), None, &odd.to_string()))
-        })
-        .collect()
+    match items(&body) {
+        Some(items) if !items.is_empty() => items.iter().map(|item| translate_item(verified, item, is_live)).collect(),
+        Some(_) | None => vec![translate_body(verified, &body)],
+    }
+}
+
+/// A body without items, which was signed as a whole.
+fn translate_body(verified: &Verified<'_>, body: &Body<'_>) -> Translation {
+    let kind = Part::from(body).get("type").and_then(Part::as_str);
+    match kind.map(|kind| (kind, does(table::ROWS, kind))) {
+        Some((kind, Does::Ignored(why))) => Translation::ignored(kind, why),
+        Some(_) | None => verified.untranslatable(
+            None,
+            None,
+            "the body has no notificationItems: see at Adyen what it reports; let only standard webhooks point to this address",
+        ),
+    }
+}
+
+fn translate_item(verified: &Verified<'_>, item: &Object<'_>, is_live: Option<bool>) -> Translation {
+    let message_id = message_id(verified, item);
+    let said = match said(verified, item) {
+        Ok(Said::Nothing(why)) => {
+            let code = item.value("eventCode").and_then(Part::as_str).unwrap_or_default();
+            return Translation::ignored(code, why);
+        }
+        Ok(Said::Facts(facts)) => Ok(facts),
+        Err(odd) => Err(odd),
+    };
+    let is_ambiguous = Signed::of(item).is_ok_and(|signed| signed.is_ambiguous);
+    let concerns = concerns(item, said.as_deref().unwrap_or_default());
+    let checked = said.and_then(|facts| {
+        if is_ambiguous {
+            let fault = "the signed fields cannot be told apart, because another one than merchantReference has a colon: \
+                         look the payment up at Adyen, and settle it by hand";
+            return Err(item.odd("pspReference", fault));
+        }
+        match is_live {
+            Some(is_live) if is_live != verified.terms.livemode => Err(item.odd(
+                "live",
+                format_args!(
+                    "is {is_live}, while GRANTONCE_LIVEMODE is {}: the webhooks of the two environments need different \
+                     HMAC keys",
+                    verified.terms.livemode
+                ),
+            )),
+            Some(_) | None => events(verified, item, message_id.as_ref(), facts),
+        }
+    });
+    match checked {
+        Ok(events) => Translation::Events(events),
+        // Test or live is told by the key alone, so nothing here may be dropped as a test event. The id of an item that could
+        // be another one is not used up.
+        Err(odd) => {
+            let message_id = message_id.ok().filter(|_| !is_ambiguous);
+            verified.untranslatable(message_id, None, &odd.to_string()).concerning(concerns)
+        }
+    }
 }
 
 /// There is no event id: the copies of one event share the reference, the code and the outcome.
@@ -164,131 +218,64 @@ fn success(item: &Object<'_>) -> Result<bool, Odd> {
     item.text("success")?.parse().map_err(|_| item.odd("success", "must be true or false"))
 }
 
-/// What an item says of its payment.
-enum Said {
-    Status(PaymentStatus),
-    /// Its code is one that says nothing of a payment that could be paid.
-    Nothing,
-}
-
-fn read(verified: &Verified<'_>, item: &Object<'_>, message_id: Result<&MessageId, &Odd>) -> Result<Translation, Odd> {
+fn said(verified: &Verified<'_>, item: &Object<'_>) -> Result<Said, Odd> {
     let code = item.text("eventCode")?;
-    let success = success(item)?;
-    let ignored = |why| Ok(Translation::ignored(&format!("{code} ({success})"), why));
     match does(table::ROWS, code) {
-        Does::Applied(table::Read::ByCode) | Does::Hint(table::Read::ByCode) => {}
-        Does::Ignored(why) => return ignored(why),
+        Does::Applied(read) | Does::Hint(read) => {
+            let is_captured_by_hand = verified.terms.is_adyen_captured_by_hand;
+            Reader { item, success: success(item)?, is_captured_by_hand }.said(read)
+        }
+        Does::Ignored(why) => Ok(Said::Nothing(why)),
+        Does::DeadLetterIfOurs if order_id(item).is_none() => Ok(Said::Nothing(IgnoredWhy::NotOurs)),
         Does::DeadLetter | Does::DeadLetterIfOurs => {
-            return Err(item.odd("eventCode", "is one that may report money and that this release cannot read"));
+            let fault = "may report money in a way that this release cannot apply: see at Adyen whether money of an order \
+                         moved, and settle the order by hand";
+            Err(item.odd("eventCode", fault))
         }
     }
-    let status = match meaning(verified.terms.is_adyen_captured_by_hand, code, success, item)? {
-        Said::Status(status) => status,
-        Said::Nothing => return ignored(IgnoredWhy::RequestFailed),
-    };
+}
+
+/// The merchant's own reference is set where the payment is made, by the site's server. One that is not an id of ours belongs
+/// to a payment that the order knows by its reference.
+fn order_id(item: &Object<'_>) -> Option<OrderId> {
+    item.value("merchantReference").and_then(|text| text.as_str()?.parse().ok())
+}
+
+fn concerns(item: &Object<'_>, facts: &[Fact]) -> Concerns {
+    let mut payment_ids: Vec<_> = facts.iter().map(|fact| fact.payment_id.clone()).collect();
+    payment_ids.extend(payment_id(item));
+    payment_ids.sort_unstable();
+    payment_ids.dedup();
+    let status = facts.first().map(|fact| fact.status.clone());
+    // A merchant account is ours if it signs with our key.
+    Concerns { order_id: order_id(item), provider_account: None, payment_ids, status }
+}
+
+fn events(
+    verified: &Verified<'_>,
+    item: &Object<'_>,
+    message_id: Result<&MessageId, &Odd>,
+    facts: Vec<Fact>,
+) -> Result<Vec<PaymentEvent>, Odd> {
+    let message_id = message_id.map_err(Odd::clone)?;
     let occurred_at = OffsetDateTime::parse(item.text("eventDate")?, &Rfc3339)
         .map_err(|_| item.odd("eventDate", "must be a date and time with an offset, as in RFC 3339"))?;
-    Ok(Translation::Events(vec![PaymentEvent {
-        provider: DOOR.provider.clone(),
-        message_id: message_id.map_err(Odd::clone)?.clone(),
-        payment_id: payment_id(item)?,
-        related_ids: Vec::new(),
-        // A merchant account is ours if it signs with our key.
-        provider_account: None,
-        // The merchant's own reference is set where the payment is made, by the site's server. One that is not an id of
-        // ours belongs to a payment that the order knows by its reference.
-        order_id: item.value("merchantReference").and_then(|text| text.as_str()?.parse::<OrderId>().ok()),
-        status,
-        occurred_at,
-        as_of: None,
-        livemode: verified.terms.livemode,
-    }]))
-}
-
-/// The payment's reference: on what was done to a payment later it is the original one.
-fn payment_id(item: &Object<'_>) -> Result<PaymentId, Odd> {
-    let field = match item.value("originalReference").and_then(Part::as_str) {
-        None | Some("") => "pspReference",
-        Some(_) => "originalReference",
+    let event = |Fact { suffix, payment_id, related_id, status }: Fact| -> Result<PaymentEvent, Odd> {
+        Ok(PaymentEvent {
+            provider: DOOR.provider.clone(),
+            message_id: MessageId::new(format!("{message_id}{suffix}"))
+                .map_err(|fault| item.odd("pspReference", format_args!("the message id formed from it {fault}")))?,
+            payment_id,
+            related_ids: related_id.into_iter().collect(),
+            provider_account: None,
+            order_id: order_id(item),
+            status,
+            occurred_at,
+            as_of: None,
+            livemode: verified.terms.livemode,
+        })
     };
-    item.parsed(field)
-}
-
-fn meaning(is_captured_by_hand: bool, code: &str, success: bool, item: &Object<'_>) -> Result<Said, Odd> {
-    let own_id = || item.parsed::<FactId>("pspReference");
-    let capture_id = || {
-        if is_captured_by_hand {
-            return own_id();
-        }
-        // There is one capture, told by the authorisation, and later by nothing but its failure: it goes by the
-        // payment's reference.
-        FactId::new(payment_id(item)?.as_str()).map_err(|fault| item.odd("originalReference", fault))
-    };
-    let captured = |state| -> Result<Said, Odd> {
-        Ok(Said::Status(PaymentStatus::Captured {
-            money: money(item)?,
-            capture_id: Some(capture_id()?),
-            state,
-            breakdown: None,
-        }))
-    };
-    let refunded = |state| -> Result<Said, Odd> {
-        Ok(Said::Status(PaymentStatus::Refund { refund_id: own_id()?, state, money: money(item)? }))
-    };
-    // All events of a dispute have its reference. The rounds are those in which the money moves, so that each step
-    // outweighs the one before, in whatever order they come.
-    let dispute = |round, state| -> Result<Said, Odd> {
-        Ok(Said::Status(PaymentStatus::Dispute { dispute_id: own_id()?, state, round, money: money(item)? }))
-    };
-    match (code, success) {
-        // A card was looked at, and nothing taken.
-        ("AUTHORISATION", true) if amount_is_zero(item) => Ok(Said::Nothing),
-        ("AUTHORISATION", true) if is_captured_by_hand => Ok(Said::Status(PaymentStatus::Pending)),
-        ("AUTHORISATION", true) => captured(CaptureState::Succeeded),
-        ("AUTHORISATION", false) => Ok(Said::Status(PaymentStatus::failed(
-            item.value("reason").and_then(Part::as_str).filter(|reason| !reason.is_empty()).unwrap_or("refused"),
-        ))),
-        ("CAPTURE", true) => captured(CaptureState::Succeeded),
-        ("CAPTURE", false) | ("CAPTURE_FAILED", _) => captured(CaptureState::Failed),
-        ("PENDING", true) => Ok(Said::Status(PaymentStatus::Pending)),
-        ("CANCELLATION" | "TECHNICAL_CANCEL" | "OFFER_CLOSED" | "EXPIRE", true) => {
-            Ok(Said::Status(PaymentStatus::Canceled))
-        }
-        ("REFUND" | "CANCEL_OR_REFUND", true) => refunded(RefundState::Succeeded),
-        // A refund that did not come about, or came back.
-        ("REFUND", false) | ("REFUND_FAILED" | "REFUNDED_REVERSED", _) => refunded(RefundState::Failed),
-        ("REQUEST_FOR_INFORMATION", _) => dispute(1, DisputeState::Inquiry),
-        ("NOTIFICATION_OF_CHARGEBACK", _) => dispute(1, DisputeState::Open),
-        // The money is gone, and stays gone unless the next round brings it back.
-        ("CHARGEBACK", _) => dispute(1, DisputeState::Lost),
-        ("CHARGEBACK_REVERSED", _) => dispute(2, DisputeState::Won),
-        ("SECOND_CHARGEBACK", _) => dispute(3, DisputeState::Lost),
-        ("PREARBITRATION_WON", _) => dispute(4, DisputeState::Won),
-        ("PREARBITRATION_LOST", _) => dispute(4, DisputeState::Lost),
-        // Among them REPORT_AVAILABLE and what asked for something that was refused.
-        _ => Ok(Said::Nothing),
-    }
-}
-
-fn amount_is_zero(item: &Object<'_>) -> bool {
-    item.value("amount").and_then(|amount| amount.get("value")?.as_i64()) == Some(0)
-}
-
-fn money(item: &Object<'_>) -> Result<Money, Odd> {
-    let amount = item.object("amount", "amount")?;
-    let currency: Currency = amount.parsed("currency")?;
-    Money::from_units(amount.integer("value")?, decimals(currency), currency)
-        .map_err(|fault| amount.odd("value", fault))
-}
-
-/// How many decimals Adyen counts: ISO 4217's, but for those on its page
-/// <https://docs.adyen.com/development-resources/currency-codes/>.
-fn decimals(currency: Currency) -> u8 {
-    match currency.as_str() {
-        "CVE" | "IDR" => 0,
-        "CLP" | "ISK" => 2,
-        _ => currency.decimals(),
-    }
+    facts.into_iter().map(event).collect()
 }
 
 #[cfg(test)]

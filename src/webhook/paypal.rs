@@ -14,11 +14,12 @@ use super::signature::single;
 use super::table::{Does, does};
 use super::trust::{CertificateUrl, Signed, Trust};
 use super::{
-    CertificateProof, Door, KeyFault, Proof, Rejection, Subscriptions, Terms, Translation, Unverified, Verified,
+    CertificateProof, Concerns, Door, KeyFault, Proof, Rejection, Subscriptions, Terms, Translation, Unverified,
+    Verified,
 };
 use crate::domain::dialect::paypal::{order_of, parent};
 use crate::domain::dialect::{Body, Object, Odd};
-use crate::domain::{Hint, MessageId, PaymentId, Provider};
+use crate::domain::{Hint, IgnoredWhy, MessageId, OrderId, PaymentId, Provider};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crc::{CRC_32_ISO_HDLC, Crc};
 use table::Read;
@@ -131,8 +132,34 @@ fn translate(verified: &Verified<'_>) -> Vec<Translation> {
         return vec![verified.untranslatable(None, Some(livemode), "the body is not a JSON object")];
     };
     read(verified, &event).unwrap_or_else(|odd| {
-        vec![verified.untranslatable(message_id(verified, &event, 1).ok(), Some(livemode), &odd.to_string())]
+        let message_id = message_id(verified, &event, 1).ok();
+        vec![verified.untranslatable(message_id, Some(livemode), &odd.to_string()).concerning(concerns(&event))]
     })
+}
+
+/// What can be read of an event that cannot be applied. Of money it is believed nothing.
+fn concerns(event: &Object<'_>) -> Concerns {
+    let mut payment_ids = Vec::new();
+    if let Ok(resource) = event.object("resource", "resource") {
+        let text = |field: &str| resource.value(field).and_then(|id| id.as_str()?.parse().ok());
+        payment_ids.extend(["id", "order_id", "sale_id", "parent_payment"].into_iter().filter_map(text));
+        payment_ids.extend(order_of(&resource).ok().flatten());
+        payment_ids.extend(["/captures/", "/orders/"].into_iter().filter_map(|place| parent(&resource, place)));
+        payment_ids.dedup();
+    }
+    Concerns { order_id: order_named(event), provider_account: None, payment_ids, status: None }
+}
+
+/// The order that an event names, wherever the site may have put its id.
+fn order_named(event: &Object<'_>) -> Option<OrderId> {
+    let resource = event.value("resource")?;
+    let at = |path: &[&str]| path.iter().try_fold(resource, |part, field| part.get(field))?.as_str()?.parse().ok();
+    let unit = || resource.get("purchase_units")?.as_array()?.next()?.get("custom_id")?.as_str()?.parse().ok();
+    at(&["custom_id"])
+        .or_else(|| at(&["custom"]))
+        .or_else(unit)
+        .or_else(|| at(&["invoice", "detail", "reference"]))
+        .or_else(|| at(&["detail", "reference"]))
 }
 
 /// One hint for each payment that an event names.
@@ -141,8 +168,13 @@ fn read(verified: &Verified<'_>, event: &Object<'_>) -> Result<Vec<Translation>,
     let payments = match does(table::ROWS, kind) {
         Does::Hint(read) | Does::Applied(read) => payments(read, event)?,
         Does::Ignored(why) => return Ok(vec![Translation::ignored(kind, why)]),
+        Does::DeadLetterIfOurs if order_named(event).is_none() => {
+            return Ok(vec![Translation::ignored(kind, IgnoredWhy::NotOurs)]);
+        }
         Does::DeadLetter | Does::DeadLetterIfOurs => {
-            return Err(event.odd("event_type", "is one that may report money and that this release cannot read"));
+            let fault = "may report money in a way that this release cannot apply: see at PayPal whether money of an order \
+                         moved, and settle the order by hand";
+            return Err(event.odd("event_type", fault));
         }
     };
     let hint = |(number, named): (usize, Named)| -> Result<Translation, Odd> {
@@ -150,7 +182,7 @@ fn read(verified: &Verified<'_>, event: &Object<'_>) -> Result<Vec<Translation>,
             provider: DOOR.provider.clone(),
             message_id: message_id(verified, event, number)?,
             payment_id: named.payment_id,
-            related_ids: named.related_id.into_iter().collect(),
+            related_ids: named.related_ids,
             provider_account: None,
             // A body could say anything. It is the webhook's configuration at PayPal that decides, as for all of ours.
             livemode: verified.terms.livemode,
@@ -173,12 +205,12 @@ fn message_id(verified: &Verified<'_>, event: &Object<'_>, number: usize) -> Res
 /// A payment by what an event calls it.
 struct Named {
     payment_id: PaymentId,
-    related_id: Option<PaymentId>,
+    related_ids: Vec<PaymentId>,
 }
 
 impl Named {
     fn by(payment_id: PaymentId) -> Self {
-        Self { payment_id, related_id: None }
+        Self { payment_id, related_ids: Vec::new() }
     }
 }
 
@@ -192,14 +224,16 @@ fn payments(read: Read, event: &Object<'_>) -> Result<Vec<Named>, Odd> {
     }
 }
 
-/// A capture, or a refund, whose parent is the capture. The order comes first, where it is told: an order of ours knows it
-/// from the beginning.
+/// A capture or an authorization, or a refund, whose parent is the capture. The order comes first, where it is told: an order of
+/// ours knows it from the beginning. A refund comes before it: PayPal does not list every one with its order, and only its own id
+/// leads to it for certain.
 fn capture(resource: &Object<'_>) -> Result<Named, Odd> {
-    let own = || resource.parsed("id");
-    let capture = parent(resource, "/captures/").map_or_else(own, Ok)?;
-    Ok(match order_of(resource)?.or_else(|| parent(resource, "/orders/")) {
-        Some(order) => Named { payment_id: order, related_id: Some(capture) },
-        None => Named::by(capture),
+    let own: PaymentId = resource.parsed("id")?;
+    let order = order_of(resource)?.or_else(|| parent(resource, "/orders/"));
+    Ok(match (parent(resource, "/captures/"), order) {
+        (Some(capture), order) => Named { payment_id: own, related_ids: order.into_iter().chain([capture]).collect() },
+        (None, Some(order)) => Named { payment_id: order, related_ids: vec![own] },
+        (None, None) => Named::by(own),
     })
 }
 

@@ -7,6 +7,8 @@
 //! In a body or an answer `#` stands for the try's own suffix of ids, `$ORDER` for the id of its order, and `$OTHER` for the id
 //! of another order of ours. A body or an answer that is a JSON text is sent as that text, which need be no JSON.
 
+mod adyen;
+mod paypal;
 mod run;
 mod stripe;
 
@@ -33,6 +35,8 @@ pub struct Case {
     bodies: Vec<Value>,
     /// What the provider answers, by path (and query, as far as it is to match). None where it is not asked.
     answers: Vec<(&'static str, Value)>,
+    /// What PayPal's webhooks name, one hint each: the id to ask by, and further ids of the same payment.
+    hints: Vec<Vec<&'static str>>,
     /// The status and the credits that it must come to, in every order of arrival.
     status: &'static str,
     net: i64,
@@ -58,6 +62,7 @@ impl Case {
             payment: Some(payment),
             bodies: vec![],
             answers: vec![],
+            hints: vec![],
             status: "fulfilled",
             net: 100,
             asked: None,
@@ -97,7 +102,6 @@ impl Case {
         self
     }
 
-    #[allow(dead_code, reason = "for Adyen's cases")]
     pub fn captured_by_hand(mut self) -> Self {
         self.is_adyen_captured_by_hand = true;
         self
@@ -110,6 +114,11 @@ impl Case {
 
     pub fn answers(mut self, path: &'static str, answer: Value) -> Self {
         self.answers.push((path, answer));
+        self
+    }
+
+    pub fn hinted(mut self, ids: impl IntoIterator<Item = &'static str>) -> Self {
+        self.hints.push(ids.into_iter().collect());
         self
     }
 
@@ -169,4 +178,4 @@ pub fn stripe_list(data: impl IntoIterator<Item = Value>) -> Value {
     json!({"object": "list", "has_more": false, "data": data.into_iter().collect::<Vec<_>>()})
 }
 
-pub use run::run;
+pub use run::{is_loud, run};

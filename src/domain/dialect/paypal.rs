@@ -5,7 +5,8 @@
 
 use super::json::{Object, Odd, Part};
 use crate::domain::{
-    CaptureState, Currency, DisputeState, FactId, Money, MoneyError, OrderId, PaymentId, PaymentStatus, RefundState,
+    Breakdown, CaptureState, Currency, DisputeState, FactId, Money, MoneyError, OrderId, PaymentId, PaymentStatus,
+    RefundState,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -16,19 +17,20 @@ const AMOUNT_DIGITS_MAX: usize = 18;
 /// Longest query of a link that is followed, in bytes.
 const QUERY_BYTES_MAX: usize = 1000;
 
-/// What one capture says. A partly refunded one stands; its refunds are told by themselves.
-pub fn capture(capture: &Object<'_>) -> Result<Vec<PaymentStatus>, Odd> {
+/// What one capture says. A partly refunded one stands; its refunds are told by themselves. `breakdown` tells the parts of its
+/// amount.
+pub fn capture(capture: &Object<'_>, breakdown: Option<Breakdown>) -> Result<Vec<PaymentStatus>, Odd> {
     let capture_id: FactId = capture.parsed("id")?;
     let fact = |state| -> Result<PaymentStatus, Odd> {
         Ok(PaymentStatus::Captured {
             money: amount(capture)?,
             capture_id: Some(capture_id.clone()),
             state,
-            breakdown: None,
+            breakdown: breakdown.filter(|_| state == CaptureState::Succeeded),
         })
     };
     match capture.text("status")? {
-        "COMPLETED" | "PARTIALLY_REFUNDED" | "REFUNDED" => Ok(vec![fact(CaptureState::Succeeded)?]),
+        _ if is_counting(capture)? => Ok(vec![fact(CaptureState::Succeeded)?]),
         "PENDING" => Ok(vec![PaymentStatus::Pending]),
         "DECLINED" => Ok(vec![fact(CaptureState::Failed)?, PaymentStatus::failed("the payment was declined")]),
         "FAILED" => Ok(vec![fact(CaptureState::Failed)?, PaymentStatus::failed("the payment failed")]),
@@ -37,6 +39,51 @@ pub fn capture(capture: &Object<'_>) -> Result<Vec<PaymentStatus>, Odd> {
             Err(capture.odd("status", fault))
         }
     }
+}
+
+/// Whether money of a capture came in, whatever became of it afterwards.
+pub fn is_counting(capture: &Object<'_>) -> Result<bool, Odd> {
+    Ok(matches!(capture.text("status")?, "COMPLETED" | "PARTIALLY_REFUNDED" | "REFUNDED"))
+}
+
+/// The parts of a purchase unit's amount; none where PayPal does not tell them.
+pub fn breakdown(unit: &Object<'_>) -> Result<Option<Breakdown>, Odd> {
+    let total = amount(unit)?;
+    let whole = unit.object("amount", "purchase_units[].amount")?;
+    if whole.value("breakdown").is_none() {
+        return Ok(None);
+    }
+    let parts = whole.object("breakdown", "purchase_units[].amount.breakdown")?;
+    let part = |field: &'static str| -> Result<i64, Odd> {
+        if parts.value(field).is_none() {
+            return Ok(0);
+        }
+        let money = money(&parts, field)?;
+        if money.currency() != total.currency() {
+            return Err(parts.odd(field, "must be in the currency of the amount"));
+        }
+        Ok(money.amount_minor())
+    };
+    let sum =
+        |fields: &[&'static str]| -> Result<i128, Odd> { fields.iter().map(|field| part(field).map(i128::from)).sum() };
+    let discount = sum(&["discount", "shipping_discount"])?;
+    let added = sum(&["item_total", "tax_total", "shipping", "handling", "insurance"])?;
+    if added - discount != i128::from(total.amount_minor()) {
+        let fault = format!("must add up to the amount: its parts come to {}, the amount is {total}", added - discount);
+        return Err(whole.odd("breakdown", fault));
+    }
+    let discount = i64::try_from(discount).map_err(|_| parts.odd("discount", "is out of range"))?;
+    Breakdown::new(total, part("tax_total")?, discount).map(Some).map_err(|fault| whole.odd("breakdown", fault))
+}
+
+/// All that went back of a refund's capture until then, by the refund's own account; none where it does not tell.
+pub fn refunded_of_capture(refund: &Object<'_>) -> Result<Option<Money>, Odd> {
+    let (field, total) = ("seller_payable_breakdown", "total_refunded_amount");
+    if refund.value(field).is_none() {
+        return Ok(None);
+    }
+    let breakdown = refund.object(field, field)?;
+    breakdown.value(total).map(|_| money(&breakdown, total)).transpose()
 }
 
 /// One refund.

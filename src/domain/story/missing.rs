@@ -45,6 +45,8 @@ pub enum MissingCode {
     ProviderNotAnswering,
     /// The provider should have been asked by now.
     LookOverdue,
+    /// The provider says that money went back, and tells no refund of it.
+    RefundUntold,
     /// The provider has not made the order's payment.
     PaymentNotCreated,
     /// No payment is registered to the order.
@@ -123,6 +125,9 @@ pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) ->
     missing.extend(money::lacking(record, terms));
     let looks: Vec<_> = records.looks.iter().filter(|look| look.order_id == Some(order.id.0)).collect();
     missing.extend(looks.iter().flat_map(|look| of_look(look, terms)));
+    if order.status == OrderStatus::Fulfilled {
+        missing.extend(looks.iter().filter_map(|look| untold_refund(look)));
+    }
     if is_unpaid(order.status) {
         let letters: Vec<_> = letters_about(record, records).collect();
         let reported =
@@ -234,6 +239,18 @@ fn of_look(look: &LookRecord, terms: Terms) -> Vec<Missing> {
         missing.push(Missing::attention(MissingCode::LookOverdue, text, "is a reconciler running?"));
     }
     missing
+}
+
+/// What the provider's last answer came to stands in the look: `store::Said`.
+fn untold_refund(look: &LookRecord) -> Option<Missing> {
+    (look.said.as_deref() == Some("refund_untold")).then(|| {
+        let text = format!(
+            "{} says that a part of {} went back to the buyer, and tells no refund of it: no credits were taken for it",
+            look.provider, look.payment_id
+        );
+        let next = "look the payment up at the provider; a webhook about the refund, sent again, has it asked about";
+        Missing::attention(MissingCode::RefundUntold, text, next)
+    })
 }
 
 fn unpaid(record: &OrderRecord, records: &Records, looks: &[&LookRecord]) -> Option<Missing> {

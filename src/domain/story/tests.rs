@@ -223,6 +223,13 @@ fn what_is_missing_of_an_order_is_named() {
         ),
         ("no answers", with(paid(), |r| r.looks.push(look(Some(later), 3))), vec![(ProviderNotAnswering, true)]),
         (
+            "a refund that nobody tells",
+            with(paid(), |r| {
+                r.looks.push(LookRecord { said: Some("refund_untold".to_owned()), ..look(Some(later), 0) });
+            }),
+            vec![(RefundUntold, true)],
+        ),
+        (
             "a part of the money",
             joined(unpaid(), OrderStatus::Processing, captured(500, Some("c"))),
             vec![(PartlyPaid, false), (AwaitingPayment, false)],

@@ -1,13 +1,18 @@
 //! What PayPal's answers say of a payment. Asks nobody.
 
-use crate::domain::dialect::paypal::{amount, capture, dispute, next_query, order_id, refund, time};
-use crate::domain::dialect::{Object, Odd};
-use crate::domain::{CaptureState, FactId, Money, OrderId, PaymentId, PaymentStatus, RELATED_IDS_MAX};
+use crate::domain::dialect::paypal::{
+    amount, breakdown, capture, dispute, is_counting, next_query, order_id, parent, refund, refunded_of_capture, time,
+};
+use crate::domain::dialect::{Object, Odd, Part};
+use crate::domain::{
+    Breakdown, CaptureState, FactId, Money, OrderId, PaymentId, PaymentStatus, RELATED_IDS_MAX, RefundState,
+};
 use crate::provider::{Found, PaymentState};
 use time::OffsetDateTime;
 
-/// An order, with the captures and refunds of its purchase units.
-pub(super) fn of_order(order: &Object<'_>, is_live: bool) -> Result<Found, Odd> {
+/// An order, with the captures and refunds of its purchase units. `named` is a refund that was asked for by its own id, whether
+/// the order lists it or not.
+pub(super) fn of_order(order: &Object<'_>, named: Option<&Object<'_>>, is_live: bool) -> Result<Found, Odd> {
     let mut seen = Seen::default();
     seen.at(order)?;
     let mut order_ids = Vec::new();
@@ -17,16 +22,28 @@ pub(super) fn of_order(order: &Object<'_>, is_live: bool) -> Result<Found, Odd> 
             continue;
         }
         let payments = unit.object("payments", "purchase_units[].payments")?;
-        for object in payments.list("captures", "captures[]")? {
-            seen.capture(&object)?;
+        for object in payments.list("authorizations", "authorizations[]")? {
+            seen.authorization(&object)?;
+        }
+        let captures = payments.list("captures", "captures[]")?;
+        let breakdown = breakdown_of(&unit, &captures)?;
+        for object in &captures {
+            seen.capture(object, breakdown)?;
         }
         for object in payments.list("refunds", "refunds[]")? {
-            seen.at(&object)?;
-            seen.statuses.push(refund(&object)?);
+            seen.refund(&object)?;
         }
+    }
+    if let Some(refund) = named {
+        seen.refund(refund)?;
     }
     let state = match order.text("status")? {
         "CREATED" | "SAVED" | "PAYER_ACTION_REQUIRED" => PaymentState::Payable,
+        // Somebody else authorizes it, and captures it later: it is not for us to capture.
+        "APPROVED" if order.value("intent").and_then(Part::as_str) == Some("AUTHORIZE") => {
+            seen.statuses.push(PaymentStatus::Pending);
+            PaymentState::Pending
+        }
         "APPROVED" => PaymentState::Approved,
         "COMPLETED" => seen.state(order)?,
         "VOIDED" => PaymentState::Over,
@@ -36,47 +53,87 @@ pub(super) fn of_order(order: &Object<'_>, is_live: bool) -> Result<Found, Odd> 
         // The buyer has agreed; whether he pays shows when it is captured.
         PaymentState::Approved => seen.statuses.push(PaymentStatus::Pending),
         // One that was completed and failed is over as well, but nobody gave it up.
-        PaymentState::Over if seen.captures.is_empty() => seen.statuses.push(PaymentStatus::Canceled),
+        PaymentState::Over if seen.captures.is_empty() && !seen.is_denied => {
+            seen.statuses.push(PaymentStatus::Canceled);
+        }
         PaymentState::Over | PaymentState::Payable | PaymentState::Pending | PaymentState::Paid => {}
     }
-    seen.statuses.extend(seen.refunded_total()?);
     order_ids.sort_unstable();
     order_ids.dedup();
     Ok(Found {
         payment_id: order.parsed("id")?,
-        related_ids: seen.captures,
+        related_ids: seen.related_ids(),
         // Units of two orders are no payment of one.
         order_id: <[OrderId; 1]>::try_from(order_ids).ok().map(|[id]| id),
-        statuses: seen.statuses,
         state,
         occurred_at: seen.latest.ok_or_else(|| order.odd("create_time", "is missing"))?,
         as_of: None,
         livemode: is_live,
         incomplete: None,
+        is_refund_untold: seen.returned.is_untold(),
+        statuses: seen.told(),
         client_secret: None,
         approve_url: if state == PaymentState::Payable { approve_url(order)? } else { None },
     })
 }
 
+/// The parts of a capture's amount: those of its unit's amount, where the capture is of all of it.
+fn breakdown_of(unit: &Object<'_>, captures: &[Object<'_>]) -> Result<Option<Breakdown>, Odd> {
+    let mut counting = Vec::new();
+    for capture in captures {
+        if is_counting(capture)? {
+            counting.push(capture);
+        }
+    }
+    match counting.as_slice() {
+        [only] if unit.value("amount").is_some() && amount(only)? == amount(unit)? => breakdown(unit),
+        _ => Ok(None),
+    }
+}
+
 /// A capture that does not tell its order.
-pub(super) fn of_capture(object: &Object<'_>, is_live: bool) -> Result<Found, Odd> {
+pub(super) fn of_capture(object: &Object<'_>, named: Option<&Object<'_>>, is_live: bool) -> Result<Found, Odd> {
     let mut seen = Seen::default();
-    seen.capture(object)?;
-    if object.text("status")? == "PARTIALLY_REFUNDED" {
+    seen.capture(object, None)?;
+    if let Some(refund) = named {
+        seen.refund(refund)?;
+    }
+    if seen.returned.is_untold() {
         let fault = "is PARTIALLY_REFUNDED, and how much only the order could tell, which the capture does not name";
         return Err(object.odd("status", fault));
     }
-    seen.statuses.extend(seen.refunded_total()?);
     Ok(Found {
         payment_id: object.parsed("id")?,
         related_ids: Vec::new(),
         order_id: order_id(object),
         state: seen.state(object)?,
-        statuses: seen.statuses,
         occurred_at: seen.latest.ok_or_else(|| object.odd("create_time", "is missing"))?,
         as_of: None,
         livemode: is_live,
         incomplete: None,
+        is_refund_untold: false,
+        statuses: seen.told(),
+        client_secret: None,
+        approve_url: None,
+    })
+}
+
+/// An authorization that does not tell its order. A capture of it would be told by its own id.
+pub(super) fn of_authorization(object: &Object<'_>, is_live: bool) -> Result<Found, Odd> {
+    let mut seen = Seen::default();
+    seen.authorization(object)?;
+    let state = if seen.is_authorized { PaymentState::Pending } else { PaymentState::Over };
+    Ok(Found {
+        payment_id: object.parsed("id")?,
+        related_ids: Vec::new(),
+        order_id: order_id(object),
+        state,
+        occurred_at: seen.latest.ok_or_else(|| object.odd("create_time", "is missing"))?,
+        as_of: None,
+        livemode: is_live,
+        incomplete: None,
+        is_refund_untold: false,
+        statuses: seen.told(),
         client_secret: None,
         approve_url: None,
     })
@@ -122,13 +179,14 @@ pub(super) fn approve_url(order: &Object<'_>) -> Result<Option<String>, Odd> {
 #[derive(Default)]
 struct Seen {
     statuses: Vec<PaymentStatus>,
-    /// The first ones, as many as are kept.
     captures: Vec<PaymentId>,
     latest: Option<OffsetDateTime>,
     is_paid: bool,
     is_pending: bool,
-    /// Amounts of captures that went back whole.
-    returned: Vec<Money>,
+    is_authorized: bool,
+    has_authorizations: bool,
+    is_denied: bool,
+    returned: Returned,
 }
 
 impl Seen {
@@ -137,21 +195,77 @@ impl Seen {
         Ok(())
     }
 
-    fn capture(&mut self, object: &Object<'_>) -> Result<(), Odd> {
+    /// The first ones, as many as are kept.
+    fn related_ids(&self) -> Vec<PaymentId> {
+        self.captures.iter().take(RELATED_IDS_MAX).cloned().collect()
+    }
+
+    /// Money that is held for the seller. It counts when it is captured.
+    fn authorization(&mut self, object: &Object<'_>) -> Result<(), Odd> {
         self.at(object)?;
-        if self.captures.len() < RELATED_IDS_MAX {
-            self.captures.push(object.parsed("id")?);
+        match object.text("status")? {
+            "CREATED" | "PENDING" => {
+                self.is_authorized = true;
+                self.statuses.push(PaymentStatus::Pending);
+            }
+            // The rest may be captured yet.
+            "PARTIALLY_CAPTURED" => self.is_authorized = true,
+            "DENIED" => {
+                self.is_denied = true;
+                self.statuses.push(PaymentStatus::failed("the authorization was denied"));
+            }
+            "VOIDED" | "EXPIRED" => {}
+            // Its captures tell the rest, and have to be there.
+            "CAPTURED" => return Ok(()),
+            _ => {
+                let fault = "must be CREATED, PENDING, CAPTURED, PARTIALLY_CAPTURED, DENIED, VOIDED or EXPIRED";
+                return Err(object.odd("status", fault));
+            }
         }
+        self.has_authorizations = true;
+        Ok(())
+    }
+
+    fn capture(&mut self, object: &Object<'_>, breakdown: Option<Breakdown>) -> Result<(), Odd> {
+        self.at(object)?;
+        let id: PaymentId = object.parsed("id")?;
         match object.text("status")? {
             "PENDING" => self.is_pending = true,
-            "COMPLETED" | "PARTIALLY_REFUNDED" => self.is_paid = true,
+            "COMPLETED" => self.is_paid = true,
+            "PARTIALLY_REFUNDED" => {
+                self.is_paid = true;
+                self.returned.partly.push(id.clone());
+            }
             "REFUNDED" => {
                 self.is_paid = true;
-                self.returned.push(amount(object)?);
+                self.returned.wholly.push((id.clone(), amount(object)?));
             }
             _ => {}
         }
-        self.statuses.extend(capture(object)?);
+        self.captures.push(id);
+        self.statuses.extend(capture(object, breakdown)?);
+        Ok(())
+    }
+
+    /// One refund, once.
+    fn refund(&mut self, object: &Object<'_>) -> Result<(), Odd> {
+        let status = refund(object)?;
+        let PaymentStatus::Refund { refund_id, state, money } = &status else {
+            return Err(object.odd("status", "is none of a refund"));
+        };
+        let is_same =
+            |told: &PaymentStatus| matches!(told, PaymentStatus::Refund { refund_id: known, .. } if known == refund_id);
+        if self.statuses.iter().any(is_same) {
+            return Ok(());
+        }
+        self.at(object)?;
+        self.returned.refunds.push(Refunded {
+            capture: parent(object, "/captures/"),
+            money: *money,
+            is_failed: *state == RefundState::Failed,
+            of_capture: refunded_of_capture(object)?,
+        });
+        self.statuses.push(status);
         Ok(())
     }
 
@@ -159,20 +273,70 @@ impl Seen {
     fn state(&self, object: &Object<'_>) -> Result<PaymentState, Odd> {
         if self.is_paid {
             Ok(PaymentState::Paid)
-        } else if self.is_pending {
+        } else if self.is_pending || self.is_authorized {
             Ok(PaymentState::Pending)
-        } else if self.captures.is_empty() {
+        } else if self.captures.is_empty() && !self.has_authorizations {
             Err(object.odd("purchase_units[].payments.captures", "is missing in an order that is COMPLETED"))
         } else {
             Ok(PaymentState::Over)
         }
     }
 
-    /// A capture that PayPal took back itself (a reversal, a chargeback) is REFUNDED, and no refund need be listed.
-    fn refunded_total(&self) -> Result<Option<PaymentStatus>, Odd> {
-        let Some(first) = self.returned.first() else { return Ok(None) };
-        let sum = self.returned.iter().filter(|money| money.currency() == first.currency());
-        let sum = sum.fold(0_i64, |sum, money| sum.saturating_add(money.amount_minor()));
-        Ok(Money::new(sum, first.currency()).ok().map(|money| PaymentStatus::RefundedTotal { money }))
+    fn told(self) -> Vec<PaymentStatus> {
+        let total = self.returned.total();
+        self.statuses.into_iter().chain(total).collect()
+    }
+}
+
+/// What is told of money that went back.
+#[derive(Default)]
+struct Returned {
+    /// Captures of which a part went back.
+    partly: Vec<PaymentId>,
+    /// Captures that went back whole, and their amounts.
+    wholly: Vec<(PaymentId, Money)>,
+    refunds: Vec<Refunded>,
+}
+
+struct Refunded {
+    capture: Option<PaymentId>,
+    money: Money,
+    is_failed: bool,
+    /// All that went back of the capture until then.
+    of_capture: Option<Money>,
+}
+
+impl Returned {
+    /// Whether a part of a capture went back of which no refund is told, or less than a refund says that there is.
+    fn is_untold(&self) -> bool {
+        self.partly.iter().any(|capture| {
+            let refunds = || self.refunds.iter().filter(|it| it.capture.as_ref().is_none_or(|of| of == capture));
+            let sum = |sum: i64, it: &Refunded| sum.saturating_add(it.money.amount_minor());
+            let is_there = refunds().any(|it| !it.is_failed);
+            let of_capture = refunds().filter(|it| !it.is_failed).filter_map(|it| it.of_capture);
+            let most = of_capture.map(|money| money.amount_minor()).max();
+            !is_there || most.is_some_and(|most| most > refunds().fold(0, sum))
+        })
+    }
+
+    /// A capture that PayPal took back itself (a reversal, a chargeback) is REFUNDED, and no refund need be listed. None where
+    /// the refunds tell all. The total counts refunds that failed, because they are taken off it again.
+    fn total(&self) -> Option<PaymentStatus> {
+        let currency = self.wholly.first()?.1.currency();
+        let is_whole = |it: &Refunded| it.capture.as_ref().is_some_and(|of| self.wholly.iter().any(|(id, _)| id == of));
+        let sum = |which: &dyn Fn(&Refunded) -> bool| {
+            let counted = self.refunds.iter().filter(|it| it.money.currency() == currency && which(it));
+            counted.fold(0_i64, |sum, it| sum.saturating_add(it.money.amount_minor()))
+        };
+        let whole = self.wholly.iter().filter(|(_, money)| money.currency() == currency);
+        let whole = whole.fold(0_i64, |sum, (_, money)| sum.saturating_add(money.amount_minor()));
+        let of_whole = sum(&|it| !it.is_failed && is_whole(it));
+        let of_others = sum(&|it| !it.is_failed && it.capture.is_some() && !is_whole(it));
+        // Of a refund without its capture nobody knows whether the whole captures contain it: they do as far as they can.
+        let of_any = sum(&|it| !it.is_failed && it.capture.is_none());
+        let beyond = of_any.saturating_sub(whole.saturating_sub(of_whole).max(0)).max(0);
+        let failed = sum(&|it| it.is_failed);
+        let total = whole.saturating_add(of_others).saturating_add(beyond).saturating_add(failed);
+        Money::new(total, currency).ok().map(|money| PaymentStatus::RefundedTotal { money })
     }
 }

@@ -110,6 +110,7 @@ pub(super) fn of_intent(parts: &Parts<'_>) -> Result<Found, Odd> {
         as_of: parts.as_of,
         livemode: intent.flag("livemode")?,
         incomplete: None,
+        is_refund_untold: false,
         client_secret: intent.value("client_secret").and_then(Part::as_str).map(str::to_owned),
         approve_url: None,
     })
@@ -141,6 +142,7 @@ pub(super) fn of_charge(
         as_of,
         livemode: charge.flag("livemode")?,
         incomplete: None,
+        is_refund_untold: false,
         client_secret: None,
         approve_url: None,
     })
@@ -172,6 +174,7 @@ pub(super) fn of_session(session: &Object<'_>, as_of: Option<OffsetDateTime>) ->
         as_of,
         livemode: session.flag("livemode")?,
         incomplete: None,
+        is_refund_untold: false,
         client_secret: None,
         approve_url: session.value("url").and_then(Part::as_str).map(str::to_owned),
     })

@@ -277,9 +277,178 @@ async fn a_refund_leads_to_its_capture_and_so_to_its_order() {
             "GET /v1/customer/disputes",
         ]
     );
-    assert_eq!(providers.fetch(&Provider::PAYPAL, None, &id("R2")).await, Ok(None));
+    let lost = providers.fetch(&Provider::PAYPAL, None, &id("R2")).await;
+    assert!(matches!(lost, Err(CallError::Odd { .. })), "{lost:?}");
     let nowhere = providers.fetch(&Provider::PAYPAL, None, &id("R3")).await;
     assert!(matches!(nowhere, Err(CallError::Odd { .. })), "{nowhere:?}");
+}
+
+#[tokio::test]
+async fn p03_a_refund_that_the_order_does_not_list_is_told() {
+    let up = |mut refund: Value| {
+        refund["links"] =
+            json!([{"rel": "up", "href": "https://api.example/v2/payments/captures/C1", "method": "GET"}]);
+        refund
+    };
+    let claims = |mut refund: Value, value: &str| {
+        refund["seller_payable_breakdown"] = json!({"total_refunded_amount": {"currency_code": "USD", "value": value}});
+        refund
+    };
+    let total = |minor| PaymentStatus::RefundedTotal { money: money(minor, "USD") };
+    let (part, whole) = (refund("R1", RefundState::Succeeded), captured("C1", CaptureState::Succeeded));
+    let listed = |refunds: &[Value]| json!(refunds);
+    let other = up(refund_told("R2", "COMPLETED"));
+    let rows = [
+        ("PARTIALLY_REFUNDED", listed(&[]), true, vec![whole.clone(), part.clone()]),
+        ("PARTIALLY_REFUNDED", listed(&[up(refund_told("R1", "COMPLETED"))]), false, vec![whole.clone(), part.clone()]),
+        (
+            "PARTIALLY_REFUNDED",
+            listed(&[up(refund_told("R3", "FAILED"))]),
+            true,
+            vec![whole.clone(), refund("R3", RefundState::Failed), part.clone()],
+        ),
+        (
+            "PARTIALLY_REFUNDED",
+            listed(&[claims(other.clone(), "10.00")]),
+            true,
+            vec![whole.clone(), refund("R2", RefundState::Succeeded), part.clone()],
+        ),
+        (
+            "PARTIALLY_REFUNDED",
+            listed(&[claims(other.clone(), "5.00")]),
+            false,
+            vec![whole.clone(), refund("R2", RefundState::Succeeded), part.clone()],
+        ),
+        ("REFUNDED", listed(&[]), false, vec![whole.clone(), part.clone(), total(1999)]),
+        // Facts take failed refunds off the total.
+        (
+            "REFUNDED",
+            listed(&[up(refund_told("R3", "FAILED"))]),
+            false,
+            vec![whole.clone(), refund("R3", RefundState::Failed), part.clone(), total(2499)],
+        ),
+    ];
+    for (status, refunds, is_untold, statuses) in rows {
+        let payments = json!({"captures": [capture("C1", status, "O1")], "refunds": refunds});
+        let world = Paypal {
+            orders: [("O1".to_owned(), told("O1", "COMPLETED", order(1), &payments))].into(),
+            captures: [("C1".to_owned(), capture("C1", status, "O1"))].into(),
+            refunds: [("R1".to_owned(), up(refund_told("R1", "COMPLETED")))].into(),
+            ..Paypal::default()
+        };
+        let fake = Fake::start(world).await;
+        let providers = paypal_of(&fake);
+        let by_order = providers.fetch(&Provider::PAYPAL, None, &id("O1")).await.unwrap().unwrap();
+        assert_eq!(by_order.is_refund_untold, is_untold, "{payments}");
+        let by_refund = providers.fetch(&Provider::PAYPAL, None, &id("R1")).await.unwrap().unwrap();
+        assert_eq!((by_refund.statuses, by_refund.is_refund_untold), (statuses, false), "{payments}");
+        assert_eq!((by_refund.payment_id, by_refund.related_ids), (id("O1"), vec![id("C1")]));
+    }
+}
+
+#[tokio::test]
+async fn p03_the_total_of_several_captures_counts_each_once() {
+    let up = |mut refund: Value, capture: &str| {
+        let href = format!("https://api.example/v2/payments/captures/{capture}");
+        refund["links"] = json!([{"rel": "up", "href": href, "method": "GET"}]);
+        refund
+    };
+    let told_total = |payments: Value| async move {
+        let found = fetch(told("O1", "COMPLETED", order(1), &payments)).await.unwrap().unwrap();
+        found.statuses.into_iter().find_map(|status| {
+            let PaymentStatus::RefundedTotal { money } = status else { return None };
+            Some(money.amount_minor())
+        })
+    };
+    let captures = json!([capture("C1", "REFUNDED", "O1"), capture("C2", "PARTIALLY_REFUNDED", "O1")]);
+    for (refunds, total) in [
+        (json!([]), 1999),
+        (json!([up(refund_told("R1", "COMPLETED"), "C1")]), 1999),
+        (json!([up(refund_told("R1", "COMPLETED"), "C2")]), 2499),
+        (json!([up(refund_told("R1", "COMPLETED"), "C1"), up(refund_told("R2", "PENDING"), "C2")]), 2499),
+        // Without a link it may belong to the whole one.
+        (json!([refund_told("R1", "COMPLETED")]), 1999),
+        (json!([refund_told("R1", "COMPLETED"), up(refund_told("R2", "COMPLETED"), "C2")]), 2499),
+    ] {
+        assert_eq!(told_total(json!({"captures": captures, "refunds": refunds})).await, Some(total), "{refunds}");
+    }
+    let parts = json!([capture("C1", "PARTIALLY_REFUNDED", "O1")]);
+    assert_eq!(told_total(json!({"captures": parts, "refunds": [refund_told("R1", "COMPLETED")]})).await, None);
+}
+
+#[tokio::test]
+async fn p08_an_authorization_is_pending_until_it_is_captured() {
+    let authorization = |status: &str| {
+        json!({"id": "A1", "status": status, "create_time": "2026-01-05T12:05:00Z",
+        "amount": {"currency_code": "USD", "value": "19.99"}})
+    };
+    let only = |status: &str| json!({"authorizations": [authorization(status)]});
+    let denied = PaymentStatus::failed("the authorization was denied");
+    let paid = captured("C1", CaptureState::Succeeded);
+    for (payments, state, statuses) in [
+        (only("CREATED"), PaymentState::Pending, vec![PaymentStatus::Pending]),
+        (only("PENDING"), PaymentState::Pending, vec![PaymentStatus::Pending]),
+        (only("PARTIALLY_CAPTURED"), PaymentState::Pending, vec![]),
+        (only("VOIDED"), PaymentState::Over, vec![PaymentStatus::Canceled]),
+        (only("DENIED"), PaymentState::Over, vec![denied]),
+        (
+            json!({"authorizations": [authorization("CAPTURED")], "captures": [capture("C1", "COMPLETED", "O1")]}),
+            PaymentState::Paid,
+            vec![paid],
+        ),
+    ] {
+        let found = fetch(told("O1", "COMPLETED", order(1), &payments)).await.unwrap().unwrap();
+        assert_eq!((found.state, found.statuses), (state, statuses), "{payments}");
+    }
+    for odd in [only("CAPTURED"), only("EATEN"), json!({})] {
+        let found = fetch(told("O1", "COMPLETED", order(1), &odd)).await;
+        assert!(matches!(found, Err(CallError::Odd { .. })), "{odd}: {found:?}");
+    }
+    let mut approved = told("O1", "APPROVED", order(1), &json!({}));
+    approved["intent"] = "AUTHORIZE".into();
+    let found = fetch(approved).await.unwrap().unwrap();
+    assert_eq!((found.state, found.statuses), (PaymentState::Pending, vec![PaymentStatus::Pending]));
+}
+
+#[tokio::test]
+async fn the_parts_of_an_amount_are_told_where_they_add_up() {
+    let usd = |value: &str| json!({"currency_code": "USD", "value": value});
+    let parts_of = |breakdown: Value, captures: Value| async move {
+        let mut order = told("O1", "COMPLETED", order(1), &json!({"captures": captures}));
+        order["purchase_units"][0]["amount"]["breakdown"] = breakdown;
+        let found = fetch(order).await?.unwrap();
+        let parts = found.statuses.into_iter().find_map(|status| {
+            let PaymentStatus::Captured { breakdown, .. } = status else { return None };
+            Some(breakdown.map(|it| (it.tax_minor(), it.discount_minor())))
+        });
+        Ok::<_, CallError>(parts.unwrap())
+    };
+    let one = || json!([capture("C1", "COMPLETED", "O1")]);
+    let all = json!({"item_total": usd("20.00"), "tax_total": usd("3.00"), "shipping": usd("2.00"), "handling": usd("0.50"),
+        "insurance": usd("0.49"), "shipping_discount": usd("1.00"), "discount": usd("5.00")});
+    assert_eq!(parts_of(all.clone(), one()).await, Ok(Some((300, 600))));
+    assert_eq!(parts_of(json!({"item_total": usd("19.99")}), one()).await, Ok(Some((0, 0))));
+    assert_eq!(parts_of(json!(null), one()).await, Ok(None));
+    let declined = json!([capture("C1", "COMPLETED", "O1"), capture("C2", "DECLINED", "O1")]);
+    assert_eq!(parts_of(all.clone(), declined).await, Ok(Some((300, 600))), "one capture counts");
+    let two = json!([capture("C1", "COMPLETED", "O1"), capture("C2", "COMPLETED", "O1")]);
+    assert_eq!(parts_of(all.clone(), two).await, Ok(None));
+    let mut less = one();
+    less[0]["amount"] = usd("10.00");
+    assert_eq!(parts_of(all.clone(), less).await, Ok(None));
+    for (patch, fault) in [
+        (json!({"tax_total": usd("3.01")}), "purchase_units[].amount.breakdown: must add up"),
+        (json!({"tax_total": {"currency_code": "EUR", "value": "3.00"}}), "tax_total: must be in the currency"),
+        (json!({"discount": usd("-5.00")}), "value: must be a decimal number"),
+        (json!({"item_total": null}), "must add up"),
+    ] {
+        let mut odd = all.clone();
+        for (key, value) in patch.as_object().unwrap() {
+            odd[key] = value.clone();
+        }
+        let told = parts_of(odd, one()).await.unwrap_err().to_string();
+        assert!(told.contains(fault), "{told}");
+    }
 }
 
 #[test]

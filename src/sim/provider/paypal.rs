@@ -7,7 +7,7 @@
 //! | `POST /v1/oauth2/token` | gives a token to whoever has credentials |
 //! | `POST /v2/checkout/orders` | creates an order, once a `PayPal-Request-Id` |
 //! | `POST /v2/checkout/orders/{id}/capture` | takes the money of one that its buyer agreed to; under a key that was used before it tells what became of the first, whichever order that was |
-//! | `GET /v2/checkout/orders/{id}`, `/v2/payments/captures/{id}`, `/v2/payments/refunds/{id}` | shows one |
+//! | `GET /v2/checkout/orders/{id}`, `/v2/payments/captures/{id}`, `/v2/payments/refunds/{id}`, `/v2/payments/authorizations/{id}` | shows one |
 //! | `GET /v1/customer/disputes?disputed_transaction_id=…` | lists the disputes of a capture, newest first |
 //! | `POST /faults/paypal` `["lose_answer", …]` | what goes wrong with the next calls that have a key, one each |
 //! | `POST /faults/paypal/forget-keys` | as after six hours: keys are new again |
@@ -65,6 +65,8 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v2/checkout/orders/{id}/capture", post(capture))
         .route("/v2/payments/captures/{id}", get(show_capture))
         .route("/v2/payments/refunds/{id}", get(show_refund))
+        // It makes none: everything is captured at once.
+        .route("/v2/payments/authorizations/{id}", get(async || missing()))
         .route("/v1/customer/disputes", get(list_disputes))
         .layer(from_fn(authorize))
         .route("/v1/oauth2/token", post(give_token))

@@ -1,6 +1,6 @@
 //! The statements about what is to be asked.
 
-use super::{Claim, DueLook, LookedAt, Said, Wanted};
+use super::{Claim, DueLook, Led, LookedAt, Said, Wanted};
 use crate::domain::{
     Hint, LOOKS_APART, OrderId, OrderStatus, PAID_FIRST_LOOK, PaymentId, PriceTerms, Provider, ProviderAccount,
     can_be_asked,
@@ -280,20 +280,22 @@ impl Tx {
         Ok(())
     }
 
-    pub(super) async fn order_of(&mut self, hint: &Hint) -> Result<Option<OrderId>, StoreError> {
+    pub(super) async fn order_of(&mut self, hint: &Hint) -> Result<Option<Led>, StoreError> {
         let ids: Vec<String> = hint.payment_ids().map(|id| id.as_str().to_owned()).collect();
         let account = hint.provider_account.as_ref().map_or("", ProviderAccount::as_str);
-        let order = sqlx::query_scalar!(
-            "SELECT order_id FROM payments WHERE provider = $1 AND provider_account = $2 AND payment_id = ANY($3)
-             ORDER BY order_id LIMIT 1",
+        let led = sqlx::query!(
+            r#"SELECT order_id, bool_or(payment_id = $4) AS "by_first_id!" FROM payments
+               WHERE provider = $1 AND provider_account = $2 AND payment_id = ANY($3)
+               GROUP BY order_id ORDER BY order_id LIMIT 1"#,
             hint.provider.as_str(),
             account,
-            &ids
+            &ids,
+            hint.payment_id.as_str()
         )
         .fetch_optional(self.connection())
         .await
         .map_err(StoreError::sql("reading a payment's order"))?;
-        Ok(order.map(OrderId))
+        Ok(led.map(|led| Led { order_id: OrderId(led.order_id), by_first_id: led.by_first_id }))
     }
 
     pub(super) async fn provider_of(&mut self, id: OrderId) -> Result<Option<String>, StoreError> {

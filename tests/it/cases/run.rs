@@ -7,13 +7,18 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use grantonce::broker::DEAD_QUEUE;
+use grantonce::broker::{DEAD_QUEUE, HINTS_QUEUE, Outgoing};
 use grantonce::clock::Clock;
 use grantonce::config::{BrokerConfig, DatabaseConfig, PaypalApi, ProvidersConfig, ReconcilerConfig, StripeApi};
-use grantonce::domain::{AccountId, Currency, DisputePolicy, Money, OrderId, PaymentEvent, PaymentId, ProviderAccount};
+use grantonce::domain::story::MissingCode;
+use grantonce::domain::{
+    AccountId, Currency, DisputePolicy, Hint, MessageId, Money, OrderId, PaymentEvent, PaymentId, ProviderAccount,
+};
 use grantonce::http::{Readiness, plain_client};
-use grantonce::reconciler;
-use grantonce::store::{Attach, BatchTerms, Class, IdempotencyKey, NewOrder, Outcome, Profile, Store};
+use grantonce::reconciler::{self, ReconcilerError};
+use grantonce::store::{
+    Asked, Attach, BatchTerms, Class, ExplainTerms, IdempotencyKey, NewOrder, Outcome, Profile, Store,
+};
 use grantonce::telemetry::{Metrics, Traces};
 use grantonce::webhook::sign::{adyen_signature, standard_signature, stripe_signature};
 use grantonce::webhook::{Endpoint, Keys, Terms, Translation, Unverified};
@@ -22,6 +27,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const ADYEN_KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
@@ -59,6 +65,54 @@ pub async fn run(cases: impl IntoIterator<Item = Case>) {
         tries.by_the_reconciler(&asked).await;
     }
     tries.world.verify().await;
+}
+
+/// A refund that a webhook names and the provider does not know, of a payment of which a part went back: somebody is told.
+pub async fn is_loud(case: &Case) {
+    let mut tries = Tries { world: World::new().await, rng: fastrand::Rng::with_seed(7), made: 0 };
+    let fake = Fake::start().await;
+    let names = tries.names();
+    fake.knows(case, names);
+    tries.order_to_ask_about(case, names).await;
+    let worker = tries.world.start_worker();
+    let (stop, metrics) = (CancellationToken::new(), Metrics::new());
+    let task = tries.start_reconciler(&fake, &metrics, &stop);
+    let paid = ("fulfilled".to_owned(), case.credits);
+    eventually("it is paid", async || tries.state(names).await == paid).await;
+    let contradicted = || {
+        let name = "grantonce_provider_looks_total{provider=\"paypal\",outcome=\"contradicted\"} ";
+        metrics.render().lines().find_map(|line| line.strip_prefix(name)?.parse::<usize>().ok()).unwrap()
+    };
+    assert_eq!(contradicted(), 0);
+    for (n, ids) in case.hints.iter().enumerate() {
+        let hint = hint(case, names, ids, &n.to_string());
+        tries.world.publish_raw(Outgoing::hint(&hint).unwrap()).await;
+    }
+    eventually("the refund is unknown there", async || contradicted() == 1).await;
+    let untold = "SELECT count(*) FROM provider_looks WHERE said = 'refund_untold'";
+    let again = "UPDATE provider_looks SET due_at = now() - interval '1 second' WHERE order_id IS NOT NULL";
+    // Once is not enough: the webhook's own refund may be on its way.
+    eventually("a part went back", async || {
+        tries.world.execute(again).await;
+        tries.world.count(untold).await == 1
+    })
+    .await;
+    tries.world.execute(again).await;
+    eventually("it is said again", async || contradicted() >= 2).await;
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
+    tries.world.settled(worker).await;
+    assert_eq!(tries.state(names).await, paid);
+    let asked = Asked::new(&names.order.to_string(), None).unwrap();
+    let terms = ExplainTerms {
+        now: OffsetDateTime::now_utc(),
+        dispute_policy: DisputePolicy::Hold,
+        orders_max: 50,
+        entries_max: 500,
+    };
+    let story = tries.world.store().explain(asked, terms).await.unwrap().unwrap();
+    assert!(story.summary.needs_attention);
+    assert_eq!(story.summary.missing[0].code, MissingCode::RefundUntold, "{:?}", story.summary);
 }
 
 struct Tries {
@@ -369,6 +423,44 @@ impl Tries {
         }
         let (stop, metrics) = (CancellationToken::new(), Metrics::new());
         let worker = self.world.start_worker();
+        let task = self.start_reconciler(&fake, &metrics, &stop);
+        eventually("every payment was asked about", async || looks(&metrics) >= asked.len()).await;
+        for (case, names, way, _) in asked.iter().filter(|(case, ..)| !case.hints.is_empty()) {
+            for copy in 0..2 {
+                for (n, ids) in case.hints.iter().enumerate() {
+                    let hint = hint(case, *names, ids, &format!("{n}"));
+                    self.world.publish_raw(Outgoing::hint(&hint).unwrap()).await;
+                }
+                if copy == 0 {
+                    eventually(&format!("{} {way} comes to {}", case.name, case.net), async || {
+                        self.state(*names).await == (case.status.to_owned(), case.net)
+                    })
+                    .await;
+                }
+            }
+        }
+        eventually("the hints are noted", async || self.world.ready(HINTS_QUEUE).await == 0).await;
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
+        self.world.settled(worker).await;
+        for (case, names, way, events) in asked {
+            let (status, net) = case.asked.unwrap_or((case.status, case.net));
+            let case = &case.clone().ends(status, net);
+            if way == "by its answers and then webhooks" {
+                let mut one =
+                    [Try { names, batches: vec![], all: events, letters: BTreeSet::new(), is_unknown: false }];
+                apply(&store, &mut one, |one| one.all.clone()).await;
+            }
+            self.check(case, names, &format!("{} {way}", case.name)).await;
+        }
+    }
+
+    fn start_reconciler(
+        &self,
+        fake: &Fake,
+        metrics: &Metrics,
+        stop: &CancellationToken,
+    ) -> JoinHandle<Result<(), ReconcilerError>> {
         let config = ReconcilerConfig {
             database: DatabaseConfig { url: self.world.database_url.clone().into() },
             broker: BrokerConfig { url: self.world.amqp_url.clone().into() },
@@ -383,28 +475,14 @@ impl Tries {
             },
             first_look_after: Duration::from_secs(120),
         };
-        let task = tokio::spawn(reconciler::run(
+        tokio::spawn(reconciler::run(
             config,
             Clock::system(),
             metrics.clone(),
             Traces::off(),
             Readiness::new(),
             stop.clone(),
-        ));
-        eventually("every payment was asked about", async || looks(&metrics) >= asked.len()).await;
-        stop.cancel();
-        tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
-        self.world.settled(worker).await;
-        for (case, names, way, events) in asked {
-            let (status, net) = case.asked.unwrap_or((case.status, case.net));
-            let case = &case.clone().ends(status, net);
-            if way == "by its answers and then webhooks" {
-                let mut one =
-                    [Try { names, batches: vec![], all: events, letters: BTreeSet::new(), is_unknown: false }];
-                apply(&store, &mut one, |one| one.all.clone()).await;
-            }
-            self.check(case, names, &format!("{} {way}", case.name)).await;
-        }
+        ))
     }
 
     async fn order_to_ask_about(&self, case: &Case, names: Names) {
@@ -426,6 +504,19 @@ impl Tries {
         let key =
             IdempotencyKey { token_name: "site".to_owned(), key: names.order.to_string(), request_digest: [7; 32] };
         assert!(matches!(self.world.store().attach_order(key, new).await.unwrap(), Attach::Created(_)));
+    }
+}
+
+/// What a webhook that is only a hint names.
+fn hint(case: &Case, names: Names, ids: &[&str], number: &str) -> Hint {
+    let mut ids = ids.iter().map(|id| PaymentId::new(names.text(id)).unwrap());
+    Hint {
+        provider: case.endpoint.provider().clone(),
+        message_id: MessageId::new(format!("{}::hint-{}-{number}", case.endpoint.path(), names.number)).unwrap(),
+        payment_id: ids.next().unwrap(),
+        related_ids: ids.collect(),
+        provider_account: None,
+        livemode: false,
     }
 }
 

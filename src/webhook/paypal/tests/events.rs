@@ -92,14 +92,18 @@ fn captures_name_themselves_and_their_order() {
 }
 
 #[test]
-fn refunds_name_their_capture() {
+fn p03_refunds_name_themselves_and_their_capture() {
     for kind in
         ["PAYMENT.CAPTURE.REFUNDED", "PAYMENT.CAPTURE.REVERSED", "PAYMENT.REFUND.PENDING", "PAYMENT.REFUND.FAILED"]
     {
-        assert_eq!(named(kind, refund()), ["12A34567BC123456S"], "not the refund, which is no payment");
+        assert_eq!(
+            named(kind, refund()),
+            ["1Y107995YT783435V", "12A34567BC123456S"],
+            "PayPal may list it nowhere else"
+        );
         let mut with_order = refund();
         with_order["supplementary_data"] = json!({"related_ids": {"order_id": "1AB234567A1234567"}});
-        assert_eq!(named(kind, with_order), ["1AB234567A1234567", "12A34567BC123456S"]);
+        assert_eq!(named(kind, with_order), ["1Y107995YT783435V", "1AB234567A1234567", "12A34567BC123456S"]);
         assert_eq!(named(kind, without(refund(), &["links"])), ["1Y107995YT783435V"], "which leads to the capture");
     }
 }
@@ -143,24 +147,55 @@ fn disputes_name_each_transaction() {
 
 #[test]
 fn what_is_none_of_our_business_is_ignored() {
-    for kind in [
-        "BILLING.PLAN.CREATED",
-        "BILLING.SUBSCRIPTION.ACTIVATED",
-        "INVOICING.INVOICE.PAID",
-        "PAYMENT.SALE.COMPLETED",
-        "PAYMENT.AUTHORIZATION.CREATED",
-        "PAYMENT.PAYOUTSBATCH.SUCCESS",
-        "MERCHANT.ONBOARDING.COMPLETED",
-        "payment.capture.completed",
-        "PAYMENT.CAPTURES",
-        "",
+    for (kind, why) in [
+        ("BILLING.PLAN.CREATED", IgnoredWhy::NoMoney),
+        ("BILLING.SUBSCRIPTION.ACTIVATED", IgnoredWhy::NoMoney),
+        ("INVOICING.INVOICE.PAID", IgnoredWhy::NotOurs),
+        ("PAYMENT.SALE.COMPLETED", IgnoredWhy::NotOurs),
+        ("PAYMENT.PAYOUTSBATCH.SUCCESS", IgnoredWhy::NoPayment),
+        ("MERCHANT.ONBOARDING.COMPLETED", IgnoredWhy::NoMoney),
+        ("payment.capture.completed", IgnoredWhy::NotOurs),
+        ("", IgnoredWhy::NotOurs),
     ] {
         for resource in [capture(), json!(null), json!(5)] {
-            assert_eq!(
-                translate(&event(kind, resource)),
-                [Translation::Ignored { kind: kind.to_owned(), why: IgnoredWhy::UnknownType }]
-            );
+            assert_eq!(translate(&event(kind, resource)), [Translation::Ignored { kind: kind.to_owned(), why }]);
         }
+    }
+}
+
+#[test]
+fn money_that_names_an_order_and_cannot_be_asked_about_is_for_an_operator() {
+    let order = "01890a5d-ac96-774b-bcce-b302099a8057";
+    for (kind, resource) in [
+        (
+            "PAYMENT.SALE.COMPLETED",
+            json!({"id": "S1", "custom": order, "amount": {"total": "19.99", "currency": "USD"}}),
+        ),
+        ("PAYMENT.SALE.REFUNDED", json!({"id": "R1", "sale_id": "S1", "custom": order})),
+        ("PAYMENT.SALE.REVERSED", json!({"id": "S1", "custom_id": order})),
+        ("INVOICING.INVOICE.PAID", json!({"id": "INV2-1", "invoice": {"detail": {"reference": order}}})),
+        ("SOMETHING.NEW", json!({"id": "X", "purchase_units": [{"custom_id": order}]})),
+        ("PAYMENT.SOMETHING.NEW", json!({"id": "X", "custom_id": order})),
+    ] {
+        let said = translate(&event(kind, resource));
+        let [Translation::Untranslatable { detail, concerns, .. }] = &said[..] else { panic!("{kind}: {said:?}") };
+        assert!(detail.starts_with("event_type: may report money"), "{detail}");
+        assert_eq!(concerns.order_id.map(|id| id.to_string()).as_deref(), Some(order), "{kind}");
+        assert!(!concerns.payment_ids.is_empty() && concerns.status.is_none(), "{concerns:?}");
+    }
+    // About payments, and of a type that nobody knows: also without an order's id.
+    for kind in ["PAYMENT.SOMETHING.NEW", "PAYMENT.CAPTURES"] {
+        assert!(fault(&event(kind, json!(null))).1.starts_with("event_type: "));
+    }
+}
+
+#[test]
+fn p08_authorizations_name_themselves_and_their_order() {
+    let authorization = json!({"id": "A1", "status": "CREATED",
+        "supplementary_data": {"related_ids": {"order_id": "1AB234567A1234567"}}});
+    for kind in ["PAYMENT.AUTHORIZATION.CREATED", "PAYMENT.AUTHORIZATION.VOIDED"] {
+        assert_eq!(named(kind, authorization.clone()), ["1AB234567A1234567", "A1"]);
+        assert_eq!(named(kind, without(authorization.clone(), &["supplementary_data"])), ["A1"]);
     }
 }
 

@@ -80,7 +80,7 @@ fn the_published_signature_is_good_at_its_time_and_not_after() {
     // 2017-03-30T20:04:05Z
     let then = 1_490_904_245;
     let said = sent(then).said(&real(TEST_TERMS)).unwrap();
-    assert_eq!(said, [Translation::Ignored { kind: "BILLING.PLAN.CREATED".to_owned(), why: IgnoredWhy::UnknownType }]);
+    assert_eq!(said, [Translation::Ignored { kind: "BILLING.PLAN.CREATED".to_owned(), why: IgnoredWhy::NoMoney }]);
     assert!(refused(sent(NOW).verdict(&real(TEST_TERMS))).starts_with("has expired"));
     assert!(refused(sent(1_400_000_000).verdict(&real(TEST_TERMS))).starts_with("is not valid yet"));
     assert_eq!(refused(sent(then).verdict(&real(TERMS))), "is made out to another name", "the sandbox's, in live mode");
