@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
             Translation::Hint(hint) => assert_eq!(decode_hint(&encode_hint(&hint)).unwrap(), hint),
-            Translation::Ignored { kind } => assert!(kind.len() <= 80),
+            Translation::Ignored { kind, .. } => assert!(kind.len() <= 80),
             Translation::Untranslatable { detail, .. } => assert!(detail.len() <= 500),
         }
     }

@@ -224,7 +224,9 @@ impl Store {
                 };
                 match (of_order, led) {
                     (None, _) => tx.want_of_payment(payment, led.map(|led| led.order_id), now).await?,
-                    (Some(_), Some(led)) if !led.by_first_id => tx.want_of_payment(payment, None, now).await?,
+                    (Some(_), Some(led)) if !led.by_first_id && hint.provider == Provider::PAYPAL => {
+                        tx.want_of_payment(payment, None, now).await?
+                    }
                     (Some(_), _) => {}
                 }
             }

@@ -72,7 +72,8 @@ impl Tx {
         Ok(())
     }
 
-    /// What was paid before its first look needs none so soon: the most of all orders, at the cost of no call.
+    /// What was paid before its first look needs none so soon: the most of all orders, at the cost of no call. Not where the
+    /// provider says that money went back of which it tells no refund: see [`Said::RefundUntold`].
     pub(super) async fn put_off_what_is_paid(
         &mut self,
         provider: &Provider,
@@ -85,6 +86,7 @@ impl Tx {
                    WHERE l.provider = $1 AND l.due_at <= $2 AND l.wanted = 0 AND l.failures = 0 AND l.claimed_at IS NULL
                      AND o.status IN ('fulfilled', 'partially_refunded', 'refunded', 'disputed')
                      AND o.created_at + make_interval(secs => $3) > $2
+                     AND l.said IS DISTINCT FROM 'refund_untold'
                    LIMIT $4 FOR UPDATE OF l SKIP LOCKED) o
              WHERE l.payment_id = o.payment_id AND l.provider = o.provider AND l.provider_account = o.provider_account",
             provider.as_str(),
