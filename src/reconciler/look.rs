@@ -7,7 +7,7 @@ use crate::domain::{
 };
 use crate::message::{self, EncodeError};
 use crate::provider::{CallError, Found, Needs, PaymentState, Providers};
-use crate::store::{DueLook, Looked, LookedAt, Said, Store};
+use crate::store::{DueLook, Looked, LookedAt, Said, Store, StoreError};
 use crate::telemetry::{LookOutcome, Metrics, Parent, Span, SpanKind, SpanStart, Traces, causes};
 use futures_util::future::try_join_all;
 use time::{Duration, OffsetDateTime};
@@ -48,6 +48,8 @@ enum Failed {
     Form(String),
     #[error(transparent)]
     Unwritable(#[from] EncodeError),
+    #[error("what is known of the order could not be read: {0}")]
+    Store(#[from] StoreError),
 }
 
 /// What a provider's answer came to.
@@ -58,6 +60,8 @@ struct Learnt {
     facts: usize,
     /// Something in the answer that cannot be, as far as we know.
     oddity: Option<&'static str>,
+    /// Whether the order has another payment, which may have paid it.
+    has_other_payment: bool,
 }
 
 impl Look {
@@ -115,7 +119,7 @@ impl Look {
         };
         let account = due.provider_account.as_ref();
         let Some(found) = self.providers.fetch_with(&due.provider, account, &due.payment_id, needs).await? else {
-            return Ok(Learnt { said: Said::Unknown, facts: 0, oddity: None });
+            return Ok(Learnt { said: Said::Unknown, facts: 0, oddity: None, has_other_payment: false });
         };
         let found = match due.order {
             // Never for an order that is paid: PayPal forgets which order a key was for.
@@ -130,7 +134,18 @@ impl Look {
             PaymentState::Paid => Said::Paid,
             PaymentState::Payable | PaymentState::Approved | PaymentState::Pending | PaymentState::Over => Said::Unpaid,
         };
-        let names_another = due.order.zip(found.order_id).is_some_and(|(order, named)| order.id != named);
+        // An order id that is none of ours says nothing: shops number their own orders with such ids, too.
+        let names_another = match due.order.zip(found.order_id).filter(|(order, named)| order.id != *named) {
+            Some((_, named)) => self.store.is_order(named).await?,
+            None => false,
+        };
+        let has_other_payment = match due.order {
+            Some(order) if said == Said::Unpaid && !is_unpaid(order.status) => {
+                let ids = std::iter::once(&found.payment_id).chain(&found.related_ids).chain([&due.payment_id]);
+                self.store.has_payment_besides(order.id, ids.cloned().collect()).await?
+            }
+            Some(_) | None => false,
+        };
         let oddity = match (names_another, found.livemode == self.is_live) {
             (true, _) => Some("the payment there names another order of ours"),
             (false, false) => Some("the payment there is not of this deployment's mode: compare GRANTONCE_LIVEMODE"),
@@ -141,7 +156,8 @@ impl Look {
         let messages = events.iter().map(Outgoing::payment_status).collect::<Result<Vec<_>, _>>()?;
         try_join_all(messages.into_iter().map(|message| self.publish(message, span))).await?;
         // What is known is on its way; for the rest it is asked again soon.
-        incomplete.map_or(Ok(Learnt { said, facts: events.len(), oddity }), |error| Err(error.into()))
+        let learnt = Learnt { said, facts: events.len(), oddity, has_other_payment };
+        incomplete.map_or(Ok(learnt), |error| Err(error.into()))
     }
 
     /// Publishes a fact as a part of the look's trace.
@@ -183,6 +199,7 @@ fn contradiction(due: &DueLook, learnt: &Learnt) -> Option<&'static str> {
         (Said::RefundUntold, _) if due.said == Some(Said::RefundUntold) => Some(
             "the provider says that a part of the money went back, and tells no refund of it: no credits were taken",
         ),
+        (Said::Unpaid, false) if learnt.has_other_payment => learnt.oddity,
         (Said::Unpaid, false) => Some("credits were granted for a payment that the provider does not call paid"),
         (Said::Paid | Said::Unpaid | Said::RefundUntold, _) => learnt.oddity,
     }

@@ -204,6 +204,29 @@ impl Store {
         .await
     }
 
+    /// Whether that is an order of ours.
+    pub async fn is_order(&self, id: OrderId) -> Result<bool, StoreError> {
+        self.run("looking for an order", move |pool| async move {
+            let found = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM orders WHERE id = $1) AS "found!""#, id.0);
+            found.fetch_one(&pool).await.map_err(StoreError::sql("looking for an order"))
+        })
+        .await
+    }
+
+    /// Whether an order is known to have a payment by another id than these.
+    pub async fn has_payment_besides(&self, id: OrderId, ids: Vec<PaymentId>) -> Result<bool, StoreError> {
+        let ids: Vec<String> = ids.into_iter().map(PaymentId::into_string).collect();
+        self.run("looking for an order's payments", move |pool| async move {
+            let found = sqlx::query_scalar!(
+                r#"SELECT EXISTS (SELECT FROM payments WHERE order_id = $1 AND payment_id <> ALL($2)) AS "found!""#,
+                id.0,
+                &ids
+            );
+            found.fetch_one(&pool).await.map_err(StoreError::sql("looking for an order's payments"))
+        })
+        .await
+    }
+
     /// Makes looks due for what hints are about. What leads to no order of ours is asked about by its own id, and so is what an
     /// order of ours does not know its payment by: a refund that only the hint names.
     pub async fn want_looks(&self, hints: Vec<Hint>, now: OffsetDateTime) -> Result<Committed, StoreError> {

@@ -264,6 +264,32 @@ async fn what_contradicts_us_is_loud_and_an_abandoned_cart_is_not() {
 }
 
 #[tokio::test]
+async fn a_second_payment_and_an_order_id_of_the_shops_own_contradict_nothing() {
+    let (world, provider) = (World::new().await, Standin::start().await.unwrap());
+    let given_up = payment(&provider).await;
+    post(&provider, &format!("/payments/{given_up}/pay"), &json!({"outcome": "canceled"})).await;
+    let paid_by_another = order_asked_about(&world, &given_up, in_an_hour()).await;
+    let another = paid(&provider).await;
+    post(&provider, &format!("/payments/{another}"), &json!({"metadata": {"order_id": paid_by_another}})).await;
+    let numbered = paid(&provider).await;
+    let shops_own = uuid::Uuid::now_v7().to_string();
+    post(&provider, &format!("/payments/{numbered}"), &json!({"metadata": {"order_id": shops_own}})).await;
+    let numbered = order(&world, &numbered).await;
+    let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
+    world.publish_raw(Outgoing::hint(&hint(&another)).unwrap()).await;
+    fulfilled(&world, numbered).await;
+    fulfilled(&world, paid_by_another).await;
+    // The payment that was given up is asked about while the order is paid by the other one.
+    let before = reconciler.looks("heard") + reconciler.looks("quiet");
+    world.store().want_look(paid_by_another, OffsetDateTime::now_utc()).await.unwrap();
+    eventually("it is asked about", async || reconciler.looks("heard") + reconciler.looks("quiet") > before).await;
+    assert_eq!(reconciler.looks("contradicted"), 0);
+    reconciler.drain().await;
+    worker.drain().await;
+    assert_eq!(world.grants().await, 2);
+}
+
+#[tokio::test]
 async fn without_postgres_it_waits_and_says_so() {
     let (world, provider) = (World::new().await, Standin::start().await.unwrap());
     let reconciler = Running::start(&world, &provider.base);
