@@ -69,8 +69,14 @@ impl Serialize for PaymentFacts {
 impl<'de> Deserialize<'de> for PaymentFacts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Read { first, others, parts_canceled_at_unix_us } = Read::deserialize(deserializer)?;
-        let first = Some(first).filter(|first| *first != Payment::default());
-        let mut facts = Self { payments: first.into_iter().chain(others).collect(), parts_canceled_at_unix_us };
+        let mut payments = others;
+        if first != Payment::default() {
+            payments.insert(0, first);
+        }
+        for payment in &mut payments {
+            payment.add_ids(std::iter::empty());
+        }
+        let mut facts = Self { payments, parts_canceled_at_unix_us };
         facts.sort();
         Ok(facts)
     }
@@ -79,7 +85,7 @@ impl<'de> Deserialize<'de> for PaymentFacts {
 impl PaymentFacts {
     /// Whether the event's fact is known already or there is room for one more.
     pub(super) fn has_room_for(&self, event: &PaymentEvent) -> bool {
-        let has_id = |payment: &&Payment| event.payment_ids().any(|id| payment.ids.contains(id.as_str()));
+        let has_id = |payment: &&Payment| event.payment_ids().any(|id| payment.has_id(id.as_str()));
         match self.payments.iter().find(has_id) {
             Some(payment) => payment.has_room_for(event),
             None => self.payments.len() < FACTS_MAX,
@@ -93,6 +99,10 @@ impl PaymentFacts {
             return;
         }
         let mut joined = Payment::of(event, currency, terms);
+        if self.payments.is_empty() {
+            self.payments = vec![joined];
+            return;
+        }
         // Nearly always it is the one payment there is.
         if let [only] = self.payments.as_mut_slice()
             && only.is_same(&joined)
@@ -110,15 +120,32 @@ impl PaymentFacts {
         self.sort();
     }
 
+    /// Whether joining the event would change anything.
+    pub(super) fn would_learn(&self, event: &PaymentEvent, currency: Currency, terms: PriceTerms) -> bool {
+        let is_known = self.payments.iter().any(|payment| event.payment_ids().any(|id| payment.has_id(id.as_str())));
+        // Of a payment that nobody knew everything is news.
+        if !is_known && event.status != PaymentStatus::PartsCanceled {
+            return true;
+        }
+        let mut after = self.clone();
+        after.join(event, currency, terms);
+        after != *self
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.payments.is_empty() && self.parts_canceled_at_unix_us.is_none()
+    }
+
     /// Gives facts that were kept without their payment's ids the ids of an event whose payment had been registered to
     /// this order before: earlier releases kept the facts of all payments of an order together.
     pub fn name_the_nameless<'i>(&mut self, ids: impl Iterator<Item = &'i PaymentId> + Clone) {
-        let is_known = self.payments.iter().any(|payment| ids.clone().any(|id| payment.ids.contains(id.as_str())));
+        let is_known = self.payments.iter().any(|payment| ids.clone().any(|id| payment.has_id(id.as_str())));
         if is_known {
             return;
         }
         if let Some(nameless) = self.payments.iter_mut().find(|payment| payment.ids.is_empty()) {
-            nameless.ids.extend(ids.map(|id| id.as_str().to_owned()));
+            nameless.add_ids(ids.map(|id| id.as_str().to_owned()));
             self.sort();
         }
     }

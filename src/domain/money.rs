@@ -45,14 +45,10 @@ pub struct Currency {
     decimals: u8,
 }
 
-/// The codes that are in use, by their decimals, each list in alphabetical order: ISO 4217's list one, without metals, tests
+/// The codes that are in use, by their decimals, most of them first, each list in alphabetical order: ISO 4217's list one, without metals, tests
 /// and funds of no country.
 #[rustfmt::skip]
 static LISTED: [(u8, &[&str]); 4] = [
-    (0, &[
-        "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF",
-        "XPF",
-    ]),
     (2, &[
         "AED", "AFN", "ALL", "AMD", "ANG", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BGN", "BMD", "BND",
         "BOB", "BOV", "BRL", "BSD", "BTN", "BWP", "BYN", "BZD", "CAD", "CDF", "CHE", "CHF", "CHW", "CNY", "COP", "COU",
@@ -63,6 +59,10 @@ static LISTED: [(u8, &[&str]); 4] = [
         "PHP", "PKR", "PLN", "QAR", "RON", "RSD", "RUB", "SAR", "SBD", "SCR", "SDG", "SEK", "SGD", "SHP", "SLE", "SOS",
         "SRD", "SSP", "STN", "SVC", "SYP", "SZL", "THB", "TJS", "TMT", "TOP", "TRY", "TTD", "TWD", "TZS", "UAH", "USD",
         "USN", "UYU", "UZS", "VED", "VES", "WST", "XCD", "XCG", "YER", "ZAR", "ZMW", "ZWG",
+    ]),
+    (0, &[
+        "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF",
+        "XPF",
     ]),
     (3, &[
         "BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND",

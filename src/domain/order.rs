@@ -191,6 +191,11 @@ impl Order {
         self.facts.join(event, self.price.currency(), self.price_terms);
     }
 
+    /// Whether an accepted event says something that is not known yet.
+    pub fn would_learn(&self, event: &PaymentEvent) -> bool {
+        self.facts.would_learn(event, self.price.currency(), self.price_terms)
+    }
+
     /// Money captured so far, of all payments, in minor units.
     pub fn captured_minor(&self, policy: DisputePolicy) -> i128 {
         self.facts.captured_minor(self.measure(policy))

@@ -29,9 +29,9 @@ enum Fate {
     /// It asks for nothing: a test event in a live deployment, a payment that is none of ours.
     Nothing,
     /// It is put off: to be copied to a retry queue.
-    Later(Outgoing),
+    Later(Box<Outgoing>),
     /// It becomes a dead letter.
-    Dead(Outgoing),
+    Dead(Box<Outgoing>),
 }
 
 /// Why one delivery may be acknowledged.
@@ -182,15 +182,17 @@ impl Settling {
         self.is_complete()?;
         let until = Instant::now() + patience;
         let has_retries = self.settled.iter().any(|settled| matches!(settled.fate, Fate::Later(_)));
-        let proofs = self.settled.into_iter().map(|Settled { fate, told, .. }| async move {
-            let proof = match fate {
-                Fate::Committed(committed) => Proof::Committed(committed),
-                Fate::Nothing => Proof::Nothing,
-                Fate::Later(copy) | Fate::Dead(copy) => Proof::Copied(publish(publisher, copy, until, metrics).await?),
-            };
-            Ok::<_, PublishError>((proof, told))
-        });
-        let (proofs, told): (Vec<_>, Vec<_>) = try_join_all(proofs).await?.into_iter().unzip();
+        let (mut proofs, mut copies) = (Vec::with_capacity(self.settled.len()), vec![]);
+        let mut told = Vec::with_capacity(self.settled.len());
+        for settled in self.settled {
+            told.push(settled.told);
+            match settled.fate {
+                Fate::Committed(committed) => proofs.push(Proof::Committed(committed)),
+                Fate::Nothing => proofs.push(Proof::Nothing),
+                Fate::Later(copy) | Fate::Dead(copy) => copies.push(publish(publisher, *copy, until, metrics)),
+            }
+        }
+        proofs.extend(try_join_all(copies).await?.into_iter().map(Proof::Copied));
         if has_retries {
             failpoint::hit(Failpoint::AfterRetryPublish);
         }
@@ -215,7 +217,7 @@ impl Told {
 
 fn dead(delivery: &Delivery, refusal: &Refusal) -> (Fate, Told) {
     let told = Told { outcome: MessageOutcome::DeadLettered, reason: Some(refusal.reason), granted: false };
-    (Fate::Dead(dead_letter(delivery, refusal)), told)
+    (Fate::Dead(Box::new(dead_letter(delivery, refusal))), told)
 }
 
 fn fate_of(job: &Job, result: JobResult, rules: &Rules) -> (Fate, Told) {
@@ -236,7 +238,7 @@ fn put_off_or_give_up(delivery: &Delivery, event: &PaymentEvent, rules: &Rules) 
     let delay = rules.retry_delays.get(nth).or_else(|| rules.retry_delays.last());
     match delay {
         Some(delay) if attempt < rules.attempts_max => {
-            (Fate::Later(retry_copy(delivery, &delay.label, attempt)), Told::of(MessageOutcome::PutOff))
+            (Fate::Later(Box::new(retry_copy(delivery, &delay.label, attempt))), Told::of(MessageOutcome::PutOff))
         }
         Some(_) | None => {
             if rules.unknown_payments == UnknownPayments::Ignore && event.order_id.is_none() {

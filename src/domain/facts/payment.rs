@@ -8,8 +8,8 @@ use crate::domain::status::{
     Breakdown, CaptureState, DisputePolicy, DisputeState, PaymentEvent, PaymentStatus, RefundState,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// Stands for a dispute in another currency: it takes all, however much was captured and whatever the order's price is
 /// amended to.
@@ -79,8 +79,9 @@ fn is_zero(n: &i64) -> bool {
 #[serde(default)]
 pub(super) struct Payment {
     /// By what it is known. Empty only in rows of a release that kept the facts of all payments of an order together.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub(super) ids: BTreeSet<String>,
+    /// Each once, in ascending order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) ids: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) captured_total_minor: i64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -170,8 +171,8 @@ impl Payment {
     pub(super) fn of(event: &PaymentEvent, currency: Currency, terms: PriceTerms) -> Self {
         let occurred_at_unix_us = unix_us(event.occurred_at);
         let at_unix_us = event.as_of.map_or(occurred_at_unix_us, unix_us);
-        let mut payment =
-            Self { ids: event.payment_ids().map(|id| id.as_str().to_owned()).collect(), ..Self::default() };
+        let mut payment = Self::default();
+        payment.add_ids(event.payment_ids().map(|id| id.as_str().to_owned()));
         let failure = |reason: &str| {
             let message_id = event.message_id.as_str().to_owned();
             Some(Failure { at_unix_us: occurred_at_unix_us, message_id, reason: reason.to_owned() })
@@ -219,13 +220,23 @@ impl Payment {
             breakdown.filter(|_| terms != PriceTerms::Total).map(|breakdown| PricedTotal { total_minor, breakdown });
     }
 
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        self.ids.binary_search_by(|known| known.as_str().cmp(id)).is_ok()
+    }
+
+    pub(super) fn add_ids(&mut self, ids: impl Iterator<Item = String>) {
+        self.ids.extend(ids);
+        self.ids.sort_unstable();
+        self.ids.dedup();
+    }
+
     /// Whether both are about the same payment: they share an id, or one of them knows the payment by nothing but the id of
     /// a dispute or refund of the other.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let names_fact = |one: &Self, other: &Self| {
             other.ids.iter().any(|id| one.disputes.contains_key(id) || one.refunds.contains_key(id))
         };
-        self.ids.iter().any(|id| other.ids.contains(id)) || names_fact(self, other) || names_fact(other, self)
+        self.ids.iter().any(|id| other.has_id(id)) || names_fact(self, other) || names_fact(other, self)
     }
 
     /// Whether the provider named no payment: all that is known of it is a dispute or refund of its own id.
@@ -247,7 +258,7 @@ impl Payment {
             pending_at_unix_us,
             last_failure,
         } = other;
-        self.ids.extend(ids);
+        self.add_ids(ids.into_iter());
         self.captured_total_minor = self.captured_total_minor.max(captured_total_minor);
         raise_all(&mut self.captures, captures);
         self.priced_total = self.priced_total.max(priced_total);
@@ -260,8 +271,7 @@ impl Payment {
     }
 
     pub(super) fn has_room_for(&self, event: &PaymentEvent) -> bool {
-        let has_room_for_ids =
-            self.ids.len() < FACTS_MAX || event.payment_ids().all(|id| self.ids.contains(id.as_str()));
+        let has_room_for_ids = self.ids.len() < FACTS_MAX || event.payment_ids().all(|id| self.has_id(id.as_str()));
         has_room_for_ids
             && match &event.status {
                 PaymentStatus::Captured { capture_id: Some(id), .. }

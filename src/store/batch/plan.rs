@@ -100,8 +100,17 @@ fn impossible(fault: impl ToString) -> StoreError {
     StoreError::impossible(APPLYING, fault)
 }
 
+fn not_read(id: OrderId) -> StoreError {
+    impossible(format!("order {id} was decided about and not read"))
+}
+
 fn known_order(orders: &mut Orders, id: OrderId) -> Result<&mut ReadOrder, StoreError> {
-    orders.get_mut(&id).ok_or_else(|| impossible(format!("order {id} was decided about and not read")))
+    orders.get_mut(&id).ok_or_else(|| not_read(id))
+}
+
+fn was_overpaid(order: &Order, terms: BatchTerms) -> Result<bool, StoreError> {
+    // Of most orders nothing was known before.
+    Ok(!order.facts.is_empty() && settle(order, terms.dispute_policy).map_err(impossible)?.overpaid_minor > 0)
 }
 
 impl<'a> Plan<'a> {
@@ -160,11 +169,7 @@ impl<'a> Plan<'a> {
             let Step::Candidate(order_id) = *step else { continue };
             let order = &known_order(&mut self.orders, order_id)?.order;
             // The answer to a question says what is known, as of a later time: its fact changes, and it may be known.
-            let cannot_be_known = message.event.as_of.is_none() && {
-                let mut after = order.clone();
-                after.join(message.event);
-                after.facts != order.facts
-            };
+            let cannot_be_known = message.event.as_of.is_none() && order.would_learn(message.event);
             candidates.push(Candidate { message: *message, order_id, cannot_be_known });
         }
         Ok(candidates)
@@ -204,8 +209,8 @@ impl<'a> Plan<'a> {
 
         let mut writes = Writes::default();
         for (id, touched) in touched {
-            let ReadOrder { order, at: read_at } = known_order(&mut self.orders, id)?;
-            let posting = settle(order, terms.dispute_policy).map_err(impossible)?;
+            let ReadOrder { mut order, at: read_at } = self.orders.remove(&id).ok_or_else(|| not_read(id))?;
+            let posting = settle(&order, terms.dispute_policy).map_err(impossible)?;
             let (grant_by, at) = touched.grant_by.unzip();
             // A later message of the same batch may have taken all of it back: then there is no grant to write.
             if posting.grant
@@ -213,26 +218,27 @@ impl<'a> Plan<'a> {
             {
                 *step = Step::Done(Outcome::Applied { granted: true });
             }
-            write_posting(order, posting, grant_by.as_ref().unwrap_or(&touched.last), &touched.last, &mut writes)?;
+            write_posting(&mut order, posting, grant_by.as_ref().unwrap_or(&touched.last), &touched.last, &mut writes)?;
             let seen =
                 |order: &Order| (order.status, order.credits_posted, order.facts.last_failure().map(str::to_owned));
-            if seen(order) != seen(&touched.before) {
+            if seen(&order) != seen(&touched.before) {
                 writes.changed.push(id);
             }
-            let before = settle(&touched.before, terms.dispute_policy).map_err(impossible)?;
             // Also where it is as it was: facts of an earlier release may hold a surplus that nobody has written down.
-            if posting.overpaid_minor != before.overpaid_minor || posting.overpaid_minor > 0 {
+            let is_overpaid = posting.overpaid_minor > 0;
+            if is_overpaid || was_overpaid(&touched.before, terms)? {
                 writes.overpaid.insert(id, posting.overpaid_minor);
             }
-            if *order == touched.before {
-                writes.judged.insert(id, *read_at);
+            if order == touched.before {
+                writes.judged.insert(id, read_at);
             } else {
-                writes.orders.push((order.clone(), *read_at));
+                writes.orders.push((order, read_at));
             }
         }
+        // What is left was read and not touched.
         for id in &self.refusing {
-            if writes.orders.binary_search_by_key(id, |(order, _)| order.id).is_err() {
-                writes.judged.insert(*id, known_order(&mut self.orders, *id)?.at);
+            if let Some(read) = self.orders.get(id) {
+                writes.judged.insert(*id, read.at);
             }
         }
         writes.payments =
