@@ -79,8 +79,8 @@ fn is_zero(n: &i64) -> bool {
 #[serde(default)]
 pub(super) struct Payment {
     /// By what it is known. Empty only in rows of a release that kept the facts of all payments of an order together.
-    /// Each once, in ascending order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Each once, in ascending order. Written as one text, a line each: that is a third of what Postgres does for a list.
+    #[serde(skip_serializing_if = "Vec::is_empty", with = "lines")]
     pub(super) ids: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) captured_total_minor: i64,
@@ -101,6 +101,33 @@ pub(super) struct Payment {
     pub(super) pending_at_unix_us: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_failure: Option<Failure>,
+    /// Only at the top, of the payment that stands for the order: see `PaymentFacts`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) others: Vec<Payment>,
+    /// Only at the top: the last time at which all parts were given back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parts_canceled_at_unix_us: Option<i64>,
+}
+
+/// Ids in one text. No id has a line break in it.
+mod lines {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::borrow::Cow;
+
+    pub(super) fn serialize<S: Serializer>(ids: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+        match ids {
+            [only] => serializer.serialize_str(only),
+            ids => serializer.serialize_str(&ids.join("\n")),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        let mut ids: Vec<String> = text.split('\n').map(str::to_owned).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
 }
 
 fn raise<F: Ord>(facts: &mut BTreeMap<String, F>, id: String, fact: F) {
@@ -230,6 +257,19 @@ impl Payment {
         self.ids.dedup();
     }
 
+    /// Whether nothing is known of it. What stands at the top for the whole order does not count.
+    pub(super) fn is_nothing(&self) -> bool {
+        // Whatever was said since has brought an id along.
+        self.ids.is_empty() && {
+            let whole_order = Self {
+                others: self.others.clone(),
+                parts_canceled_at_unix_us: self.parts_canceled_at_unix_us,
+                ..Self::default()
+            };
+            *self == whole_order
+        }
+    }
+
     /// Whether both are about the same payment: they share an id, or one of them knows the payment by nothing but the id of
     /// a dispute or refund of the other.
     pub(super) fn is_same(&self, other: &Self) -> bool {
@@ -257,6 +297,8 @@ impl Payment {
             canceled,
             pending_at_unix_us,
             last_failure,
+            others: _,
+            parts_canceled_at_unix_us: _,
         } = other;
         self.add_ids(ids.into_iter());
         self.captured_total_minor = self.captured_total_minor.max(captured_total_minor);
