@@ -214,6 +214,24 @@ pub fn dispute(dispute: &Object<'_>) -> Result<PaymentStatus, Odd> {
         // `needs_response`, `under_review`, and what Stripe may add: the money is not ours until it says so.
         _ => DisputeState::Open,
     };
+    dispute_of(dispute, state, disputed, moved)
+}
+
+/// The same of an event that says that money came back, whatever the dispute's status is by then.
+pub fn reinstated(dispute: &Object<'_>) -> Result<PaymentStatus, Odd> {
+    let disputed = money(dispute, "amount")?;
+    let moved = moved(dispute, disputed.currency())?;
+    let is_part = dispute.text("status")? != "won" && moved.is_some_and(|moved| moved.sum < 0);
+    dispute_of(dispute, if is_part { DisputeState::Lost } else { DisputeState::Won }, disputed, moved)
+}
+
+/// A lost dispute takes what it has moved, where that can be told in its own currency.
+fn dispute_of(
+    dispute: &Object<'_>,
+    state: DisputeState,
+    disputed: Money,
+    moved: Option<Moved>,
+) -> Result<PaymentStatus, Odd> {
     let taken = moved.filter(|moved| state == DisputeState::Lost && moved.is_in_currency && moved.sum < 0);
     let money = match taken {
         Some(moved) => units_of(dispute, "balance_transactions", moved.sum.saturating_neg())?,

@@ -42,9 +42,10 @@ pub(super) fn meaning(read: Read, event: &Object<'_>) -> Result<Meaning, Fault> 
         Read::Charge(happened) => return charge(happened, event),
         Read::ChargeRefunded => return charge_refunded(event),
         Read::Refund => return refund(event),
-        Read::Dispute => {
+        Read::Dispute | Read::DisputeReinstated => {
             let dispute = object(event, "dispute")?;
-            of_charge(&dispute, reference(&dispute, "charge")?, words::dispute(&dispute)?)?
+            let status = if read == Read::Dispute { words::dispute } else { words::reinstated }(&dispute)?;
+            of_charge(&dispute, reference(&dispute, "charge")?, status)?
         }
         // Thin events have no snapshot.
         Read::Related => return Err(event.odd("object", "must be v2.core.event for an event of this type").into()),

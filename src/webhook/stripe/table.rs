@@ -19,6 +19,7 @@ pub(super) enum Read {
     Refund,
     /// `data.object` is a dispute.
     Dispute,
+    DisputeReinstated,
     /// A thin event: its related object leads to the payment.
     Related,
 }
@@ -116,7 +117,11 @@ pub(super) static ROWS: &[Row<Read>] = &[
     Row::applied("charge.dispute.updated", Read::Dispute, "One dispute and its state."),
     Row::applied("charge.dispute.closed", Read::Dispute, "One dispute and its state."),
     Row::applied("charge.dispute.funds_withdrawn", Read::Dispute, "One dispute and its state."),
-    Row::applied("charge.dispute.funds_reinstated", Read::Dispute, "One dispute and its state."),
+    Row::applied(
+        "charge.dispute.funds_reinstated",
+        Read::DisputeReinstated,
+        "The disputed money is back, except what the dispute's balance transactions still take.",
+    ),
     Row::applied("charge.dispute.*", Read::Dispute, "The dispute's state counts, whatever the event is called."),
     Row::dead_letter("charge.*", "A new type about charges may report money."),
     Row::dead_letter_if_ours("invoice.paid", INVOICE),

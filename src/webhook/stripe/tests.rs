@@ -155,6 +155,7 @@ fn table() -> Vec<(&'static str, Value, PaymentStatus)> {
         ("charge.dispute.closed", with(dispute(), json!({"status": "prevented"})), disputed(DisputeState::Won)),
         ("charge.dispute.closed", with(dispute(), json!({"status": "charge_refunded"})), disputed(DisputeState::Won)),
         ("charge.dispute.funds_reinstated", with(dispute(), json!({"status": "won"})), disputed(DisputeState::Won)),
+        ("charge.dispute.funds_reinstated", with(dispute(), json!({"status": "lost"})), disputed(DisputeState::Won)),
         (
             "charge.dispute.created",
             with(dispute(), json!({"status": "warning_needs_response"})),

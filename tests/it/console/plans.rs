@@ -4,18 +4,21 @@ use super::server::{ADA, Console, Visitor};
 use crate::support::eventually;
 use std::time::Instant;
 
-/// As many open letters, and many more that are settled, each with a body as webhooks have it.
+/// As many open letters, and many more that are settled, each with a body as webhooks have it, and read as the collector reads
+/// them: what it still had to read would be looked for while the statistics are counted.
 async fn fill(console: &Console, open: usize, settled: usize) {
     for (state, count) in [("open", open), ("resolved", settled)] {
         let rows = format!(
             "INSERT INTO dead_letters (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause,
-                 detail, origin, attempts, provider, payment_id, said, state, state_at, first_seen_at, last_seen_at, verdict, checked_at)
+                 detail, origin, attempts, provider, payment_id, said, state, state_at, first_seen_at, last_seen_at, verdict, checked_at,
+                 is_read, payment_ids, said_type, said_state, amount_minor, currency)
              SELECT gen_random_uuid(), 'stripe::evt_' || n, 'payment-status.v1', 'payment.stripe', '{{}}',
                  convert_to(repeat(md5(n::text), 40), 'UTF8'),
                  1280, (ARRAY['unknown_payment', 'amount_mismatch', 'delivery_limit'])[1 + n % 3], 'cause ' || n % 40,
                  'no order has payment pi_' || n || ' at stripe', 'worker', 4,
                  'stripe', 'pi_' || n, 'captured 19.99 USD', '{state}',
-                 now() - n * interval '1 second', now() - n * interval '1 second', now(), 'order_unknown', now()
+                 now() - n * interval '1 second', now() - n * interval '1 second', now(), 'order_unknown', now(),
+                 true, ARRAY['pi_' || n], 'captured', 'succeeded', 1999, 'USD'
              FROM generate_series(1, {count}) n"
         );
         console.world.execute(&rows).await;

@@ -143,6 +143,15 @@ fn a_disputes_credits_follow_its_money() {
         let object = with(dispute(), json!({"status": status, "balance_transactions": transactions}));
         assert_eq!(said(&event("charge.dispute.updated", object)).status, expected, "{status} {transactions:?}");
     }
+    for (status, transactions, expected) in [
+        ("won", vec![moved(-1999, "usd")], won()),
+        ("lost", vec![], won()),
+        ("lost", vec![moved(-1999, "usd"), moved(1500, "usd")], taken(499)),
+    ] {
+        let object = with(dispute(), json!({"status": status, "balance_transactions": transactions}));
+        let reinstated = said(&event("charge.dispute.funds_reinstated", object));
+        assert_eq!(reinstated.status, expected, "{status} {transactions:?}");
+    }
     let odd = with(dispute(), json!({"status": "prevented", "balance_transactions": ["txn_1"]}));
     let (_, _, detail) = fault(&event("charge.dispute.closed", odd));
     assert_eq!(detail, "data.object.balance_transactions: must be a list of objects");
