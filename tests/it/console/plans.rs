@@ -40,13 +40,16 @@ async fn settled_letters_do_not_make_pages_slow() {
     // Statistics come a moment after what they count: those of the filling first.
     eventually("the filling is counted", async || figure(&console, whole).await > 0).await;
     let (whole_before, index_before) = (figure(&console, whole).await, figure(&console, by_index).await);
-    for _ in 0..8 {
+    const VISITS: i64 = 8;
+    for _ in 0..VISITS {
         for path in ["/dead-letters", "/dead-letters?reason=amount_mismatch", "/"] {
             assert_eq!(ada.get(path).await.status, 200);
         }
     }
     eventually("index scans are counted", async || figure(&console, by_index).await >= index_before + 30).await;
-    assert_eq!(figure(&console, whole).await, whole_before, "the whole table was read");
+    // A scan of before, while the table was not analysed yet, may be counted late. A page that reads the table does so each time.
+    let scans = figure(&console, whole).await - whole_before;
+    assert!(scans < VISITS, "the whole table was read {scans} times");
 }
 
 /// Figures for the record, of this machine: `cargo test … -- --ignored --nocapture ten_thousand`.
