@@ -25,10 +25,10 @@ fuzz_target!(|data: &[u8]| {
             Translation::Events(events) => {
                 for event in events {
                     assert_eq!(event.provider, *endpoint.provider());
-                    assert_eq!(decode(&encode(&event), NOW).unwrap(), event);
+                    assert_eq!(decode(&encode(&event).unwrap(), NOW).unwrap(), event);
                 }
             }
-            Translation::Hint(hint) => assert_eq!(decode_hint(&encode_hint(&hint)).unwrap(), hint),
+            Translation::Hint(hint) => assert_eq!(decode_hint(&encode_hint(&hint).unwrap()).unwrap(), hint),
             Translation::Ignored { kind, .. } => assert!(kind.len() <= 80),
             Translation::Untranslatable { detail, .. } => assert!(detail.len() <= 500),
         }
