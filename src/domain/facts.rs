@@ -4,8 +4,8 @@
 //! and idempotent: whatever arrives first, twice, or late, the same set of facts gives the same state, so nothing here
 //! needs to remember which messages were seen.
 //!
-//! Totals belong to a payment. An order may have several payments: events that share an id of the payment are about the same
-//! one, and whatever says that two payments share an id makes one of them.
+//! Totals belong to a payment, and an order may have several payments. Events that share an id of the payment are about the same
+//! payment. An event that names ids of two payments merges them into one.
 
 mod payment;
 

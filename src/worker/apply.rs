@@ -46,7 +46,8 @@ pub(super) struct Done {
     pub(super) changed: Vec<OrderId>,
 }
 
-/// Applies the jobs. Fails only when the database is away for longer than `grace`, or something is that cannot be.
+/// Applies the jobs. Fails only when the database is away, or this program, its schema or its rights are at fault, for longer
+/// than `grace`.
 pub(super) async fn apply(
     store: &Store,
     jobs: Vec<Job>,

@@ -79,7 +79,7 @@ fn is_zero(n: &i64) -> bool {
 #[serde(default)]
 pub(super) struct Payment {
     /// By what it is known. Empty only in rows of a release that kept the facts of all payments of an order together.
-    /// Each once, in ascending order. Written as one text, a line each: that is a third of what Postgres does for a list.
+    /// Each once, in ascending order. Written as one text, a line each, which is less work for Postgres than a list.
     #[serde(skip_serializing_if = "Vec::is_empty", with = "lines")]
     pub(super) ids: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -101,10 +101,10 @@ pub(super) struct Payment {
     pub(super) pending_at_unix_us: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_failure: Option<Failure>,
-    /// Only at the top, of the payment that stands for the order: see `PaymentFacts`.
+    /// The order's other payments. Only the payment at the top of the JSON has them: see `PaymentFacts`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) others: Vec<Payment>,
-    /// Only at the top: the last time at which all parts were given back.
+    /// The last time at which all parts of the order were given back. Only at the top of the JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parts_canceled_at_unix_us: Option<i64>,
 }
