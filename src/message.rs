@@ -38,6 +38,8 @@ const CLOCK_AHEAD_MAX: Duration = Duration::days(1);
 pub const HEADER_PREFIX: &str = "x-grantonce-";
 /// Header with the number of times that a message was put off because its order was unknown.
 pub const ATTEMPT_HEADER: &str = "x-grantonce-attempt";
+/// How often a message was put off through no fault of its own: its order's row was locked, for instance.
+pub const WAITS_HEADER: &str = "x-grantonce-waits";
 /// Header with the routing key under which the message was first published.
 pub const ROUTING_KEY_HEADER: &str = "x-grantonce-routing-key";
 /// Header with the trace that the message is a part of (<https://www.w3.org/TR/trace-context/>). Optional; copies keep it.

@@ -175,8 +175,16 @@ pub struct Acknowledger {
 
 impl Acknowledger {
     /// Acknowledges all deliveries up to this tag at once. All of them must be durable: that is what the proof is of.
-    pub async fn acknowledge_through(&self, tag: u64, _proof: &impl Durable) -> Result<(), BrokerError> {
-        let acknowledged = self.channel.basic_ack(tag, BasicAckOptions { multiple: true });
-        BrokerError::within("acknowledging", ANSWER_DEADLINE, acknowledged).await
+    pub async fn acknowledge_through<P: Durable + ?Sized>(&self, tag: u64, _proof: &P) -> Result<(), BrokerError> {
+        self.send(tag, BasicAckOptions { multiple: true }).await
+    }
+
+    /// Acknowledges this delivery alone.
+    pub async fn acknowledge<P: Durable + ?Sized>(&self, tag: u64, _proof: &P) -> Result<(), BrokerError> {
+        self.send(tag, BasicAckOptions { multiple: false }).await
+    }
+
+    async fn send(&self, tag: u64, options: BasicAckOptions) -> Result<(), BrokerError> {
+        BrokerError::within("acknowledging", ANSWER_DEADLINE, self.channel.basic_ack(tag, options)).await
     }
 }

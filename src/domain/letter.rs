@@ -106,6 +106,13 @@ pub enum Verdict {
         /// The order that the message names, which does not exist.
         order_id: Option<OrderId>,
     },
+    /// Its order's row cannot be read: it would be put off until somebody has mended that.
+    OrderUnreadable {
+        /// Which order.
+        order_id: OrderId,
+        /// Why not.
+        detail: String,
+    },
     /// It would come back.
     WouldBeRefused(Refusal),
     /// All that it says is known already.
@@ -124,12 +131,13 @@ pub enum Verdict {
 
 impl Verdict {
     /// The names of all verdicts, in the order in which they count for a letter that holds several messages.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 9] = [
         "would_grant",
         "would_adjust",
         "would_change",
         "would_ask",
         "order_unknown",
+        "order_unreadable",
         "would_be_refused",
         "already_applied",
         "nothing_to_do",
@@ -143,6 +151,7 @@ impl Verdict {
             Self::WouldChange { .. } => "would_change",
             Self::WouldAsk { .. } => "would_ask",
             Self::OrderUnknown { .. } => "order_unknown",
+            Self::OrderUnreadable { .. } => "order_unreadable",
             Self::WouldBeRefused(_) => "would_be_refused",
             Self::AlreadyApplied { .. } => "already_applied",
             Self::NothingToDo { .. } => "nothing_to_do",
@@ -160,6 +169,7 @@ impl Verdict {
                 true
             }
             Self::OrderUnknown { .. }
+            | Self::OrderUnreadable { .. }
             | Self::WouldBeRefused(_)
             | Self::AlreadyApplied { .. }
             | Self::NothingToDo { .. } => false,
@@ -175,6 +185,7 @@ impl Verdict {
             | Self::WouldChange { .. }
             | Self::WouldAsk { .. }
             | Self::OrderUnknown { .. }
+            | Self::OrderUnreadable { .. }
             | Self::WouldBeRefused(_) => false,
         }
     }
@@ -226,6 +237,7 @@ impl fmt::Display for Verdict {
             Self::OrderUnknown { provider, payment_id, order_id: None } => {
                 write!(f, "no order has payment {payment_id} at {provider}: attach it to its order first")
             }
+            Self::OrderUnreadable { order_id, detail } => write!(f, "order {order_id} cannot be read: {detail}"),
             Self::WouldBeRefused(refusal) => write!(f, "would be refused again: {refusal}"),
             Self::AlreadyApplied { order_id, credits } => {
                 write!(f, "applied already: order {order_id} has {credits} credits")

@@ -202,6 +202,7 @@ fn change(order: &Order, event: &PaymentEvent, verdict: &Verdict, policy: Disput
         | Verdict::WouldChange { .. }
         | Verdict::WouldAsk { .. }
         | Verdict::OrderUnknown { .. }
+        | Verdict::OrderUnreadable { .. }
         | Verdict::AlreadyApplied { .. }
         | Verdict::NothingToDo { .. } => return Err(Stays::NotMismatched(verdict.clone())),
     }

@@ -17,6 +17,7 @@
 //! If another transaction was faster, nothing of this one stands and it is begun anew, carefully: it asks the inbox about every
 //! message, and between the payments and the decision it locks the orders and reads them again.
 
+mod locks;
 mod place;
 mod plan;
 mod sql;
@@ -29,8 +30,9 @@ use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use plan::Plan;
 use sqlx::PgPool;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 use time::OffsetDateTime;
 
 pub use weigh::{WEIGHED_MAX, Weighed};
@@ -59,6 +61,8 @@ pub enum Outcome {
     Duplicate,
     /// No order has this payment (yet).
     OrderUnknown,
+    /// Its order's row cannot be read, and this is why. Nothing was decided about it.
+    Unreadable(String),
     /// Never, as things stand.
     Refused(Refusal),
 }
@@ -75,21 +79,53 @@ pub struct Applied {
 }
 
 impl Store {
-    /// Applies a batch of events in one transaction and commits it.
+    /// Applies a batch of events in one transaction and commits it. A row that another session has locked is waited for as
+    /// long as `lock_wait`.
     ///
     /// An error means that nothing of it is known to be written; [`StoreError::class`] says what to do.
-    pub async fn apply<E>(&self, events: Arc<[E]>, terms: BatchTerms) -> Result<Applied, StoreError>
+    pub async fn apply<E>(
+        &self,
+        events: Arc<[E]>,
+        terms: BatchTerms,
+        lock_wait: Duration,
+    ) -> Result<Applied, StoreError>
     where
         E: AsRef<PaymentEvent> + Send + Sync + 'static,
     {
         self.run(APPLYING, move |pool| async move {
             let events: Vec<&PaymentEvent> = events.iter().map(AsRef::as_ref).collect();
-            let applied = apply(&pool, &events, terms).await?;
+            let applied = apply(&Transactions { pool, lock_wait }, &events, terms).await?;
             if applied.outcomes.len() == events.len() {
                 Ok(applied)
             } else {
                 Err(StoreError::impossible(APPLYING, "a batch has not one outcome for each event"))
             }
+        })
+        .await
+    }
+
+    /// Which of the events are about an order that another session has locked at this moment.
+    pub async fn about_locked_orders<E>(&self, events: Arc<[E]>) -> Result<Vec<bool>, StoreError>
+    where
+        E: AsRef<PaymentEvent> + Send + Sync + 'static,
+    {
+        self.run("looking for locked orders", move |pool| async move {
+            let messages: Vec<Message<'_>> = events
+                .iter()
+                .enumerate()
+                .map(|(at, event)| Ok(Message { at, event: event.as_ref(), digest: digest_of(event.as_ref())? }))
+                .collect::<Result<_, StoreError>>()?;
+            let mut tx = Tx::begin(&pool).await?;
+            let owners = tx.owners_of_payments(&messages).await?;
+            let orders = tx.find_orders(&plan::orders_wanted(&messages, &owners)).await?;
+            let there: BTreeSet<OrderId> = orders.read.keys().copied().collect();
+            let free = tx.lock_free_rows(&there).await?;
+            tx.roll_back().await?;
+            let is_locked = |message: &Message<'_>| match plan::find_order(message.event, &owners, &orders) {
+                Ok(Some(id)) => there.contains(&id) && !free.contains(&id),
+                Ok(None) | Err(_) => false,
+            };
+            Ok(messages.iter().map(is_locked).collect())
         })
         .await
     }
@@ -107,19 +143,35 @@ impl Store {
     }
 }
 
+/// How a batch's transactions begin.
+struct Transactions {
+    pool: PgPool,
+    lock_wait: Duration,
+}
+
+impl Transactions {
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        Tx::begin_waiting(&self.pool, self.lock_wait).await
+    }
+}
+
 /// What an error says was being done.
 const APPLYING: &str = "applying a batch";
 
-async fn apply(pool: &PgPool, events: &[&PaymentEvent], terms: BatchTerms) -> Result<Applied, StoreError> {
+async fn apply(
+    transactions: &Transactions,
+    events: &[&PaymentEvent],
+    terms: BatchTerms,
+) -> Result<Applied, StoreError> {
     let messages = Messages::sort_out(events)?;
-    let first = commit_one(pool, &messages.first_of_each_id, terms).await?;
+    let first = commit_one(transactions, &messages.first_of_each_id, terms).await?;
     let mut applied = Applied { committed: first.committed, outcomes: Vec::new(), changed: first.changed };
     let mut outcome_of: HashMap<usize, Outcome> =
         messages.first_of_each_id.iter().map(|m| m.at).zip(first.outcomes).collect();
 
     // One id with two contents in one batch: the second is judged when the first is in the inbox, or is not.
     for rival in &messages.rivals {
-        let next = commit_one(pool, std::slice::from_ref(rival), terms).await?;
+        let next = commit_one(transactions, std::slice::from_ref(rival), terms).await?;
         applied.committed = applied.committed.and(next.committed);
         applied.changed.extend(next.changed);
         outcome_of.extend(std::iter::once(rival.at).zip(next.outcomes));
@@ -182,11 +234,15 @@ fn digest_of(event: &PaymentEvent) -> Result<[u8; 16], StoreError> {
 }
 
 /// Tries until the batch is committed, or an error says otherwise.
-async fn commit_one(pool: &PgPool, messages: &[Message<'_>], terms: BatchTerms) -> Result<Applied, StoreError> {
+async fn commit_one(
+    transactions: &Transactions,
+    messages: &[Message<'_>],
+    terms: BatchTerms,
+) -> Result<Applied, StoreError> {
     // Found out inside the transaction, and then the batch is begun anew without them.
     let mut refused: HashMap<usize, Refusal> = HashMap::new();
     for n in 0..TRIES_MAX {
-        let mut tx = Tx::begin(pool).await?;
+        let mut tx = transactions.begin().await?;
         match attempt(&mut tx, messages, &refused, terms, n > 0).await? {
             Attempt::Written { outcomes, changed } => {
                 failpoint::hit(Failpoint::BeforeCommit);
@@ -261,7 +317,7 @@ async fn attempt(
     if is_careful {
         // Locked only now: an order is the last thing that any transaction locks. What was admitted rests on the terms of the
         // orders, which hardly ever change; where they did, this try is given up like any other.
-        tx.lock_orders(&wanted).await?;
+        tx.lock_rows(&wanted).await?;
         let locked = Plan::assess(messages, refused, owners, tx.find_orders(&wanted).await?)?;
         if !locked.accepts_the_same(&plan) {
             return Ok(Attempt::Overtaken);

@@ -88,6 +88,12 @@ impl StoreError {
         }
     }
 
+    /// Whether another session held a lock for longer than was waited for it: `lock_not_available`.
+    pub fn is_lock_timeout(&self) -> bool {
+        let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return false };
+        error.code().as_deref() == Some("55P03")
+    }
+
     /// The SQLSTATE, and the constraint where one was violated, for an operator. Holds no data.
     pub fn code(&self) -> Option<String> {
         let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return None };

@@ -3,7 +3,6 @@
 use super::error::StoreError;
 use super::payment_key::account_of;
 use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, PriceTerms, Provider};
-use sqlx::types::Json;
 use uuid::Uuid;
 
 /// What decisions are made by.
@@ -21,7 +20,8 @@ pub(super) struct OrderRow {
     pub(super) is_granted: bool,
     pub(super) credits_granted: i64,
     pub(super) revision: i32,
-    pub(super) facts: Json<PaymentFacts>,
+    /// JSON.
+    pub(super) facts: String,
 }
 
 pub(super) fn corrupt(id: Uuid, detail: impl std::fmt::Display) -> StoreError {
@@ -48,7 +48,7 @@ impl TryFrom<OrderRow> for Order {
             is_granted: row.is_granted,
             credits_posted: row.credits_granted,
             revision: row.revision,
-            facts: row.facts.0,
+            facts: serde_json::from_str::<PaymentFacts>(&row.facts).map_err(|e| corrupt(id, e))?,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! One transaction, begun and ended explicitly.
 
 use super::error::StoreError;
-use sqlx::{PgPool, Postgres};
+use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use std::time::Duration;
 
 /// Proof that a transaction is committed. Nothing else makes one; a delivery cannot be acknowledged without it.
 #[derive(Debug)]
@@ -28,6 +29,15 @@ impl Tx {
             .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
             .await
             .map_err(StoreError::sql("beginning a transaction"))?;
+        Ok(Self { inner })
+    }
+
+    /// As [`Tx::begin`]. A row that another session has locked is waited for as long as `lock_wait`, and not as long as the
+    /// connection's own setting says. Both are one message to the server.
+    pub(super) async fn begin_waiting(pool: &PgPool, lock_wait: Duration) -> Result<Self, StoreError> {
+        let begin =
+            format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}", lock_wait.as_millis().max(1));
+        let inner = pool.begin_with(AssertSqlSafe(begin)).await.map_err(StoreError::sql("beginning a transaction"))?;
         Ok(Self { inner })
     }
 

@@ -3,9 +3,8 @@
 use super::error::StoreError;
 use super::order_row::OrderRow;
 use super::pool::Store;
-use crate::domain::{DisputePolicy, Order, PaymentFacts, settle};
+use crate::domain::{DisputePolicy, Order, settle};
 use futures_util::TryStreamExt;
-use sqlx::types::Json;
 
 /// Most findings of one kind that are listed.
 const LISTED_MAX: i64 = 100;
@@ -100,7 +99,7 @@ async fn settled_otherwise(pool: &sqlx::PgPool, policy: DisputePolicy) -> Result
     const OVERPAID: &str = "overpaid_orders says what the order's facts say";
     let mut rows = sqlx::query!(
         r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
-                  provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>",
+                  provider_account, status, is_granted, credits_granted, revision, facts::text AS "facts!",
                   coalesce((SELECT s.overpaid_minor FROM overpaid_orders s WHERE s.order_id = orders.id), 0) AS "overpaid_minor!"
            FROM orders"#
     )

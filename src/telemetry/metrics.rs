@@ -5,15 +5,15 @@ mod series;
 
 use super::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
-    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, Separated, WebhookEndpoint, WebhookOutcome,
 };
 use crate::domain::{IgnoredWhy, Provider, Reason};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::Gauge;
 use series::{
     DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels, Inner,
-    LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, WebhookLabels,
-    WhyLabel, status_class,
+    LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, SeparatedLabels,
+    WebhookLabels, WhyLabel, status_class,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -96,6 +96,16 @@ impl Metrics {
     /// Deliveries were given back to the broker.
     pub fn given_back(&self, cause: GivenBack, deliveries: u64) {
         self.0.given_back.get_or_create(&GivenBackLabels { cause }).inc_by(deliveries);
+    }
+
+    /// A delivery was separated from its batch.
+    pub fn separated(&self, cause: Separated) {
+        self.0.separated.get_or_create(&SeparatedLabels { cause }).inc();
+    }
+
+    /// So many deliveries wait for the confirms of their copies.
+    pub fn deliveries_waiting(&self, deliveries: usize) {
+        self.0.deliveries_waiting.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
     }
 
     /// A dependency was reached, or lost.

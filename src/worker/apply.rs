@@ -1,11 +1,11 @@
-//! Applying a batch, whatever it takes: contention is tried again at once, an outage is waited out for a while, and a
-//! culprit in the data is narrowed down until it stands alone.
+//! Applying a batch, whatever it takes. An outage is waited out for a while. What one message or one locked row is to blame for
+//! is narrowed down until it stands alone, and everything else is committed.
 
 use super::job::{Job, JobResult};
 use crate::domain::{OrderId, Reason, Refusal};
 use crate::retry::{Backoff, Limits};
 use crate::store::{Applied, BatchTerms, Class, Outcome, Store, StoreError};
-use crate::telemetry::GivenBack;
+use crate::telemetry::{GivenBack, Separated};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,6 +17,18 @@ const AWAY: Limits = Limits { initial: Duration::from_millis(50), max: Duration:
 /// Between tries when other transactions were in the way.
 const CONTENDED: Limits =
     Limits { initial: Duration::from_millis(2), max: Duration::from_millis(100), give_up_after: None };
+
+/// How often a batch is tried while other transactions are in its way, before it is narrowed down.
+const CONTENDED_TRIES_MAX: u32 = 5;
+
+/// How long a batch waits for a row that another transaction has locked. Ours hold one for milliseconds.
+pub(super) const LOCK_WAIT: Duration = Duration::from_millis(500);
+
+/// How long the parts wait of a batch in which one row was locked for longer than that.
+const LOCK_WAIT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Most messages of a batch that are found to fail alone while none was applied. Then it is not for them.
+const ALONE_MAX: usize = 16;
 
 /// The database stayed away for longer than a batch is held, or does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +58,14 @@ pub(super) struct Done {
     pub(super) changed: Vec<OrderId>,
 }
 
+/// Jobs that go through one transaction.
+struct Part {
+    jobs: Arc<[Job]>,
+    lock_wait: Duration,
+    /// Whether their orders were found locked.
+    is_locked: bool,
+}
+
 /// Applies the jobs. Fails only when the database is away, or this program, its schema or its rights are at fault, for longer
 /// than `grace`.
 pub(super) async fn apply(
@@ -56,73 +76,127 @@ pub(super) async fn apply(
     stop: &CancellationToken,
 ) -> Result<Done, Outage> {
     let mut done = Done::default();
-    let mut parts: Vec<Arc<[Job]>> = Vec::from([Arc::from(jobs)]);
+    let (mut applied_any, mut alone) = (false, 0);
+    let mut parts = Vec::from([Part { jobs: Arc::from(jobs), lock_wait: LOCK_WAIT, is_locked: false }]);
     while let Some(part) = parts.pop() {
-        if part.is_empty() {
+        if part.jobs.is_empty() {
             continue;
         }
-        match apply_part(store, &part, terms, grace, stop).await? {
-            Part::Applied(applied) => {
-                let committed = Arc::new(applied.committed);
-                done.changed.extend(applied.changed);
-                let of_outcome = |outcome| match outcome {
-                    Outcome::Applied { granted } => JobResult::Applied { granted, committed: Arc::clone(&committed) },
-                    Outcome::Duplicate => JobResult::Duplicate { committed: Arc::clone(&committed) },
-                    Outcome::OrderUnknown => JobResult::OrderUnknown,
-                    Outcome::Refused(refusal) => JobResult::Refused(refusal),
-                };
-                done.results.extend(part.iter().cloned().zip(applied.outcomes.into_iter().map(of_outcome)));
+        let error = match apply_part(store, &part, terms, grace, stop).await? {
+            Ok(applied) => {
+                applied_any = true;
+                done.add(&part.jobs, applied);
+                continue;
             }
-            Part::BadData(error) => match part.as_ref() {
-                [job] => {
-                    let detail = error.code().unwrap_or_else(|| error.to_string());
-                    let detail = format!("Postgres refuses this message: {detail}");
-                    let refusal = Refusal::new(Reason::RejectedByDatabase, detail);
-                    done.results.push((job.clone(), JobResult::Refused(refusal)));
-                }
-                jobs => {
-                    tracing::warn!(event = "narrowing", messages = jobs.len(), cause = %error, "one of these is refused by Postgres");
-                    let (first, second) = jobs.split_at(jobs.len() / 2);
-                    parts.push(Arc::from(second));
-                    parts.push(Arc::from(first));
-                }
-            },
+            Err(error) => error,
+        };
+        if let [job] = part.jobs.as_ref() {
+            alone += 1;
+            if !applied_any && alone > ALONE_MAX {
+                return Err(Outage { held: Duration::ZERO, cause: error });
+            }
+            done.results.push((job.clone(), alone_with(&error)));
+            continue;
+        }
+        tracing::warn!(event = "narrowing", messages = part.jobs.len(), cause = %error, "one of these cannot be applied now");
+        let is_locked = if error.is_lock_timeout() { locked(store, &part.jobs).await } else { Vec::new() };
+        let (held, free): (Vec<_>, Vec<_>) =
+            part.jobs.iter().enumerate().partition(|(at, _)| is_locked.get(*at).copied().unwrap_or(false));
+        let jobs = |jobs: &[(usize, &Job)]| -> Arc<[Job]> { jobs.iter().map(|(_, job)| (*job).clone()).collect() };
+        if held.is_empty() {
+            let (first, second) = part.jobs.split_at(part.jobs.len() / 2);
+            for half in [second, first] {
+                parts.push(Part { jobs: Arc::from(half), lock_wait: LOCK_WAIT_AGAIN, is_locked: false });
+            }
+        } else if part.is_locked {
+            done.results.extend(held.iter().map(|(_, job)| ((*job).clone(), alone_with(&error))));
+            parts.push(Part { jobs: jobs(&free), lock_wait: LOCK_WAIT, is_locked: false });
+        } else {
+            parts.push(Part { jobs: jobs(&held), lock_wait: LOCK_WAIT_AGAIN, is_locked: true });
+            parts.push(Part { jobs: jobs(&free), lock_wait: LOCK_WAIT, is_locked: false });
         }
     }
     Ok(done)
 }
 
-enum Part {
-    Applied(Applied),
-    BadData(StoreError),
+impl Done {
+    fn add(&mut self, jobs: &[Job], applied: Applied) {
+        let committed = Arc::new(applied.committed);
+        self.changed.extend(applied.changed);
+        let result = |outcome| match outcome {
+            Outcome::Applied { granted } => JobResult::Applied { granted, committed: Arc::clone(&committed) },
+            Outcome::Duplicate => JobResult::Duplicate { committed: Arc::clone(&committed) },
+            Outcome::OrderUnknown => JobResult::OrderUnknown,
+            Outcome::Unreadable(detail) => JobResult::NotNow { why: Separated::UnreadableOrder, detail },
+            Outcome::Refused(refusal) => JobResult::Refused(refusal),
+        };
+        self.results.extend(jobs.iter().cloned().zip(applied.outcomes.into_iter().map(result)));
+    }
 }
 
+/// What becomes of a message that is to blame alone.
+fn alone_with(error: &StoreError) -> JobResult {
+    let detail = error.code().unwrap_or_else(|| error.to_string());
+    match error.class() {
+        Class::Data => {
+            let detail = format!("Postgres refuses this message: {detail}");
+            JobResult::Refused(Refusal::new(Reason::RejectedByDatabase, detail))
+        }
+        Class::Contended => JobResult::NotNow {
+            why: Separated::Locked,
+            detail: format!("another session of Postgres has locked what this message needs ({detail})"),
+        },
+        Class::Bug | Class::Transient => JobResult::NotNow { why: Separated::Fault, detail: error.to_string() },
+    }
+}
+
+/// Which of the jobs are about an order that another transaction has locked. None where that cannot be told.
+async fn locked(store: &Store, jobs: &Arc<[Job]>) -> Vec<bool> {
+    store.about_locked_orders(Arc::clone(jobs)).await.unwrap_or_else(|error| {
+        tracing::debug!(event = "locks_unknown", cause = %error);
+        Vec::new()
+    })
+}
+
+/// Applies a part. The inner error is about what is in it.
 async fn apply_part(
     store: &Store,
-    jobs: &Arc<[Job]>,
+    part: &Part,
     terms: BatchTerms,
     grace: Duration,
     stop: &CancellationToken,
-) -> Result<Part, Outage> {
+) -> Result<Result<Applied, StoreError>, Outage> {
+    let Part { jobs, lock_wait, .. } = part;
     let began = Instant::now();
     let mut away = Backoff::new(AWAY);
     let mut contended = Backoff::new(CONTENDED);
+    let mut contended_tries = 0;
     loop {
-        let error = match store.apply(Arc::clone(jobs), terms).await {
-            Ok(applied) => return Ok(Part::Applied(applied)),
+        let error = match store.apply(Arc::clone(jobs), terms, *lock_wait).await {
+            Ok(applied) => return Ok(Ok(applied)),
             Err(error) => error,
         };
         let pause = match (&error, error.class()) {
             // Whether it was written is unknown, and the connection may be dead without saying so.
             (StoreError::Deadline { .. }, _) => return Err(Outage { held: began.elapsed(), cause: error }),
-            (_, Class::Data) => return Ok(Part::BadData(error)),
-            (_, Class::Contended) => contended.next_delay().unwrap_or(CONTENDED.max),
-            (_, class @ (Class::Transient | Class::Bug)) => {
-                if class == Class::Bug {
-                    tracing::error!(event = "batch_held", messages = jobs.len(), cause = %error, "held: schema, rights or program are at fault");
-                } else {
-                    tracing::warn!(event = "batch_held", messages = jobs.len(), cause = %error, "Postgres is away; trying again");
+            (_, Class::Data) => return Ok(Err(error)),
+            (_, Class::Contended) => {
+                contended_tries += 1;
+                if error.is_lock_timeout() || contended_tries >= CONTENDED_TRIES_MAX {
+                    return Ok(Err(error));
                 }
+                contended.next_delay().unwrap_or(CONTENDED.max)
+            }
+            (_, Class::Bug) => {
+                tracing::error!(event = "batch_held", messages = jobs.len(), cause = %error, "held: schema, rights or program are at fault");
+                // Where a batch of nothing goes through, it is for what is in this one.
+                if store.rehearse(terms.now).await.is_ok() {
+                    return Ok(Err(error));
+                }
+                away.next_delay().unwrap_or(AWAY.max)
+            }
+            (_, Class::Transient) => {
+                tracing::warn!(event = "batch_held", messages = jobs.len(), cause = %error, "Postgres is away; trying again");
                 away.next_delay().unwrap_or(AWAY.max)
             }
         };

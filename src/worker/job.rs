@@ -3,6 +3,7 @@
 use crate::broker::Delivery;
 use crate::domain::{PaymentEvent, Refusal};
 use crate::store::Committed;
+use crate::telemetry::Separated;
 use std::sync::Arc;
 
 /// A delivery with the event that it carries. Shared, because a transaction may still hold it when nobody waits any more.
@@ -44,6 +45,8 @@ pub(super) enum JobResult {
     Duplicate { committed: Arc<Committed> },
     /// No order has this payment (yet).
     OrderUnknown,
+    /// Nobody can say now; the fault is not the message's.
+    NotNow { why: Separated, detail: String },
     /// Never, as things stand.
     Refused(Refusal),
 }

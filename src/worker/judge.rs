@@ -1,19 +1,28 @@
 //! What a delivery is, before the database is asked. Pure.
 
 use crate::broker::Delivery;
-use crate::message::{ATTEMPT_HEADER, Envelope, Judgement, ROUTING_KEY_HEADER};
+use crate::message::{ATTEMPT_HEADER, Envelope, Judgement, ROUTING_KEY_HEADER, WAITS_HEADER};
 use time::OffsetDateTime;
 
 /// Whether a delivery came out of one of our own retry queues. Those forward through the default exchange, to which
 /// relays have no right to write; so only then are our own headers believed.
-fn is_retry(delivery: &Delivery) -> bool {
+pub(super) fn is_retry(delivery: &Delivery) -> bool {
     delivery.exchange.is_empty()
 }
 
-/// How often this message was put off before.
+/// How often this message was put off before because no order had its payment.
 pub(super) fn attempts_before(delivery: &Delivery) -> u32 {
-    let attempts = if is_retry(delivery) { delivery.headers.integer(ATTEMPT_HEADER) } else { None };
-    attempts.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+    own_number(delivery, ATTEMPT_HEADER)
+}
+
+/// How often it was put off before through no fault of its own.
+pub(super) fn waits_before(delivery: &Delivery) -> u32 {
+    own_number(delivery, WAITS_HEADER)
+}
+
+fn own_number(delivery: &Delivery, header: &str) -> u32 {
+    let number = if is_retry(delivery) { delivery.headers.integer(header) } else { None };
+    number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
 /// The key under which the message was first published.

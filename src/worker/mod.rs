@@ -7,6 +7,7 @@
 //! ```
 
 mod apply;
+mod in_hand;
 mod job;
 mod judge;
 mod session;
@@ -31,11 +32,10 @@ use tokio_util::sync::CancellationToken;
 const RECONNECT: Limits =
     Limits { initial: Duration::from_millis(100), max: Duration::from_secs(5), give_up_after: None };
 
-/// Between sessions that acknowledged nothing and gave everything back. Each costs every delivery in hand one of its
-/// returns ([`broker::DELIVERY_LIMIT`]), so that a fault which shows only in real batches must not go round quickly:
-/// at this pace it takes most of a day before the broker gives anything up.
+/// Between sessions that acknowledged nothing, whatever ended them. Each may cost a delivery in hand one of its returns
+/// ([`broker::DELIVERY_LIMIT`]): at this pace it takes most of a day before the broker gives anything up.
 const FRUITLESS: Limits =
-    Limits { initial: Duration::from_secs(1), max: Duration::from_secs(600), give_up_after: None };
+    Limits { initial: Duration::from_millis(200), max: Duration::from_secs(600), give_up_after: None };
 
 /// How long a session may go on after shutdown was requested; the process has 10 s altogether.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
@@ -51,6 +51,12 @@ const MAINTAIN_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// How long a copy to a retry queue or a dead letter waits for its confirm.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a batch waits for the confirms of its copies. Deliveries whose copies take longer wait without it.
+const COPY_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Messages that a narrow session acknowledges before the next one is as wide as it is set up.
+const NARROW_SESSION_MESSAGES: u64 = 200;
 
 /// How messages are judged.
 #[derive(Debug, Clone)]
@@ -80,6 +86,18 @@ pub struct Pace {
     pub prefetch: u16,
     /// How long a batch is held while the database is away, before all deliveries are given back, once.
     pub outage_grace: Duration,
+}
+
+impl Pace {
+    /// Deliveries that wait for the confirms of their copies; with as many, no more are taken.
+    fn waiting_max(&self) -> usize {
+        usize::from(self.prefetch / 2).max(1)
+    }
+
+    /// One at a time, for a while. What ends a session again and again is then alone in it, and no neighbour is returned.
+    fn narrow(self) -> Self {
+        Self { batch_max: 1, batches_in_flight: 1, prefetch: 1, ..self }
+    }
 }
 
 /// Everything a worker needs.
@@ -173,6 +191,7 @@ pub async fn run(
     });
     let notebook = Notebook::default();
     let mut fruitless = Backoff::new(FRUITLESS);
+    let mut is_narrow = false;
     while let Some(store) = database(&settings, &clock, &health, &stop).await? {
         let housekeeping = tokio::spawn(keep_house(
             store.clone(),
@@ -182,10 +201,11 @@ pub async fn run(
             stop.clone(),
         ));
         let writing = notebook.write_through(store.clone());
-        let ended = match consumer(&settings, &health, &stop).await {
+        let pace = if is_narrow { settings.pace.narrow() } else { settings.pace };
+        let ended = match consumer(&settings, pace.prefetch, &health, &stop).await {
             None => Ended::Drained { acknowledged: 0 },
             Some(consumer) => {
-                tracing::info!(event = "consuming", queue = WORK_QUEUE, prefetch = settings.pace.prefetch);
+                tracing::info!(event = "consuming", queue = WORK_QUEUE, prefetch = pace.prefetch);
                 let session = Session {
                     consumer,
                     store: store.clone(),
@@ -193,7 +213,8 @@ pub async fn run(
                     changed: ChangedOrders::announce_through(store.clone()),
                     notebook: notebook.clone(),
                     rules: settings.rules.clone(),
-                    pace: settings.pace,
+                    pace,
+                    acknowledged_max: is_narrow.then_some(NARROW_SESSION_MESSAGES),
                     clock: clock.clone(),
                     metrics: metrics.clone(),
                     traces: traces.clone(),
@@ -203,8 +224,8 @@ pub async fn run(
         };
         housekeeping.abort();
         writing.abort();
-        let (acknowledged, is_ours_to_mend) = match ended {
-            Ended::Drained { acknowledged } => {
+        let (acknowledged, given_back) = match ended {
+            Ended::Drained { acknowledged } if stop.is_cancelled() => {
                 tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
                 // Late notes are better than none, but a shutdown's time is for what matters.
                 if tokio::time::timeout(LAST_NOTES_DEADLINE, notebook.write(&store)).await.is_err() {
@@ -212,6 +233,10 @@ pub async fn run(
                 }
                 store.close(Duration::from_secs(1)).await;
                 break;
+            }
+            Ended::Drained { acknowledged } => {
+                store.close(Duration::from_secs(1)).await;
+                (acknowledged, 0)
             }
             Ended::Stopped { acknowledged, given_back, cause } => {
                 tracing::warn!(event = "not_drained", acknowledged, given_back, cause = %cause,
@@ -225,30 +250,33 @@ pub async fn run(
                 health.postgres(false);
                 metrics.given_back(cause.label(), given_back);
                 store.abandon();
-                (acknowledged, true)
+                (acknowledged, given_back)
             }
             Ended::BrokerLost { acknowledged, cause, given_back } => {
                 tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
                 health.rabbitmq(false);
                 metrics.given_back(cause.label(), given_back);
                 store.abandon();
-                (acknowledged, matches!(cause, session::Lost::Settle(_) | session::Lost::Panicked(_)))
+                (acknowledged, given_back)
             }
         };
+        // Each delivery that is given back comes nearer to the broker's limit. A session that settled nothing is followed by one
+        // that has one delivery in hand: where one message is to blame, its neighbours are not returned with it.
+        is_narrow = acknowledged == 0 && given_back > 0;
         if acknowledged > 0 {
             fruitless.reset();
-        } else if is_ours_to_mend {
-            let pause = fruitless.next_delay().unwrap_or(FRUITLESS.max);
-            tracing::warn!(
-                event = "pausing",
-                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "the last session acknowledged nothing; a restart ends the pause"
-            );
-            tokio::select! {
-                () = stop.cancelled() => break,
-                // Not a wait for anything: what would end it cannot be seen from here.
-                () = tokio::time::sleep(pause) => {}
-            }
+            continue;
+        }
+        let pause = fruitless.next_delay().unwrap_or(FRUITLESS.max);
+        tracing::warn!(
+            event = "pausing",
+            pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            "the last session acknowledged nothing; a restart ends the pause"
+        );
+        tokio::select! {
+            () = stop.cancelled() => break,
+            // Not a wait for anything: what would end it cannot be seen from here.
+            () = tokio::time::sleep(pause) => {}
         }
     }
     Ok(())
@@ -284,7 +312,7 @@ enum NotYet {
 }
 
 /// Waits until the broker is there, with all the queues, and begins to consume. `None`: stopped meanwhile.
-async fn consumer(settings: &Settings, health: &Health, stop: &CancellationToken) -> Option<Consumer> {
+async fn consumer(settings: &Settings, prefetch: u16, health: &Health, stop: &CancellationToken) -> Option<Consumer> {
     let open = || async {
         let faults = broker::inspect(&settings.amqp_url, &settings.rules.retry_delays).await.map_err(NotYet::from);
         match faults {
@@ -292,7 +320,7 @@ async fn consumer(settings: &Settings, health: &Health, stop: &CancellationToken
             Ok(faults) => return Err(Failure::Transient(NotYet::Topology(faults))),
             Err(error) => return Err(Failure::Transient(error)),
         }
-        let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, settings.pace.prefetch).await;
+        let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, prefetch).await;
         opened.map_err(|error| Failure::Transient(NotYet::from(error)))
     };
     let opened = until_ok(RECONNECT, stop, "reaching RabbitMQ", open).await.ok();

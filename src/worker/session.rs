@@ -1,23 +1,24 @@
 //! One consumer's life: from its first delivery until it is drained, or a dependency is lost.
 
 use super::apply::{Outage, apply};
+use super::in_hand::InHand;
 use super::job::Job;
-use super::judge::{attempts_before, judge};
-use super::settle::{BatchSettled, SettleError, Settling};
+use super::judge::{is_retry, judge};
+use super::settle::{Decided, Settled, Settling, Waiting};
 use super::trace::BatchTrace;
 use super::turns::{Sorted, Turns};
 use super::{DRAIN_DEADLINE, Pace, Rules};
-use crate::broker::{Acknowledger, BrokerError, Consumer, Delivery, Publisher};
+use crate::broker::{BrokerError, Consumer, Delivery, Publisher};
 use crate::clock::Clock;
 use crate::message::Judgement;
 use crate::store::{BatchTerms, ChangedOrders, Notebook, Store};
 use crate::telemetry::{GivenBack, Metrics, Traces};
 use futures_util::StreamExt;
-use futures_util::stream::FuturesOrdered;
+use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -45,52 +46,37 @@ pub(super) enum Ended {
 pub(super) enum Lost {
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    #[error("a batch could not be settled: {0}")]
-    Settle(#[from] SettleError),
     #[error("the consumer was canceled by the broker")]
     Canceled,
     #[error("the drain took longer than {} s", .0.as_secs())]
     DrainTooLong(Duration),
     #[error(transparent)]
     Outage(#[from] Outage),
+    #[error("copies of {0} deliveries were not confirmed")]
+    CopiesNotConfirmed(usize),
     #[error("a batch ended without an answer: {0}")]
-    Panicked(#[from] tokio::task::JoinError),
+    Panicked(#[from] JoinError),
 }
 
 impl Lost {
     /// The metric's label.
     pub(super) fn label(&self) -> GivenBack {
         match self {
-            Self::Settle(SettleError::Copy(_)) => GivenBack::PublishFailed,
-            Self::Settle(SettleError::NotEveryDelivery { .. }) => GivenBack::Bug,
+            Self::CopiesNotConfirmed(_) => GivenBack::PublishFailed,
+            Self::Panicked(_) => GivenBack::Bug,
             Self::DrainTooLong(_) => GivenBack::Shutdown,
             Self::Outage(outage) => outage.label(),
-            Self::Broker(_) | Self::Canceled | Self::Panicked(_) => GivenBack::ConnectionLost,
-        }
-    }
-}
-
-/// Why a batch could not be settled.
-enum Unsettled {
-    Outage(Outage),
-    Settle(SettleError),
-}
-
-impl From<Unsettled> for Failure {
-    fn from(unsettled: Unsettled) -> Self {
-        match unsettled {
-            Unsettled::Outage(outage) => Self::Outage(outage),
-            Unsettled::Settle(error) => Self::Lost(error.into()),
+            Self::Broker(_) | Self::Canceled => GivenBack::ConnectionLost,
         }
     }
 }
 
 /// A batch that was worked on.
 struct Worked {
-    last_tag: u64,
     messages: usize,
     began: Instant,
-    settled: Result<BatchSettled, Unsettled>,
+    /// What may be acknowledged, and what waits for its copy.
+    worked: Result<(Vec<Settled>, Vec<Waiting>), Outage>,
     trace: Option<BatchTrace>,
 }
 
@@ -103,6 +89,8 @@ pub(super) struct Session {
     pub(super) notebook: Notebook,
     pub(super) rules: Rules,
     pub(super) pace: Pace,
+    /// After so many acknowledgements the session ends.
+    pub(super) acknowledged_max: Option<u64>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) traces: Traces,
@@ -123,26 +111,24 @@ struct Shared {
     ending: CancellationToken,
 }
 
-/// Counts what was received and what was settled.
-#[derive(Default)]
-struct Counts {
-    last_received: u64,
-    last_acknowledged: u64,
-    acknowledged: u64,
-}
-
-impl Counts {
-    fn given_back(&self) -> u64 {
-        self.last_received.saturating_sub(self.last_acknowledged)
-    }
-}
-
 impl Session {
     /// Works until `stop` and drains, or until a dependency is lost. Batches are worked on side by side and acknowledged
     /// in the order of their deliveries, so that one cumulative acknowledgement covers each.
     pub(super) async fn run(self, stop: &CancellationToken) -> Ended {
-        let Self { mut consumer, store, publisher, changed, notebook, rules, pace, clock, metrics, traces } = self;
-        let acknowledger = consumer.acknowledger();
+        let Self {
+            mut consumer,
+            store,
+            publisher,
+            changed,
+            notebook,
+            rules,
+            pace,
+            acknowledged_max,
+            clock,
+            metrics,
+            traces,
+        } = self;
+        let mut in_hand = InHand::new(consumer.acknowledger(), metrics.clone());
         let grace = pace.outage_grace;
         // Also when this session alone ends: batches that are held then are held no longer.
         let ending = stop.child_token();
@@ -159,8 +145,8 @@ impl Session {
             turns: Turns::default(),
             ending: ending.clone(),
         });
-        let mut counts = Counts::default();
         let mut in_flight: FuturesOrdered<JoinHandle<Worked>> = FuturesOrdered::new();
+        let mut waiting: FuturesUnordered<Waiting> = FuturesUnordered::new();
         let mut batch: Vec<Delivery> = Vec::with_capacity(pace.batch_max);
         let mut draining_until: Option<Instant> = None;
         let mut is_exhausted = false;
@@ -169,15 +155,31 @@ impl Session {
             if is_exhausted && in_flight.is_empty() {
                 break Ok(());
             }
-            let can_take = !is_exhausted && in_flight.len() < pace.batches_in_flight;
+            if acknowledged_max.is_some_and(|max| in_hand.acknowledged() >= max) && in_flight.is_empty() {
+                break Ok(());
+            }
+            let has_room = in_flight.len() < pace.batches_in_flight && waiting.len() < pace.waiting_max();
+            let can_take = !is_exhausted && has_room;
             // Like Nagle's algorithm: with nothing under way a delivery goes at once, else it waits for company.
             let linger = if in_flight.is_empty() { Duration::ZERO } else { pace.batch_wait };
             let drain_deadline = draining_until.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
                 Some(worked) = in_flight.next(), if !in_flight.is_empty() => {
-                    if let Err(failure) = acknowledge(worked, &acknowledger, &mut counts, &metrics).await {
-                        break Err(failure);
+                    match acknowledge(worked, &mut in_hand, &metrics).await {
+                        Ok(copies) => waiting.extend(copies),
+                        Err(failure) => break Err(failure),
+                    }
+                    metrics.deliveries_waiting(waiting.len());
+                }
+                Some(copied) = waiting.next(), if !waiting.is_empty() => {
+                    metrics.deliveries_waiting(waiting.len());
+                    let settled = match copied {
+                        Ok(settled) => settled.into_iter().collect(),
+                        Err(panicked) => break Err(Failure::Lost(panicked.into())),
+                    };
+                    if let Err(error) = in_hand.acknowledge(settled).await {
+                        break Err(Failure::Lost(error.into()));
                     }
                 }
                 () = stop.cancelled(), if draining_until.is_none() => {
@@ -193,7 +195,7 @@ impl Session {
                 filled = consumer.fill(&mut batch, pace.batch_max, linger), if can_take => match filled {
                     Ok(Some(())) => {
                         let full = std::mem::replace(&mut batch, Vec::with_capacity(pace.batch_max));
-                        counts.last_received = full.last().map_or(counts.last_received, |last| last.tag);
+                        in_hand.receive(&full);
                         in_flight.push_back(tokio::spawn(work(full, Arc::clone(&shared))));
                     }
                     Ok(None) if draining_until.is_some() => is_exhausted = true,
@@ -210,10 +212,12 @@ impl Session {
         if tokio::time::timeout(patience, rest).await.is_err() {
             tracing::warn!(event = "batches_left", "batches are still under way; their transactions end by themselves");
         }
+        metrics.deliveries_waiting(0);
         consumer.close().await;
-        let (acknowledged, given_back) = (counts.acknowledged, counts.given_back());
+        let (acknowledged, given_back) = (in_hand.acknowledged(), in_hand.given_back());
         match lost {
-            Ok(()) => Ended::Drained { acknowledged },
+            Ok(()) if given_back == 0 => Ended::Drained { acknowledged },
+            Ok(()) => Ended::Stopped { acknowledged, given_back, cause: Lost::CopiesNotConfirmed(waiting.len()) },
             Err(Failure::Lost(cause)) if draining_until.is_some() => Ended::Stopped { acknowledged, given_back, cause },
             Err(Failure::Outage(cause)) if draining_until.is_some() => {
                 Ended::Stopped { acknowledged, given_back, cause: Lost::Outage(cause) }
@@ -239,47 +243,43 @@ impl Failure {
     }
 }
 
+/// Acknowledges what is settled of a batch, and gives the copies that it waits for.
 async fn acknowledge(
-    worked: Result<Worked, tokio::task::JoinError>,
-    acknowledger: &Acknowledger,
-    counts: &mut Counts,
+    worked: Result<Worked, JoinError>,
+    in_hand: &mut InHand,
     metrics: &Metrics,
-) -> Result<(), Failure> {
-    let Worked { last_tag, messages, began, settled, trace } = worked.map_err(|error| Failure::Lost(error.into()))?;
-    let acknowledged = match settled {
-        Ok(settled) => {
-            let acknowledged = acknowledger.acknowledge_through(last_tag, &settled).await;
-            acknowledged.map_err(|error| Failure::Lost(error.into()))
-        }
-        Err(unsettled) => Err(unsettled.into()),
+) -> Result<Vec<Waiting>, Failure> {
+    let Worked { messages, began, worked, trace } = worked.map_err(|error| Failure::Lost(error.into()))?;
+    let acknowledged = match worked {
+        Ok((settled, waiting)) => match in_hand.acknowledge(settled).await {
+            Ok(()) => Ok(waiting),
+            Err(error) => Err(Failure::Lost(error.into())),
+        },
+        Err(outage) => Err(Failure::Outage(outage)),
     };
     if let Some(trace) = trace {
         trace.end(acknowledged.as_ref().err().map(Failure::label));
     }
-    acknowledged?;
-    counts.acknowledged += last_tag.saturating_sub(counts.last_acknowledged);
-    counts.last_acknowledged = last_tag;
     metrics.batch(messages, began.elapsed());
-    Ok(())
+    acknowledged
 }
 
 async fn work(deliveries: Vec<Delivery>, shared: Arc<Shared>) -> Worked {
     let began = Instant::now();
-    let last_tag = deliveries.last().map_or(0, |last| last.tag);
     let messages = deliveries.len();
     let now = shared.clock.now();
     if let Some(waited) = longest_wait(&deliveries, now) {
         shared.metrics.queue_wait(waited);
     }
     let mut trace = BatchTrace::begin(&shared.traces, &deliveries, now);
-    let settled = work_through(deliveries, &shared, now, trace.as_mut()).await;
-    Worked { last_tag, messages, began, settled, trace }
+    let worked = work_through(deliveries, &shared, now, trace.as_mut()).await;
+    Worked { messages, began, worked, trace }
 }
 
 /// How long the delivery waited that waited longest, of those that came in anew: what was put off was to wait. `None` where no
 /// sender gave a time; zero where a sender's clock is ahead of ours.
 fn longest_wait(deliveries: &[Delivery], now: OffsetDateTime) -> Option<Duration> {
-    let anew = deliveries.iter().filter(|delivery| attempts_before(delivery) == 0);
+    let anew = deliveries.iter().filter(|delivery| !is_retry(delivery));
     let oldest = anew.filter_map(|delivery| delivery.published_at).min()?;
     Some(Duration::try_from(now - oldest).unwrap_or_default())
 }
@@ -288,33 +288,36 @@ async fn work_through(
     deliveries: Vec<Delivery>,
     shared: &Shared,
     now: OffsetDateTime,
-    trace: Option<&mut BatchTrace>,
-) -> Result<BatchSettled, Unsettled> {
-    let mut settling = Settling::of(&deliveries);
+    mut trace: Option<&mut BatchTrace>,
+) -> Result<(Vec<Settled>, Vec<Waiting>), Outage> {
+    let mut settling = Settling::default();
+    let mut decide = |decided: Decided, job: Option<&Job>| {
+        if let Some(trace) = trace.as_deref_mut() {
+            trace.decided(&decided);
+        }
+        settling.add(decided, job.map(Job::event), &shared.publisher, &shared.metrics, &shared.ending);
+    };
     let mut jobs = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
         match judge(&delivery, shared.rules.is_live, now) {
             Judgement::Event(event) => jobs.push(Job::new(delivery, event)),
-            Judgement::TestEvent => settling.test_event(&delivery),
-            Judgement::Refused(refusal) => settling.refused(&delivery, &refusal),
+            Judgement::TestEvent => decide(Decided::test_event(&delivery), None),
+            Judgement::Refused(refusal) => decide(Decided::refused(&delivery, &refusal), None),
         }
     }
     let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
     let Sorted { free, held } = shared.turns.sort(jobs);
     for part in [free, held] {
         let (jobs, turn) = part.come().await;
-        let done = apply(&shared.store, jobs, terms, shared.grace, &shared.ending).await.map_err(Unsettled::Outage)?;
+        let done = apply(&shared.store, jobs, terms, shared.grace, &shared.ending).await?;
         drop(turn);
         shared.changed.announce(done.changed);
         for (job, result) in done.results {
-            settling.done(&job, result, &shared.rules);
+            decide(Decided::of(&job, result, &shared.rules), Some(&job));
         }
     }
-    if let Some(trace) = trace {
-        trace.settled(settling.told());
-    }
-    let finished = settling.finish(&shared.publisher, shared.grace, &shared.metrics).await;
-    let (settled, notes) = finished.map_err(Unsettled::Settle)?;
+    settling.wait_for_copies().await;
+    let Settling { settled, waiting, notes } = settling;
     shared.notebook.note(notes.activity, notes.messages, now);
-    Ok(settled)
+    Ok((settled, waiting))
 }

@@ -1,7 +1,7 @@
 //! What a batch's spans tell: one for the batch, and one for each message that carries a trace, in that trace. They are made
 //! when the batch is acknowledged or given back, so that nothing is held or copied where nothing is traced.
 
-use super::settle::Told;
+use super::settle::{Decided, Told};
 use crate::broker::{Delivery, WORK_QUEUE};
 use crate::message::TRACEPARENT_HEADER;
 use crate::telemetry::{Carried, GivenBack, Parent, SpanKind, SpanStart, Traces};
@@ -18,6 +18,8 @@ pub(super) struct BatchTrace {
     began_at: OffsetDateTime,
     deliveries: usize,
     messages: Vec<Traced>,
+    /// What was decided, by the delivery's number.
+    told: HashMap<u64, Told>,
 }
 
 /// A message that carries a trace.
@@ -27,7 +29,6 @@ struct Traced {
     tag: u64,
     carried: Carried,
     message_id: String,
-    told: Option<Told>,
 }
 
 impl BatchTrace {
@@ -39,23 +40,20 @@ impl BatchTrace {
         let traced = |delivery: &Delivery| {
             let carried = Carried::read(delivery.headers.text(TRACEPARENT_HEADER)?)?;
             let message_id = delivery.message_id.clone().unwrap_or_default();
-            Some(Traced { tag: delivery.tag, carried, message_id, told: None })
+            Some(Traced { tag: delivery.tag, carried, message_id })
         };
         let messages = deliveries.iter().filter_map(traced).collect();
-        Some(Self { traces: traces.clone(), began_at, deliveries: deliveries.len(), messages })
+        Some(Self { traces: traces.clone(), began_at, deliveries: deliveries.len(), messages, told: HashMap::new() })
     }
 
-    /// What became of each delivery, by its number.
-    pub(super) fn settled(&mut self, told: impl Iterator<Item = (u64, Told)>) {
-        let told: HashMap<u64, Told> = told.collect();
-        for message in &mut self.messages {
-            message.told = told.get(&message.tag).copied();
-        }
+    /// What was decided about a delivery.
+    pub(super) fn decided(&mut self, decided: &Decided) {
+        self.told.insert(decided.tag, decided.told);
     }
 
     /// Tells the spans: acknowledged, or given back for a cause.
     pub(super) fn end(self, given_back: Option<GivenBack>) {
-        let Self { traces, began_at, deliveries, messages } = self;
+        let Self { traces, began_at, deliveries, messages, told } = self;
         let began_at = Some(began_at);
         let (kind, parent) = (SpanKind::Consumer, Parent::Nothing);
         let mut batch = traces.begin(SpanStart { name: NAME, kind, parent, link: None, began_at });
@@ -64,17 +62,17 @@ impl BatchTrace {
         if let Some(cause) = given_back {
             batch.fail(cause.name());
         }
-        for Traced { carried, message_id, told, .. } in messages {
+        for Traced { tag, carried, message_id } in messages {
             let (kind, parent) = (SpanKind::Consumer, Parent::Carried(&carried));
             let mut span = traces.begin(SpanStart { name: NAME, kind, parent, link: Some(&batch), began_at });
             span.messaging("process", "process", WORK_QUEUE);
             span.text("messaging.message.id", &message_id);
-            match (given_back, told) {
+            match (given_back, told.get(&tag).copied()) {
                 (Some(cause), _) => {
                     span.text("grantonce.outcome", "given_back");
                     span.fail(cause.name());
                 }
-                (None, Some(Told { outcome, reason, granted })) => {
+                (None, Some(Told { outcome, reason, granted, .. })) => {
                     span.text("grantonce.outcome", outcome.name());
                     span.number("grantonce.grants", i64::from(granted));
                     if let Some(reason) = reason {

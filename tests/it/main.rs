@@ -32,6 +32,7 @@ mod receiver;
 mod reconciler;
 mod rights;
 mod runbook;
+mod separated;
 mod store;
 mod storefront;
 mod support;

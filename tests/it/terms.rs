@@ -95,7 +95,7 @@ fn arrivals(count: usize) -> Vec<Vec<usize>> {
 
 async fn apply(store: &Store, events: &[PaymentEvent]) -> Vec<Outcome> {
     let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: OffsetDateTime::now_utc() };
-    store.apply(events.into(), terms).await.unwrap().outcomes
+    store.apply(events.into(), terms, crate::support::LOCK_WAIT).await.unwrap().outcomes
 }
 
 /// One kind of order, what is said of it, and what it comes to.

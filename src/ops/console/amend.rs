@@ -126,6 +126,7 @@ fn follows(then: &Verdict) -> String {
         | Verdict::WouldChange { .. }
         | Verdict::WouldAsk { .. }
         | Verdict::OrderUnknown { .. }
+        | Verdict::OrderUnreadable { .. }
         | Verdict::WouldBeRefused(_)
         | Verdict::AlreadyApplied { .. }
         | Verdict::NothingToDo { .. } => then.to_string(),

@@ -206,6 +206,9 @@ pub(super) fn verdict(name: Option<&str>) -> (Tone, &'static str, &'static str) 
         Some("would_change") => (Tone::Good, "would be noted", "A replay is noted at the order; no credits move."),
         Some("would_ask") => (Tone::Good, "would ask the provider", "A replay makes the reconciler ask the provider."),
         Some("order_unknown") => (Tone::Wait, "order unknown", "Make the order first; a replay alone would come back."),
+        Some("order_unreadable") => {
+            (Tone::Bad, "order unreadable", "Its order's row cannot be read. Mend the row first.")
+        }
         Some("would_be_refused") => (Tone::Bad, "refused again", "A replay would come back. Mend the cause first."),
         Some("already_applied") => {
             (Tone::Quiet, "applied already", "All that it says is known: nothing is left to do.")

@@ -104,7 +104,7 @@ fn not_read(id: OrderId) -> StoreError {
 }
 
 fn known_order(orders: &mut Orders, id: OrderId) -> Result<&mut ReadOrder, StoreError> {
-    orders.get_mut(&id).ok_or_else(|| not_read(id))
+    orders.read.get_mut(&id).ok_or_else(|| not_read(id))
 }
 
 fn was_overpaid(order: &Order, terms: BatchTerms) -> Result<bool, StoreError> {
@@ -128,6 +128,9 @@ impl<'a> Plan<'a> {
                 None => match find_order(message.event, &owners, &orders) {
                     Err(refusal) => Step::Done(Outcome::Refused(refusal)),
                     Ok(None) => Step::Done(Outcome::OrderUnknown),
+                    Ok(Some(id)) if let Some(detail) = orders.unreadable.get(&id) => {
+                        Step::Done(Outcome::Unreadable(detail.clone()))
+                    }
                     Ok(Some(id)) => {
                         let order = &mut known_order(&mut orders, id)?.order;
                         match assess(order, message.event) {
@@ -225,7 +228,7 @@ impl<'a> Plan<'a> {
 
         let mut writes = Writes::default();
         for (id, touched) in touched {
-            let ReadOrder { mut order, at: read_at } = self.orders.remove(&id).ok_or_else(|| not_read(id))?;
+            let ReadOrder { mut order, at: read_at } = self.orders.read.remove(&id).ok_or_else(|| not_read(id))?;
             let posting = settle(&order, terms.dispute_policy).map_err(impossible)?;
             let (grant_by, at) = touched.grant_by.unzip();
             // A later message of the same batch may have taken all of it back: then there is no grant to write.
@@ -253,7 +256,7 @@ impl<'a> Plan<'a> {
         }
         // What is left was read and not touched.
         for id in &self.refusing {
-            if let Some(read) = self.orders.get(id) {
+            if let Some(read) = self.orders.read.get(id) {
                 writes.judged.insert(*id, read.at);
             }
         }
@@ -273,7 +276,7 @@ impl<'a> Plan<'a> {
 
     /// An order, with what is known of which payments its facts are about.
     pub(super) fn order(&self, id: OrderId) -> Option<&Order> {
-        self.orders.get(&id).map(|read| &read.order)
+        self.orders.read.get(&id).map(|read| &read.order)
     }
 
     /// What became of the only message where it is not to be admitted; `None` where it is.
@@ -329,7 +332,7 @@ pub(super) fn find_order(
     owners: &Owners<'_>,
     orders: &Orders,
 ) -> Result<Option<OrderId>, Refusal> {
-    let mut found = event.order_id.filter(|id| orders.contains_key(id));
+    let mut found = event.order_id.filter(|id| orders.has(*id));
     for key in payment_keys(event) {
         let Some(owner) = owners.get(&key) else { continue };
         if let Some(other) = found.replace(*owner)

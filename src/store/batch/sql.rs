@@ -3,12 +3,11 @@
 use super::Message;
 use super::place::Place;
 use super::plan::{Adjustment, Grant, NewPayment, payment_keys};
-use crate::domain::{Order, OrderId, PaymentFacts};
+use crate::domain::{Order, OrderId};
 use crate::store::error::StoreError;
 use crate::store::order_row::{OrderRow, corrupt};
 use crate::store::payment_key::PaymentKey;
 use crate::store::tx::Tx;
-use sqlx::types::Json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use time::{Date, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
@@ -20,7 +19,7 @@ pub(super) type Owners<'a> = HashMap<PaymentKey<'a>, OrderId>;
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(test, derive(Default))]
 pub(super) struct ReadAt {
-    version: i64,
+    pub(super) version: i64,
     place: Place,
 }
 
@@ -32,7 +31,19 @@ pub(super) struct ReadOrder {
 }
 
 /// Orders as they were read.
-pub(super) type Orders = BTreeMap<OrderId, ReadOrder>;
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    pub(super) read: BTreeMap<OrderId, ReadOrder>,
+    /// Rows that are there and no order can be made of, with why. Their messages wait; those of others do not.
+    pub(super) unreadable: BTreeMap<OrderId, String>,
+}
+
+impl Orders {
+    /// Whether there is such an order.
+    pub(super) fn has(&self, id: OrderId) -> bool {
+        self.read.contains_key(&id) || self.unreadable.contains_key(&id)
+    }
+}
 
 struct ReadRow {
     place: Place,
@@ -50,7 +61,7 @@ struct ReadRow {
     is_granted: bool,
     credits_granted: i64,
     revision: i32,
-    facts: Json<PaymentFacts>,
+    facts: String,
 }
 
 impl ReadRow {
@@ -127,7 +138,8 @@ impl Tx {
     pub(super) async fn rehearse(&mut self, now: OffsetDateTime) -> Result<(), StoreError> {
         self.owners_of_payments(&[]).await?;
         self.find_orders(&BTreeSet::new()).await?;
-        self.lock_orders(&BTreeSet::new()).await?;
+        self.lock_rows(&BTreeSet::new()).await?;
+        self.lock_free_rows(&BTreeSet::new()).await?;
         self.hold_orders(&BTreeMap::new()).await?;
         self.known_digests(&[]).await?;
         self.admit(&[], now).await?;
@@ -170,60 +182,28 @@ impl Tx {
         Ok(owners)
     }
 
-    /// Locks the orders, in ascending order of their ids, and reads them. A row that another transaction held is read
-    /// anew after the wait, whole: everything the decision needs stands in it.
-    pub(in crate::store) async fn lock_orders(
-        &mut self,
-        ids: &BTreeSet<OrderId>,
-    ) -> Result<BTreeMap<OrderId, Order>, StoreError> {
-        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let rows = sqlx::query_as!(
-            OrderRow,
-            r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
-                      provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
-               FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"#,
-            &ids
-        )
-        .fetch_all(self.connection())
-        .await
-        .map_err(StoreError::sql("locking orders"))?;
-        rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
-    }
-
     /// Reads orders as they stand now, without a lock, and where their rows lie.
     pub(super) async fn find_orders(&mut self, ids: &BTreeSet<OrderId>) -> Result<Orders, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let rows = sqlx::query_as!(
             ReadRow,
             r#"SELECT ctid AS "place!: Place", version, id, account_id, credits, amount_minor, currency, price_terms,
-                      discount_max_minor, provider, provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>"
+                      discount_max_minor, provider, provider_account, status, is_granted, credits_granted, revision, facts::text AS "facts!"
                FROM orders WHERE id = ANY($1)"#,
             &ids
         )
         .fetch_all(self.connection())
         .await
         .map_err(StoreError::sql("reading orders"))?;
-        let read = |row: ReadRow| {
+        let mut orders = Orders::default();
+        for row in rows {
             let (id, at) = (OrderId(row.id), ReadAt { version: row.version, place: row.place });
-            Ok((id, ReadOrder { order: row.order().try_into()?, at }))
-        };
-        rows.into_iter().map(read).collect()
-    }
-
-    /// Locks orders that still are as they were read, in ascending order of their ids. `false`: one of them is not.
-    pub(super) async fn hold_orders(&mut self, read: &BTreeMap<OrderId, ReadAt>) -> Result<bool, StoreError> {
-        let (ids, versions): (Vec<Uuid>, Vec<i64>) = read.iter().map(|(id, at)| (id.0, at.version)).unzip();
-        let held = sqlx::query!(
-            "SELECT o.id FROM unnest($1::uuid[], $2::bigint[]) AS n (id, version)
-             JOIN orders o ON o.id = n.id AND o.version = n.version
-             ORDER BY o.id FOR NO KEY UPDATE OF o",
-            &ids,
-            &versions
-        )
-        .fetch_all(self.connection())
-        .await
-        .map_err(StoreError::sql("holding orders"))?;
-        Ok(held.len() == read.len())
+            match Order::try_from(row.order()) {
+                Ok(order) => drop(orders.read.insert(id, ReadOrder { order, at })),
+                Err(error) => drop(orders.unreadable.insert(id, error.to_string())),
+            }
+        }
+        Ok(orders)
     }
 
     /// Admits message ids that the inbox does not have: by the message's place, the proof. `None`: another transaction was

@@ -55,11 +55,18 @@ fn weigh(
     // A batch of this one alone: what it may see of the others is its own orders.
     let owners: Owners<'_> = plan::payment_keys(event).filter_map(|key| Some((key, *owners.get(&key)?))).collect();
     let own = plan::orders_wanted(std::slice::from_ref(message), &owners);
-    let own = own.iter().filter_map(|id| Some((*id, orders.get(id)?.clone()))).collect();
+    let own = Orders {
+        read: own.iter().filter_map(|id| Some((*id, orders.read.get(id)?.clone()))).collect(),
+        unreadable: own.iter().filter_map(|id| Some((*id, orders.unreadable.get(id)?.clone()))).collect(),
+    };
     let order_id = plan::find_order(event, &owners, &own).ok().flatten();
     let plan = Plan::assess(std::slice::from_ref(message), &HashMap::new(), owners, own)?;
     let order = order_id.and_then(|id| plan.order(id)).cloned();
     let verdict = match (plan.refusal(), &order, known) {
+        (Some(Outcome::Unreadable(detail)), _, _) => {
+            let order_id = order_id.ok_or_else(|| StoreError::impossible(APPLYING, "no order is unreadable"))?;
+            Verdict::OrderUnreadable { order_id, detail: detail.clone() }
+        }
         (Some(Outcome::Refused(refusal)), _, _) => Verdict::WouldBeRefused(refusal.clone()),
         (Some(Outcome::OrderUnknown), _, _) => Verdict::OrderUnknown {
             provider: event.provider.clone(),

@@ -1,15 +1,15 @@
 //! The rows of a story, table by table.
 
 use super::find::Keys;
+use crate::domain::Order;
 use crate::domain::story::{
     AdjustmentRecord, AdmittedRecord, AttemptRecord, AuditRecord, GrantRecord, LetterRecord, LookRecord, NoteRecord,
     OrderRecord, PaymentRecord, Records, ReplayRecord, SubjectKind,
 };
-use crate::domain::{Order, PaymentFacts};
 use crate::store::error::StoreError;
 use crate::store::order_row::OrderRow;
 use crate::store::tx::Tx;
-use sqlx::types::Json;
+
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -73,7 +73,7 @@ impl Tx {
     async fn read_orders(&mut self, ids: &[Uuid]) -> Result<Vec<OrderRecord>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
-                      provider_account, status, is_granted, credits_granted, revision, facts AS "facts: Json<PaymentFacts>", created_at, updated_at
+                      provider_account, status, is_granted, credits_granted, revision, facts::text AS "facts!", created_at, updated_at
                FROM orders WHERE id = ANY($1)"#,
             ids
         )

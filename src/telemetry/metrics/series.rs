@@ -3,7 +3,7 @@
 use crate::domain::{IgnoredWhy, Provider, Reason};
 use crate::telemetry::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
-    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, Separated, WebhookEndpoint, WebhookOutcome,
 };
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -91,6 +91,11 @@ pub(super) struct LookLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HintLabels {
     pub(super) outcome: HintOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct SeparatedLabels {
+    pub(super) cause: Separated,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -186,6 +191,8 @@ pub(super) struct Inner {
     pub(super) batch_messages: Histogram,
     pub(super) batch_seconds: Histogram,
     pub(super) given_back: Family<GivenBackLabels, Counter>,
+    pub(super) separated: Family<SeparatedLabels, Counter>,
+    pub(super) deliveries_waiting: Gauge,
     pub(super) dependency_up: Family<DependencyLabels, Gauge>,
     pub(super) http_requests: Family<HttpLabels, Counter>,
     pub(super) long_polls: Gauge,
@@ -220,6 +227,8 @@ impl Inner {
             batch_messages: Histogram::new(BATCH_MESSAGES_BUCKETS),
             batch_seconds: Histogram::new(BATCH_SECONDS_BUCKETS),
             given_back: Family::default(),
+            separated: Family::default(),
+            deliveries_waiting: Gauge::default(),
             dependency_up: Family::default(),
             http_requests: Family::default(),
             long_polls: Gauge::default(),
@@ -273,6 +282,16 @@ impl Inner {
             self.batch_seconds.clone(),
         );
         r.register("deliveries_given_back", "Deliveries given back to the broker", self.given_back.clone());
+        r.register(
+            "deliveries_separated",
+            "Deliveries that were separated from their batch, because they could not be settled then",
+            self.separated.clone(),
+        );
+        r.register(
+            "deliveries_waiting",
+            "Deliveries whose copies for the retry queues or the dead letters are not confirmed yet",
+            self.deliveries_waiting.clone(),
+        );
         r.register(
             "dependency_up",
             "Whether the dependency is in reach. Absent where the role has no such dependency",
@@ -362,6 +381,9 @@ impl Inner {
         }
         for &cause in GivenBack::ALL {
             drop(self.given_back.get_or_create(&GivenBackLabels { cause }));
+        }
+        for cause in Separated::ALL.iter().copied() {
+            drop(self.separated.get_or_create(&SeparatedLabels { cause }));
         }
         for &outcome in ReplayOutcome::ALL {
             drop(self.replays.get_or_create(&ReplayLabels { outcome }));

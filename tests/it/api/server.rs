@@ -172,7 +172,7 @@ impl Api {
     /// Applies what a provider says, as the worker would; nobody is told of it. Gives the orders that changed.
     pub(crate) async fn apply(&self, at: OffsetDateTime, events: Vec<PaymentEvent>) -> Vec<OrderId> {
         let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: at };
-        let applied = self.worker.apply(events.into(), terms).await.unwrap();
+        let applied = self.worker.apply(events.into(), terms, crate::support::LOCK_WAIT).await.unwrap();
         let all_applied = applied.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Applied { .. }));
         assert!(all_applied, "{:?}", applied.outcomes);
         applied.changed

@@ -538,7 +538,7 @@ async fn apply(store: &Store, tries: &mut [Try], events: impl Fn(&Try) -> Vec<Pa
     for batch in arriving.chunks(BATCH_EVENTS) {
         let events: Arc<[PaymentEvent]> = batch.iter().map(|(_, event)| event.clone()).collect();
         let applied = loop {
-            match store.apply(Arc::clone(&events), terms).await {
+            match store.apply(Arc::clone(&events), terms, crate::support::LOCK_WAIT).await {
                 Ok(applied) => break applied,
                 Err(error) => assert_eq!(error.class(), Class::Contended, "{error}"),
             }
@@ -547,6 +547,7 @@ async fn apply(store: &Store, tries: &mut [Try], events: impl Fn(&Try) -> Vec<Pa
             match outcome {
                 Outcome::Applied { .. } | Outcome::Duplicate => {}
                 Outcome::OrderUnknown => tries[*n].is_unknown = true,
+                Outcome::Unreadable(detail) => panic!("{detail}"),
                 Outcome::Refused(refusal) => {
                     tries[*n].letters.insert(refusal.reason.name().to_owned());
                 }

@@ -70,7 +70,7 @@ async fn quarrel(about: impl Fn(&str, &str) -> PaymentEvent, thing_of: fn(&Payme
             match outcome {
                 Outcome::Applied { .. } => *won += 1,
                 Outcome::Refused(refusal) => assert_eq!(refusal.reason, lost),
-                other @ (Outcome::Duplicate | Outcome::OrderUnknown) => panic!("{other:?}"),
+                other @ (Outcome::Duplicate | Outcome::OrderUnknown | Outcome::Unreadable(_)) => panic!("{other:?}"),
             }
         }
         assert!(won.values().all(|won| *won == 1), "{won:?}");

@@ -305,7 +305,7 @@ async fn work(store: Store, batches: Vec<Vec<PaymentEvent>>, policy: DisputePoli
         let events: Arc<[PaymentEvent]> = batch.into();
         let terms = BatchTerms { dispute_policy: policy, now: OffsetDateTime::now_utc() };
         let applied = loop {
-            match store.apply(Arc::clone(&events), terms).await {
+            match store.apply(Arc::clone(&events), terms, crate::support::LOCK_WAIT).await {
                 Ok(applied) => break applied,
                 Err(error) => assert_eq!(error.class(), Class::Contended, "{error}"),
             }
@@ -328,6 +328,7 @@ async fn at_once(workers: &[Store], batches: Vec<Vec<Vec<PaymentEvent>>>, policy
             Outcome::Duplicate => {}
             Outcome::Refused(_) => *seen.refused.entry(id).or_default() += 1,
             Outcome::OrderUnknown => seen.put_off.push(event),
+            Outcome::Unreadable(detail) => panic!("{detail}"),
         }
     }
 }

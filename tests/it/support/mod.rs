@@ -19,3 +19,6 @@ pub use proxy::Proxy;
 pub use servers::{PrivateServers, Server};
 pub use traffic::{Answer, Poster, Traffic, paid};
 pub use world::{OrderSpec, RunningWorker, World};
+
+/// How long the tests' own batches wait for a locked row: until the connection's own time is over.
+pub const LOCK_WAIT: std::time::Duration = std::time::Duration::from_secs(5);

@@ -16,6 +16,10 @@ fn dollars(minor: i64) -> Money {
     Money::new(minor, "USD".parse().unwrap()).unwrap()
 }
 
+fn readable<const N: usize>(orders: [(OrderId, ReadOrder); N]) -> Orders {
+    Orders { read: orders.into(), ..Orders::default() }
+}
+
 fn paid() -> PaymentEvent {
     let money = dollars(1999);
     PaymentEvent {
@@ -50,7 +54,7 @@ fn order() -> Order {
 }
 
 fn plan<'a>(event: &'a PaymentEvent, order: Order) -> Plan<'a> {
-    let orders = Orders::from([(ID, ReadOrder { order, at: ReadAt::default() })]);
+    let orders = readable([(ID, ReadOrder { order, at: ReadAt::default() })]);
     let message = Message { at: 0, event, digest: [0; 16] };
     Plan::assess(&[message], &HashMap::new(), Owners::new(), orders).unwrap()
 }
@@ -89,7 +93,7 @@ fn a_message_that_was_not_decided_about_has_no_outcome() {
 fn an_order_that_was_decided_about_and_not_read_is_none_that_can_be_passed_over() {
     let event = paid();
     let mut plan = plan(&event, order());
-    plan.orders.clear();
+    plan.orders.read.clear();
     for said in [
         fault(plan.candidates().map(drop)),
         fault(
@@ -120,8 +124,8 @@ fn an_order_id_that_is_none_of_ours_says_nothing_and_one_of_another_order_contra
     let foreign = PaymentEvent { order_id: Some(OrderId(uuid::Uuid::from_u128(9))), ..paid() };
     let read = |id| (id, ReadOrder { order: Order { id, ..order() }, at: ReadAt::default() });
     let owners: Owners<'_> = payment_keys(&foreign).map(|key| (key, ID)).collect();
-    assert_eq!(find_order(&foreign, &owners, &Orders::from([read(ID)])), Ok(Some(ID)));
-    assert_eq!(find_order(&foreign, &Owners::new(), &Orders::from([read(ID)])), Ok(None));
-    let both = Orders::from([read(ID), read(OrderId(uuid::Uuid::from_u128(9)))]);
+    assert_eq!(find_order(&foreign, &owners, &readable([read(ID)])), Ok(Some(ID)));
+    assert_eq!(find_order(&foreign, &Owners::new(), &readable([read(ID)])), Ok(None));
+    let both = readable([read(ID), read(OrderId(uuid::Uuid::from_u128(9)))]);
     assert_eq!(find_order(&foreign, &owners, &both).map_err(|refusal| refusal.reason), Err(Reason::PaymentConflict));
 }

@@ -1,0 +1,57 @@
+//! Deliveries that are not acknowledged yet.
+
+use super::settle::Settled;
+use crate::broker::{Acknowledger, BrokerError, Delivery};
+use crate::telemetry::Metrics;
+use std::collections::BTreeSet;
+
+/// What a session has in hand. Only what is settled is acknowledged: a delivery that is forgotten on the way comes again.
+#[derive(Debug)]
+pub(super) struct InHand {
+    acknowledger: Acknowledger,
+    metrics: Metrics,
+    /// The numbers of what was received and is not acknowledged.
+    tags: BTreeSet<u64>,
+    acknowledged: u64,
+}
+
+impl InHand {
+    pub(super) fn new(acknowledger: Acknowledger, metrics: Metrics) -> Self {
+        Self { acknowledger, metrics, tags: BTreeSet::new(), acknowledged: 0 }
+    }
+
+    pub(super) fn receive(&mut self, deliveries: &[Delivery]) {
+        self.tags.extend(deliveries.iter().map(|delivery| delivery.tag));
+    }
+
+    /// How many were acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// How many would go back to the queue if the session ended now.
+    pub(super) fn given_back(&self) -> u64 {
+        u64::try_from(self.tags.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Acknowledges what is settled, ascending by tag: at once as far as nothing before it waits, and one by one behind that.
+    /// One acknowledgement for many costs the broker one write.
+    pub(super) async fn acknowledge(&mut self, settled: Vec<Settled>) -> Result<(), BrokerError> {
+        for one in &settled {
+            self.tags.remove(&one.tag);
+        }
+        let first_left = self.tags.first().copied().unwrap_or(u64::MAX);
+        let (together, alone) = settled.split_at(settled.partition_point(|one| one.tag < first_left));
+        if let Some(last) = together.last() {
+            self.acknowledger.acknowledge_through(last.tag, together).await?;
+        }
+        for one in alone {
+            self.acknowledger.acknowledge(one.tag, one).await?;
+        }
+        for one in &settled {
+            one.told.count(&self.metrics);
+        }
+        self.acknowledged += u64::try_from(settled.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+}
