@@ -21,7 +21,7 @@ fn config() -> ApiConfig {
     ApiConfig {
         addr: ([127, 0, 0, 1], 0).into(),
         // Nobody listens at port 1.
-        database: DatabaseConfig { url: "postgres://nobody@127.0.0.1:1/none".into() },
+        database: DatabaseConfig { url: "postgres://nobody@127.0.0.1:1/none".parse().unwrap() },
         tokens: vec![NamedToken { name: "shop".to_owned(), token: "t".repeat(32).into() }],
         status_token_key: "k".repeat(32).into(),
         cors_origins: vec![SHOP.to_owned()],

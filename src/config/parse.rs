@@ -1,5 +1,6 @@
 //! From a variable's text to its value. An error says what the text must be, and never repeats it: it may be a secret.
 
+use crate::address::{AddressError, AmqpAddress, DatabaseAddress};
 use reqwest::Url;
 use secrecy::SecretString;
 use std::collections::BTreeSet;
@@ -264,13 +265,13 @@ fn with_host(url: Url) -> Result<Url, Demand> {
     if url.host_str().is_none_or(str::is_empty) { Err("must name a host".to_owned()) } else { Ok(url) }
 }
 
-pub(super) fn database_url(text: &str) -> Result<SecretString, Demand> {
-    // No host is a host of the query (`?host=/var/run/postgresql`) or of libpq's own variables.
-    url(text, &["postgres", "postgresql"]).map(|_| SecretString::from(text))
+/// What the address leaves out comes from libpq's own variables, for which `variable` is asked.
+pub(super) fn database_url(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<DatabaseAddress, Demand> {
+    DatabaseAddress::parse(text, variable).map_err(|error| error.to_string())
 }
 
-pub(super) fn amqp_url(text: &str) -> Result<SecretString, Demand> {
-    url(text, &["amqp", "amqps"]).and_then(with_host).map(|_| SecretString::from(text))
+pub(super) fn amqp_url(text: &str) -> Result<AmqpAddress, Demand> {
+    text.parse().map_err(|error: AddressError| error.to_string())
 }
 
 pub(super) fn management_url(text: &str) -> Result<SecretString, Demand> {

@@ -139,6 +139,11 @@ impl<'e> Reader<'e> {
         Self { role, environment, faults: Vec::new() }
     }
 
+    /// What is read.
+    pub(super) fn environment(&self) -> &'e Environment {
+        self.environment
+    }
+
     /// Notes a fault; `variable` gives the example.
     pub(super) fn fault(&mut self, variable: &Variable, problem: impl fmt::Display) {
         self.fault_named(variable.name, variable, problem);

@@ -4,7 +4,9 @@ use super::Role;
 use super::parse::{NamedToken, RetryDelay};
 use super::read::{ConfigFaults, Environment, Reader};
 use super::values::Values;
+use crate::address::{AmqpAddress, DatabaseAddress};
 use crate::domain::DisputePolicy;
+use crate::followed::Followed;
 use crate::telemetry::{LogFilter, LogFormat};
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -64,15 +66,15 @@ pub enum RoleConfig {
 /// How to reach Postgres.
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
-    /// `postgres://…`, with the password.
-    pub url: SecretString,
+    /// `DATABASE_URL`.
+    pub url: Followed<DatabaseAddress>,
 }
 
 /// How to reach RabbitMQ.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// `amqp://…` or `amqps://…`, with the password.
-    pub url: SecretString,
+    /// `AMQP_URL`.
+    pub url: Followed<AmqpAddress>,
 }
 
 /// `migrate`.

@@ -9,6 +9,7 @@ use super::roles::{
 };
 use super::{Role, variables as v};
 use crate::domain::DisputePolicy;
+use crate::followed::Followed;
 use crate::telemetry::{LogFilter, LogFormat};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::net::SocketAddr;
@@ -63,9 +64,14 @@ pub(super) struct Values {
 
 impl Values {
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
+        let environment = r.environment();
         Self {
-            database: r.read(&v::DATABASE_URL, parse::database_url).map(|url| DatabaseConfig { url }),
-            broker: r.read(&v::AMQP_URL, parse::amqp_url).map(|url| BrokerConfig { url }),
+            database: r
+                .read(&v::DATABASE_URL, |text| {
+                    parse::database_url(text, |name| environment.get(name).map(str::to_owned))
+                })
+                .map(|url| DatabaseConfig { url: Followed::new(url) }),
+            broker: r.read(&v::AMQP_URL, parse::amqp_url).map(|url| BrokerConfig { url: Followed::new(url) }),
             livemode: r.read(&v::LIVEMODE, parse::boolean),
             receiver_addr: r.read(&v::RECEIVER_ADDR, parse::address),
             api_addr: r.read(&v::API_ADDR, parse::address),

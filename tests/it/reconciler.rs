@@ -40,8 +40,8 @@ impl Running {
 
     fn start_traced(world: &World, base: &str, traces: Traces) -> Self {
         let config = ReconcilerConfig {
-            database: DatabaseConfig { url: world.database_url.clone().into() },
-            broker: BrokerConfig { url: world.amqp_url.clone().into() },
+            database: DatabaseConfig { url: world.database_url.parse().unwrap() },
+            broker: BrokerConfig { url: world.amqp_url.parse().unwrap() },
             livemode: false,
             providers: providers(base),
             first_look_after: Duration::from_secs(120),

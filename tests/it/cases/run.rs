@@ -462,8 +462,8 @@ impl Tries {
         stop: &CancellationToken,
     ) -> JoinHandle<Result<(), ReconcilerError>> {
         let config = ReconcilerConfig {
-            database: DatabaseConfig { url: self.world.database_url.clone().into() },
-            broker: BrokerConfig { url: self.world.amqp_url.clone().into() },
+            database: DatabaseConfig { url: self.world.database_url.parse().unwrap() },
+            broker: BrokerConfig { url: self.world.amqp_url.parse().unwrap() },
             livemode: false,
             providers: ProvidersConfig {
                 stripe: Some(StripeApi { key: "sk_test_1".into(), base: fake.base.clone() }),
