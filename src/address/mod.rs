@@ -10,7 +10,7 @@ mod text;
 pub use amqp::{AmqpAddress, AmqpAuth};
 pub use database::{DatabaseAddress, DatabaseHost, DatabaseTls, SessionAttributes};
 pub use error::AddressError;
-pub use text::encoded;
+pub use text::{decoded, encoded};
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -66,8 +66,8 @@ pub(super) fn after_scheme<'t>(
     Ok((scheme, rest))
 }
 
-/// Undoes percent-encoding.
-pub(super) fn decoded(part: &str, text: &str) -> Result<String, AddressError> {
+/// Undoes percent-encoding. `part` is named where it cannot be undone.
+pub fn decoded(part: &str, text: &str) -> Result<String, AddressError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
@@ -84,7 +84,7 @@ pub(super) fn decoded(part: &str, text: &str) -> Result<String, AddressError> {
     text.ok_or_else(|| AddressError::NotText { part: part.to_owned() })
 }
 
-/// Percent-encodes whatever could mean something in a URL.
+/// Percent-encodes everything that could mean something in a URL.
 pub fn encoded(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for byte in text.bytes() {

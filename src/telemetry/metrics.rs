@@ -12,12 +12,13 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::Gauge;
 use series::{
     DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels, Inner,
-    LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, WebhookLabels,
-    WhyLabel, status_class,
+    LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, VariableLabels,
+    WebhookLabels, WhyLabel, status_class,
 };
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 /// The media type of [`Metrics::render`].
 pub const OPEN_METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -96,6 +97,16 @@ impl Metrics {
     /// Deliveries were given back to the broker.
     pub fn given_back(&self, cause: GivenBack, deliveries: u64) {
         self.0.given_back.get_or_create(&GivenBackLabels { cause }).inc_by(deliveries);
+    }
+
+    /// The file of a secret could not be read or used so many more times.
+    pub fn secret_file_refused(&self, variable: &'static str, times: u64) {
+        self.0.secret_files_refused.get_or_create(&VariableLabels { variable }).inc_by(times);
+    }
+
+    /// Every file of a secret was read and could be used.
+    pub fn secret_files_read(&self, at: OffsetDateTime) {
+        self.0.secret_files_read.set(Some(at.unix_timestamp() as f64));
     }
 
     /// A dependency was reached, or lost.

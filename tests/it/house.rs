@@ -31,7 +31,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["domain", "message::fact_digest", "failpoint", "retry", "address", "followed"]),
     (
         "provider",
-        &["domain", "retry", "config", "telemetry::causes", "http::client", "http::plain_client", "http::system_roots"],
+        &[
+            "domain",
+            "retry",
+            "config",
+            "followed",
+            "telemetry::causes",
+            "http::client",
+            "http::plain_client",
+            "http::system_roots",
+        ],
     ),
     // Roles join the rooms above, and never each other.
     // Some signatures are proven by a certificate that has to be fetched; nothing else is asked of a provider there.

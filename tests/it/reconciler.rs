@@ -20,8 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 fn providers(base: &str) -> ProvidersConfig {
     ProvidersConfig {
-        stripe: Some(StripeApi { key: "sk_test_1".into(), base: base.to_owned() }),
-        paypal: Some(PaypalApi { client_id: "id".to_owned(), client_secret: "secret".into(), base: base.to_owned() }),
+        stripe: Some(StripeApi { key: grantonce::followed::Followed::new("sk_test_1".into()), base: base.to_owned() }),
+        paypal: Some(PaypalApi {
+            client_id: "id".to_owned(),
+            client_secret: grantonce::followed::Followed::new("secret".into()),
+            base: base.to_owned(),
+        }),
     }
 }
 

@@ -185,8 +185,9 @@ impl Given {
                 continue;
             }
             let Some(text) = variable(name) else { continue };
-            if text.chars().any(char::is_control) {
-                return Err(AddressError::Value { name, demand: "must not have control characters".to_owned() });
+            if text.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+                let demand = "must be UTF-8 text without control characters".to_owned();
+                return Err(AddressError::Value { name, demand });
             }
             self.values.insert(parameter, (name, text));
         }

@@ -91,7 +91,7 @@ impl Api {
     pub(crate) async fn start_paying(base: &str) -> Self {
         let db = TestDb::create().await;
         let url = db.address();
-        let stripe = StripeApi { key: "sk_test_1".into(), base: base.to_owned() };
+        let stripe = StripeApi { key: grantonce::followed::Followed::new("sk_test_1".into()), base: base.to_owned() };
         Self::start_with(db, url, ProvidersConfig { stripe: Some(stripe), paypal: None }).await
     }
 
@@ -107,8 +107,8 @@ impl Api {
         let config = ApiConfig {
             addr: listener.local_addr(),
             database: DatabaseConfig { url },
-            tokens: vec![token("shop", SHOP), token("kiosk", KIOSK)],
-            status_token_key: STATUS_KEY.into(),
+            tokens: Followed::new(vec![token("shop", SHOP), token("kiosk", KIOSK)]),
+            status_token_key: Followed::new(STATUS_KEY.into()),
             cors_origins: vec![],
             providers,
             first_look_after: FIRST_LOOK_AFTER,

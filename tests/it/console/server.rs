@@ -91,7 +91,7 @@ impl Console {
             addr: listener.local_addr(),
             database: DatabaseConfig { url: world.database_url.parse().unwrap() },
             broker: BrokerConfig { url: world.amqp_url.parse().unwrap() },
-            tokens: tokens.iter().map(token).collect(),
+            tokens: grantonce::followed::Followed::new(tokens.iter().map(token).collect()),
             management_url: None,
             dead_letter_retention: Duration::from_secs(400 * 86_400),
             terms: OpsTerms {
