@@ -3,11 +3,12 @@
 use super::connection::{ANSWER_DEADLINE, channel, close, connect};
 use super::error::BrokerError;
 use super::headers::{Death, Headers};
+use crate::address::AmqpAddress;
+use crate::followed::Followed;
 use futures_util::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
-use secrecy::SecretString;
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -95,7 +96,12 @@ fn take(next: Option<lapin::Result<lapin::message::Delivery>>, batch: &mut Vec<D
 
 impl Consumer {
     /// Connects and begins to take deliveries, at most `prefetch` unacknowledged ones.
-    pub async fn open(url: &SecretString, name: &str, queue: &str, prefetch: u16) -> Result<Self, BrokerError> {
+    pub async fn open(
+        url: &Followed<AmqpAddress>,
+        name: &str,
+        queue: &str,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
         let connection = connect(url, name).await?;
         let channel = channel(&connection).await?;
         let qos = channel.basic_qos(prefetch, BasicQosOptions::default());

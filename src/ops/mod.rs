@@ -119,7 +119,7 @@ pub async fn run_on(
     let console = Console {
         store: store.clone(),
         terms: config.terms.into(),
-        tokens: BearerTokens::new(config.tokens),
+        tokens: BearerTokens::following(&config.tokens),
         clock: clock.clone(),
         metrics: metrics.clone(),
         queues,

@@ -83,6 +83,8 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
     // Ends last: a drain can be watched.
     let metrics_stop = CancellationToken::new();
     let serving = serve_http(listener, router, Limits::default(), metrics_stop.clone());
+    let following =
+        tokio::spawn(process.secret_files.follow(shared.clock.clone(), shared.metrics.clone(), shutdown.token()));
     let done = match roles {
         Roles::Receiver(config) => receiver(config, shared).await,
         Roles::Worker(config) => worker(config, shared).await,
@@ -93,6 +95,7 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
     };
     traces.shutdown().await;
     metrics_stop.cancel();
+    following.abort();
     // Its only failure would be a panic, which has been reported.
     drop(serving.await);
     done.map(|()| Exit::Done)

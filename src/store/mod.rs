@@ -3,6 +3,7 @@
 mod amend;
 mod audit;
 mod batch;
+mod connect;
 mod creation;
 mod error;
 mod explain;

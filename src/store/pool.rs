@@ -1,11 +1,12 @@
 //! Connections, and the one way to use them: in a task of its own that is never dropped half-way.
 
+use super::connect;
 use super::error::StoreError;
-use secrecy::{ExposeSecret, SecretString};
+use crate::address::DatabaseAddress;
+use crate::followed::Followed;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, PgPool};
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -35,8 +36,8 @@ pub enum Profile {
 /// How to reach the database.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `postgres://…`
-    pub url: SecretString,
+    /// Where it is, and who connects.
+    pub url: Followed<DatabaseAddress>,
     /// Most connections this process opens.
     pub connections_max: u32,
     /// How long a waiter waits for a whole transaction before it takes the outcome for unknown.
@@ -83,7 +84,7 @@ impl Numbered {
     }
 }
 
-fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<PgConnectOptions, StoreError> {
+fn options(address: &DatabaseAddress, profile: Profile, deadline: Duration) -> PgConnectOptions {
     let statement_ms = (deadline * 3 / 4).as_millis().to_string();
     let lock_ms = (deadline / 2).as_millis().to_string();
     // The server ends what the client has lost sight of, and before the client does: all three are 0, that is never, by
@@ -104,14 +105,13 @@ fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<P
         settings.extend(off.map(|name| (name, "off".to_owned())));
         settings.push(("plan_cache_mode", "force_generic_plan".to_owned()));
     }
-    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::sql("DATABASE_URL"))?;
-    Ok(options.options(settings).disable_statement_logging())
+    connect::options(address).options(settings).disable_statement_logging()
 }
 
 impl Store {
     /// Prepares the pool; connects when first used, so that a role starts while the database is away.
     pub fn new(settings: &Settings) -> Result<Self, StoreError> {
-        let connect = options(&settings.url, settings.profile, settings.deadline)?;
+        let connect = options(&settings.url.current(), settings.profile, settings.deadline);
         let cut_off = CutOff::default();
         let seen = cut_off.clone();
         let options = PgPoolOptions::new()
@@ -290,7 +290,8 @@ mod tests {
             }
         });
         let deadline = Duration::from_millis(400);
-        let settings = Settings { url: url.into(), connections_max: 17, deadline, profile: Profile::Requests };
+        let settings =
+            Settings { url: url.parse().unwrap(), connections_max: 17, deadline, profile: Profile::Requests };
         let store = Store::new(&settings).unwrap();
         let answers = join_all((0..50).map(|_| store.ping())).await;
         assert!(answers.iter().all(Result::is_err));

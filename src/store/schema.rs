@@ -1,8 +1,10 @@
 //! The schema: bringing it up to date, and telling what a role would miss.
 
+use super::connect;
 use super::error::StoreError;
 use super::pool::Store;
-use secrecy::{ExposeSecret, SecretString};
+use crate::address::DatabaseAddress;
+use crate::followed::Followed;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use std::fmt;
@@ -42,10 +44,11 @@ impl fmt::Display for SchemaFault {
 }
 
 /// Applies the migrations that are missing and returns how many that were. Two at once wait for each other.
-pub async fn migrate(url: &SecretString) -> Result<usize, StoreError> {
+pub async fn migrate(url: &Followed<DatabaseAddress>) -> Result<usize, StoreError> {
     const WHAT: &str = "migrating the schema";
     let failed = |error: sqlx::migrate::MigrateError| StoreError::Sql { what: WHAT, source: error.into() };
-    let mut connection = PgConnection::connect(url.expose_secret()).await.map_err(StoreError::sql(WHAT))?;
+    let mut connection =
+        PgConnection::connect_with(&connect::options(&url.current())).await.map_err(StoreError::sql(WHAT))?;
     let before = applied(&mut connection).await?.len();
     MIGRATOR.run(&mut connection).await.map_err(failed)?;
     let after = applied(&mut connection).await?.len();

@@ -15,15 +15,16 @@ mod settle;
 mod trace;
 mod turns;
 
+use crate::address::AmqpAddress;
 use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, TopologyFault, WORK_QUEUE};
 use crate::clock::Clock;
 use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
 use crate::domain::DisputePolicy;
+use crate::followed::Followed;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
 use crate::store::{self, ChangedOrders, Notebook, Store, StoreError};
 use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces};
-use secrecy::SecretString;
 use session::{Ended, Session};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -104,7 +105,7 @@ impl Pace {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The broker.
-    pub amqp_url: SecretString,
+    pub amqp_url: Followed<AmqpAddress>,
     /// The database.
     pub database: store::Settings,
     /// How messages are judged.

@@ -109,6 +109,11 @@ pub(super) struct DependencyLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct VariableLabels {
+    pub(super) variable: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HttpLabels {
     pub(super) listener: ListenerName,
     pub(super) route: String,
@@ -194,6 +199,8 @@ pub(super) struct Inner {
     pub(super) separated: Family<SeparatedLabels, Counter>,
     pub(super) deliveries_waiting: Gauge,
     pub(super) dependency_up: Family<DependencyLabels, Gauge>,
+    pub(super) secret_files_refused: Family<VariableLabels, Counter>,
+    pub(super) secret_files_read: Measured,
     pub(super) http_requests: Family<HttpLabels, Counter>,
     pub(super) long_polls: Gauge,
     pub(super) queue_wait_seconds: Histogram,
@@ -230,6 +237,8 @@ impl Inner {
             separated: Family::default(),
             deliveries_waiting: Gauge::default(),
             dependency_up: Family::default(),
+            secret_files_refused: Family::default(),
+            secret_files_read: Measured::default(),
             http_requests: Family::default(),
             long_polls: Gauge::default(),
             queue_wait_seconds: Histogram::new(QUEUE_WAIT_SECONDS_BUCKETS),
@@ -296,6 +305,16 @@ impl Inner {
             "dependency_up",
             "Whether the dependency is in reach. Absent where the role has no such dependency",
             self.dependency_up.clone(),
+        );
+        r.register(
+            "secret_files_refused",
+            "Times the file of a secret could not be read or used. Absent where no secret came from a file",
+            self.secret_files_refused.clone(),
+        );
+        r.register(
+            "secret_files_read_timestamp_seconds",
+            "When all files of secrets were last read and could be used. Absent where no secret came from a file",
+            self.secret_files_read.clone(),
         );
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
         r.register("long_polls", "Buyers who wait for an order's status", self.long_polls.clone());

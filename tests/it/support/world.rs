@@ -114,9 +114,9 @@ impl World {
         let retry_delays = [("200ms", 200), ("500ms", 500)]
             .map(|(label, ms)| RetryDelay { label: label.to_owned(), delay: Duration::from_millis(ms) })
             .to_vec();
-        broker::declare(&amqp_url.clone().into(), &retry_delays).await.unwrap();
+        broker::declare(&amqp_url.parse().unwrap(), &retry_delays).await.unwrap();
         let publisher = Publisher::start(&PublisherSettings {
-            url: amqp_url.clone().into(),
+            url: amqp_url.parse().unwrap(),
             name: "test",
             lanes: 1,
             waiting_max: 100_000,
@@ -140,7 +140,7 @@ impl World {
     /// How a worker of this world is set up. Retries come soon, and a held batch is given back after 10 s as by default.
     pub fn worker_settings(&self) -> worker::Settings {
         worker::Settings {
-            amqp_url: self.amqp_url.clone().into(),
+            amqp_url: self.amqp_url.parse().unwrap(),
             database: self.store_settings(Profile::Batches),
             rules: Rules {
                 is_live: false,
@@ -163,7 +163,7 @@ impl World {
     /// Store settings for this world.
     pub fn store_settings(&self, profile: Profile) -> store::Settings {
         store::Settings {
-            url: self.database_url.clone().into(),
+            url: self.database_url.parse().unwrap(),
             connections_max: 8,
             deadline: Duration::from_secs(10),
             profile,
