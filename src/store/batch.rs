@@ -1,20 +1,21 @@
 //! The worker's transaction: a batch of events is assessed, admitted, joined to its orders and posted to the ledger,
 //! all together or not at all.
 //!
-//! The order of the statements is the same in every transaction of every worker, and every statement takes its keys in
-//! ascending order, so that overlapping batches wait for each other and never deadlock:
+//! The order of the statements is the same in every try of every worker, and every statement takes its keys in ascending
+//! order, so that overlapping batches wait for each other and never deadlock:
 //!
 //! 1. which order does each payment belong to, and how do these orders stand: read without a lock;
 //! 2. admit the message ids of what each order accepts. A message whose fact the order does not know yet cannot have been
 //!    admitted, for its fact would be there; only of the others the inbox is asked;
-//! 3. decide, in memory ([`crate::domain`]);
-//! 4. write payments, then the orders, each only if its version still is the one that was read: whatever the decision was
-//!    made by stands in the order's own row, and every change of it raises the version. So this one statement both locks the
-//!    orders and proves that nobody came between. Orders that were judged and are not written are locked in the same way;
-//! 5. write grants and adjustments, under these locks; commit.
+//! 3. register payments;
+//! 4. decide, in memory ([`crate::domain`]);
+//! 5. write the orders, each only if its version still is the one that was read: whatever the decision was made by stands in
+//!    the order's own row, and every change of it raises the version. So this one statement both locks the orders and proves
+//!    that nobody came between. Orders that were judged and are not written are locked in the same way;
+//! 6. write grants and adjustments, under these locks; commit.
 //!
-//! If another transaction was faster, nothing of this one stands and it is begun anew, carefully: it locks the orders before
-//! it looks, and asks the inbox about every message.
+//! If another transaction was faster, nothing of this one stands and it is begun anew, carefully: it asks the inbox about every
+//! message, and between the payments and the decision it locks the orders and reads them again.
 
 mod place;
 mod plan;
@@ -223,13 +224,10 @@ async fn attempt(
 ) -> Result<Attempt, StoreError> {
     let owners = tx.owners_of_payments(messages).await?;
     let wanted = plan::orders_wanted(messages, &owners);
-    if is_careful {
-        tx.lock_orders(&wanted).await?;
-    }
     let orders = tx.find_orders(&wanted).await?;
     failpoint::hit(Failpoint::AfterBegin);
 
-    let mut plan = Plan::assess(messages, refused, owners, orders)?;
+    let mut plan = Plan::assess(messages, refused, owners.clone(), orders)?;
     let candidates = plan.candidates()?;
     let (admitted, known) = if is_careful {
         let all: Vec<_> = candidates.iter().map(|candidate| (candidate.message, candidate.order_id)).collect();
@@ -256,10 +254,21 @@ async fn attempt(
             None => return Ok(Attempt::Overtaken),
         }
     };
-    let writes = plan.decide(&admitted, &known, terms)?;
-    if !writes.payments.is_empty() && !tx.register_payments(&writes.payments, terms.now).await? {
+    let payments = plan.new_payments();
+    if !payments.is_empty() && !tx.register_payments(&payments, terms.now).await? {
         return Ok(Attempt::Overtaken);
     }
+    if is_careful {
+        // Locked only now: an order is the last thing that any transaction locks. What was admitted rests on the terms of the
+        // orders, which hardly ever change; where they did, this try is given up like any other.
+        tx.lock_orders(&wanted).await?;
+        let locked = Plan::assess(messages, refused, owners, tx.find_orders(&wanted).await?)?;
+        if !locked.accepts_the_same(&plan) {
+            return Ok(Attempt::Overtaken);
+        }
+        plan = locked;
+    }
+    let writes = plan.decide(&admitted, &known, terms)?;
     if !writes.judged.is_empty() && !tx.hold_orders(&writes.all_read()).await? {
         return Ok(Attempt::Overtaken);
     }

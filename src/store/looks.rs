@@ -191,6 +191,7 @@ impl Store {
     pub async fn want_look(&self, id: OrderId, now: OffsetDateTime) -> Result<Option<Wanted>, StoreError> {
         self.run("wanting a look", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
+            tx.lock_looks(vec![id], vec![]).await?;
             let wanted = match tx.want_of_order(id, now).await? {
                 Some(wanted) => Some(wanted),
                 None => tx.provider_of(id).await?.map(|provider| match can_be_asked(&provider) {
@@ -232,13 +233,13 @@ impl Store {
     pub async fn want_looks(&self, hints: Vec<Hint>, now: OffsetDateTime) -> Result<Committed, StoreError> {
         self.run("wanting looks", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
-            // In one order, whoever else does the same: their row locks cannot then wait for each other in a ring.
             let mut wants: Vec<(Option<Led>, &Hint)> = vec![];
             for hint in &hints {
                 wants.push((tx.order_of(hint).await?, hint));
             }
-            let key = |(led, hint): &(Option<Led>, &Hint)| (led.map(|led| led.order_id), hint.payment_id.clone());
-            wants.sort_by_cached_key(key);
+            wants.sort_by_cached_key(|(_, hint)| hint.payment_id.clone());
+            let orders = wants.iter().filter_map(|(led, _)| led.map(|led| led.order_id)).collect();
+            tx.lock_looks(orders, wants.iter().map(|(_, hint)| hint.payment_id.as_str()).collect()).await?;
             for (led, hint) in wants {
                 let payment = PaymentKey::new(&hint.provider, hint.provider_account.as_ref(), &hint.payment_id);
                 let of_order = match led {

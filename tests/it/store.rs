@@ -7,6 +7,7 @@ mod convergence;
 mod dropped;
 mod inbox;
 mod ledger;
+mod locks;
 mod looks;
 mod notes;
 mod ownership;

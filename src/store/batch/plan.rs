@@ -52,7 +52,6 @@ pub(super) struct Adjustment<'a> {
 /// All that a batch writes, each list in ascending order of its key.
 #[derive(Default)]
 pub(super) struct Writes<'a> {
-    pub(super) payments: Vec<NewPayment<'a>>,
     pub(super) grants: Vec<Grant<'a>>,
     pub(super) adjustments: Vec<Adjustment<'a>>,
     /// With the version and the place that they were read at.
@@ -162,6 +161,23 @@ impl<'a> Plan<'a> {
         !self.claims.is_empty()
     }
 
+    /// The registrations to write, in ascending order of their keys.
+    pub(super) fn new_payments(&self) -> Vec<NewPayment<'a>> {
+        self.claims.iter().map(|(key, order_id)| NewPayment { key: *key, order_id: *order_id }).collect()
+    }
+
+    /// Whether both plans admit the same messages to the same orders and register the same payments.
+    pub(super) fn accepts_the_same(&self, other: &Self) -> bool {
+        let accepted = |plan: &Self| -> Vec<(usize, OrderId)> {
+            let of_step = |(message, step): &(Message<'_>, Step)| match step {
+                Step::Candidate(order_id) => Some((message.at, *order_id)),
+                Step::Done(_) => None,
+            };
+            plan.steps.iter().filter_map(of_step).collect()
+        };
+        accepted(self) == accepted(other) && self.claims == other.claims
+    }
+
     /// The messages to admit, where the inbox does not have them.
     pub(super) fn candidates(&mut self) -> Result<Vec<Candidate<'a>>, StoreError> {
         let mut candidates = Vec::with_capacity(self.steps.len());
@@ -241,8 +257,6 @@ impl<'a> Plan<'a> {
                 writes.judged.insert(*id, read.at);
             }
         }
-        writes.payments =
-            std::mem::take(&mut self.claims).into_iter().map(|(key, order_id)| NewPayment { key, order_id }).collect();
         Ok(writes)
     }
 

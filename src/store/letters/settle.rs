@@ -123,6 +123,7 @@ impl Store {
             let mut tx = Tx::begin(&pool).await?;
             let mut weights = weights;
             weights.sort_by_key(|weight| weight.id);
+            tx.lock_letters(weights.iter().map(|weight| weight.id)).await?;
             let replayed = tx.note_weights(&weights, now).await?;
             tx.commit().await?;
             Ok(replayed)
@@ -136,6 +137,9 @@ impl Store {
         self.run("ending replays", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             let unanswered = tx.give_up_waiting(before, now).await?;
+            tx.commit().await?;
+            // A replay's row is locked before its letters, and therefore not in the same transaction after them.
+            let mut tx = Tx::begin(&pool).await?;
             tx.finish_replays(now).await?;
             tx.commit().await?;
             Ok(unanswered)
@@ -343,6 +347,7 @@ struct Moved {
 }
 
 impl Tx {
+    /// Of letters that are locked.
     async fn note_weights(&mut self, weights: &[Weight], now: OffsetDateTime) -> Result<u64, StoreError> {
         const WHAT: &str = "noting what dead letters would come to";
         let (mut ids, mut names, mut details) = (vec![], vec![], vec![]);
@@ -359,15 +364,12 @@ impl Tx {
             }
         }
         sqlx::query!(
-            "WITH locked AS (
-                 SELECT id FROM dead_letters WHERE id = ANY($1::uuid[]) AND state IN ('open', 'replaying')
-                 ORDER BY id FOR UPDATE)
-             UPDATE dead_letters l
+            "UPDATE dead_letters l
              SET verdict = n.verdict, verdict_detail = n.detail, checked_at = $6,
                  order_id = coalesce(n.order_id, l.order_id), account_id = coalesce(n.account_id, l.account_id)
-             FROM locked, unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[])
-                          AS n (id, verdict, detail, order_id, account_id)
-             WHERE l.id = locked.id AND n.id = l.id",
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[])
+                  AS n (id, verdict, detail, order_id, account_id)
+             WHERE n.id = l.id AND l.state IN ('open', 'replaying')",
             &ids,
             &names,
             &details,
@@ -430,9 +432,11 @@ impl Tx {
 
     async fn finish_replays(&mut self, now: OffsetDateTime) -> Result<(), StoreError> {
         sqlx::query!(
-            "UPDATE replays r
+            "WITH locked AS (SELECT id FROM replays WHERE ended_at IS NULL ORDER BY id FOR UPDATE)
+             UPDATE replays r
              SET ended_at = $1, state = CASE WHEN r.state IN ('canary', 'running') THEN 'finished' ELSE r.state END
-             WHERE r.ended_at IS NULL AND NOT EXISTS (
+             FROM locked
+             WHERE r.id = locked.id AND r.ended_at IS NULL AND NOT EXISTS (
                  SELECT FROM replay_letters l WHERE l.replay_id = r.id AND l.state IN ('queued', 'sent'))",
             now
         )

@@ -9,6 +9,7 @@ use crate::store::error::StoreError;
 use crate::store::payment_key::{PaymentKey, account_of};
 use crate::store::tx::Tx;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 /// Paid orders that are put off in one go, because webhooks have told what there was to tell.
 const PUT_OFF_MAX: i64 = 1_000;
@@ -226,6 +227,22 @@ impl Tx {
         .execute(self.connection())
         .await
         .map_err(StoreError::sql("noting that there was no answer"))?;
+        Ok(())
+    }
+
+    /// Locks the looks of these orders and of these payments, in ascending order of their keys. What is noted of them
+    /// afterwards waits for nobody. Claims take what is locked by others later, and wait for no look.
+    pub(super) async fn lock_looks(&mut self, orders: Vec<OrderId>, payment_ids: Vec<&str>) -> Result<(), StoreError> {
+        let orders: Vec<Uuid> = orders.into_iter().map(|id| id.0).collect();
+        sqlx::query!(
+            "SELECT payment_id FROM provider_looks WHERE order_id = ANY($1) OR payment_id = ANY($2::text[])
+             ORDER BY payment_id, provider, provider_account FOR UPDATE",
+            &orders,
+            &payment_ids as _
+        )
+        .fetch_all(self.connection())
+        .await
+        .map_err(StoreError::sql("locking looks"))?;
         Ok(())
     }
 

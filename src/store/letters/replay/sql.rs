@@ -1,5 +1,5 @@
-//! The statements of replays. Letters are locked in ascending order of their ids, as everywhere where several are; a replay's
-//! row is locked before its letters.
+//! The statements of replays. A replay's row is locked before its letters. Letters are locked in ascending order of their ids,
+//! and before their rows of `replay_letters`, as everywhere where several are.
 
 use super::{Claimed, NewReplay, ReplayPace, ReplayState, Sent};
 use crate::domain::LetterId;
@@ -184,12 +184,15 @@ impl Tx {
     ) -> Result<Vec<Claimed>, StoreError> {
         let rows = sqlx::query!(
             "WITH next AS (
-                 SELECT position FROM replay_letters
+                 SELECT position, letter_id FROM replay_letters
                  WHERE replay_id = $1 AND state = 'queued' AND (claimed_at IS NULL OR claimed_at <= $3)
                  ORDER BY position LIMIT $4),
+             locked AS (
+                 SELECT id FROM dead_letters WHERE id IN (SELECT letter_id FROM next) ORDER BY id FOR UPDATE),
              claimed AS (
-                 UPDATE replay_letters r SET claimed_at = $2 FROM next
-                 WHERE r.replay_id = $1 AND r.position = next.position RETURNING r.letter_id, r.number, r.position)
+                 UPDATE replay_letters r SET claimed_at = $2 FROM next JOIN locked ON locked.id = next.letter_id
+                 WHERE r.replay_id = $1 AND r.position = next.position AND r.state = 'queued'
+                 RETURNING r.letter_id, r.number, r.position)
              SELECT l.id, c.number, l.message_id, l.kind, l.routing_key, l.headers, l.body
              FROM claimed c JOIN dead_letters l ON l.id = c.letter_id ORDER BY c.position",
             id,
@@ -214,7 +217,10 @@ impl Tx {
     }
 
     /// Locks letters, whatever their state, in the one order. What is noted of them afterwards waits for nobody.
-    pub(super) async fn lock_letters(&mut self, ids: impl Iterator<Item = LetterId>) -> Result<(), StoreError> {
+    pub(in crate::store::letters) async fn lock_letters(
+        &mut self,
+        ids: impl Iterator<Item = LetterId>,
+    ) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = ids.map(|id| id.0).collect();
         sqlx::query!("SELECT id FROM dead_letters WHERE id = ANY($1) ORDER BY id FOR UPDATE", &ids)
             .fetch_all(self.connection())
