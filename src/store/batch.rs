@@ -23,12 +23,11 @@ mod sql;
 mod weigh;
 
 use super::error::StoreError;
-use super::pool::Store;
+use super::pool::{Lent, Store};
 use super::tx::{Committed, Tx};
 use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use plan::Plan;
-use sqlx::PgPool;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -110,7 +109,7 @@ impl Store {
 /// What an error says was being done.
 const APPLYING: &str = "applying a batch";
 
-async fn apply(pool: &PgPool, events: &[&PaymentEvent], terms: BatchTerms) -> Result<Applied, StoreError> {
+async fn apply(pool: &Lent, events: &[&PaymentEvent], terms: BatchTerms) -> Result<Applied, StoreError> {
     let messages = Messages::sort_out(events)?;
     let first = commit_one(pool, &messages.first_of_each_id, terms).await?;
     let mut applied = Applied { committed: first.committed, outcomes: Vec::new(), changed: first.changed };
@@ -182,7 +181,7 @@ fn digest_of(event: &PaymentEvent) -> Result<[u8; 16], StoreError> {
 }
 
 /// Tries until the batch is committed, or an error says otherwise.
-async fn commit_one(pool: &PgPool, messages: &[Message<'_>], terms: BatchTerms) -> Result<Applied, StoreError> {
+async fn commit_one(pool: &Lent, messages: &[Message<'_>], terms: BatchTerms) -> Result<Applied, StoreError> {
     // Found out inside the transaction, and then the batch is begun anew without them.
     let mut refused: HashMap<usize, Refusal> = HashMap::new();
     for n in 0..TRIES_MAX {

@@ -29,7 +29,7 @@ pub use amend::{Amended, Amendment};
 pub use audit::{Actor, AuditFilter, AuditLine};
 pub use batch::{Applied, BatchTerms, Outcome, WEIGHED_MAX, Weighed};
 pub use creation::{Creation, HandedOut, Kept};
-pub use error::{Class, StoreError};
+pub use error::{Class, NoneFree, StoreError};
 pub use explain::{Asked, ExplainTerms};
 pub use forget::{Forgetting, Forgotten};
 pub use inbox::Maintained;
