@@ -42,7 +42,7 @@ pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, Said, Wanted};
 pub use notes::{Activity, ActivityMinute, MessageNote, Notebook, Noted};
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};
 pub use overpaid::OverpaidOrder;
-pub use pool::{Profile, Settings, Store};
+pub use pool::{Profile, Settings, Store, is_session_shared};
 pub use reader::{OrderRead, OrderReader};
 pub use schema::{Role, SchemaFault, migrate};
 pub use tx::Committed;

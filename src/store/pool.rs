@@ -166,6 +166,18 @@ impl Store {
         }
     }
 
+    /// How many deadlocks Postgres has found in this database since its statistics began, whoever met them.
+    pub async fn deadlocks(&self) -> Result<i64, StoreError> {
+        const WHAT: &str = "counting deadlocks";
+        self.run(WHAT, |pool| async move {
+            sqlx::query_scalar("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+                .fetch_one(&mut *pool.connection().await?)
+                .await
+                .map_err(StoreError::sql(WHAT))
+        })
+        .await
+    }
+
     /// Whether the database answers at all.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.run("ping", |pool| async move {
@@ -173,6 +185,18 @@ impl Store {
             Ok(())
         })
         .await
+    }
+}
+
+/// Whether Postgres is reached through a pooler that shares sessions among clients. An error means that it is not known.
+pub async fn is_session_shared(url: &Followed<DatabaseAddress>, deadline: Duration) -> Result<bool, StoreError> {
+    match connect(url, deadline).await {
+        Ok(connection) => {
+            slots::say_goodbye(connection).await;
+            Ok(false)
+        }
+        Err(StoreError::SharedSession) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -237,7 +237,7 @@ impl Drop for Slot {
 }
 
 /// Closes the connection. One that does not take it is closed all the same.
-async fn say_goodbye(connection: PgConnection) {
+pub(super) async fn say_goodbye(connection: PgConnection) {
     let _ = timeout(GOODBYE_DEADLINE, connection.close()).await;
 }
 
