@@ -81,6 +81,9 @@ impl RunError {
     }
 
     fn of_store(what: &str, error: StoreError) -> Self {
+        if matches!(error, StoreError::SharedSession) {
+            return Self::configuration(what, error);
+        }
         match error.class() {
             Class::Transient | Class::Contended => Self::unreachable(what, error),
             Class::Data | Class::Bug => Self::fault(what, error),

@@ -3,7 +3,8 @@
 use crate::address::{DatabaseAddress, DatabaseHost, DatabaseTls};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// How to connect to one of an address's hosts.
+/// How to connect to one of an address's hosts. Without the address's settings of a session: as startup parameters they
+/// would not pass a pooler.
 pub(super) fn options_for(address: &DatabaseAddress, host: &DatabaseHost) -> PgConnectOptions {
     let mut options = PgConnectOptions::new_without_pgpass().ssl_mode(match address.tls {
         DatabaseTls::Disable => PgSslMode::Disable,
@@ -37,17 +38,18 @@ pub(super) fn options_for(address: &DatabaseAddress, host: &DatabaseHost) -> PgC
     if let Some(count) = address.statement_cache_capacity {
         options = options.statement_cache_capacity(count);
     }
-    if !address.options.is_empty() {
-        options = options.options(address.options.iter().map(|(name, value)| (name, value)));
-    }
     options
 }
 
-/// How to connect to the first host.
+/// How to connect to the first host, with the address's settings of a session.
 pub(super) fn options(address: &DatabaseAddress) -> PgConnectOptions {
-    match address.hosts.first() {
+    let options = match address.hosts.first() {
         Some(host) => options_for(address, host),
         // The parser makes no address without a host.
         None => PgConnectOptions::new_without_pgpass(),
+    };
+    if address.options.is_empty() {
+        return options;
     }
+    options.options(address.options.iter().map(|(name, value)| (name, value)))
 }

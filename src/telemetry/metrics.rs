@@ -181,6 +181,11 @@ impl Metrics {
         self.0.overpaid_orders.set(Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX))));
     }
 
+    /// Postgres has found so many more deadlocks.
+    pub fn postgres_deadlocks(&self, more: u64) {
+        self.0.postgres_deadlocks.inc_by(more);
+    }
+
     /// Dead letters, missing grants and overpaid orders cannot be counted now: what was measured is no longer claimed.
     pub fn ledger_unknown(&self) {
         self.0.dead_letters_open.clear();

@@ -193,7 +193,9 @@ pub async fn run(
     let notebook = Notebook::default();
     let mut fruitless = Backoff::new(FRUITLESS);
     let mut is_narrow = false;
-    while let Some(store) = database(&settings, &clock, &health, &stop).await? {
+    // One for the whole life: sessions that were given up count against its bound.
+    let store = Store::new(&settings.database)?;
+    while database(&store, &clock, &health, &stop).await? {
         let housekeeping = tokio::spawn(keep_house(
             store.clone(),
             settings.inbox_retention,
@@ -250,14 +252,12 @@ pub async fn run(
                     "deliveries given back once; consuming again when Postgres takes writes");
                 health.postgres(false);
                 metrics.given_back(cause.label(), given_back);
-                store.abandon();
                 (acknowledged, given_back)
             }
             Ended::BrokerLost { acknowledged, cause, given_back } => {
                 tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
                 health.rabbitmq(false);
                 metrics.given_back(cause.label(), given_back);
-                store.abandon();
                 (acknowledged, given_back)
             }
         };
@@ -283,21 +283,15 @@ pub async fn run(
     Ok(())
 }
 
-/// Waits until the database takes writes and prepares connections. `None`: stopped meanwhile.
-async fn database(
-    settings: &Settings,
-    clock: &Clock,
-    health: &Health,
-    stop: &CancellationToken,
-) -> Result<Option<Store>, StoreError> {
-    let store = Store::new(&settings.database)?;
+/// Waits until the database takes writes. False: stopped meanwhile.
+async fn database(store: &Store, clock: &Clock, health: &Health, stop: &CancellationToken) -> Result<bool, StoreError> {
     let rehearse = || async { store.rehearse(clock.now()).await.map_err(Failure::Transient) };
     match until_ok(RECONNECT, stop, "reaching Postgres", rehearse).await {
         Ok(()) => {
             health.postgres(true);
-            Ok(Some(store))
+            Ok(true)
         }
-        Err(Unfinished::Stopped) => Ok(None),
+        Err(Unfinished::Stopped) => Ok(false),
         Err(Unfinished::Failed(error)) => Err(error),
     }
 }

@@ -15,6 +15,7 @@ mod amend;
 mod api;
 mod cases;
 mod command_line;
+mod connecting;
 mod console;
 mod contract;
 mod crash;

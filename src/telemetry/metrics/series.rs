@@ -210,6 +210,7 @@ pub(super) struct Inner {
     pub(super) oldest_dead_letter_age_seconds: Measured,
     pub(super) grants_missing: Measured,
     pub(super) overpaid_orders: Measured,
+    pub(super) postgres_deadlocks: Counter,
     pub(super) letters_collected: Counter,
     pub(super) replays: Family<ReplayLabels, Counter>,
     pub(super) queue_messages: Family<QueueLabels, Gauge>,
@@ -248,6 +249,7 @@ impl Inner {
             oldest_dead_letter_age_seconds: Measured::default(),
             grants_missing: Measured::default(),
             overpaid_orders: Measured::default(),
+            postgres_deadlocks: Counter::default(),
             letters_collected: Counter::default(),
             replays: Family::default(),
             queue_messages: Family::default(),
@@ -353,6 +355,11 @@ impl Inner {
             "overpaid_orders",
             "Orders of which more money is kept than they cost. Absent until the ops role has looked",
             self.overpaid_orders.clone(),
+        );
+        r.register(
+            "postgres_deadlocks",
+            "Deadlocks that Postgres found in the database while this process looked. Counted by the ops role",
+            self.postgres_deadlocks.clone(),
         );
         r.register("letters_collected", "Dead letters moved from RabbitMQ to Postgres", self.letters_collected.clone());
         r.register("replays", "Replays of dead letters whose end is known", self.replays.clone());

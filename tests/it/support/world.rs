@@ -32,8 +32,8 @@ pub struct World {
     pub sql: PgPool,
     publisher: Publisher,
     logs: tempfile::TempDir,
-    _vhost: Vhost,
-    _db: TestDb,
+    _vhost: Option<Vhost>,
+    _db: Option<TestDb>,
 }
 
 struct Servers {
@@ -132,8 +132,22 @@ impl World {
             retry_delays,
             publisher,
             logs: tempfile::tempdir().unwrap(),
-            _vhost: vhost,
-            _db: db,
+            _vhost: Some(vhost),
+            _db: Some(db),
+        }
+    }
+
+    /// The same world, when another server has taken over its database.
+    pub fn taken_over_by(&self, url: &str) -> Self {
+        Self {
+            sql: PgPool::connect_lazy(url).unwrap(),
+            database_url: url.to_owned(),
+            amqp_url: self.amqp_url.clone(),
+            retry_delays: self.retry_delays.clone(),
+            publisher: self.publisher.clone(),
+            logs: tempfile::tempdir().unwrap(),
+            _vhost: None,
+            _db: None,
         }
     }
 
