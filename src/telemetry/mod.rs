@@ -7,7 +7,7 @@ mod traces;
 
 pub use labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
-    PublishDestination, QueueName, ReplayOutcome, Separated, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
 pub use logging::{LogFilter, LogFormat, LoggingError, causes, init_logging};
 pub use metrics::{InFlight, Metrics, OPEN_METRICS_CONTENT_TYPE};

@@ -316,8 +316,8 @@ async fn work_through(
             decide(Decided::of(&job, result, &shared.rules), Some(&job));
         }
     }
-    settling.wait_for_copies().await;
-    let Settling { settled, waiting, notes } = settling;
+    settling.wait_for_copies(&shared.metrics).await;
+    let Settling { settled, waiting, notes, .. } = settling;
     shared.notebook.note(notes.activity, notes.messages, now);
     Ok((settled, waiting))
 }

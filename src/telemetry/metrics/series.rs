@@ -1,9 +1,9 @@
 //! The series behind [`Metrics`](super::Metrics): their labels, names and texts.
 
-use crate::domain::{IgnoredWhy, Provider, Reason};
+use crate::domain::{IgnoredWhy, Provider, Reason, Separated};
 use crate::telemetry::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
-    PublishDestination, QueueName, ReplayOutcome, Separated, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -44,6 +44,16 @@ impl EncodeLabelValue for ReasonLabel {
 pub(super) struct WhyLabel(pub(super) IgnoredWhy);
 
 impl EncodeLabelValue for WhyLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        EncodeLabelValue::encode(&self.0.name(), encoder)
+    }
+}
+
+/// [`Separated`] as a label's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct CauseLabel(pub(super) Separated);
+
+impl EncodeLabelValue for CauseLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         EncodeLabelValue::encode(&self.0.name(), encoder)
     }
@@ -95,7 +105,7 @@ pub(super) struct HintLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct SeparatedLabels {
-    pub(super) cause: Separated,
+    pub(super) cause: CauseLabel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -409,7 +419,7 @@ impl Inner {
             drop(self.given_back.get_or_create(&GivenBackLabels { cause }));
         }
         for cause in Separated::ALL.iter().copied() {
-            drop(self.separated.get_or_create(&SeparatedLabels { cause }));
+            drop(self.separated.get_or_create(&SeparatedLabels { cause: CauseLabel(cause) }));
         }
         for &outcome in ReplayOutcome::ALL {
             drop(self.replays.get_or_create(&ReplayLabels { outcome }));
