@@ -34,6 +34,7 @@ mod reconciler;
 mod rights;
 mod runbook;
 mod separated;
+mod secrets;
 mod store;
 mod storefront;
 mod support;
