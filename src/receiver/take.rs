@@ -128,7 +128,7 @@ impl Taker {
             Ok(certificates) => certificates,
             Err(answer) => return answer,
         };
-        let mut verified = keys.verify_with(unverified.clone(), &certificates);
+        let mut verified = keys.verify_with(unverified, &certificates);
         if matches!(verified, Err(Rejection::SignatureWrong)) {
             // Its secret may have been put into the file a moment ago.
             self.secret_files.refresh().await;
