@@ -90,7 +90,7 @@ impl FollowedFile {
 
     fn look(&self) -> Look {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let problem = match read_secret_file(&self.path) {
+        let problem = match read_regular_file(&self.path) {
             Ok(text) => {
                 let found = fingerprint(&text);
                 let is_second = seen.last.replace(found) == Some(found);
@@ -147,6 +147,8 @@ impl FollowedFiles {
                 }
                 self.tell(&looks, &clock, &metrics);
                 self.0.ended.send_replace(look);
+                // Not one look after the other because somebody keeps sending wrong signatures.
+                tokio::time::sleep(SETTLE).await;
             }
         };
         stop.run_until_cancelled(following).await;
@@ -209,6 +211,18 @@ impl fmt::Debug for FollowedFiles {
 
 fn fingerprint(text: &str) -> Fingerprint {
     Sha256::digest(text).into()
+}
+
+/// A pipe gives its content once, and may hang.
+pub(super) fn is_regular_file(path: &str) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.is_file())
+}
+
+fn read_regular_file(path: &str) -> Result<String, String> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err("cannot be read (it is no file)".to_owned()),
+        Ok(_) | Err(_) => read_secret_file(path),
+    }
 }
 
 /// Reads a secret, or says why not: without the path, which may be the secret itself, put under the wrong name.
