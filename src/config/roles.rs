@@ -102,6 +102,8 @@ pub struct ReceiverConfig {
     pub livemode: bool,
     /// Whom it believes.
     pub secrets: WebhookSecrets,
+    /// What the secrets were read from.
+    pub secret_files: FollowedFiles,
     /// When an Adyen payment is paid.
     pub adyen_capture: AdyenCapture,
 }
@@ -361,7 +363,7 @@ impl Config {
         let values = Values::read(&mut reader);
         values.cross_check(role, &mut reader);
         let files = reader.files();
-        let Some((process, role)) = values.process(files).zip(values.role(role)) else {
+        let Some((process, role)) = values.process(files.clone()).zip(values.role(role, &files)) else {
             return Err(reader.finish_incomplete());
         };
         match reader.finish() {

@@ -192,14 +192,14 @@ impl Values {
         })
     }
 
-    pub(super) fn role(&self, role: Role) -> Option<RoleConfig> {
+    pub(super) fn role(&self, role: Role, files: &FollowedFiles) -> Option<RoleConfig> {
         Some(match role {
             Role::Migrate => RoleConfig::Migrate(MigrateConfig {
                 database: self.database.clone()?,
                 broker: self.broker.clone()?,
                 retry_delays: self.retry_delays.clone()?,
             }),
-            Role::Receiver => RoleConfig::Receiver(self.receiver()?),
+            Role::Receiver => RoleConfig::Receiver(self.receiver(files)?),
             Role::Worker => RoleConfig::Worker(self.worker()?),
             Role::Api => RoleConfig::Api(self.api()?),
             Role::Reconciler => RoleConfig::Reconciler(self.reconciler()?),
@@ -211,7 +211,7 @@ impl Values {
                 terms: self.ops_terms()?,
             }),
             Role::All => RoleConfig::All(Box::new(AllConfig {
-                receiver: self.receiver()?,
+                receiver: self.receiver(files)?,
                 worker: self.worker()?,
                 api: self.api()?,
                 reconciler: self.reconciler().filter(|reconciler| reconciler.providers.any()),
@@ -269,12 +269,13 @@ impl Values {
         })
     }
 
-    fn receiver(&self) -> Option<ReceiverConfig> {
+    fn receiver(&self, files: &FollowedFiles) -> Option<ReceiverConfig> {
         Some(ReceiverConfig {
             addr: self.receiver_addr?,
             broker: self.broker.clone()?,
             livemode: self.livemode?,
             secrets: self.secrets.clone(),
+            secret_files: files.clone(),
             adyen_capture: self.adyen_capture?,
         })
     }

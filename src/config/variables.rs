@@ -55,7 +55,7 @@ const SECRET: Variable = Variable { is_secret: true, ..PLAIN };
 pub(super) const DATABASE_URL: Variable = Variable {
     name: "DATABASE_URL",
     example: "postgres://grantonce:…@db.example:5432/grantonce",
-    meaning: "Postgres",
+    meaning: "Postgres; several hosts by commas, IPv6 in brackets, libpq's parameters after a ?",
     roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo],
     required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo],
     ..SECRET
@@ -63,7 +63,7 @@ pub(super) const DATABASE_URL: Variable = Variable {
 pub(super) const AMQP_URL: Variable = Variable {
     name: "AMQP_URL",
     example: "amqps://grantonce:…@mq.example:5671/grantonce",
-    meaning: "RabbitMQ; amqps:// for TLS",
+    meaning: "RabbitMQ; several hosts by commas, IPv6 in brackets; amqps:// for TLS",
     roles: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo],
     required_by: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo],
     ..SECRET
@@ -393,7 +393,7 @@ pub fn help() -> String {
     let mut page = String::from(
         "Configuration is read from the environment. An unknown GRANTONCE_ name, a missing or a malformed value ends\n\
          the process with code 2; all faults are listed at once.\n\
-         A secret may come as a file: set NAME_FILE to its path instead of NAME.\n",
+         A secret may come as a file: set NAME_FILE to its path instead of NAME. The file is followed.\n",
     );
     for variable in VARIABLES {
         let default = match variable.default {

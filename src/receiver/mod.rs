@@ -119,7 +119,9 @@ pub async fn run(
     });
     let watching = tokio::spawn(watch_broker(publisher.clone(), metrics.clone(), readiness.clone()));
     let places = Semaphore::new(IN_FLIGHT_MAX);
-    let taker = Taker { keys, certificates, is_live: config.livemode, publisher, clock, metrics, traces, places };
+    let secret_files = config.secret_files;
+    let taker =
+        Taker { keys, secret_files, certificates, is_live: config.livemode, publisher, clock, metrics, traces, places };
     let router = router(Arc::new(taker)).merge(health_router(readiness));
     let served = serve(listener, router, Limits::default(), stop.clone()).await;
     watching.abort();

@@ -11,6 +11,7 @@
     reason = "a test that cannot go on says so by failing"
 )]
 
+mod addresses;
 mod amend;
 mod api;
 mod cases;
@@ -33,6 +34,7 @@ mod receiver;
 mod reconciler;
 mod rights;
 mod runbook;
+mod secrets;
 mod separated;
 mod store;
 mod storefront;
