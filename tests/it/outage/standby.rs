@@ -105,7 +105,7 @@ async fn o10_connections_stay_bounded_while_commits_hang_and_nothing_is_lost_or_
         sleep(Duration::from_millis(200)).await;
     }
     assert!(most <= bound + 2, "{most} sessions, at most {bound} are allowed");
-    assert!(most_waiting > 20, "only {most_waiting} sessions waited in a commit: this test shows nothing");
+    assert!(most_waiting > 15, "only {most_waiting} sessions waited in a commit: this test shows nothing");
     assert!(given_back(&worker) > 0 && read > 20, "{read} times read");
     amending.await.unwrap();
     let said = std::fs::read_to_string(others["api"].0.log_path()).unwrap();
