@@ -237,10 +237,7 @@ pub async fn run(
                 store.close(Duration::from_secs(1)).await;
                 break;
             }
-            Ended::Drained { acknowledged } => {
-                store.close(Duration::from_secs(1)).await;
-                (acknowledged, 0)
-            }
+            Ended::Drained { acknowledged } => (acknowledged, 0),
             Ended::Stopped { acknowledged, given_back, cause } => {
                 tracing::warn!(event = "not_drained", acknowledged, given_back, cause = %cause,
                     "stopped with batches in hand; what was committed is known to the inbox, the rest goes to others");
