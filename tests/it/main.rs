@@ -14,6 +14,7 @@
 mod amend;
 mod api;
 mod cases;
+mod check;
 mod command_line;
 mod connecting;
 mod console;
