@@ -287,7 +287,7 @@ fn nth(delays: &[RetryDelay], n: u32) -> Option<&RetryDelay> {
 
 fn retry_copy(delivery: &Delivery, delay: &RetryDelay) -> Outgoing {
     let mut headers = delivery.headers.without_brokers_own();
-    headers.set_text(ROUTING_KEY_HEADER, first_routing_key(delivery));
+    headers.set_text(ROUTING_KEY_HEADER, &first_routing_key(delivery));
     Outgoing {
         exchange: RETRY_EXCHANGE,
         routing_key: delay.label.clone(),
@@ -304,7 +304,7 @@ fn dead_letter(delivery: &Delivery, refusal: &Refusal) -> Outgoing {
     headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(delivery).saturating_add(1)));
     let letter = Letter {
         origin: "worker",
-        routing_key: first_routing_key(delivery).to_owned(),
+        routing_key: first_routing_key(delivery).into_owned(),
         message_id: delivery.message_id.clone().unwrap_or_default(),
         kind: delivery.kind.clone().unwrap_or_default(),
         headers,

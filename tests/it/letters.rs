@@ -6,6 +6,7 @@ mod command_line;
 mod concerning;
 mod filters;
 mod large;
+mod moved;
 mod outages;
 mod overpaid;
 mod replaying;

@@ -15,6 +15,7 @@ mod addresses;
 mod amend;
 mod api;
 mod cases;
+mod check;
 mod command_line;
 mod connecting;
 mod console;
