@@ -21,6 +21,7 @@ mod contract;
 mod crash;
 mod events;
 mod explain;
+mod faults;
 mod forget;
 mod house;
 mod letters;

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod messages;
 pub mod pgbouncer;
 pub mod proxy;
+pub mod raw_amqp;
 pub mod servers;
 pub mod standby;
 pub mod traffic;
