@@ -113,7 +113,8 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
     let serving = serve_http(listener, router, limits, metrics_shutdown.clone());
     let following =
         tokio::spawn(process.secret_files.follow(shared.clock.clone(), shared.metrics.clone(), shutdown.token()));
-    let looking = roles.database().cloned().map(|database| tokio::spawn(look_at_pooler(database, shared.stop.clone())));
+    let looking =
+        roles.database().cloned().map(|database| tokio::spawn(look_at_pooler(database, shared.shutdown.token())));
     let done = match roles {
         Roles::Receiver(config) => receiver(config, shared).await,
         Roles::Worker(config) => worker(config, shared).await,
