@@ -4,13 +4,23 @@ use clap::Parser as _;
 use grantonce::cli::{Cli, Command};
 use grantonce::config::{self, Config, Environment};
 use grantonce::sim::children::die_with_parent;
-use grantonce::telemetry::{causes, init_logging};
+use grantonce::telemetry::{causes, flush_log, init_logging, say};
 use grantonce::{Exit, RunError, print, run};
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+/// Waits for the last log lines when `main` ends, also by a panic.
+struct Flush;
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        flush_log();
+    }
+}
+
 fn main() -> ExitCode {
+    let _flush = Flush;
     // Before any thread is started; does nothing but for the demo's and the tests' own children.
     die_with_parent();
     match Cli::try_parse() {
@@ -63,7 +73,7 @@ fn fail(exit: Exit, error: &(dyn Error + 'static)) -> Exit {
         tracing::error!(event = "failed", exit_code = exit.code(), cause, "ended by a failure");
     } else {
         // Logging is not set up yet, or set to show nothing: whoever started the process must hear it all the same.
-        let _ = writeln!(std::io::stderr(), "grantonce: {cause}");
+        say(&format!("grantonce: {cause}"));
     }
     exit
 }

@@ -11,6 +11,7 @@ use super::roles::{
 use super::{Role, variables as v};
 use crate::domain::DisputePolicy;
 use crate::followed::Followed;
+use crate::shutdown::ShutdownTimes;
 use crate::telemetry::{LogFilter, LogFormat};
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,12 @@ const FIRST_LOOK: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 /// Bounds of `OUTAGE_GRACE`.
 const GRACE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
+/// Bounds of `KEEP_ALIVE`.
+const KEEP_ALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+/// Bounds of `SHUTDOWN_DELAY` and `DRAIN_DEADLINE`.
+const SHUTDOWN_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+const DRAIN_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+
 /// Every variable's value, before it is known which role gets which. Nothing is what is not set or at fault.
 pub(super) struct Values {
     database: Option<DatabaseConfig>,
@@ -34,6 +41,9 @@ pub(super) struct Values {
     api_addr: Option<SocketAddr>,
     ops_addr: Option<SocketAddr>,
     metrics_addr: Option<SocketAddr>,
+    keep_alive: Option<Duration>,
+    shutdown_delay: Option<Duration>,
+    drain_deadline: Option<Duration>,
     secrets: WebhookSecrets,
     adyen_capture: Option<AdyenCapture>,
     api_tokens: Followed<Vec<NamedToken>>,
@@ -79,6 +89,9 @@ impl Values {
             api_addr: r.read(&v::API_ADDR, parse::address),
             ops_addr: r.read(&v::OPS_ADDR, parse::address),
             metrics_addr: r.read(&v::METRICS_ADDR, parse::address),
+            keep_alive: r.read(&v::KEEP_ALIVE, parse::duration(KEEP_ALIVE)),
+            shutdown_delay: r.read(&v::SHUTDOWN_DELAY, parse::duration(SHUTDOWN_DELAY)),
+            drain_deadline: r.read(&v::DRAIN_DEADLINE, parse::duration(DRAIN_DEADLINE)),
             secrets: WebhookSecrets {
                 stripe: r.follow_list(&v::STRIPE_WEBHOOK_SECRETS, parse::webhook_secrets),
                 standard: r.follow_list(&v::STANDARD_WEBHOOK_SECRETS, parse::standard_webhook_secrets),
@@ -182,9 +195,13 @@ impl Values {
         }
     }
 
-    pub(super) fn process(&self, secret_files: FollowedFiles) -> Option<ProcessConfig> {
+    pub(super) fn process(&self, role: Role, secret_files: FollowedFiles) -> Option<ProcessConfig> {
+        // Nobody sends requests to the other roles: they stop at once.
+        let is_answering = v::SHUTDOWN_DELAY.roles.contains(&role);
+        let delay = if is_answering { self.shutdown_delay? } else { Duration::ZERO };
         Some(ProcessConfig {
             secret_files,
+            shutdown: ShutdownTimes { delay, drain_deadline: self.drain_deadline? },
             log_format: self.log_format.unwrap_or_else(LogFormat::suited),
             log_filter: self.log_filter.clone().unwrap_or_default(),
             metrics_addr: self.metrics_addr?,
@@ -242,6 +259,7 @@ impl Values {
     fn ops(&self) -> Option<OpsConfig> {
         Some(OpsConfig {
             addr: self.ops_addr?,
+            keep_alive: self.keep_alive?,
             database: self.database.clone()?,
             broker: self.broker.clone()?,
             tokens: self.ops_tokens.clone(),
@@ -272,6 +290,7 @@ impl Values {
     fn receiver(&self, files: &FollowedFiles) -> Option<ReceiverConfig> {
         Some(ReceiverConfig {
             addr: self.receiver_addr?,
+            keep_alive: self.keep_alive?,
             broker: self.broker.clone()?,
             livemode: self.livemode?,
             secrets: self.secrets.clone(),
@@ -306,6 +325,7 @@ impl Values {
     fn api(&self) -> Option<ApiConfig> {
         Some(ApiConfig {
             addr: self.api_addr?,
+            keep_alive: self.keep_alive?,
             database: self.database.clone()?,
             tokens: self.api_tokens.clone(),
             status_token_key: self.status_token_key.clone()?,

@@ -42,9 +42,11 @@ use Role::{All, Api, Check, Demo, Dlq, Migrate, Ops, Orders, Receiver, Reconcile
 
 const EVERY: &[Role] = &Role::ALL;
 const SERVING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All, Demo];
+const STOPPING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All];
 const RECEIVING: &[Role] = &[Receiver, All];
 const WORKING: &[Role] = &[Worker, All];
 const JUDGING: &[Role] = &[Receiver, Worker, Reconciler, Ops, All, Dlq];
+const ANSWERING: &[Role] = &[Receiver, Api, Ops, All];
 const SHOWING: &[Role] = &[Ops, All];
 const ASKING: &[Role] = &[Api, Reconciler, All];
 
@@ -126,6 +128,31 @@ pub(super) const METRICS_ADDR: Variable = Variable {
     example: "0.0.0.0:9090",
     meaning: "where /metrics, /healthz and /readyz are served",
     roles: SERVING,
+    ..PLAIN
+};
+pub(super) const KEEP_ALIVE: Variable = Variable {
+    name: "GRANTONCE_KEEP_ALIVE",
+    default: Text("75s"),
+    example: "75s",
+    meaning: "how long an idle HTTP connection is kept, 1s to 1h; longer than load balancers in front keep theirs (most: 60s)",
+    roles: ANSWERING,
+    ..PLAIN
+};
+pub(super) const SHUTDOWN_DELAY: Variable = Variable {
+    name: "GRANTONCE_SHUTDOWN_DELAY",
+    default: Text("5s"),
+    example: "5s",
+    meaning: "how long requests are still served after SIGTERM while /readyz is 503, 0s to 10m; longer than load balancers \
+              take to notice. SIGINT does not wait",
+    roles: ANSWERING,
+    ..PLAIN
+};
+pub(super) const DRAIN_DEADLINE: Variable = Variable {
+    name: "GRANTONCE_DRAIN_DEADLINE",
+    default: Text("10s"),
+    example: "10s",
+    meaning: "how long what is under way may take after SHUTDOWN_DELAY, 1s to 10m",
+    roles: STOPPING,
     ..PLAIN
 };
 pub(super) const API_TOKENS: Variable = Variable {
@@ -355,6 +382,9 @@ pub const VARIABLES: &[&Variable] = &[
     &API_ADDR,
     &OPS_ADDR,
     &METRICS_ADDR,
+    &KEEP_ALIVE,
+    &SHUTDOWN_DELAY,
+    &DRAIN_DEADLINE,
     &STRIPE_WEBHOOK_SECRETS,
     &STANDARD_WEBHOOK_SECRETS,
     &PAYPAL_WEBHOOK_IDS,

@@ -122,8 +122,9 @@ impl RunError {
 
 /// Runs one command to its end.
 pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
-    let shutdown = Shutdown::on_signals().map_err(|error| RunError::fault("cannot listen for signals", error))?;
     let Config { process, role } = config;
+    let shutdown =
+        Shutdown::on_signals(process.shutdown).map_err(|error| RunError::fault("cannot listen for signals", error))?;
     match (command, role) {
         (Command::Check(args), role) => check::check(&args, role).await,
         (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,

@@ -24,6 +24,7 @@ use crate::findings::Fault;
 use crate::followed::Followed;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
+use crate::shutdown::Shutdown;
 use crate::store::{self, ChangedOrders, Notebook, Store, StoreError};
 use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces};
 use session::{Ended, Session};
@@ -38,9 +39,6 @@ const RECONNECT: Limits =
 /// ([`broker::DELIVERY_LIMIT`]): at this pace it takes most of a day before the broker gives anything up.
 const FRUITLESS: Limits =
     Limits { initial: Duration::from_millis(200), max: Duration::from_secs(600), give_up_after: None };
-
-/// How long a session may go on after shutdown was requested; the process has 10 s altogether.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
 
 /// How long a batch's transaction may take before its outcome counts as unknown.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(10);
@@ -180,8 +178,9 @@ pub async fn run(
     metrics: Metrics,
     traces: Traces,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), StoreError> {
+    let stop = shutdown.token();
     let health = Health {
         postgres: readiness.dependency(Dependency::Postgres.name()),
         rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
@@ -235,7 +234,7 @@ pub async fn run(
                     metrics: metrics.clone(),
                     traces: traces.clone(),
                 };
-                session.run(&stop).await
+                session.run(&shutdown).await
             }
         };
         housekeeping.abort();

@@ -5,6 +5,7 @@ use crate::telemetry::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
     PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
+use crate::telemetry::logging::lines_dropped;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
@@ -330,6 +331,11 @@ impl Inner {
         );
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
         r.register("long_polls", "Buyers who wait for an order's status", self.long_polls.clone());
+        r.register(
+            "log_lines_dropped",
+            "Log lines dropped, because stderr was not read or could not be written to",
+            lines_dropped(),
+        );
     }
 
     /// What is measured rather than counted, and what the ops role counts.

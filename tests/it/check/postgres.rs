@@ -8,21 +8,21 @@ use crate::support::world::{OrderSpec, World};
 use grantonce::broker::DEAD_QUEUE;
 use grantonce::clock::Clock;
 use grantonce::http::Readiness;
+use grantonce::shutdown::Shutdown;
 use grantonce::telemetry::{Metrics, Traces};
 use grantonce::worker;
 use sqlx::Connection as _;
 use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
 
 /// A worker whose machine is two days behind.
 #[tokio::test]
 async fn o15_a_clock_that_is_far_behind_refuses_nothing_genuine() {
     let world = World::new().await;
     let order = world.order(OrderSpec::paid_by("pi_1")).await;
-    let (stop, metrics) = (CancellationToken::new(), Metrics::new());
+    let (shutdown, metrics) = (Shutdown::manual(), Metrics::new());
     let clock = Clock::fixed(OffsetDateTime::now_utc() - time::Duration::days(2));
     let (settings, traces) = (world.worker_settings(), Traces::off());
-    let worker = tokio::spawn(worker::run(settings, clock, metrics, traces, Readiness::new(), stop.clone()));
+    let worker = tokio::spawn(worker::run(settings, clock, metrics, traces, Readiness::new(), shutdown.clone()));
     world.publish(&paid("pi_1", "evt_1")).await;
     // Months ahead of every clock: still refused.
     let mut future = paid("pi_1", "evt_2");
@@ -32,7 +32,7 @@ async fn o15_a_clock_that_is_far_behind_refuses_nothing_genuine() {
     assert_eq!(world.status(order).await, "fulfilled");
     let letter = world.dead_letter().await;
     assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::evt_2");
-    stop.cancel();
+    shutdown.token().cancel();
     worker.await.unwrap().unwrap();
     world.verify().await;
 }

@@ -2,6 +2,7 @@
 //! test that fails.
 
 pub mod await_;
+pub mod balancer;
 pub mod browser;
 pub mod collector;
 pub mod db;
@@ -9,6 +10,7 @@ pub mod demo;
 pub mod messages;
 pub mod pgbouncer;
 pub mod proxy;
+pub mod raw_amqp;
 pub mod servers;
 pub mod standby;
 pub mod traffic;
