@@ -244,7 +244,7 @@ impl Place {
             confirm_deadline: Duration::from_secs(30),
             clock: Clock::system(),
         });
-        publisher.connected_lanes().wait_for(|lanes| *lanes > 0).await.unwrap();
+        publisher.ability().wait_for(|ability| ability.check().is_ok()).await.unwrap();
         let stripe = Provider::new("stripe").unwrap();
         let now = OffsetDateTime::now_utc();
         for some in messages.chunks(5_000) {

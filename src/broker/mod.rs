@@ -3,6 +3,7 @@
 //! No automatic recovery of the client library's: after a channel error its consumers can hang for ever. A connection
 //! here lives until its first error and is then made anew by whoever needs it.
 
+mod alarm;
 mod connection;
 mod consumer;
 mod depths;
@@ -26,7 +27,7 @@ pub use intake::Intake;
 pub use management::{Compared, Management, QueueFacts};
 pub use outgoing::Letter;
 pub use peek::{PeekError, peek};
-pub use publisher::{Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
+pub use publisher::{Ability, Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 pub use rights::{Tried, User, try_rights};
 pub use topology::{
     DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE,

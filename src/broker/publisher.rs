@@ -5,6 +5,7 @@
 //! not to its own; once the whole group is confirmed every return is there, and each is matched by what it carries.
 //! Many callers thereby share one wait for the broker's disks.
 
+use super::alarm::Alarm;
 use super::connection::{channel, close, connect};
 use super::error::BrokerError;
 use super::headers::Headers;
@@ -19,7 +20,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -71,6 +72,9 @@ pub enum PublishError {
     /// As many messages as allowed are waiting already.
     #[error("too many messages are waiting to be published")]
     Overloaded,
+    /// RabbitMQ takes no messages from anybody while one of its alarms lasts. Nothing was sent.
+    #[error("publishing is blocked by RabbitMQ ({0})")]
+    Blocked(String),
     /// No confirm in time. The message may be there or not: publish it again, under the same id.
     #[error("RabbitMQ did not confirm within {} s", .0.as_secs_f32())]
     NotConfirmed(Duration),
@@ -96,6 +100,7 @@ impl PublishError {
         match self {
             Self::Unavailable(_) => "unavailable",
             Self::Overloaded => "overloaded",
+            Self::Blocked(_) => "blocked",
             Self::NotConfirmed(_) => "not_confirmed",
             Self::Refused => "refused",
             Self::Unroutable { .. } => "unroutable",
@@ -131,46 +136,64 @@ struct Request {
 pub struct Publisher {
     lanes: Arc<[Lane]>,
     next: Arc<AtomicUsize>,
-    connected: watch::Receiver<usize>,
+    ability: watch::Receiver<Ability>,
     confirm_deadline: Duration,
 }
 
 #[derive(Debug)]
 struct Lane {
     queue: mpsc::Sender<Request>,
-    is_connected: Arc<AtomicBool>,
+}
+
+/// Of each lane, whether it can publish now, and why not.
+#[derive(Debug, Clone)]
+pub struct Ability(Vec<Result<(), PublishError>>);
+
+impl Ability {
+    /// Whether any lane can publish; else why the first one cannot.
+    pub fn check(&self) -> Result<(), &PublishError> {
+        match self.0.iter().find(|lane| lane.is_ok()).or_else(|| self.0.first()) {
+            Some(Err(error)) => Err(error),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    fn is_able(&self, lane: usize) -> bool {
+        self.0.get(lane).is_some_and(Result::is_ok)
+    }
 }
 
 impl Publisher {
     /// Starts the lanes. They connect by themselves, now and whenever the connection is lost.
     pub fn start(settings: &PublisherSettings) -> Self {
-        let (count_connected, connected) = watch::channel(0);
-        let lanes = (0..settings.lanes.max(1))
-            .map(|_| {
+        let count = settings.lanes.max(1);
+        let not_yet = || Err(PublishError::Unavailable("not connected yet".to_owned()));
+        let (tell, ability) = watch::channel(Ability((0..count).map(|_| not_yet()).collect()));
+        let lanes = (0..count)
+            .map(|number| {
                 let (queue, waiting) = mpsc::channel(settings.waiting_max.max(1));
-                let is_connected = Arc::new(AtomicBool::new(false));
-                let connected = Connected { lane: Arc::clone(&is_connected), count: count_connected.clone() };
-                tokio::spawn(run_lane(settings.clone(), waiting, connected));
-                Lane { queue, is_connected }
+                tokio::spawn(run_lane(settings.clone(), waiting, Telling { number, tell: tell.clone() }));
+                Lane { queue }
             })
             .collect();
-        Self { lanes, next: Arc::default(), connected, confirm_deadline: settings.confirm_deadline }
+        Self { lanes, next: Arc::default(), ability, confirm_deadline: settings.confirm_deadline }
     }
 
-    /// How many lanes have their connection, now and whenever that changes.
-    pub fn connected_lanes(&self) -> watch::Receiver<usize> {
-        self.connected.clone()
+    /// Whether messages can be published, now and whenever that changes.
+    pub fn ability(&self) -> watch::Receiver<Ability> {
+        self.ability.clone()
     }
 
     /// Publishes a message and waits until it is confirmed.
     pub async fn publish(&self, message: Outgoing) -> Result<Confirmed, PublishError> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
-        // A lane that has its connection, where there is one.
-        let lane = (0..self.lanes.len())
-            .filter_map(|step| self.lanes.get((start.wrapping_add(step)) % self.lanes.len()))
-            .find(|lane| lane.is_connected.load(Ordering::Relaxed))
-            .or_else(|| self.lanes.first())
-            .ok_or_else(|| PublishError::Unavailable("no lane".to_owned()))?;
+        // A lane that can publish, where there is one.
+        let number = {
+            let ability = self.ability.borrow();
+            let mut numbers = (0..self.lanes.len()).map(|step| (start.wrapping_add(step)) % self.lanes.len());
+            numbers.find(|number| ability.is_able(*number)).unwrap_or_default()
+        };
+        let lane = self.lanes.get(number).ok_or_else(|| PublishError::Unavailable("no lane".to_owned()))?;
         let (answer, answered) = oneshot::channel();
         lane.queue.try_send(Request { message, answer }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => PublishError::Overloaded,
@@ -186,40 +209,52 @@ impl Publisher {
     }
 }
 
-/// Tells callers and readiness of a lane's connection.
-struct Connected {
-    lane: Arc<AtomicBool>,
-    count: watch::Sender<usize>,
+/// Tells callers and readiness whether a lane can publish.
+#[derive(Clone)]
+struct Telling {
+    number: usize,
+    tell: watch::Sender<Ability>,
 }
 
-impl Connected {
-    fn set(&self, is_connected: bool) {
-        if self.lane.swap(is_connected, Ordering::Relaxed) != is_connected {
-            self.count.send_modify(|count| *count = if is_connected { *count + 1 } else { count.saturating_sub(1) });
-        }
+impl Telling {
+    fn set(&self, now: Result<(), PublishError>) {
+        self.tell.send_if_modified(|ability| match ability.0.get_mut(self.number) {
+            Some(lane) if *lane != now => {
+                *lane = now;
+                true
+            }
+            Some(_) | None => false,
+        });
     }
 }
 
-async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Request>, connected: Connected) {
+async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Request>, telling: Telling) {
     let mut backoff = Backoff::new(RECONNECT);
     loop {
         let cause = match open(&settings).await {
             Ok((connection, channel)) => {
                 backoff.reset();
-                connected.set(true);
-                let ended = serve(&channel, &mut waiting, &settings).await;
-                connected.set(false);
-                close(&connection).await;
+                telling.set(Ok(()));
+                let alarm = Alarm::watch(&connection);
+                let ended = serve(&channel, &mut waiting, &alarm, &telling, &settings).await;
                 match ended {
-                    Ended::NoMoreCallers => return,
-                    Ended::Broken(cause) => cause,
+                    Ended::NoMoreCallers => {
+                        close(&connection).await;
+                        return;
+                    }
+                    Ended::Broken(cause) => {
+                        telling.set(Err(PublishError::Unavailable(cause.clone())));
+                        close(&connection).await;
+                        cause
+                    }
                 }
             }
             Err(error) => error.to_string(),
         };
+        telling.set(Err(PublishError::Unavailable(cause.clone())));
         let pause = backoff.next_delay().unwrap_or(RECONNECT.max);
         tracing::warn!(event = "publisher_disconnected", name = settings.name, cause = %cause, retry_in_ms = pause.as_millis());
-        if !refuse_until(Instant::now() + pause, &mut waiting, &cause).await {
+        if !refuse_until(Instant::now() + pause, &mut waiting, &PublishError::Unavailable(cause)).await {
             return;
         }
     }
@@ -233,11 +268,11 @@ async fn open(settings: &PublisherSettings) -> Result<(Connection, Channel), Bro
     Ok((connection, channel))
 }
 
-/// Answers callers at once while there is no connection, instead of letting them wait for a timeout. `false`: none left.
-async fn refuse_until(until: Instant, waiting: &mut mpsc::Receiver<Request>, cause: &str) -> bool {
+/// Answers callers at once while nothing can be published, instead of letting them wait for a timeout. `false`: none left.
+async fn refuse_until(until: Instant, waiting: &mut mpsc::Receiver<Request>, cause: &PublishError) -> bool {
     loop {
         match tokio::time::timeout_at(until, waiting.recv()).await {
-            Ok(Some(request)) => drop(request.answer.send(Err(PublishError::Unavailable(cause.to_owned())))),
+            Ok(Some(request)) => drop(request.answer.send(Err(cause.clone()))),
             Ok(None) => return false,
             Err(_elapsed) => return true,
         }
@@ -252,17 +287,51 @@ enum Ended {
 /// How often an idle lane looks whether its channel is still there.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 
-async fn serve(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, settings: &PublisherSettings) -> Ended {
+async fn serve(
+    channel: &Channel,
+    waiting: &mut mpsc::Receiver<Request>,
+    alarm: &Alarm,
+    telling: &Telling,
+    settings: &PublisherSettings,
+) -> Ended {
     let mut group = Vec::new();
     loop {
-        match tokio::time::timeout(IDLE_LOOK, waiting.recv_many(&mut group, GROUP_MAX)).await {
-            Err(_idle) if channel.status().connected() => continue,
-            Err(_idle) => return Ended::Broken("the connection was lost".to_owned()),
-            Ok(0) => return Ended::NoMoreCallers,
-            Ok(_) => {}
+        let next = tokio::time::timeout(IDLE_LOOK, waiting.recv_many(&mut group, GROUP_MAX));
+        match alarm.cuts_short(next).await {
+            None => return sit_out(channel, waiting, alarm, telling).await,
+            Some(Err(_idle)) if channel.status().connected() => continue,
+            Some(Err(_idle)) => return Ended::Broken("the connection was lost".to_owned()),
+            Some(Ok(0)) => return Ended::NoMoreCallers,
+            Some(Ok(_)) => {}
         }
-        if let Err(cause) = publish_group(channel, &mut group, settings).await {
+        let published = publish_group(channel, &mut group, alarm, settings).await;
+        if alarm.has_come() {
+            return sit_out(channel, waiting, alarm, telling).await;
+        }
+        if let Err(cause) = published {
             return Ended::Broken(cause);
+        }
+    }
+}
+
+/// Answers callers at once while an alarm of the broker's lasts. The connection is kept for the news of its end, and then
+/// made anew: what was in flight when the alarm came is confirmed to nobody, and a return could be taken for another's.
+async fn sit_out(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, alarm: &Alarm, telling: &Telling) -> Ended {
+    let mut reasons = alarm.reason();
+    loop {
+        let reason = reasons.borrow_and_update().clone();
+        let Some(reason) = reason else { return Ended::Broken("RabbitMQ takes messages again".to_owned()) };
+        if !channel.status().connected() {
+            return Ended::Broken("the connection was lost".to_owned());
+        }
+        let cause = PublishError::Blocked(reason);
+        telling.set(Err(cause.clone()));
+        let is_going_on = tokio::select! {
+            going_on = refuse_until(Instant::now() + IDLE_LOOK, waiting, &cause) => going_on,
+            _ = reasons.changed() => true,
+        };
+        if !is_going_on {
+            return Ended::NoMoreCallers;
         }
     }
 }
@@ -271,10 +340,12 @@ async fn serve(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, setting
 async fn publish_group(
     channel: &Channel,
     group: &mut Vec<Request>,
+    alarm: &Alarm,
     settings: &PublisherSettings,
 ) -> Result<(), String> {
-    let deadline = settings.confirm_deadline;
-    let until = Instant::now() + deadline;
+    let (began, deadline) = (Instant::now(), settings.confirm_deadline);
+    let until = began + deadline;
+    let not_confirmed = || PublishError::NotConfirmed(began.elapsed().min(deadline));
     // In seconds: AMQP knows no finer ones. A clock before 1970 gives none.
     let published_at_s = u64::try_from(settings.clock.now().unix_timestamp()).unwrap_or(0);
     let mut sent = Vec::with_capacity(group.len());
@@ -284,8 +355,8 @@ async fn publish_group(
         }
     };
     // What was not handed over in time has no confirm to wait for.
-    let _late = tokio::time::timeout_at(until, hand_over).await;
-    sent.resize_with(group.len(), || Err(PublishError::NotConfirmed(deadline)));
+    let _late = alarm.cuts_short(tokio::time::timeout_at(until, hand_over)).await;
+    sent.resize_with(group.len(), || Err(not_confirmed()));
 
     let mut broken: Option<(String, PublishError)> = None;
     let mut returned = Vec::new();
@@ -293,17 +364,18 @@ async fn publish_group(
     for confirm in sent {
         let result = match confirm {
             Err(error) => Err(error),
-            Ok(confirm) => match tokio::time::timeout_at(until, confirm).await {
-                Ok(Ok(Confirmation::Ack(message))) => {
+            // An alarm ends the wait: what the broker has of these it may take now, or after the alarm, or never.
+            Ok(confirm) => match alarm.cuts_short(tokio::time::timeout_at(until, confirm)).await {
+                Some(Ok(Ok(Confirmation::Ack(message)))) => {
                     returned.extend(message);
                     Ok(())
                 }
-                Ok(Ok(Confirmation::Nack(_))) => Err(PublishError::Refused),
-                Ok(Ok(Confirmation::NotRequested)) => {
+                Some(Ok(Ok(Confirmation::Nack(_)))) => Err(PublishError::Refused),
+                Some(Ok(Ok(Confirmation::NotRequested))) => {
                     Err(PublishError::Unavailable("the channel is not in confirm mode".to_owned()))
                 }
-                Ok(Err(error)) => Err(PublishError::Unavailable(error.to_string())),
-                Err(_elapsed) => Err(PublishError::NotConfirmed(deadline)),
+                Some(Ok(Err(error))) => Err(PublishError::Unavailable(error.to_string())),
+                Some(Err(_)) | None => Err(not_confirmed()),
             },
         };
         if let Err(error @ (PublishError::Unavailable(_) | PublishError::NotConfirmed(_))) = &result {

@@ -139,12 +139,12 @@ async fn receive(State(taker): State<Arc<Taker>>, Path(provider): Path<String>, 
 
 async fn watch_broker(publisher: Publisher, metrics: Metrics, readiness: Readiness) {
     let flag = readiness.dependency(Dependency::Rabbitmq.name());
-    let mut lanes = publisher.connected_lanes();
+    let mut ability = publisher.ability();
     loop {
-        let is_up = *lanes.borrow_and_update() > 0;
+        let is_up = ability.borrow_and_update().check().is_ok();
         flag.set(is_up);
         metrics.dependency(Dependency::Rabbitmq, is_up);
-        if lanes.changed().await.is_err() {
+        if ability.changed().await.is_err() {
             return;
         }
     }

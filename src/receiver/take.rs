@@ -270,5 +270,13 @@ fn unavailable(detail: &str) -> Answer {
 
 fn not_published(endpoint: Endpoint, error: &PublishError) -> Answer {
     tracing::warn!(event = "webhook_not_published", endpoint = endpoint.path(), cause = %error);
-    unavailable("the queue cannot take the webhook now; send it again")
+    unavailable(match error {
+        PublishError::Blocked(_) => "RabbitMQ blocks publishing now; send it again",
+        PublishError::Unavailable(_)
+        | PublishError::Overloaded
+        | PublishError::NotConfirmed(_)
+        | PublishError::Refused
+        | PublishError::Unroutable { .. }
+        | PublishError::TooLong(_) => "the queue cannot take the webhook now; send it again",
+    })
 }

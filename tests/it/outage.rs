@@ -2,6 +2,7 @@
 //!
 //! Where a server is stopped it is the test's own, on the same machine; where the network fails it is a proxy's.
 
+mod alarm;
 mod drain;
 mod failover;
 mod half_open;

@@ -124,8 +124,7 @@ impl World {
             confirm_deadline: Duration::from_secs(20),
             clock: Clock::system(),
         });
-        let mut lanes = publisher.connected_lanes();
-        lanes.wait_for(|lanes| *lanes > 0).await.unwrap();
+        publisher.ability().wait_for(|ability| ability.check().is_ok()).await.unwrap();
         Self {
             sql: PgPool::connect_lazy(&database_url).unwrap(),
             database_url,
