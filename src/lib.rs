@@ -14,6 +14,7 @@ pub mod findings;
 pub mod followed;
 pub mod http;
 pub mod message;
+pub mod needs;
 pub mod ops;
 pub mod provider;
 pub mod receiver;

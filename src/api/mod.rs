@@ -16,12 +16,12 @@ mod view;
 
 use crate::clock::Clock;
 use crate::config::ApiConfig;
-use crate::domain::OrderId;
-use crate::http::{self, BindError, Limits, Listener, Readiness, ReadinessFlag};
+use crate::http::{self, BindError, Limits, Listener, Readiness};
+use crate::needs::PostgresNeeds;
 use crate::provider::{BuildError, Providers};
 use crate::shutdown::Shutdown;
 use crate::store::{self, OrderReader, Store, StoreError};
-use crate::telemetry::{Dependency, ListenerName, Metrics, causes};
+use crate::telemetry::{ListenerName, Metrics, RoleName};
 use access::Access;
 use axum::Router;
 use axum::middleware;
@@ -30,7 +30,6 @@ use cors::Origins;
 use poll::Polls;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 pub use poll::{LONG_POLLS_MAX, WAIT_SECONDS_MAX};
 pub use request::{BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, METADATA_BYTES_MAX};
@@ -44,9 +43,6 @@ const CONNECTIONS_MAX: u32 = 17;
 
 /// How long one request's transaction may take before the answer is 503.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How often readiness is looked after.
-const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the API cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +90,8 @@ pub async fn run_on(
         deadline: TRANSACTION_DEADLINE,
         profile: store::Profile::Requests,
     })?;
-    let postgres = readiness.dependency(Dependency::Postgres.name());
-    tokio::spawn(look_after_readiness(store.clone(), postgres, metrics.clone(), stop.clone()));
+    let needs = PostgresNeeds::of(&readiness.of(RoleName::Api, &metrics), store::Role::Api);
+    let watching = needs.follow(&store, &clock);
     let providers = Providers::configured(config.providers.clone())?;
     let router = router(&config, store.clone(), providers, clock, metrics.clone(), readiness, stop.clone());
     let listener = listener.on_response(move |route, status| {
@@ -103,6 +99,7 @@ pub async fn run_on(
     });
     let limits = Limits { keep_alive: config.keep_alive, ..Limits::default() };
     let served = http::serve(listener, router, limits, shutdown).await;
+    watching.abort();
     store.close(Duration::from_secs(1)).await;
     if served.is_err() && !stop.is_cancelled() {
         return Err(ApiError::ListenerLost);
@@ -156,32 +153,6 @@ struct App {
     providers: Providers,
     /// How long after an order is made its provider is asked, where nothing is heard until then.
     first_look_after: time::Duration,
-}
-
-/// Asks what requests ask, so that "ready" also means that the schema is there and may be read.
-async fn look_after_readiness(store: Store, flag: ReadinessFlag, metrics: Metrics, stop: CancellationToken) {
-    let mut every = tokio::time::interval(PROBE_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut last_said = None;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = every.tick() => {}
-        }
-        let outcome = store.orders(&[OrderId(Uuid::nil())]).await;
-        let is_up = outcome.is_ok();
-        flag.set(is_up);
-        metrics.dependency(Dependency::Postgres, is_up);
-        // Said once for each change, not once for each look.
-        if last_said.replace(is_up) != Some(is_up) {
-            match outcome {
-                Ok(_) => tracing::info!(event = "postgres_in_reach", "orders can be read"),
-                Err(error) => {
-                    tracing::error!(event = "postgres_out_of_reach", cause = causes(&error), "orders cannot be read");
-                }
-            }
-        }
-    }
 }
 
 /// Feeds every parser of what clients send; for fuzzing.

@@ -53,6 +53,17 @@ impl BrokerError {
         }
     }
 
+    /// What is wrong, in a few words of our own: it may be shown to anybody.
+    pub fn in_short(&self) -> String {
+        match (self, self.reply_code()) {
+            (Self::Deadline { after, .. }, _) => format!("RabbitMQ did not answer within {} s", after.as_secs_f32()),
+            (Self::StreamEnded, _) => "the consumer's connection was lost".to_owned(),
+            (_, Some(404)) => "a queue is missing".to_owned(),
+            (_, Some(code)) => format!("RabbitMQ refuses ({code})"),
+            (Self::Amqp { .. } | Self::NoHost | Self::Different { .. }, None) => "RabbitMQ is out of reach".to_owned(),
+        }
+    }
+
     /// The AMQP reply code, where the broker gave one (404 not found, 403 refused, 406 other properties).
     pub(super) fn reply_code(&self) -> Option<u16> {
         let Self::Amqp { source, .. } = self else { return None };

@@ -46,14 +46,26 @@ enum Lost<E: Error + 'static> {
     NotTaken(#[source] E),
 }
 
+impl<E: Error + 'static> Lost<E> {
+    /// In a few words of our own.
+    fn in_short(&self) -> String {
+        match self {
+            Self::Broker(error) => error.in_short(),
+            Self::Canceled => "RabbitMQ canceled the consumer".to_owned(),
+            Self::NotTaken(_) => "what was in hand could not be taken; pausing".to_owned(),
+        }
+    }
+}
+
 impl Intake {
     /// Hands batches to `take` until `stop`, and acknowledges each for the proof that it gives. Nothing is consumed while
-    /// `may_take` is false; `broker_is_up` is told of every change.
+    /// `may_take` is false; `held` is told whether a
+    /// consumer is held, and why not.
     pub async fn run<Take, Taken, Proof, Failure>(
         &self,
         take: Take,
         mut may_take: watch::Receiver<bool>,
-        broker_is_up: impl Fn(bool),
+        held: impl Fn(Result<(), String>),
         stop: &CancellationToken,
     ) where
         Take: Fn(Vec<Delivery>) -> Taken,
@@ -69,17 +81,15 @@ impl Intake {
                 Some(Err(_)) | None => return,
             }
             let mut has_taken = false;
-            let Err(lost) = self.consume(&take, &mut has_taken, &broker_is_up, stop).await else { return };
+            let Err(lost) = self.consume(&take, &mut has_taken, &held, stop).await else { return };
             tracing::warn!(event = "intake_interrupted", queue = self.queue, cause = %lost, "what was in hand comes again");
             if has_taken {
                 reconnect.reset();
                 fruitless.reset();
             }
+            held(Err(format!("nothing is consumed from {}: {}", self.queue, lost.in_short())));
             let pause = match lost {
-                Lost::Broker(_) | Lost::Canceled => {
-                    broker_is_up(false);
-                    reconnect.next_delay().unwrap_or(RECONNECT.max)
-                }
+                Lost::Broker(_) | Lost::Canceled => reconnect.next_delay().unwrap_or(RECONNECT.max),
                 Lost::NotTaken(_) => fruitless.next_delay().unwrap_or(FRUITLESS.max),
             };
             // Not a wait for anything that could be seen from here.
@@ -94,7 +104,7 @@ impl Intake {
         &self,
         take: &Take,
         has_taken: &mut bool,
-        broker_is_up: &impl Fn(bool),
+        held: &impl Fn(Result<(), String>),
         stop: &CancellationToken,
     ) -> Result<(), Lost<Failure>>
     where
@@ -106,7 +116,7 @@ impl Intake {
         let opened = Consumer::open(&self.url, self.name, self.queue, self.prefetch);
         let Some(consumer) = stop.run_until_cancelled(opened).await else { return Ok(()) };
         let mut consumer = consumer?;
-        broker_is_up(true);
+        held(Ok(()));
         tracing::info!(event = "consuming", queue = self.queue, prefetch = self.prefetch);
         let ended = async {
             let acknowledger = consumer.acknowledger();

@@ -3,6 +3,7 @@
 //! No automatic recovery of the client library's: after a channel error its consumers can hang for ever. A connection
 //! here lives until its first error and is then made anew by whoever needs it.
 
+mod ability;
 mod alarm;
 mod connection;
 mod consumer;
@@ -17,7 +18,9 @@ mod publisher;
 mod rights;
 mod survey;
 mod topology;
+mod topology_gauge;
 
+pub use ability::Ability;
 pub use connection::reach;
 pub use consumer::{Acknowledger, Consumer, Delivery, Durable};
 pub use depths::{Depth, DepthGauge, Depths};
@@ -27,9 +30,10 @@ pub use intake::Intake;
 pub use management::{Compared, Management, QueueFacts};
 pub use outgoing::Letter;
 pub use peek::{PeekError, peek};
-pub use publisher::{Ability, Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
+pub use publisher::{Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 pub use rights::{Tried, User, try_rights};
 pub use topology::{
     DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE,
     WORK_QUEUE, declare, inspect, retry_queue,
 };
+pub use topology_gauge::TopologyGauge;

@@ -5,6 +5,7 @@
 //! not to its own; once the whole group is confirmed every return is there, and each is matched by what it carries.
 //! Many callers thereby share one wait for the broker's disks.
 
+use super::ability::{Ability, DOUBT_LASTS, PROBE_KEY, Telling};
 use super::alarm::Alarm;
 use super::connection::{channel, close, connect};
 use super::error::BrokerError;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::protocol::AMQPErrorKind;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use std::sync::Arc;
@@ -89,6 +91,9 @@ pub enum PublishError {
         /// The routing key.
         routing_key: String,
     },
+    /// The broker closed the channel over it: the AMQP reply code.
+    #[error("{}", channel_closed(*.0))]
+    ChannelClosed(u16),
     /// A name or key that AMQP cannot carry.
     #[error("{0} is longer than 255 bytes")]
     TooLong(&'static str),
@@ -104,8 +109,18 @@ impl PublishError {
             Self::NotConfirmed(_) => "not_confirmed",
             Self::Refused => "refused",
             Self::Unroutable { .. } => "unroutable",
+            Self::ChannelClosed(_) => "channel_closed",
             Self::TooLong(_) => "too_long",
         }
+    }
+}
+
+/// What a reply code says to a publisher.
+fn channel_closed(reply_code: u16) -> String {
+    match reply_code {
+        403 => "this broker user may not publish there (403)".to_owned(),
+        404 => "the exchange is missing (404): run `grantonce migrate`".to_owned(),
+        code => format!("RabbitMQ closed the channel ({code})"),
     }
 }
 
@@ -145,34 +160,15 @@ struct Lane {
     queue: mpsc::Sender<Request>,
 }
 
-/// Of each lane, whether it can publish now, and why not.
-#[derive(Debug, Clone)]
-pub struct Ability(Vec<Result<(), PublishError>>);
-
-impl Ability {
-    /// Whether any lane can publish; else why the first one cannot.
-    pub fn check(&self) -> Result<(), &PublishError> {
-        match self.0.iter().find(|lane| lane.is_ok()).or_else(|| self.0.first()) {
-            Some(Err(error)) => Err(error),
-            Some(Ok(())) | None => Ok(()),
-        }
-    }
-
-    fn is_able(&self, lane: usize) -> bool {
-        self.0.get(lane).is_some_and(Result::is_ok)
-    }
-}
-
 impl Publisher {
     /// Starts the lanes. They connect by themselves, now and whenever the connection is lost.
     pub fn start(settings: &PublisherSettings) -> Self {
         let count = settings.lanes.max(1);
-        let not_yet = || Err(PublishError::Unavailable("not connected yet".to_owned()));
-        let (tell, ability) = watch::channel(Ability((0..count).map(|_| not_yet()).collect()));
+        let (tell, ability) = watch::channel(Ability::none(count));
         let lanes = (0..count)
             .map(|number| {
                 let (queue, waiting) = mpsc::channel(settings.waiting_max.max(1));
-                tokio::spawn(run_lane(settings.clone(), waiting, Telling { number, tell: tell.clone() }));
+                tokio::spawn(run_lane(settings.clone(), waiting, Telling::of(number, &tell)));
                 Lane { queue }
             })
             .collect();
@@ -184,14 +180,33 @@ impl Publisher {
         self.ability.clone()
     }
 
+    /// Whether the broker takes messages for this exchange: publishes one that is bound for nowhere. It is returned, and
+    /// stored by nobody.
+    pub async fn probe(&self, exchange: &'static str) -> Result<(), PublishError> {
+        let message = Outgoing {
+            exchange,
+            routing_key: PROBE_KEY.to_owned(),
+            message_id: PROBE_KEY.to_owned(),
+            kind: PROBE_KEY.to_owned(),
+            content_type: "text/plain",
+            headers: Headers::default(),
+            body: Bytes::new(),
+        };
+        match self.publish(message).await {
+            Ok(_) | Err(PublishError::Unroutable { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Publishes a message and waits until it is confirmed.
     pub async fn publish(&self, message: Outgoing) -> Result<Confirmed, PublishError> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         // A lane that can publish, where there is one.
         let number = {
             let ability = self.ability.borrow();
+            ability.unblocked().map_err(PublishError::clone)?;
             let mut numbers = (0..self.lanes.len()).map(|step| (start.wrapping_add(step)) % self.lanes.len());
-            numbers.find(|number| ability.is_able(*number)).unwrap_or_default()
+            numbers.find(|number| ability.is_able(*number)).unwrap_or(start % self.lanes.len().max(1))
         };
         let lane = self.lanes.get(number).ok_or_else(|| PublishError::Unavailable("no lane".to_owned()))?;
         let (answer, answered) = oneshot::channel();
@@ -209,52 +224,35 @@ impl Publisher {
     }
 }
 
-/// Tells callers and readiness whether a lane can publish.
-#[derive(Clone)]
-struct Telling {
-    number: usize,
-    tell: watch::Sender<Ability>,
-}
-
-impl Telling {
-    fn set(&self, now: Result<(), PublishError>) {
-        self.tell.send_if_modified(|ability| match ability.0.get_mut(self.number) {
-            Some(lane) if *lane != now => {
-                *lane = now;
-                true
-            }
-            Some(_) | None => false,
-        });
-    }
-}
+/// Why a lane is not trusted: publishing failed on a connection that stood. It counts until something is confirmed, or for a
+/// while.
+type Doubt = Option<(Instant, PublishError)>;
 
 async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Request>, telling: Telling) {
     let mut backoff = Backoff::new(RECONNECT);
+    let mut doubt: Doubt = None;
     loop {
         let cause = match open(&settings).await {
             Ok((connection, channel)) => {
                 backoff.reset();
-                telling.set(Ok(()));
                 let alarm = Alarm::watch(&connection);
-                let ended = serve(&channel, &mut waiting, &alarm, &telling, &settings).await;
+                let ended = serve(&channel, &mut waiting, &alarm, &telling, &mut doubt, &settings).await;
+                if let Ended::Broken(cause) = &ended {
+                    telling.lane(Err(cause.clone()));
+                }
+                close(&connection).await;
                 match ended {
-                    Ended::NoMoreCallers => {
-                        close(&connection).await;
-                        return;
-                    }
-                    Ended::Broken(cause) => {
-                        telling.set(Err(PublishError::Unavailable(cause.clone())));
-                        close(&connection).await;
-                        cause
-                    }
+                    Ended::NoMoreCallers => return,
+                    Ended::Broken(cause) => cause,
                 }
             }
-            Err(error) => error.to_string(),
+            Err(error) => PublishError::Unavailable(error.to_string()),
         };
-        telling.set(Err(PublishError::Unavailable(cause.clone())));
+        telling.lane(Err(cause.clone()));
         let pause = backoff.next_delay().unwrap_or(RECONNECT.max);
         tracing::warn!(event = "publisher_disconnected", name = settings.name, cause = %cause, retry_in_ms = pause.as_millis());
-        if !refuse_until(Instant::now() + pause, &mut waiting, &PublishError::Unavailable(cause)).await {
+        let refusal = PublishError::Unavailable(cause.to_string());
+        if !refuse_until(Instant::now() + pause, &mut waiting, &refusal).await {
             return;
         }
     }
@@ -281,7 +279,13 @@ async fn refuse_until(until: Instant, waiting: &mut mpsc::Receiver<Request>, cau
 
 enum Ended {
     NoMoreCallers,
-    Broken(String),
+    Broken(PublishError),
+}
+
+impl Ended {
+    fn lost(cause: &str) -> Self {
+        Self::Broken(PublishError::Unavailable(cause.to_owned()))
+    }
 }
 
 /// How often an idle lane looks whether its channel is still there.
@@ -292,25 +296,32 @@ async fn serve(
     waiting: &mut mpsc::Receiver<Request>,
     alarm: &Alarm,
     telling: &Telling,
+    doubt: &mut Doubt,
     settings: &PublisherSettings,
 ) -> Ended {
     let mut group = Vec::new();
     loop {
+        let doubted = doubt.as_ref().filter(|(since, _)| since.elapsed() < DOUBT_LASTS);
+        telling.lane(doubted.map_or(Ok(()), |(_, cause)| Err(cause.clone())));
         let next = tokio::time::timeout(IDLE_LOOK, waiting.recv_many(&mut group, GROUP_MAX));
         match alarm.cuts_short(next).await {
             None => return sit_out(channel, waiting, alarm, telling).await,
             Some(Err(_idle)) if channel.status().connected() => continue,
-            Some(Err(_idle)) => return Ended::Broken("the connection was lost".to_owned()),
+            Some(Err(_idle)) => return Ended::lost("the connection was lost"),
             Some(Ok(0)) => return Ended::NoMoreCallers,
             Some(Ok(_)) => {}
         }
-        let published = publish_group(channel, &mut group, alarm, settings).await;
+        let published = publish_group(channel, &mut group, alarm, telling, settings).await;
         if alarm.has_come() {
             return sit_out(channel, waiting, alarm, telling).await;
         }
         if let Err(cause) = published {
+            if matches!(cause, PublishError::NotConfirmed(_)) {
+                *doubt = Some((Instant::now(), cause.clone()));
+            }
             return Ended::Broken(cause);
         }
+        *doubt = None;
     }
 }
 
@@ -320,12 +331,12 @@ async fn sit_out(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, alarm
     let mut reasons = alarm.reason();
     loop {
         let reason = reasons.borrow_and_update().clone();
-        let Some(reason) = reason else { return Ended::Broken("RabbitMQ takes messages again".to_owned()) };
+        let Some(reason) = reason else { return Ended::lost("RabbitMQ takes messages again") };
         if !channel.status().connected() {
-            return Ended::Broken("the connection was lost".to_owned());
+            return Ended::lost("the connection was lost");
         }
         let cause = PublishError::Blocked(reason);
-        telling.set(Err(cause.clone()));
+        telling.lane(Err(cause.clone()));
         let is_going_on = tokio::select! {
             going_on = refuse_until(Instant::now() + IDLE_LOOK, waiting, &cause) => going_on,
             _ = reasons.changed() => true,
@@ -341,8 +352,9 @@ async fn publish_group(
     channel: &Channel,
     group: &mut Vec<Request>,
     alarm: &Alarm,
+    telling: &Telling,
     settings: &PublisherSettings,
-) -> Result<(), String> {
+) -> Result<(), PublishError> {
     let (began, deadline) = (Instant::now(), settings.confirm_deadline);
     let until = began + deadline;
     let not_confirmed = || PublishError::NotConfirmed(began.elapsed().min(deadline));
@@ -358,7 +370,7 @@ async fn publish_group(
     let _late = alarm.cuts_short(tokio::time::timeout_at(until, hand_over)).await;
     sent.resize_with(group.len(), || Err(not_confirmed()));
 
-    let mut broken: Option<(String, PublishError)> = None;
+    let mut broken: Option<PublishError> = None;
     let mut returned = Vec::new();
     let mut results = Vec::with_capacity(sent.len());
     for confirm in sent {
@@ -374,12 +386,15 @@ async fn publish_group(
                 Some(Ok(Ok(Confirmation::NotRequested))) => {
                     Err(PublishError::Unavailable("the channel is not in confirm mode".to_owned()))
                 }
-                Some(Ok(Err(error))) => Err(PublishError::Unavailable(error.to_string())),
+                Some(Ok(Err(error))) => Err(failed(&error)),
                 Some(Err(_)) | None => Err(not_confirmed()),
             },
         };
-        if let Err(error @ (PublishError::Unavailable(_) | PublishError::NotConfirmed(_))) = &result {
-            broken.get_or_insert_with(|| (error.to_string(), error.clone()));
+        if let Err(
+            error @ (PublishError::Unavailable(_) | PublishError::NotConfirmed(_) | PublishError::ChannelClosed(_)),
+        ) = &result
+        {
+            broken.get_or_insert_with(|| error.clone());
         }
         results.push(result);
     }
@@ -394,20 +409,28 @@ async fn publish_group(
     // A return may still be on its way to a confirm that did not come: then nothing of the group is believed.
     for (Request { message, answer }, result) in group.drain(..).zip(results) {
         let result = match (result, &broken) {
-            (Ok(()), Some((_, error))) => Err(error.clone()),
+            (Ok(()), Some(error)) => Err(error.clone()),
             (Ok(()), None) if is_returned(&message) => {
-                Err(PublishError::Unroutable { exchange: message.exchange, routing_key: message.routing_key })
+                Err(PublishError::Unroutable { exchange: message.exchange, routing_key: message.routing_key.clone() })
             }
             (Ok(()), None) => Ok(Confirmed(())),
             (Err(error), _) => Err(error),
         };
+        telling.answer(&message, result.as_ref().err());
         // A caller that has gone does not read its answer.
         drop(answer.send(result));
     }
-    match broken {
-        Some((cause, _)) => Err(cause),
-        None => Ok(()),
+    broken.map_or(Ok(()), Err)
+}
+
+/// Why a message could not be handed over, or has no confirm.
+fn failed(error: &lapin::Error) -> PublishError {
+    if let lapin::ErrorKind::ProtocolError(protocol) = error.kind()
+        && matches!(protocol.kind(), AMQPErrorKind::Soft(_))
+    {
+        return PublishError::ChannelClosed(protocol.get_id());
     }
+    PublishError::Unavailable(error.to_string())
 }
 
 /// Hands a message over. Until its first wait it does all that the order of messages on the channel hangs on, so that any
@@ -428,5 +451,5 @@ async fn send(
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let (exchange, routing_key) = (short("exchange", message.exchange)?, short("routing_key", &message.routing_key)?);
     let sent = channel.basic_publish(exchange, routing_key, options, &message.body, properties).await;
-    sent.map_err(|error| PublishError::Unavailable(error.to_string()))
+    sent.map_err(|error| failed(&error))
 }

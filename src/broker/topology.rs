@@ -238,7 +238,7 @@ pub async fn inspect(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Resu
     looked
 }
 
-async fn look_for_all(connection: &Connection, delays: &[RetryDelay]) -> Result<Vec<Fault>, BrokerError> {
+pub(super) async fn look_for_all(connection: &Connection, delays: &[RetryDelay]) -> Result<Vec<Fault>, BrokerError> {
     let mut faults = vec![];
     for (name, kind) in EXCHANGES {
         // A failed passive declare closes its channel: one each.

@@ -14,7 +14,7 @@ mod waiting;
 pub use bearer::{BearerTokens, keyed};
 pub use body::{read_body, read_json};
 pub use client::{client, plain_client, system_roots};
-pub use health::{Readiness, ReadinessFlag, health_router, metrics_router};
+pub use health::{Missing, NeedFlag, Needs, Readiness, health_router, metrics_router};
 pub(crate) use html::{Html, asset, html, see};
 pub use problem::{FieldProblem, Problem};
 pub(crate) use query::{FAULTS_MAX, Parameters};

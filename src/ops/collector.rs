@@ -7,13 +7,13 @@ use crate::broker::{DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable
 use crate::clock::Clock;
 use crate::domain::{LetterId, Reason, Says, cause_of, tidy};
 use crate::followed::Followed;
-use crate::http::ReadinessFlag;
+use crate::http::NeedFlag;
 use crate::message::{
     ATTEMPT_HEADER, DETAIL_HEADER, HEADER_PREFIX, ORIGIN_HEADER, REASON_HEADER, REPLAY_HEADER, ROUTING_KEY_HEADER,
     WEBHOOK_TYPE_PREFIX, provider_of, routing_key,
 };
 use crate::store::{Class, Committed, NewLetter, Store, StoreError};
-use crate::telemetry::{Dependency, Metrics, ReplayOutcome};
+use crate::telemetry::{Metrics, ReplayOutcome};
 use crate::webhook::{self, Endpoint};
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
@@ -41,7 +41,7 @@ pub(super) struct Collector {
     pub(super) terms: webhook::Terms,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
-    pub(super) rabbitmq: ReadinessFlag,
+    pub(super) consumer: NeedFlag,
 }
 
 /// Proof that every letter of a batch is kept.
@@ -61,11 +61,8 @@ impl Collector {
             batch_max: BATCH_MAX,
             prefetch: PREFETCH,
         };
-        let broker_is_up = |is_up| {
-            self.rabbitmq.set(is_up);
-            self.metrics.dependency(Dependency::Rabbitmq, is_up);
-        };
-        intake.run(|deliveries| self.keep(deliveries), is_database_up, broker_is_up, &stop).await;
+        let told = |held| self.consumer.set(held);
+        intake.run(|deliveries| self.keep(deliveries), is_database_up, told, &stop).await;
     }
 
     async fn keep(&self, deliveries: Vec<Delivery>) -> Result<Kept, StoreError> {

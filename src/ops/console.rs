@@ -32,7 +32,7 @@ use super::prospects::Terms;
 use super::queues::QueueDepths;
 use crate::clock::Clock;
 use crate::followed::Followed;
-use crate::http::{BearerTokens, Problem, asset};
+use crate::http::{BearerTokens, Problem, Readiness, asset};
 use crate::store::{Actor, Store, StoreError};
 use crate::telemetry::{Metrics, ReplayOutcome};
 use access::Logins;
@@ -55,6 +55,8 @@ pub(super) struct Console {
     pub(super) metrics: Metrics,
     /// None: not known yet, or not any more.
     pub(super) queues: watch::Receiver<Option<QueueDepths>>,
+    /// What this process lacks.
+    pub(super) readiness: Readiness,
 }
 
 /// What the handlers share.

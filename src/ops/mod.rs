@@ -12,10 +12,11 @@ use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
 use crate::config::{AdyenCapture, OpsConfig, OpsTerms};
 use crate::domain::Reason;
-use crate::http::{self, BearerTokens, BindError, Limits, Listener, Readiness, ReadinessFlag};
+use crate::http::{self, BearerTokens, BindError, Limits, Listener, Readiness};
+use crate::needs::{PostgresNeeds, PublisherNeeds};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Actor, LetterFilter, NewReplay, ReplayPace, Store, StoreError};
-use crate::telemetry::{Dependency, ListenerName, Metrics, causes};
+use crate::telemetry::{ListenerName, Metrics, Need, RoleName, causes};
 use crate::webhook;
 use collector::Collector;
 use console::Console;
@@ -114,6 +115,11 @@ pub async fn run_on(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
+    let needs = readiness.of(RoleName::Ops, &metrics);
+    let watching = [
+        PostgresNeeds::of(&needs, store::Role::Ops).follow(&store, &clock),
+        PublisherNeeds::of(&needs).follow(&publisher, None),
+    ];
     let queues = watch_queues(config.broker.url.clone(), clock.clone(), metrics.clone(), stop.clone());
     let console = Console {
         store: store.clone(),
@@ -122,6 +128,7 @@ pub async fn run_on(
         clock: clock.clone(),
         metrics: metrics.clone(),
         queues,
+        readiness: readiness.clone(),
     };
     let router = console::router(console).merge(http::health_router(readiness.clone()));
     let counted = metrics.clone();
@@ -137,12 +144,11 @@ pub async fn run_on(
         terms: Terms::from(config.terms).webhook,
         clock: clock.clone(),
         metrics: metrics.clone(),
-        rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
+        consumer: needs.flag(Need::HoldsAConsumer),
     };
     let collecting = tokio::spawn(collector.run(is_database_up, stop.clone()));
     let keeper = Keeper {
         runner: Runner { store: store.clone(), publisher, terms: config.terms.into(), clock, metrics },
-        postgres: readiness.dependency(Dependency::Postgres.name()),
         retention: time::Duration::try_from(config.dead_letter_retention).unwrap_or(time::Duration::MAX),
         counted: None,
         expired: None,
@@ -153,6 +159,7 @@ pub async fn run_on(
     if tokio::time::timeout(shutdown.drain_deadline(), collecting).await.is_err() {
         tracing::warn!(event = "letters_left", "letters that were in hand come again");
     }
+    watching.iter().for_each(tokio::task::JoinHandle::abort);
     let served = served.await;
     store.close(Duration::from_secs(1)).await;
     served.map_err(|_| OpsError::ListenerLost)
@@ -161,7 +168,6 @@ pub async fn run_on(
 /// Does what is to be done about letters again and again.
 struct Keeper {
     runner: Runner,
-    postgres: ReadinessFlag,
     retention: time::Duration,
     counted: Option<Instant>,
     expired: Option<Instant>,
@@ -182,8 +188,6 @@ impl Keeper {
     async fn run(mut self, database_up: watch::Sender<bool>, stop: &CancellationToken) {
         loop {
             let round = self.round().await;
-            self.postgres.set(round.is_ok());
-            self.runner.metrics.dependency(Dependency::Postgres, round.is_ok());
             database_up.send_replace(round.is_ok());
             let pause = match round {
                 Ok(Round::UnderWay) => ROUND_EVERY,

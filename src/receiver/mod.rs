@@ -8,10 +8,11 @@ use crate::clock::Clock;
 use crate::config::{AdyenCapture, ReceiverConfig, WebhookSecrets};
 use crate::followed::Followed;
 use crate::http::{BindError, Limits, Readiness, bind, health_router, serve, system_roots};
+use crate::needs::PublisherNeeds;
 use crate::provider::BuildError;
 use crate::provider::certificates::Certificates;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Dependency, ListenerName, Metrics, Traces};
+use crate::telemetry::{ListenerName, Metrics, RoleName, Traces};
 use crate::webhook::{Endpoint, KeyError, Keys, Terms, Trust};
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -117,7 +118,9 @@ pub async fn run(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
-    let watching = tokio::spawn(watch_broker(publisher.clone(), metrics.clone(), readiness.clone()));
+    // Not probed: a receiver may publish under the keys of its providers only, and those are all bound.
+    let needs = PublisherNeeds::of(&readiness.of(RoleName::Receiver, &metrics));
+    let watching = needs.follow(&publisher, None);
     let places = Semaphore::new(IN_FLIGHT_MAX);
     let secret_files = config.secret_files;
     let taker =
@@ -135,17 +138,4 @@ fn router(taker: Arc<Taker>) -> Router {
 
 async fn receive(State(taker): State<Arc<Taker>>, Path(provider): Path<String>, request: Request) -> Response {
     taker.take(&provider, request).await
-}
-
-async fn watch_broker(publisher: Publisher, metrics: Metrics, readiness: Readiness) {
-    let flag = readiness.dependency(Dependency::Rabbitmq.name());
-    let mut ability = publisher.ability();
-    loop {
-        let is_up = ability.borrow_and_update().check().is_ok();
-        flag.set(is_up);
-        metrics.dependency(Dependency::Rabbitmq, is_up);
-        if ability.changed().await.is_err() {
-            return;
-        }
-    }
 }

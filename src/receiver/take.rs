@@ -276,6 +276,7 @@ fn not_published(endpoint: Endpoint, error: &PublishError) -> Answer {
         | PublishError::Overloaded
         | PublishError::NotConfirmed(_)
         | PublishError::Refused
+        | PublishError::ChannelClosed(_)
         | PublishError::Unroutable { .. }
         | PublishError::TooLong(_) => "the queue cannot take the webhook now; send it again",
     })

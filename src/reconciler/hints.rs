@@ -6,10 +6,10 @@ use crate::broker::{Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, O
 use crate::clock::Clock;
 use crate::domain::{Hint, Reason, Refusal};
 use crate::followed::Followed;
-use crate::http::ReadinessFlag;
+use crate::http::NeedFlag;
 use crate::message::{TRACEPARENT_HEADER, decode_hint};
 use crate::store::{Class, Committed, Store, StoreError};
-use crate::telemetry::{Carried, Dependency, HintOutcome, Metrics, Parent, Publishing, SpanKind, SpanStart, Traces};
+use crate::telemetry::{Carried, HintOutcome, Metrics, Parent, Publishing, SpanKind, SpanStart, Traces};
 use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ pub(super) struct Hints {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) traces: Traces,
-    pub(super) rabbitmq: ReadinessFlag,
+    pub(super) consumer: NeedFlag,
 }
 
 /// Why hints could not be taken.
@@ -60,17 +60,13 @@ impl Hints {
             batch_max: BATCH_MAX,
             prefetch: PREFETCH,
         };
-        let broker_is_up = |is_up| {
-            self.rabbitmq.set(is_up);
-            self.metrics.dependency(Dependency::Rabbitmq, is_up);
-        };
         let take = |deliveries: Vec<Delivery>| async {
             let (began_at, carried) = (self.clock.now(), self.carried(&deliveries));
             let noted = self.note(deliveries).await?;
             self.tell(carried, began_at);
             Ok::<_, NotTaken>(noted)
         };
-        intake.run(take, is_database_up, broker_is_up, &stop).await;
+        intake.run(take, is_database_up, |held| self.consumer.set(held), &stop).await;
     }
 
     /// The traces that these deliveries carry, with their message ids. None where traces are off.

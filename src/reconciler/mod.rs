@@ -11,11 +11,12 @@ use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
 use crate::config::ReconcilerConfig;
 use crate::domain::Provider;
-use crate::http::{Readiness, ReadinessFlag};
+use crate::http::Readiness;
+use crate::needs::{PostgresNeeds, PublisherNeeds};
 use crate::provider::{BuildError, Providers};
 use crate::shutdown::Shutdown;
 use crate::store::{self, ClaimTerms, DueLook, Store, StoreError};
-use crate::telemetry::{Dependency, Metrics, Traces, causes};
+use crate::telemetry::{Metrics, Need, RoleName, Traces, causes};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hints::Hints;
@@ -86,6 +87,11 @@ pub async fn run(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
+    let needs = readiness.of(RoleName::Reconciler, &metrics);
+    let watching = [
+        PostgresNeeds::of(&needs, store::Role::Reconciler).follow(&store, &clock),
+        PublisherNeeds::of(&needs).follow(&publisher, None),
+    ];
     let (database_up, is_database_up) = watch::channel(false);
     let hints = Hints {
         amqp_url: config.broker.url,
@@ -94,10 +100,9 @@ pub async fn run(
         clock: clock.clone(),
         metrics: metrics.clone(),
         traces: traces.clone(),
-        rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
+        consumer: needs.flag(Need::HoldsAConsumer),
     };
     let hints = tokio::spawn(hints.take(is_database_up, stop.clone()));
-    let postgres = readiness.dependency(Dependency::Postgres.name());
     let look = Look {
         store: store.clone(),
         publisher,
@@ -110,8 +115,8 @@ pub async fn run(
     };
     // Each by itself: one that is slow to answer does not hold up the other.
     let asking = asked.into_iter().map(|provider| {
-        let asker = Asker { provider, look: &look, store: &store, clock: &clock, metrics: &metrics };
-        asker.ask(&postgres, &database_up, &shutdown)
+        let asker = Asker { provider, look: &look, store: &store, clock: &clock };
+        asker.ask(&database_up, &shutdown)
     });
     let hints_end = async {
         stop.cancelled().await;
@@ -121,6 +126,7 @@ pub async fn run(
         }
     };
     tokio::join!(futures_util::future::join_all(asking), hints_end);
+    watching.iter().for_each(tokio::task::JoinHandle::abort);
     store.close(Duration::from_secs(1)).await;
     Ok(())
 }
@@ -131,13 +137,12 @@ struct Asker<'a> {
     look: &'a Look,
     store: &'a Store,
     clock: &'a Clock,
-    metrics: &'a Metrics,
 }
 
 impl Asker<'_> {
     /// Claims what is due and asks about it until the process stops. Then what is under way has a while; the rest comes due again by
     /// itself.
-    async fn ask(self, postgres: &ReadinessFlag, database_up: &watch::Sender<bool>, shutdown: &Shutdown) {
+    async fn ask(self, database_up: &watch::Sender<bool>, shutdown: &Shutdown) {
         let stop = shutdown.token();
         let mut every = interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -148,8 +153,6 @@ impl Asker<'_> {
                 Some(()) = in_hand.next(), if !in_hand.is_empty() => {}
                 _ = every.tick(), if in_hand.len() < LOOKS_AT_ONCE_MAX => {
                     let claimed = self.claim().await;
-                    postgres.set(claimed.is_ok());
-                    self.metrics.dependency(Dependency::Postgres, claimed.is_ok());
                     database_up.send_replace(claimed.is_ok());
                     match claimed {
                         Ok(due) => in_hand.extend(due.into_iter().map(|due| self.look.at(due))),

@@ -13,7 +13,7 @@ use crate::reconciler::{self, ReconcilerError};
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
 use crate::store::{self, StoreError};
-use crate::telemetry::{Dependency, Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
+use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE, RoleName, Traces};
 use crate::worker;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -57,13 +57,17 @@ impl Roles {
         }
     }
 
-    /// What it cannot do without.
-    fn dependencies(&self) -> &'static [Dependency] {
+    /// Those that run in this process.
+    fn names(&self) -> Vec<RoleName> {
         match self {
-            Self::Receiver(_) => &[Dependency::Rabbitmq],
-            Self::Api(_) => &[Dependency::Postgres],
-            Self::Worker(_) | Self::Reconciler(_) | Self::Ops(_) | Self::All(_) => {
-                &[Dependency::Postgres, Dependency::Rabbitmq]
+            Self::Receiver(_) => vec![RoleName::Receiver],
+            Self::Worker(_) => vec![RoleName::Worker],
+            Self::Api(_) => vec![RoleName::Api],
+            Self::Reconciler(_) => vec![RoleName::Reconciler],
+            Self::Ops(_) => vec![RoleName::Ops],
+            Self::All(config) => {
+                let is_running = |name: &RoleName| *name != RoleName::Reconciler || config.reconciler.is_some();
+                RoleName::ALL.iter().copied().filter(is_running).collect()
             }
         }
     }
@@ -90,16 +94,14 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
         readiness: Readiness::new(),
         shutdown: shutdown.clone(),
     };
-    let (accepting, draining) = (shared.readiness.dependency("accepting"), shutdown.draining());
-    accepting.set(true);
+    let (accepting, draining) = (shared.readiness.clone(), shutdown.draining());
     tokio::spawn(async move {
         draining.cancelled().await;
-        accepting.set(false);
+        accepting.end();
     });
     // Before anybody can ask: a role that has not looked yet is not ready.
-    for dependency in roles.dependencies() {
-        shared.readiness.dependency(dependency.name()).set(false);
-        shared.metrics.dependency(*dependency, false);
+    for name in roles.names() {
+        shared.readiness.of(name, &shared.metrics);
     }
     let listener = bind("metrics", process.metrics_addr)
         .await

@@ -59,7 +59,7 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, StoreError> 
 }
 
 /// Table and right, for each role. `deploy/postgres-roles.sql` grants these.
-fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
+pub(super) fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
     match role {
         Role::Worker => &[
             ("orders", &["SELECT", "UPDATE"]),
@@ -141,7 +141,7 @@ const ATTEMPT_WITHOUT_SECRETS: &[&str] =
 const ORDER_PRICE: &[&str] = &["amount_minor", "currency", "status", "version", "updated_at"];
 
 /// Table, right and columns, where a role has a right to some columns only.
-fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static [&'static str])] {
+pub(super) fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static [&'static str])] {
     match role {
         Role::Operator => &[("orders", "SELECT", ORDER_WITHOUT_METADATA), ("orders", "UPDATE", ORDER_PRICE)],
         Role::Ops => &[
@@ -202,7 +202,7 @@ fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static 
 }
 
 /// Functions that a role calls: with their arguments, and by their names.
-fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
+pub(super) fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
     match role {
         Role::Worker => &[
             ("inbox_maintain(date, integer)", "inbox_maintain"),

@@ -138,6 +138,77 @@ label! {
 }
 
 label! {
+    /// The roles that run until they are told to stop.
+    RoleName {
+        /// Takes webhooks.
+        Receiver = "receiver",
+        /// Applies messages.
+        Worker = "worker",
+        /// Serves orders and balances.
+        Api = "api",
+        /// Asks providers.
+        Reconciler = "reconciler",
+        /// Collects dead letters, replays them and shows the console.
+        Ops = "ops",
+    }
+}
+
+label! {
+    /// What a role needs to do all of its work.
+    Need {
+        /// Postgres is in reach, takes writes and commits them.
+        PostgresWrites = "postgres_writes",
+        /// The tables are there, and this user has its rights on them.
+        SchemaAndRights = "schema_and_rights",
+        /// Our clock and that of Postgres are close together.
+        ClockAgrees = "clock_agrees",
+        /// The connection for publishing is there.
+        BrokerConnected = "broker_connected",
+        /// No memory or disk alarm of RabbitMQ's blocks publishing.
+        PublishingUnblocked = "publishing_unblocked",
+        /// What was published last was taken.
+        MayPublish = "may_publish",
+        /// Exchanges and queues are there.
+        TopologyComplete = "topology_complete",
+        /// The role's queue is being consumed.
+        HoldsAConsumer = "holds_a_consumer",
+    }
+}
+
+impl RoleName {
+    /// All that the role needs; without any one of them it is not ready.
+    pub fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Receiver => &[Need::BrokerConnected, Need::PublishingUnblocked, Need::MayPublish],
+            Self::Api => &[Need::PostgresWrites, Need::SchemaAndRights],
+            Self::Worker => Need::ALL,
+            Self::Reconciler | Self::Ops => &[
+                Need::PostgresWrites,
+                Need::SchemaAndRights,
+                Need::BrokerConnected,
+                Need::PublishingUnblocked,
+                Need::MayPublish,
+                Need::HoldsAConsumer,
+            ],
+        }
+    }
+}
+
+impl Need {
+    /// Which server it is about.
+    pub fn dependency(self) -> Dependency {
+        match self {
+            Self::PostgresWrites | Self::SchemaAndRights | Self::ClockAgrees => Dependency::Postgres,
+            Self::BrokerConnected
+            | Self::PublishingUnblocked
+            | Self::MayPublish
+            | Self::TopologyComplete
+            | Self::HoldsAConsumer => Dependency::Rabbitmq,
+        }
+    }
+}
+
+label! {
     /// Where HTTP requests come in.
     ListenerName {
         /// Webhooks.

@@ -4,16 +4,16 @@
 mod series;
 
 use super::labels::{
-    Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
-    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
+    Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome, Need,
+    PublishDestination, QueueName, ReplayOutcome, RoleName, WebhookEndpoint, WebhookOutcome,
 };
 use crate::domain::{IgnoredWhy, Provider, Reason, Separated};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::Gauge;
 use series::{
     CauseLabel, DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels,
-    Inner, LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels,
-    SeparatedLabels, VariableLabels, WebhookLabels, WhyLabel, status_class,
+    Inner, LookLabels, MessageLabels, NeedLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels,
+    RoleLabels, SeparatedLabels, VariableLabels, WebhookLabels, WhyLabel, status_class,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -122,6 +122,18 @@ impl Metrics {
     /// A dependency was reached, or lost.
     pub fn dependency(&self, dependency: Dependency, is_up: bool) {
         self.0.dependency_up.get_or_create(&DependencyLabels { dependency }).set(i64::from(is_up));
+    }
+
+    /// A role's need was met, or is missing, since then.
+    pub fn need(&self, role: RoleName, need: Need, is_met: bool, since: OffsetDateTime) {
+        let labels = NeedLabels { role, need };
+        self.0.need_up.get_or_create(&labels).set(i64::from(is_met));
+        self.0.need_changed_timestamp_seconds.get_or_create(&labels).set(since.unix_timestamp());
+    }
+
+    /// A role has all that it needs, or has not.
+    pub fn role_ready(&self, role: RoleName, is_ready: bool) {
+        self.0.ready.get_or_create(&RoleLabels { role }).set(i64::from(is_ready));
     }
 
     /// An HTTP request was answered. `route` is a route's pattern, never a path that a client made up.

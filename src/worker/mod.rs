@@ -7,6 +7,7 @@
 //! ```
 
 mod apply;
+mod health;
 mod in_hand;
 mod job;
 mod judge;
@@ -22,11 +23,12 @@ use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
 use crate::domain::DisputePolicy;
 use crate::findings::Fault;
 use crate::followed::Followed;
-use crate::http::{Readiness, ReadinessFlag};
+use crate::http::Readiness;
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
 use crate::shutdown::Shutdown;
 use crate::store::{self, ChangedOrders, Notebook, Store, StoreError};
 use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces};
+use health::Health;
 use session::{Ended, Session};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -151,25 +153,6 @@ impl From<WorkerConfig> for Settings {
     }
 }
 
-/// Tells metrics and readiness which dependency is in reach.
-struct Health {
-    postgres: ReadinessFlag,
-    rabbitmq: ReadinessFlag,
-    metrics: Metrics,
-}
-
-impl Health {
-    fn postgres(&self, is_up: bool) {
-        self.postgres.set(is_up);
-        self.metrics.dependency(Dependency::Postgres, is_up);
-    }
-
-    fn rabbitmq(&self, is_up: bool) {
-        self.rabbitmq.set(is_up);
-        self.metrics.dependency(Dependency::Rabbitmq, is_up);
-    }
-}
-
 /// Runs until `stop`; then finishes the batches in hand, settles them and closes. Waits out every outage. Fails only on
 /// settings that cannot be used.
 pub async fn run(
@@ -181,13 +164,6 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), StoreError> {
     let stop = shutdown.token();
-    let health = Health {
-        postgres: readiness.dependency(Dependency::Postgres.name()),
-        rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
-        metrics: metrics.clone(),
-    };
-    health.postgres(false);
-    health.rabbitmq(false);
     let publisher = Publisher::start(&PublisherSettings {
         url: settings.amqp_url.clone(),
         name: "worker copies",
@@ -196,6 +172,7 @@ pub async fn run(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
+    let health = Health::begin(&readiness, &metrics, &publisher);
     let notebook = Notebook::default();
     // Messages are judged by the later of our clock and Postgres': one that is behind would refuse genuine ones as if they
     // came from the future.
@@ -216,6 +193,7 @@ pub async fn run(
         // At once: before the first delivery is judged.
         compare_clocks(&store, &clock, &judging).await;
         let comparing = tokio::spawn(keep_comparing_clocks(store.clone(), clock.clone(), judging.clone()));
+        let looking = health.watch(&store, &settings, &clock);
         let pace = if is_narrow { settings.pace.narrow() } else { settings.pace };
         let ended = match consumer(&settings, pace.prefetch, &health, &stop).await {
             None => Ended::Drained { acknowledged: 0 },
@@ -237,6 +215,7 @@ pub async fn run(
                 session.run(&shutdown).await
             }
         };
+        looking.abort();
         housekeeping.abort();
         writing.abort();
         comparing.abort();
@@ -260,13 +239,13 @@ pub async fn run(
             Ended::DatabaseOutage { acknowledged, cause, given_back } => {
                 tracing::error!(event = "database_outage", acknowledged, given_back, cause = %cause,
                     "deliveries given back once; consuming again when Postgres takes writes");
-                health.postgres(false);
+                health.consumer_lost(Dependency::Postgres);
                 metrics.given_back(cause.label(), given_back);
                 (acknowledged, given_back)
             }
             Ended::BrokerLost { acknowledged, cause, given_back } => {
                 tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
-                health.rabbitmq(false);
+                health.consumer_lost(Dependency::Rabbitmq);
                 metrics.given_back(cause.label(), given_back);
                 (acknowledged, given_back)
             }
@@ -295,12 +274,9 @@ pub async fn run(
 
 /// Waits until the database takes writes. False: stopped meanwhile.
 async fn database(store: &Store, clock: &Clock, health: &Health, stop: &CancellationToken) -> Result<bool, StoreError> {
-    let rehearse = || async { store.rehearse(clock.now()).await.map_err(Failure::Transient) };
+    let rehearse = || async { health.rehearse(store, clock).await.map_err(Failure::Transient) };
     match until_ok(RECONNECT, stop, "reaching Postgres", rehearse).await {
-        Ok(()) => {
-            health.postgres(true);
-            Ok(true)
-        }
+        Ok(()) => Ok(true),
         Err(Unfinished::Stopped) => Ok(false),
         Err(Unfinished::Failed(error)) => Err(error),
     }
@@ -322,15 +298,18 @@ async fn consumer(settings: &Settings, prefetch: u16, health: &Health, stop: &Ca
         let faults = broker::inspect(&settings.amqp_url, &settings.rules.retry_delays).await.map_err(NotYet::from);
         match faults {
             Ok(faults) if faults.is_empty() => {}
-            Ok(faults) => return Err(Failure::Transient(NotYet::Topology(faults))),
-            Err(error) => return Err(Failure::Transient(error)),
+            Ok(faults) => return Err(NotYet::Topology(faults)),
+            Err(error) => return Err(error),
         }
         let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, prefetch).await;
-        opened.map_err(|error| Failure::Transient(NotYet::from(error)))
+        opened.map_err(NotYet::from)
     };
-    let opened = until_ok(RECONNECT, stop, "reaching RabbitMQ", open).await.ok();
-    health.rabbitmq(opened.is_some());
-    opened
+    let told = || async {
+        let opened = open().await;
+        health.consuming(opened.as_ref().map(|_| ()));
+        opened.map_err(Failure::Transient)
+    };
+    until_ok(RECONNECT, stop, "reaching RabbitMQ", told).await.ok()
 }
 
 /// Puts the clock that messages are judged by forward to Postgres', where that is ahead.

@@ -53,16 +53,27 @@ const ROOMS: &[(&str, &[&str])] = &[
             "http::system_roots",
         ],
     ),
+    // What every role looks after in the same way: whether the servers are there for it.
+    ("needs", &["broker", "store", "leaves"]),
     // Roles join the rooms above, and never each other.
     // Some signatures are proven by a certificate that has to be fetched; nothing else is asked of a provider there.
     (
         "receiver",
-        &["domain", "message", "webhook", "broker", "provider::certificates", "provider::BuildError", "leaves"],
+        &[
+            "domain",
+            "message",
+            "webhook",
+            "broker",
+            "needs",
+            "provider::certificates",
+            "provider::BuildError",
+            "leaves",
+        ],
     ),
-    ("worker", &["domain", "message", "broker", "store", "leaves"]),
-    ("api", &["domain", "message", "broker", "store", "provider", "leaves"]),
-    ("reconciler", &["domain", "message", "broker", "store", "provider", "leaves"]),
-    ("ops", &["domain", "message", "webhook", "broker", "store", "leaves"]),
+    ("worker", &["domain", "message", "broker", "store", "needs", "leaves"]),
+    ("api", &["domain", "message", "broker", "store", "needs", "provider", "leaves"]),
+    ("reconciler", &["domain", "message", "broker", "store", "needs", "provider", "leaves"]),
+    ("ops", &["domain", "message", "webhook", "broker", "store", "needs", "leaves"]),
     // Leaves.
     ("config", &["leaves", "domain"]),
     ("telemetry", &["leaves", "domain"]),

@@ -1,9 +1,8 @@
 //! What operators are given: alerts, runbook, dashboard and the page about metrics, against the metrics that there are.
 
 use grantonce::domain::{Provider, Reason};
-use grantonce::telemetry::{
-    Dependency, ListenerName, LookOutcome, Metrics, QueueName, WebhookEndpoint, WebhookOutcome,
-};
+use grantonce::http::Readiness;
+use grantonce::telemetry::{ListenerName, LookOutcome, Metrics, QueueName, RoleName, WebhookEndpoint, WebhookOutcome};
 use regex::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +18,7 @@ const ALERT_TESTS: [&str; 2] = [
 const DASHBOARD: &str = include_str!("../../deploy/grafana/grantonce.json");
 const RUNBOOK: &str = include_str!("../../docs/runbook.md");
 const PAGE: &str = include_str!("../../docs/metrics.md");
+const HEALTH: &str = include_str!("../../docs/health.md");
 
 /// Labels that Prometheus itself gives.
 const SCRAPE_LABELS: [&str; 2] = ["job", "instance"];
@@ -39,8 +39,9 @@ fn page() -> String {
     for &queue in QueueName::ALL {
         metrics.queue(queue, 0, 1);
     }
-    for &dependency in Dependency::ALL {
-        metrics.dependency(dependency, true);
+    let readiness = Readiness::new();
+    for &role in RoleName::ALL {
+        readiness.of(role, &metrics);
     }
     for &listener in ListenerName::ALL {
         for status in [200, 404, 503] {
@@ -246,7 +247,7 @@ fn the_page_about_metrics_has_every_metric_with_its_labels_and_no_other() {
 fn links_of_the_operators_pages_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let link = Regex::new(r"\]\(([^) ]+)\)").unwrap();
-    for (name, page) in [("runbook.md", RUNBOOK), ("metrics.md", PAGE)] {
+    for (name, page) in [("runbook.md", RUNBOOK), ("metrics.md", PAGE), ("health.md", HEALTH)] {
         for found in link.captures_iter(page).filter(|found| !found[1].starts_with("http")) {
             let (path, section) = found[1].split_once('#').unwrap_or((&found[1], ""));
             let target = if path.is_empty() { root.join("docs").join(name) } else { root.join("docs").join(path) };

@@ -1,5 +1,7 @@
 //! `/readyz` of every role names the dependency that is missing, from the first moment, and the metric says the same.
 
+mod situations;
+
 use crate::support::{World, eventually};
 use grantonce::http::plain_client;
 use serde_json::{Value, json};

@@ -6,7 +6,7 @@ use super::words::{Tone, advice, age, ago, count, mark, number};
 use super::{App, QueueDepths, charts, replays};
 use crate::broker::{Depth, Depths};
 use crate::domain::{Currency, Money, Separated};
-use crate::http::{Html, html};
+use crate::http::{Html, Missing, html};
 use crate::store::{LetterFilter, LetterGroup, OpenLetters, OverpaidOrder};
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
@@ -44,7 +44,8 @@ pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<
     };
     let main = html![
         "<h1 class=\"unseen\">Health</h1><div id=\"health\" data-live class=\"stack\">"
-        [needs(&open, &groups, &waiting, queues, now)] [self::overpaid(&overpaid, &open, now)]
+        [needs(&open, &groups, &waiting, queues, &app.console.readiness.details(), now)]
+        [self::overpaid(&overpaid, &open, now)]
         [charts::section(&activity, now)] [letters(&groups, now)] [self::queues(queues, now)] [busy] "</div>"
     ];
     Ok(Page { title: "Health", part: Part::Health, every_s: Some(CALM_EVERY_S), main }.respond(
@@ -60,6 +61,7 @@ fn needs(
     groups: &[LetterGroup],
     waiting: &[(Separated, i64)],
     queues: Option<QueueDepths>,
+    missing: &[Missing],
     now: OffsetDateTime,
 ) -> Html {
     let letters: i64 = groups.iter().map(|group| group.letters).sum();
@@ -87,6 +89,11 @@ fn needs(
             html![(count(*messages, "message waits", "messages wait")) ", the others do not: " (cause.words()) "."],
             html!["<span class=\"dim\">The runbook says what to do about <code>" (cause.name()) "</code>.</span>"],
         ));
+    }
+    for missing in missing {
+        let words = html!["This process is not ready. " (missing.sentence()) "."];
+        let way = html!["<span class=\"dim\">It lacks <code>" (missing.need) "</code>, and goes on by itself.</span>"];
+        needs.push((Tone::Bad, words, way));
     }
     if let Some(queues) = queues {
         let Depth { ready, consumers } = queues.depths.fulfilment;

@@ -2,8 +2,8 @@
 
 use crate::domain::{IgnoredWhy, Provider, Reason, Separated};
 use crate::telemetry::labels::{
-    Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
-    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
+    Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome, Need,
+    PublishDestination, QueueName, ReplayOutcome, RoleName, WebhookEndpoint, WebhookOutcome,
 };
 use crate::telemetry::logging::lines_dropped;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
@@ -125,6 +125,17 @@ pub(super) struct VariableLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RoleLabels {
+    pub(super) role: RoleName,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct NeedLabels {
+    pub(super) role: RoleName,
+    pub(super) need: Need,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HttpLabels {
     pub(super) listener: ListenerName,
     pub(super) route: String,
@@ -212,6 +223,9 @@ pub(super) struct Inner {
     pub(super) dependency_up: Family<DependencyLabels, Gauge>,
     pub(super) secret_files_refused: Family<VariableLabels, Counter>,
     pub(super) secret_files_read: Measured,
+    pub(super) ready: Family<RoleLabels, Gauge>,
+    pub(super) need_up: Family<NeedLabels, Gauge>,
+    pub(super) need_changed_timestamp_seconds: Family<NeedLabels, Gauge>,
     pub(super) http_requests: Family<HttpLabels, Counter>,
     pub(super) long_polls: Gauge,
     pub(super) queue_wait_seconds: Histogram,
@@ -251,6 +265,9 @@ impl Inner {
             dependency_up: Family::default(),
             secret_files_refused: Family::default(),
             secret_files_read: Measured::default(),
+            ready: Family::default(),
+            need_up: Family::default(),
+            need_changed_timestamp_seconds: Family::default(),
             http_requests: Family::default(),
             long_polls: Gauge::default(),
             queue_wait_seconds: Histogram::new(QUEUE_WAIT_SECONDS_BUCKETS),
@@ -328,6 +345,17 @@ impl Inner {
             "secret_files_read_timestamp_seconds",
             "When all files of secrets were last read and could be used. Absent where no secret came from a file",
             self.secret_files_read.clone(),
+        );
+        r.register(
+            "ready",
+            "Whether the role has all that it needs. Absent where the process does not run it",
+            self.ready.clone(),
+        );
+        r.register("need_up", "Whether a role has one thing that it needs", self.need_up.clone());
+        r.register(
+            "need_changed_timestamp_seconds",
+            "When a role's need was last met or lost",
+            self.need_changed_timestamp_seconds.clone(),
         );
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
         r.register("long_polls", "Buyers who wait for an order's status", self.long_polls.clone());

@@ -1,0 +1,186 @@
+//! Whether a publisher can publish now: what its lanes and the answers to its last messages say.
+
+use super::publisher::{Outgoing, PublishError};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long a failed publish speaks against publishing where nothing is published since. Only the next message tells whether
+/// it works again, and a receiver that is not ready may get none.
+pub(super) const DOUBT_LASTS: Duration = Duration::from_secs(60);
+
+/// A routing key that nothing of ours is bound by: a message under it is returned, and shows all the same that publishing works.
+pub(super) const PROBE_KEY: &str = "grantonce.probe";
+
+/// Whether messages can be published, and why not.
+#[derive(Debug, Clone)]
+pub struct Ability {
+    /// Of each lane, why it cannot publish or is not trusted to.
+    lanes: Vec<Result<(), PublishError>>,
+    /// Exchanges that did not take their last message, and when that was.
+    refusals: BTreeMap<&'static str, (Instant, PublishError)>,
+}
+
+impl Ability {
+    /// Of a publisher that has not connected yet.
+    pub(super) fn none(lanes: usize) -> Self {
+        let not_yet = PublishError::Unavailable("not connected yet".to_owned());
+        Self { lanes: vec![Err(not_yet); lanes], refusals: BTreeMap::new() }
+    }
+
+    /// Whether messages can be published, as far as is known.
+    pub fn check(&self) -> Result<(), &PublishError> {
+        self.connected().and_then(|()| self.unblocked()).and_then(|()| self.accepted())
+    }
+
+    /// Whether there is a connection.
+    pub fn connected(&self) -> Result<(), &PublishError> {
+        let is_lost = |lane: &&Result<(), PublishError>| matches!(lane, Err(PublishError::Unavailable(_)));
+        if self.lanes.iter().all(|lane| is_lost(&lane)) { self.first_fault() } else { Ok(()) }
+    }
+
+    /// Whether no alarm of the broker's blocks publishing. One lane that knows of it is enough: it is everybody's.
+    pub fn unblocked(&self) -> Result<(), &PublishError> {
+        let blocked = self.lanes.iter().find(|lane| matches!(lane, Err(PublishError::Blocked(_))));
+        blocked.map_or(Ok(()), |lane| lane.as_ref().map(|&()| ()))
+    }
+
+    /// Whether the last messages were taken: by every exchange, and by a lane where any was sent.
+    pub fn accepted(&self) -> Result<(), &PublishError> {
+        self.accepted_at(Instant::now())
+    }
+
+    fn accepted_at(&self, now: Instant) -> Result<(), &PublishError> {
+        if let Some((_, error)) = self.refusals.values().find(|(at, _)| now.duration_since(*at) < DOUBT_LASTS) {
+            return Err(error);
+        }
+        let doubted = self.lanes.iter().find(|lane| match lane {
+            Ok(()) | Err(PublishError::Unavailable(_) | PublishError::Blocked(_)) => false,
+            Err(
+                PublishError::NotConfirmed(_)
+                | PublishError::ChannelClosed(_)
+                | PublishError::Overloaded
+                | PublishError::Refused
+                | PublishError::Unroutable { .. }
+                | PublishError::TooLong(_),
+            ) => true,
+        });
+        match doubted {
+            Some(Err(error)) if !self.lanes.iter().any(Result::is_ok) => Err(error),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether this lane is to be preferred.
+    pub(super) fn is_able(&self, lane: usize) -> bool {
+        self.lanes.get(lane).is_some_and(Result::is_ok)
+    }
+
+    fn first_fault(&self) -> Result<(), &PublishError> {
+        self.lanes.iter().find_map(|lane| lane.as_ref().err()).map_or(Ok(()), Err)
+    }
+}
+
+/// Tells callers and readiness what one lane can do.
+#[derive(Debug, Clone)]
+pub(super) struct Telling {
+    lane: usize,
+    ability: watch::Sender<Ability>,
+}
+
+impl Telling {
+    /// For this lane.
+    pub(super) fn of(lane: usize, ability: &watch::Sender<Ability>) -> Self {
+        Self { lane, ability: ability.clone() }
+    }
+
+    /// Whether the lane can publish.
+    pub(super) fn lane(&self, now: Result<(), PublishError>) {
+        self.ability.send_if_modified(|ability| match ability.lanes.get_mut(self.lane) {
+            Some(lane) if *lane != now => {
+                *lane = now;
+                true
+            }
+            Some(_) | None => false,
+        });
+    }
+
+    /// How the broker answered a message.
+    pub(super) fn answer(&self, message: &Outgoing, refused: Option<&PublishError>) {
+        let (exchange, is_probe) = (message.exchange, message.routing_key == PROBE_KEY);
+        match refused {
+            Some(PublishError::Unroutable { .. }) if is_probe => self.taken(exchange),
+            None => self.taken(exchange),
+            Some(
+                error @ (PublishError::Refused | PublishError::ChannelClosed(_) | PublishError::Unroutable { .. }),
+            ) => {
+                let refusal = (Instant::now(), error.clone());
+                self.ability.send_if_modified(|ability| ability.refusals.insert(exchange, refusal).is_none());
+            }
+            // About the message alone, or about the lane, which is told by itself.
+            Some(_) => {}
+        }
+    }
+
+    fn taken(&self, exchange: &str) {
+        if !self.ability.borrow().refusals.is_empty() {
+            self.ability.send_if_modified(|ability| ability.refusals.remove(exchange).is_some());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(lanes: Vec<Result<(), PublishError>>) -> Ability {
+        Ability { lanes, refusals: BTreeMap::new() }
+    }
+
+    #[test]
+    fn one_lane_is_enough_but_an_alarm_is_everybodys() {
+        let lost = || Err(PublishError::Unavailable("gone".to_owned()));
+        let blocked = || Err(PublishError::Blocked("memory alarm".to_owned()));
+        let doubted = || Err(PublishError::NotConfirmed(DOUBT_LASTS));
+        for (lanes, connected, unblocked, accepted) in [
+            (vec![Ok(()), Ok(())], true, true, true),
+            (vec![lost(), Ok(())], true, true, true),
+            (vec![lost(), lost()], false, true, true),
+            (vec![Ok(()), blocked()], true, false, true),
+            (vec![doubted(), Ok(())], true, true, true),
+            (vec![doubted(), lost()], true, true, false),
+            (vec![doubted(), doubted()], true, true, false),
+        ] {
+            let ability = of(lanes);
+            let found = (ability.connected().is_ok(), ability.unblocked().is_ok(), ability.accepted().is_ok());
+            assert_eq!(found, (connected, unblocked, accepted), "{ability:?}");
+            assert_eq!(ability.check().is_ok(), connected && unblocked && accepted, "{ability:?}");
+        }
+    }
+
+    #[test]
+    fn an_exchange_that_refused_its_last_message_speaks_against_publishing_until_it_takes_one_or_for_a_while() {
+        let (tell, ability) = watch::channel(of(vec![Ok(())]));
+        let telling = Telling::of(0, &tell);
+        let message = |exchange, routing_key: &str| Outgoing {
+            exchange,
+            routing_key: routing_key.to_owned(),
+            message_id: String::new(),
+            kind: String::new(),
+            content_type: "text/plain",
+            headers: super::super::Headers::default(),
+            body: bytes::Bytes::new(),
+        };
+        let returned = PublishError::Unroutable { exchange: "a", routing_key: PROBE_KEY.to_owned() };
+        telling.answer(&message("a", PROBE_KEY), Some(&returned));
+        assert!(ability.borrow().check().is_ok(), "a probe is to come back");
+        telling.answer(&message("a", "x"), Some(&PublishError::Refused));
+        telling.answer(&message("b", "x"), None);
+        assert_eq!(ability.borrow().check(), Err(&PublishError::Refused));
+        telling.answer(&message("a", "x"), None);
+        assert_eq!(ability.borrow().check(), Ok(()));
+        telling.answer(&message("a", "x"), Some(&PublishError::Refused));
+        assert_eq!(ability.borrow().accepted_at(Instant::now() + DOUBT_LASTS), Ok(()));
+    }
+}
