@@ -3,6 +3,7 @@
 mod access;
 mod amend;
 mod calls;
+mod health;
 mod nasty;
 mod plans;
 mod server;

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 const PAGE: &str = include_str!("../../../docs/health.md");
+const ALERTS: &str = include_str!("../../../deploy/prometheus/alerts.yml");
 
 /// Situation, role and need: the rows of the table.
 const SITUATIONS: [(&str, &str, &str); 15] = [
@@ -142,9 +143,16 @@ async fn delete_queue(world: &World, queue: &str) {
 
 #[test]
 fn each_row_of_the_table_is_a_test_and_each_test_a_row() {
-    let row = Regex::new(r"(?m)^\| ([^|`]+?) \| `([a-z]+)`: `([a-z_]+)`").unwrap();
-    let rows: Vec<_> =
-        row.captures_iter(PAGE).map(|row| (row[1].to_owned(), row[2].to_owned(), row[3].to_owned())).collect();
+    let row = Regex::new(
+        r#"(?m)^\| ([^|`]+?) \| `([a-z]+)`: `([a-z_]+)` \| `grantonce_need_up\{need="([a-z_]+)"\}` \| (\w+) \|"#,
+    );
+    let row = row.unwrap();
+    let mut rows = vec![];
+    for found in row.captures_iter(PAGE) {
+        let alert = format!("- alert: {}\n", &found[5]);
+        assert!(found[3] == found[4] && ALERTS.contains(&alert), "{}", &found[0]);
+        rows.push((found[1].to_owned(), found[2].to_owned(), found[3].to_owned()));
+    }
     let wanted = SITUATIONS.map(|(situation, role, need)| (situation.to_owned(), role.to_owned(), need.to_owned()));
     assert_eq!(rows, wanted, "docs/health.md has these rows");
     let source = include_str!("situations.rs");
