@@ -119,7 +119,13 @@ impl Telling {
                 self.ability.send_if_modified(|ability| ability.refusals.insert(exchange, refusal).is_none());
             }
             // About the message alone, or about the lane, which is told by itself.
-            Some(_) => {}
+            Some(
+                PublishError::Unavailable(_)
+                | PublishError::Overloaded
+                | PublishError::Blocked(_)
+                | PublishError::NotConfirmed(_)
+                | PublishError::TooLong(_),
+            ) => {}
         }
     }
 
