@@ -14,9 +14,10 @@ mod outgoing;
 mod peek;
 mod publisher;
 mod topology;
+mod transport;
 
 pub use connection::reach;
-pub use consumer::{Acknowledger, Consumer, Delivery, Durable};
+pub use consumer::{Acknowledger, Consumer, Delivery, Durable, LETTER_BODY_BYTES_MAX, Unreadable, Window};
 pub use depths::{Depth, DepthGauge, Depths};
 pub use error::BrokerError;
 pub use headers::{Death, HeaderValue, Headers};

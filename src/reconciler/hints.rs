@@ -1,14 +1,15 @@
 //! Hints: what the receiver was told that something happened, without being told what to believe. They are noted in Postgres
 //! as looks that are wanted, committed, and acknowledged; however long a provider cannot be asked then, no delivery waits.
 
-use crate::broker::{Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher};
+use crate::broker::{
+    Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher, Window,
+};
 use crate::clock::Clock;
 use crate::domain::{Hint, Reason, Refusal};
 use crate::http::ReadinessFlag;
 use crate::message::{TRACEPARENT_HEADER, decode_hint};
 use crate::store::{Class, Committed, Store, StoreError};
 use crate::telemetry::{Carried, Dependency, HintOutcome, Metrics, Parent, Publishing, SpanKind, SpanStart, Traces};
-use bytes::Bytes;
 use secrecy::SecretString;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -17,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 /// Hints in one transaction.
 const BATCH_MAX: usize = 100;
 
-/// Deliveries handed out ahead.
-const PREFETCH: u16 = 200;
+/// Deliveries handed out ahead. Hints are short.
+const WINDOW: Window = Window { deliveries_max: 200, bytes_max: 16 * 1024 * 1024 };
 
 /// What taking hints needs.
 pub(super) struct Hints {
@@ -57,7 +58,7 @@ impl Hints {
             name: "reconciler hints",
             queue: HINTS_QUEUE,
             batch_max: BATCH_MAX,
-            prefetch: PREFETCH,
+            window: WINDOW,
         };
         let broker_is_up = |is_up| {
             self.rabbitmq.set(is_up);
@@ -69,7 +70,12 @@ impl Hints {
             self.tell(carried, began_at);
             Ok::<_, NotTaken>(noted)
         };
-        intake.run(take, is_database_up, broker_is_up, &stop).await;
+        let metrics = self.metrics.clone();
+        let refused = move |refusal: &Refusal| {
+            metrics.hint(HintOutcome::DeadLettered);
+            metrics.dead_lettered(refusal.reason);
+        };
+        intake.run(take, is_database_up, broker_is_up, refused, &stop).await;
     }
 
     /// The traces that these deliveries carry, with their message ids. None where traces are off.
@@ -153,7 +159,7 @@ impl Hints {
             message_id: delivery.message_id.unwrap_or_default(),
             kind: delivery.kind.unwrap_or_default(),
             headers: delivery.headers.without_brokers_own(),
-            body: Bytes::from(delivery.body),
+            body: delivery.body,
         };
         let message = Outgoing::dead_letter(letter, refusal);
         let publishing = Publishing::untraced(&self.metrics, message.exchange);

@@ -15,10 +15,10 @@ mod settle;
 mod trace;
 mod turns;
 
-use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, TopologyFault, WORK_QUEUE};
+use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, TopologyFault, WORK_QUEUE, Window};
 use crate::clock::Clock;
 use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
-use crate::domain::DisputePolicy;
+use crate::domain::{DisputePolicy, Refusal};
 use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
 use crate::store::{self, ChangedOrders, Notebook, Store, StoreError};
@@ -84,6 +84,8 @@ pub struct Pace {
     pub batches_in_flight: usize,
     /// Unacknowledged deliveries at once.
     pub prefetch: u16,
+    /// Bytes of unacknowledged deliveries at once.
+    pub prefetch_bytes: usize,
     /// How long a batch is held while the database is away, before all deliveries are given back, once.
     pub outage_grace: Duration,
 }
@@ -138,6 +140,7 @@ impl From<WorkerConfig> for Settings {
                 batch_wait: config.batch.wait,
                 batches_in_flight: config.batch.workers,
                 prefetch: config.batch.prefetch,
+                prefetch_bytes: config.batch.prefetch_bytes,
                 outage_grace: config.outage_grace,
             },
             inbox_retention: time::Duration::try_from(config.inbox_retention).unwrap_or(time::Duration::MAX),
@@ -320,7 +323,10 @@ async fn consumer(settings: &Settings, prefetch: u16, health: &Health, stop: &Ca
             Ok(faults) => return Err(Failure::Transient(NotYet::Topology(faults))),
             Err(error) => return Err(Failure::Transient(error)),
         }
-        let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, prefetch).await;
+        let window = Window { deliveries_max: prefetch, bytes_max: settings.pace.prefetch_bytes };
+        let metrics = health.metrics.clone();
+        let refused = move |refusal: &Refusal| metrics.dead_lettered(refusal.reason);
+        let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, window, refused).await;
         opened.map_err(|error| Failure::Transient(NotYet::from(error)))
     };
     let opened = until_ok(RECONNECT, stop, "reaching RabbitMQ", open).await.ok();

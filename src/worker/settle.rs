@@ -12,7 +12,6 @@ use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER, WAITS_HEADER};
 use crate::retry::{Backoff, Limits};
 use crate::store::{Activity, Committed, MessageNote, Noted};
 use crate::telemetry::{MessageOutcome, Metrics, Publishing, Separated};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -287,7 +286,7 @@ fn retry_copy(delivery: &Delivery, delay: &RetryDelay) -> Outgoing {
         kind: delivery.kind.clone().unwrap_or_default(),
         content_type: message::CONTENT_TYPE,
         headers,
-        body: Bytes::copy_from_slice(&delivery.body),
+        body: delivery.body.clone(),
     }
 }
 
@@ -300,7 +299,7 @@ fn dead_letter(delivery: &Delivery, refusal: &Refusal) -> Outgoing {
         message_id: delivery.message_id.clone().unwrap_or_default(),
         kind: delivery.kind.clone().unwrap_or_default(),
         headers,
-        body: Bytes::copy_from_slice(&delivery.body),
+        body: delivery.body.clone(),
     };
     Outgoing::dead_letter(letter, refusal)
 }

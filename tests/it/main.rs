@@ -38,4 +38,5 @@ mod storefront;
 mod support;
 mod terms;
 mod traces;
+mod unreadable;
 mod worker;

@@ -8,6 +8,7 @@ pub mod db;
 pub mod demo;
 pub mod messages;
 pub mod proxy;
+pub mod raw_amqp;
 pub mod servers;
 pub mod traffic;
 pub mod world;
