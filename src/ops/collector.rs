@@ -7,8 +7,8 @@ use crate::clock::Clock;
 use crate::domain::{LetterId, Reason, Refusal, Says, cause_of, tidy};
 use crate::http::ReadinessFlag;
 use crate::message::{
-    ATTEMPT_HEADER, BODY_BYTES_MAX, DETAIL_HEADER, DecodeError, HEADER_PREFIX, ORIGIN_HEADER, REASON_HEADER,
-    REPLAY_HEADER, ROUTING_KEY_HEADER,
+    ATTEMPT_HEADER, BODY_BYTES_MAX, DETAIL_HEADER, DROPPED_HEADERS_HEADER, DecodeError, HEADER_PREFIX, ORIGIN_HEADER,
+    REASON_HEADER, REPLAY_HEADER, ROUTING_KEY_HEADER,
 };
 use crate::store::{Class, Committed, NewLetter, Store, StoreError};
 use crate::telemetry::{Dependency, Metrics, ReplayOutcome};
@@ -201,7 +201,12 @@ fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLe
     let detail = if detail.contains(faults) { detail } else { format!("{detail}; it cannot be read: {faults}") };
     let routing_key = first_routing_key(&delivery).to_owned();
     let replay = delivery.headers.integer(REPLAY_HEADER).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    let headers = delivery.headers.without_brokers_own().without_prefix(HEADER_PREFIX).to_json();
+    let copied = delivery.headers.to_copy();
+    let detail = match copied.text(DROPPED_HEADERS_HEADER) {
+        Some(dropped) if !detail.contains(dropped) => format!("{detail}; dropped headers: {dropped}"),
+        Some(_) | None => detail,
+    };
+    let headers = copied.without_prefix(HEADER_PREFIX).to_json();
     let Delivery { message_id, kind, body, unreadable, .. } = delivery;
     let (message_id, kind) = (message_id.unwrap_or_default(), kind.unwrap_or_default());
     let body_bytes = unreadable.map_or(body.len(), |it| usize::try_from(it.body_bytes).unwrap_or(usize::MAX));

@@ -158,7 +158,7 @@ impl Hints {
             routing_key: delivery.routing_key,
             message_id: delivery.message_id.unwrap_or_default(),
             kind: delivery.kind.unwrap_or_default(),
-            headers: delivery.headers.without_brokers_own(),
+            headers: delivery.headers.to_copy(),
             body: delivery.body,
         };
         let message = Outgoing::dead_letter(letter, refusal);

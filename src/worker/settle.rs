@@ -277,7 +277,7 @@ fn nth(delays: &[RetryDelay], n: u32) -> Option<&RetryDelay> {
 }
 
 fn retry_copy(delivery: &Delivery, delay: &RetryDelay) -> Outgoing {
-    let mut headers = delivery.headers.without_brokers_own();
+    let mut headers = delivery.headers.to_copy();
     headers.set_text(ROUTING_KEY_HEADER, first_routing_key(delivery));
     Outgoing {
         exchange: RETRY_EXCHANGE,
@@ -291,7 +291,7 @@ fn retry_copy(delivery: &Delivery, delay: &RetryDelay) -> Outgoing {
 }
 
 fn dead_letter(delivery: &Delivery, refusal: &Refusal) -> Outgoing {
-    let mut headers = delivery.headers.without_brokers_own();
+    let mut headers = delivery.headers.to_copy();
     headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(delivery).saturating_add(1)));
     let letter = Letter {
         origin: "worker",

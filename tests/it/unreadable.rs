@@ -177,3 +177,72 @@ async fn o02_a_hint_that_cannot_be_read_is_a_dead_letter_of_the_reconcilers() {
     reconciler.terminate(std::time::Duration::from_secs(20)).await.unwrap();
     assert_eq!(world.ready(WORK_QUEUE).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o03_headers_that_are_too_large_to_copy_hold_nobody_up_and_the_letter_says_what_was_dropped() {
+    let world = World::new().await;
+    world.orders(40).await;
+    let mut raw = RawAmqp::connect(&world.amqp_url);
+    let bulky = |n: usize| {
+        let ours = header(b"x-grantonce-attempt", b'l', &[0, 0, 0, 0, 0, 0, 0, 99]);
+        let trace = header(b"traceparent", b'S', &long(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        let small = header(b"small", b'S', &long(b"kept"));
+        payment(n).with_headers([header(b"bulk", b'S', &long(&vec![b'x'; 130_000])), ours, trace, small].concat())
+    };
+    // To be put off, and then refused: nobody knows these payments. And to be refused at once.
+    raw.publish(&bulky(1_000));
+    raw.publish(&RawMessage { body: b"{}".to_vec(), ..bulky(1_001) });
+    (0..40).for_each(|n| raw.publish(&payment(n)));
+    let began = std::time::Instant::now();
+    let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
+    eventually("all others are granted", async || world.grants().await == 40).await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    let store = world.store();
+    eventually("both are letters", async || all_letters(&store).await.len() == 2).await;
+    for row in all_letters(&store).await {
+        assert!(row.detail.ends_with(r#"; dropped headers: "bulk" of 130010 bytes"#), "{}", row.detail);
+        let letter = store.letter(row.id).await.unwrap().unwrap();
+        assert_eq!(letter.headers.as_object().unwrap().keys().collect::<Vec<_>>(), ["small", "traceparent"]);
+    }
+    let metrics = worker.metrics.render();
+    let mut returns = metrics.lines().filter(|line| line.starts_with("grantonce_deliveries_given_back_total"));
+    assert!(returns.all(|line| line.ends_with(" 0")), "{metrics}");
+    ops.stop().await;
+    world.settled(worker).await;
+}
+
+/// What `rabbitmqctl` and the management UI can publish has no frame to fit into.
+#[tokio::test(flavor = "multi_thread")]
+async fn o03_headers_that_no_amqp_client_could_send_are_a_dead_letter_like_others() {
+    let world = World::new().await;
+    world.orders(10).await;
+    let base: reqwest::Url = std::env::var("GRANTONCE_MANAGEMENT_URL").unwrap().parse().unwrap();
+    let vhost = world.amqp_url.rsplit('/').next().unwrap().to_owned();
+    let good = payment(1_000);
+    for bytes in [140_000, 2_000_000] {
+        let mut url = base.clone();
+        url.path_segments_mut().unwrap().extend(["api", "exchanges", &vhost, PAYMENTS_EXCHANGE, "publish"]);
+        let message = serde_json::json!({
+            "routing_key": "payment.stripe", "payload_encoding": "string", "payload": String::from_utf8_lossy(&good.body),
+            "properties": {"type": "payment-status.v1", "message_id": "stripe::evt_1000", "delivery_mode": 2,
+                           "headers": {"bulk": "x".repeat(bytes), "n": bytes}},
+        });
+        let client = grantonce::http::plain_client().build().unwrap();
+        let answer = client.post(url).json(&message).send().await.unwrap();
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    }
+    let mut raw = RawAmqp::connect(&world.amqp_url);
+    (0..10).for_each(|n| raw.publish(&payment(n)));
+    let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
+    eventually("all others are granted", async || world.grants().await == 10).await;
+    let store = world.store();
+    eventually("both are letters", async || {
+        all_letters(&store).await.iter().map(|letter| letter.seen).sum::<i32>() == 2
+    })
+    .await;
+    for letter in all_letters(&store).await {
+        assert!(letter.detail.contains("its properties are "), "{letter:?}");
+    }
+    ops.stop().await;
+    world.settled(worker).await;
+}
