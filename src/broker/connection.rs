@@ -3,10 +3,11 @@
 use super::error::BrokerError;
 use super::transport::{Bounds, FRAME_BYTES_MAX, Ledger, dial, greet};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use std::io;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long connecting, and any single answer of the broker's apart from confirms, may take.
@@ -14,6 +15,24 @@ pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A peer that is silent for twice as long is taken for dead, unless the URL says otherwise.
 const HEARTBEAT_S: u16 = 10;
+
+/// A connection, with the channels that were opened on it.
+///
+/// A channel that is dropped is closed some time later, and where that meets the closing of its connection the client takes it
+/// for an error. So the channels are kept until the connection has been closed.
+#[derive(Debug)]
+pub(super) struct Connection {
+    connection: lapin::Connection,
+    channels: Mutex<Vec<Channel>>,
+}
+
+impl Deref for Connection {
+    type Target = lapin::Connection;
+
+    fn deref(&self) -> &lapin::Connection {
+        &self.connection
+    }
+}
 
 /// Connects under a name that `rabbitmqctl list_connections` shows. For connections that take no deliveries.
 pub(super) async fn connect(url: &SecretString, name: &str) -> Result<Connection, BrokerError> {
@@ -47,12 +66,16 @@ pub(super) async fn connect_within(
         Err(failed.into())
     };
     let connection = BrokerError::within("connecting", ANSWER_DEADLINE, connected).await?;
-    Ok((connection, ledger))
+    Ok((Connection { connection, channels: Mutex::default() }, ledger))
 }
 
 /// Opens a channel.
 pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
-    BrokerError::within("opening a channel", ANSWER_DEADLINE, connection.create_channel()).await
+    let channel = BrokerError::within("opening a channel", ANSWER_DEADLINE, connection.create_channel()).await?;
+    let mut channels = connection.channels.lock().unwrap_or_else(PoisonError::into_inner);
+    channels.retain(|channel| channel.status().connected());
+    channels.push(channel.clone());
+    Ok(channel)
 }
 
 /// Closes a connection politely, or gives up on it.

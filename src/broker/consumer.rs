@@ -1,6 +1,6 @@
 //! Deliveries of a queue, in batches, and their acknowledgement.
 
-use super::connection::{ANSWER_DEADLINE, channel, close, connect_within};
+use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect_within};
 use super::error::BrokerError;
 use super::headers::{Death, Headers};
 use super::topology::DEAD_QUEUE;
@@ -10,9 +10,9 @@ use crate::message::{self, BODY_BYTES_MAX, TRACEPARENT_HEADER};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
+use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection};
 use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! not to its own; once the whole group is confirmed every return is there, and each is matched by what it carries.
 //! Many callers thereby share one wait for the broker's disks.
 
-use super::connection::{channel, close, connect};
+use super::connection::{Connection, channel, close, connect};
 use super::error::BrokerError;
 use super::headers::Headers;
 use crate::clock::Clock;
@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation};
 use secrecy::SecretString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -9,12 +9,12 @@
 //!
 //! What correctness rests on is a queue *argument*, not a policy: arguments cannot be lost or changed behind our back.
 
-use super::connection::{channel, close, connect};
+use super::connection::{Connection, channel, close, connect};
 use super::error::BrokerError;
 use crate::config::RetryDelay;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 use secrecy::SecretString;
 use std::fmt;
 use std::time::Duration;

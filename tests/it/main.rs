@@ -13,6 +13,7 @@
 
 mod amend;
 mod api;
+mod broker;
 mod cases;
 mod command_line;
 mod console;
