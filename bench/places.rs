@@ -143,7 +143,7 @@ impl Servers {
     /// A database of orders that wait for their payment, to be copied for every round.
     pub(crate) async fn template(&self, orders: u32) -> Template {
         let (name, url) = self.create_database(None).await;
-        store::migrate(&url.clone().into()).await.unwrap();
+        store::migrate(&url.parse().unwrap()).await.unwrap();
         let mut sql = connect(&url).await;
         for from in (0..orders).step_by(500_000) {
             insert_orders(&mut sql, orders, from..orders.min(from + 500_000)).await;
@@ -159,7 +159,7 @@ impl Servers {
         let (name, database_url) = self.create_database(Some(template)).await;
         let amqp_url = self.management.create_vhost(&self.rabbitmq, &name).await.unwrap();
         let delay = RetryDelay { label: RETRY_DELAY.to_owned(), delay: Duration::from_secs(5) };
-        broker::declare(&amqp_url.clone().into(), &[delay]).await.unwrap();
+        broker::declare(&amqp_url.parse().unwrap(), &[delay]).await.unwrap();
         Place { servers: self.clone(), name, database_url, amqp_url, orders: template.orders }
     }
 
@@ -237,7 +237,7 @@ impl Place {
     /// Fills the work queue, every message confirmed by the broker.
     pub(crate) async fn publish(&self, messages: &[u32]) {
         let publisher = Publisher::start(&PublisherSettings {
-            url: self.amqp_url.as_str().into(),
+            url: self.amqp_url.parse().unwrap(),
             name: "prefill",
             lanes: 2,
             waiting_max: 10_000,

@@ -2,6 +2,7 @@
 //!
 //! The rooms, in the order that data flows, are told in `ARCHITECTURE.md`.
 
+pub mod address;
 pub mod api;
 pub mod broker;
 pub mod cli;
@@ -9,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod failpoint;
+pub mod followed;
 pub mod http;
 pub mod message;
 pub mod ops;

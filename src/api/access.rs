@@ -2,12 +2,12 @@
 
 use crate::config::ApiConfig;
 use crate::domain::OrderId;
+use crate::followed::Followed;
 use crate::http::{BearerTokens, Problem, keyed};
 use axum::http::HeaderMap;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use hmac::{Hmac, Mac as _};
-use secrecy::ExposeSecret as _;
-use sha2::Sha256;
+use hmac::Mac as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 
 /// Stands before the order's id in what is authenticated: the key makes nothing else that could pass for a token.
@@ -32,27 +32,24 @@ pub(super) enum Reader {
 /// The keys of this process.
 #[derive(Clone)]
 pub(super) struct Access {
-    bearers: BearerTokens,
-    status_key: Hmac<Sha256>,
+    bearers: Followed<BearerTokens>,
+    status_key: Followed<SecretString>,
 }
 
 impl Access {
     pub(super) fn new(config: &ApiConfig) -> Self {
-        Self {
-            bearers: BearerTokens::new(config.tokens.clone()),
-            status_key: keyed(config.status_token_key.expose_secret().as_bytes()),
-        }
+        Self { bearers: BearerTokens::following(&config.tokens), status_key: config.status_token_key.clone() }
     }
 
     /// Lets a site in; else 401.
     pub(super) fn site(&self, headers: &HeaderMap) -> Result<Site, Problem> {
-        Ok(Site { name: self.bearers.check(headers)?.to_owned() })
+        Ok(Site { name: self.bearers.current().check(headers)?.to_owned() })
     }
 
     /// Lets a reader of one order in, by either token; else 401. Whether there is such an order plays no part: who has
     /// neither token learns nothing of it.
     pub(super) fn reader(&self, headers: &HeaderMap, id: &str, token: Option<&str>) -> Result<Reader, Problem> {
-        if self.bearers.check(headers).is_ok() {
+        if self.bearers.current().check(headers).is_ok() {
             return Ok(Reader::Site);
         }
         let is_buyer = match (token, id.parse::<OrderId>()) {
@@ -68,7 +65,8 @@ impl Access {
 
     /// The token by which a buyer's browser reads this order. The same for ever, as long as the key is.
     pub(super) fn status_token(&self, id: OrderId) -> String {
-        let mac = self.status_key.clone().chain_update(PURPOSE).chain_update(id.to_string());
+        let key = keyed(self.status_key.current().expose_secret().as_bytes());
+        let mac = key.chain_update(PURPOSE).chain_update(id.to_string());
         BASE64_URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
     }
 }

@@ -21,9 +21,12 @@ fn config() -> ApiConfig {
     ApiConfig {
         addr: ([127, 0, 0, 1], 0).into(),
         // Nobody listens at port 1.
-        database: DatabaseConfig { url: "postgres://nobody@127.0.0.1:1/none".into() },
-        tokens: vec![NamedToken { name: "shop".to_owned(), token: "t".repeat(32).into() }],
-        status_token_key: "k".repeat(32).into(),
+        database: DatabaseConfig { url: "postgres://nobody@127.0.0.1:1/none".parse().unwrap() },
+        tokens: crate::followed::Followed::new(vec![NamedToken {
+            name: "shop".to_owned(),
+            token: "t".repeat(32).into(),
+        }]),
+        status_token_key: crate::followed::Followed::new("k".repeat(32).into()),
         cors_origins: vec![SHOP.to_owned()],
         providers: ProvidersConfig { stripe: None, paypal: None },
         first_look_after: Duration::from_secs(120),

@@ -2,10 +2,11 @@
 
 use super::error::BrokerError;
 use super::transport::{Bounds, FRAME_BYTES_MAX, Ledger, dial, greet};
-use lapin::uri::AMQPUri;
+use crate::address::{AmqpAddress, AmqpAuth, HostPort};
+use crate::followed::Followed;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use lapin::{Channel, ConnectionProperties};
-use secrecy::{ExposeSecret, SecretString};
-use std::io;
+use secrecy::ExposeSecret as _;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,8 +14,11 @@ use std::time::Duration;
 /// How long connecting, and any single answer of the broker's apart from confirms, may take.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A peer that is silent for twice as long is taken for dead, unless the URL says otherwise.
+/// A peer that is silent for twice as long is taken for dead, unless the address says otherwise.
 const HEARTBEAT_S: u16 = 10;
+
+/// Most addresses of one host that are tried.
+const ADDRESSES_MAX: usize = 8;
 
 /// A connection, with the channels that were opened on it.
 ///
@@ -35,38 +39,70 @@ impl Deref for Connection {
 }
 
 /// Connects under a name that `rabbitmqctl list_connections` shows. For connections that take no deliveries.
-pub(super) async fn connect(url: &SecretString, name: &str) -> Result<Connection, BrokerError> {
+pub(super) async fn connect(url: &Followed<AmqpAddress>, name: &str) -> Result<Connection, BrokerError> {
     let (connection, _ledger) = connect_within(url, name, Bounds::NONE).await?;
     Ok(connection)
 }
 
 /// Connects, and bounds what deliveries of this connection may take up in memory. What the client library does not know of them
-/// is in the ledger.
+/// is in the ledger. The hosts of the address are tried in their order, and of each all addresses that it has, IPv6 or IPv4, each
+/// with a deadline of its own.
 pub(super) async fn connect_within(
-    url: &SecretString,
+    url: &Followed<AmqpAddress>,
     name: &str,
     bounds: Bounds,
 ) -> Result<(Connection, Arc<Ledger>), BrokerError> {
-    let mut uri: AMQPUri = url.expose_secret().parse().map_err(|reason| BrokerError::Address { reason })?;
-    uri.query.heartbeat = uri.query.heartbeat.or(Some(HEARTBEAT_S));
-    // The broker may want smaller frames, not larger ones.
-    uri.query.frame_max = Some(uri.query.frame_max.map_or(FRAME_BYTES_MAX, |bytes| bytes.min(FRAME_BYTES_MAX)));
-    let properties = ConnectionProperties::default().with_connection_name(format!("grantonce {name}").into());
-    let ledger = Ledger::new(bounds);
-    let connected = async {
-        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for addr in tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port)).await? {
-            match dial(&uri, addr).await {
-                Ok(socket) => {
-                    return greet(uri.clone(), socket, Arc::clone(&ledger), ANSWER_DEADLINE, properties).await;
+    let address = url.current();
+    let deadline = address.connection_timeout.map_or(ANSWER_DEADLINE, |most| most.min(ANSWER_DEADLINE));
+    let mut failed = BrokerError::NoHost;
+    for host in &address.hosts {
+        let found = async { Ok(tokio::net::lookup_host((host.host.as_str(), host.port)).await?) };
+        let addrs = match BrokerError::within("looking up RabbitMQ's address", deadline, found).await {
+            Ok(addrs) => addrs,
+            Err(error) => {
+                failed = error;
+                continue;
+            }
+        };
+        for addr in addrs.take(ADDRESSES_MAX) {
+            let (uri, ledger) = (uri(&address, host), Ledger::new(bounds));
+            let properties = ConnectionProperties::default().with_connection_name(format!("grantonce {name}").into());
+            let connected = async {
+                let socket = dial(&uri, addr).await?;
+                greet(uri.clone(), socket, Arc::clone(&ledger), deadline, properties).await
+            };
+            match BrokerError::within("connecting", deadline, connected).await {
+                Ok(connection) => return Ok((Connection { connection, channels: Mutex::default() }, ledger)),
+                Err(error) => {
+                    tracing::debug!(event = "broker_not_reached", host = host.host, %addr, cause = %error);
+                    failed = error;
                 }
-                Err(error) => failed = error,
             }
         }
-        Err(failed.into())
-    };
-    let connection = BrokerError::within("connecting", ANSWER_DEADLINE, connected).await?;
-    Ok((Connection { connection, channels: Mutex::default() }, ledger))
+    }
+    Err(failed)
+}
+
+/// One host of an address, for the client. It is told values, never a text that it would have to read.
+fn uri(address: &AmqpAddress, host: &HostPort) -> AMQPUri {
+    let userinfo =
+        AMQPUserInfo { username: address.user.clone(), password: address.password.expose_secret().to_owned() };
+    AMQPUri {
+        scheme: if address.is_tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
+        authority: AMQPAuthority { userinfo, host: host.host.clone(), port: host.port },
+        vhost: address.vhost.clone(),
+        query: AMQPQueryString {
+            // The broker may want smaller frames, not larger ones: both ends keep whole frames in memory.
+            frame_max: Some(address.frame_max_bytes.map_or(FRAME_BYTES_MAX, |bytes| bytes.min(FRAME_BYTES_MAX))),
+            channel_max: address.channel_max,
+            heartbeat: address.heartbeat_s.or(Some(HEARTBEAT_S)),
+            connection_timeout: None,
+            auth_mechanism: Some(match address.auth {
+                AmqpAuth::Plain => SASLMechanism::Plain,
+                AmqpAuth::Amqplain => SASLMechanism::AMQPlain,
+            }),
+        },
+    }
 }
 
 /// Opens a channel.
@@ -86,7 +122,7 @@ pub(super) async fn close(connection: &Connection) {
 }
 
 /// Connects once: whether the broker is there and takes this user.
-pub async fn reach(url: &SecretString) -> Result<(), BrokerError> {
+pub async fn reach(url: &Followed<AmqpAddress>) -> Result<(), BrokerError> {
     let connection = connect(url, "check").await?;
     close(&connection).await;
     Ok(())

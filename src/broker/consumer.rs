@@ -5,7 +5,9 @@ use super::error::BrokerError;
 use super::headers::{Death, Headers};
 use super::topology::DEAD_QUEUE;
 use super::transport::{Bounds, Ledger};
+use crate::address::AmqpAddress;
 use crate::domain::{Reason, Refusal};
+use crate::followed::Followed;
 use crate::message::{self, BODY_BYTES_MAX, TRACEPARENT_HEADER};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -13,7 +15,6 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
-use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -155,7 +156,7 @@ impl Consumer {
     /// it to the dead letters as it is, at least once; `refused` is told. Of dead letters, everything is handed out: behind their
     /// queue there is none that a refused one would go to.
     pub async fn open(
-        url: &SecretString,
+        url: &Followed<AmqpAddress>,
         name: &str,
         queue: &str,
         window: Window,

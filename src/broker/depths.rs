@@ -3,9 +3,10 @@
 use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect};
 use super::error::BrokerError;
 use super::topology::{DEAD_QUEUE, HINTS_QUEUE, WORK_QUEUE};
+use crate::address::AmqpAddress;
+use crate::followed::Followed;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use secrecy::SecretString;
 
 /// One queue, as the broker tells of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -30,13 +31,13 @@ pub struct Depths {
 /// Asks again and again, by one connection.
 #[derive(Debug)]
 pub struct DepthGauge {
-    url: SecretString,
+    url: Followed<AmqpAddress>,
     connection: Option<Connection>,
 }
 
 impl DepthGauge {
     /// Connects when it is first asked.
-    pub fn new(url: SecretString) -> Self {
+    pub fn new(url: Followed<AmqpAddress>) -> Self {
         Self { url, connection: None }
     }
 

@@ -21,12 +21,9 @@ pub enum BrokerError {
         /// How long was waited.
         after: Duration,
     },
-    /// `AMQP_URL` is no AMQP address.
-    #[error("AMQP_URL is not of the form amqp://user:password@host:5672/vhost: {reason}")]
-    Address {
-        /// Why not.
-        reason: String,
-    },
+    /// The address names no host: a mistake of ours, the parser makes none such.
+    #[error("the address of RabbitMQ names no host")]
+    NoHost,
     /// The stream of deliveries ended: the channel, the connection or the queue is gone.
     #[error("the stream of deliveries ended")]
     StreamEnded,

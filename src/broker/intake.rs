@@ -3,9 +3,10 @@
 
 use super::consumer::{Consumer, Delivery, Durable, Window};
 use super::error::BrokerError;
+use crate::address::AmqpAddress;
 use crate::domain::Refusal;
+use crate::followed::Followed;
 use crate::retry::{Backoff, Limits};
-use secrecy::SecretString;
 use std::error::Error;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -24,7 +25,7 @@ const FRUITLESS: Limits =
 #[derive(Debug, Clone)]
 pub struct Intake {
     /// The broker.
-    pub url: SecretString,
+    pub url: Followed<AmqpAddress>,
     /// What the connection is called.
     pub name: &'static str,
     /// From where.

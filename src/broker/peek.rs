@@ -6,9 +6,10 @@ use super::error::BrokerError;
 use super::management::Management;
 use super::topology::{DEAD_QUEUE, declare_dead_queue};
 use super::transport::Bounds;
+use crate::address::AmqpAddress;
+use crate::followed::Followed;
 use crate::message::BODY_BYTES_MAX;
 use lapin::options::BasicGetOptions;
-use secrecy::SecretString;
 
 /// Why nothing was looked at.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,7 @@ const BOUNDS: Bounds =
 /// Looks at the oldest dead letters and puts them back where they were. A look counts as a delivery of each: only where the
 /// queue's delivery limit is seen to be the one that `migrate` gives it is anything touched.
 pub async fn peek(
-    url: &SecretString,
+    url: &Followed<AmqpAddress>,
     management: Option<&Management>,
     count_max: u16,
 ) -> Result<Vec<Delivery>, PeekError> {
@@ -72,7 +73,7 @@ pub async fn peek(
 }
 
 /// Declaring a queue with the arguments that it has changes nothing, and with others it is refused.
-async fn compare_by_declaring(url: &SecretString) -> Result<(), PeekError> {
+async fn compare_by_declaring(url: &Followed<AmqpAddress>) -> Result<(), PeekError> {
     let connection = connect(url, "dlq peek").await?;
     let declared = declare_dead_queue(&connection).await;
     close(&connection).await;

@@ -8,7 +8,9 @@
 use super::connection::{Connection, channel, close, connect};
 use super::error::BrokerError;
 use super::headers::Headers;
+use crate::address::AmqpAddress;
 use crate::clock::Clock;
+use crate::followed::Followed;
 use crate::retry::{Backoff, Limits};
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -16,7 +18,6 @@ use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
-use secrecy::SecretString;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -107,7 +108,7 @@ impl PublishError {
 #[derive(Debug, Clone)]
 pub struct PublisherSettings {
     /// The broker.
-    pub url: SecretString,
+    pub url: Followed<AmqpAddress>,
     /// What the connections are called.
     pub name: &'static str,
     /// Independent connections, each with one group under way.

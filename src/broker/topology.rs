@@ -11,11 +11,12 @@
 
 use super::connection::{Connection, channel, close, connect};
 use super::error::BrokerError;
+use crate::address::AmqpAddress;
 use crate::config::RetryDelay;
+use crate::followed::Followed;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
-use secrecy::SecretString;
 use std::fmt;
 use std::time::Duration;
 
@@ -134,7 +135,7 @@ const EXCHANGES: [(&str, ExchangeKind); 4] = [
 ];
 
 /// Makes what is missing. What is there with other properties is an error: queue arguments cannot be changed.
-pub async fn declare(url: &SecretString, delays: &[RetryDelay]) -> Result<(), BrokerError> {
+pub async fn declare(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Result<(), BrokerError> {
     let connection = connect(url, "migrate").await?;
     let done = declare_all(&connection, delays).await;
     close(&connection).await;
@@ -197,7 +198,7 @@ impl fmt::Display for TopologyFault {
 
 /// Looks whether exchanges and queues are there. Arguments and bindings cannot be seen over AMQP: see
 /// [`super::Management`].
-pub async fn inspect(url: &SecretString, delays: &[RetryDelay]) -> Result<Vec<TopologyFault>, BrokerError> {
+pub async fn inspect(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Result<Vec<TopologyFault>, BrokerError> {
     let connection = connect(url, "check").await?;
     let mut faults = vec![];
     for (name, kind) in EXCHANGES {

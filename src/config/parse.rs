@@ -1,10 +1,11 @@
 //! From a variable's text to its value. An error says what the text must be, and never repeats it: it may be a secret.
 
+use crate::address::{AddressError, AmqpAddress, DatabaseAddress, decoded};
 use reqwest::Url;
 use secrecy::SecretString;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -29,6 +30,9 @@ const RETRY_DELAYS_MAX: usize = 10;
 
 /// Bounds of one retry delay.
 const RETRY_DELAY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+
+/// What PayPal's webhook simulator signs with: everybody can.
+pub(super) const PAYPAL_SIMULATOR_ID: &str = "WEBHOOK_ID";
 
 /// A bearer token and the name of who holds it.
 #[derive(Debug, Clone)]
@@ -151,7 +155,12 @@ pub(super) fn retry_delays(text: &str) -> Result<Vec<RetryDelay>, Demand> {
 }
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, Demand> {
-    text.parse().map_err(|_| "must be an IP address and a port".to_owned())
+    let address: SocketAddr = text.parse().map_err(|_| "must be an IP address and a port".to_owned())?;
+    let ip = address.ip();
+    if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err("must be an address that a program can listen on".to_owned());
+    }
+    Ok(address)
 }
 
 /// The entries of a list by commas, blanks around them cut off; none may be empty.
@@ -161,10 +170,6 @@ fn entries(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn list<'t, T>(text: &'t str, one: impl Fn(&'t str) -> Result<T, Demand>) -> Result<Vec<T>, Demand> {
     entries(text).map(|(n, entry)| one(entry).map_err(|demand| format!("entry {n} {demand}"))).collect()
-}
-
-pub(super) fn words(text: &str) -> Result<Vec<String>, Demand> {
-    list(text, |entry| visible(entry, 1).map(str::to_owned))
 }
 
 /// Hosts as they stand in an address, with a port only where it is not the usual one.
@@ -250,43 +255,117 @@ pub(super) fn tokens(text: &str) -> Result<Vec<NamedToken>, Demand> {
     .collect()
 }
 
-/// A URL of one of the schemes, with a host.
-fn url(text: &str, schemes: &[&str]) -> Result<Url, Demand> {
-    let demand = |why: &str| format!("must be a URL that begins with {}://{why}", schemes.join(":// or "));
-    let url = Url::parse(text).map_err(|error| demand(&format!(" ({error})")))?;
-    if !schemes.contains(&url.scheme()) {
-        return Err(demand(""));
+/// Longest id of a PayPal webhook, in characters.
+const WEBHOOK_ID_CHARS_MAX: usize = 50;
+
+/// Ids of PayPal's webhooks, or the word that its simulator signs with.
+pub(super) fn webhook_ids(text: &str) -> Result<Vec<String>, Demand> {
+    list(text, |entry| {
+        let is_id = entry == PAYPAL_SIMULATOR_ID || entry.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if is_id && (1..=WEBHOOK_ID_CHARS_MAX).contains(&entry.len()) {
+            return Ok(entry.to_owned());
+        }
+        Err("must be the id of a PayPal webhook, letters and digits".to_owned())
+    })
+}
+
+/// PayPal's client id: it stands before a colon where it is sent.
+pub(super) fn client_id(text: &str) -> Result<String, Demand> {
+    match visible(text, 1)? {
+        id if id.contains(':') => Err("must not have a colon".to_owned()),
+        id => Ok(id.to_owned()),
+    }
+}
+
+/// A URL of one of the schemes, with a host, and with user and password only where they may be.
+fn url(text: &str, schemes: &[&str], may_have_user: bool) -> Result<Url, Demand> {
+    let demand = || format!("must be a URL that begins with {}://", schemes.join(":// or "));
+    if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+        return Err("must not have blanks, control characters or backslashes".to_owned());
+    }
+    // The parser takes `http:host`, too, and looks for a host behind further slashes.
+    let (scheme, rest) = text.split_once("://").ok_or_else(demand)?;
+    if !schemes.contains(&scheme.to_ascii_lowercase().as_str()) {
+        return Err(demand());
+    }
+    if rest.is_empty() || rest.starts_with('/') {
+        return Err("must name a host".to_owned());
+    }
+    let url = Url::parse(text).map_err(|error| format!("must be a URL ({error})"))?;
+    if url.port() == Some(0) {
+        return Err("must have a port from 1 to 65535".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must not have a ? or a #; write %3F or %23 in a user or a password".to_owned());
+    }
+    if url.path().contains('@') {
+        // A slash in a password would put another host in the place of the right one.
+        return Err("must not have an @ after the host; write / ? # @ in a password as %2F %3F %23 %40".to_owned());
+    }
+    let credentials = [url.username(), url.password().unwrap_or_default()];
+    if !may_have_user && credentials.iter().any(|part| !part.is_empty()) {
+        return Err("must not have a user or a password in it".to_owned());
+    }
+    for part in credentials {
+        decoded("user or password", part).map_err(|error| error.to_string())?;
     }
     Ok(url)
 }
 
-fn with_host(url: Url) -> Result<Url, Demand> {
-    if url.host_str().is_none_or(str::is_empty) { Err("must name a host".to_owned()) } else { Ok(url) }
+/// What the address leaves out comes from libpq's own variables, for which `variable` is asked.
+pub(super) fn database_url(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<DatabaseAddress, Demand> {
+    let address = DatabaseAddress::parse(text, variable).map_err(|error| error.to_string())?;
+    let cert = address.client_cert.iter().flat_map(|(cert, key)| [("sslcert", cert), ("sslkey", key)]);
+    for (name, path) in address.root_cert.iter().map(|file| ("sslrootcert", file)).chain(cert) {
+        // Not the path: it may be a piece of a password.
+        std::fs::File::open(path)
+            .and_then(|file| file.metadata())
+            .map_err(|error| error.to_string())
+            .and_then(|found| if found.is_file() { Ok(()) } else { Err("it is no file".to_owned()) })
+            .map_err(|problem| format!("has a parameter {name} that names a file that cannot be read ({problem})"))?;
+    }
+    Ok(address)
 }
 
-pub(super) fn database_url(text: &str) -> Result<SecretString, Demand> {
-    // No host is a host of the query (`?host=/var/run/postgresql`) or of libpq's own variables.
-    url(text, &["postgres", "postgresql"]).map(|_| SecretString::from(text))
-}
-
-pub(super) fn amqp_url(text: &str) -> Result<SecretString, Demand> {
-    url(text, &["amqp", "amqps"]).and_then(with_host).map(|_| SecretString::from(text))
+pub(super) fn amqp_url(text: &str) -> Result<AmqpAddress, Demand> {
+    text.parse().map_err(|error: AddressError| error.to_string())
 }
 
 pub(super) fn management_url(text: &str) -> Result<SecretString, Demand> {
-    web_url(text).map(SecretString::from)
+    url(text, &["https", "http"], true).map(|_| SecretString::from(text))
 }
 
-/// The base of an HTTP API, without a slash at the end.
+/// A web address without a slash at the end.
 pub(super) fn web_url(text: &str) -> Result<String, Demand> {
-    url(text, &["https", "http"]).and_then(with_host)?;
-    Ok(text.trim_end_matches('/').to_owned())
+    url(text, &["https", "http"], false).map(|_| text.trim_end_matches('/').to_owned())
+}
+
+/// The base of a provider's API: secrets go there, by `https` or within this machine.
+pub(super) fn api_base(text: &str) -> Result<String, Demand> {
+    let base = url(text, &["https", "http"], false)?;
+    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_near = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if base.scheme() == "https" || is_near {
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    Err("must begin with https://; http:// will do for loopback only".to_owned())
 }
 
 /// Origins as browsers send them: scheme, host, port unless it is the scheme's own, and nothing else.
 pub(super) fn origins(text: &str) -> Result<Vec<String>, Demand> {
     list(text, |entry| {
-        let origin = url(entry, &["https", "http"]).and_then(with_host)?.origin().ascii_serialization();
+        let origin = url(entry, &["https", "http"], false)?.origin().ascii_serialization();
         if origin == entry { Ok(origin) } else { Err(format!("must be an origin and nothing more: {origin}")) }
     })
+}
+
+/// Stripe's secret or restricted key, of the mode in which payments are taken.
+pub(super) fn stripe_key(text: &str, livemode: Option<bool>) -> Result<SecretString, Demand> {
+    let key = secret(text)?;
+    let is_key = |mode: &str| ["sk", "rk"].iter().any(|kind| text.starts_with(&format!("{kind}_{mode}_")));
+    match livemode {
+        Some(true) if is_key("test") => Err("is a test key, but GRANTONCE_LIVEMODE is true".to_owned()),
+        Some(false) if is_key("live") => Err("is a live key, but GRANTONCE_LIVEMODE is false".to_owned()),
+        Some(_) | None => Ok(key),
+    }
 }

@@ -1,21 +1,16 @@
 //! The environment, and reading it without stopping at the first fault.
 
 use super::Role;
+use super::files::{FollowedFile, FollowedFiles, read_secret_file};
+use super::names::unknown;
 use super::parse::Demand;
-use super::variables::{DefaultValue, PREFIX, VARIABLES, Variable};
+use super::variables::{DefaultValue, Variable};
+use crate::followed::Followed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
-
-/// Largest file of a secret, in bytes.
-const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// How much of a wrong value is shown, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
-
-/// Furthest name that is still taken for a slip of the pen, in edits.
-const TYPO_EDITS_MAX: usize = 3;
 
 /// Environment variables, the process's own or others. Its `Debug` shows names only.
 #[derive(Clone, Default)]
@@ -52,6 +47,14 @@ impl Environment {
         if self.get(&name).is_none() && self.get(&format!("{name}_FILE")).is_none() {
             self.values.insert(name, value.into());
         }
+        self
+    }
+
+    /// The same with one variable whose value is no text.
+    #[cfg(test)]
+    pub(super) fn with_not_utf8(mut self, name: &str) -> Self {
+        self.values.remove(name);
+        self.not_utf8.insert(name.to_owned());
         self
     }
 
@@ -126,17 +129,30 @@ pub(super) struct Reader<'e> {
     role: Role,
     environment: &'e Environment,
     faults: Vec<Fault>,
+    files: Vec<FollowedFile>,
 }
 
-/// A variable's text and the name under which it was found.
+/// A variable's text, the name under which it was found, and its file's path where it came from one.
 struct Found {
     name: String,
     text: String,
+    path: Option<String>,
 }
 
 impl<'e> Reader<'e> {
     pub(super) fn new(role: Role, environment: &'e Environment) -> Self {
-        Self { role, environment, faults: Vec::new() }
+        Self { role, environment, faults: Vec::new(), files: Vec::new() }
+    }
+
+    /// The variables that clients of Postgres have in common. One that is not UTF-8 is told by a character that no value
+    /// may have.
+    pub(super) fn libpq_variables(&self) -> BTreeMap<String, String> {
+        let names = self.environment.names().filter(|name| name.starts_with("PG"));
+        let value = |name: &String| match self.environment.not_utf8.contains(name) {
+            true => Some(char::REPLACEMENT_CHARACTER.to_string()),
+            false => self.environment.get(name).map(str::to_owned),
+        };
+        names.filter_map(|name| Some((name.clone(), value(name)?))).collect()
     }
 
     /// Notes a fault; `variable` gives the example.
@@ -152,29 +168,69 @@ impl<'e> Reader<'e> {
     /// A variable's value, or its default's. Nothing where it is not set and has no default, and where it is at
     /// fault. Whatever is set is checked in every role, so that one shared file of variables is checked whole.
     pub(super) fn read<T>(&mut self, variable: &Variable, parse: impl Fn(&str) -> Result<T, Demand>) -> Option<T> {
-        let found = match self.find(variable) {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                if variable.required_by.contains(&self.role) {
-                    self.fault(variable, format!("is required by {} and not set", self.role));
-                }
-                let DefaultValue::Text(text) = variable.default else { return None };
-                Found { name: variable.name.to_owned(), text: text.to_owned() }
-            }
-            Err(()) => return None,
-        };
-        match parse(&found.text) {
-            Ok(value) => Some(value),
-            Err(demand) if variable.is_secret => {
-                self.fault_named(&found.name, variable, demand);
-                None
-            }
-            Err(demand) => {
-                let shown: String = found.text.chars().take(SHOWN_CHARS_MAX).collect();
-                self.fault_named(&found.name, variable, format!("is {shown:?}: it {demand}"));
-                None
-            }
+        let found = self.found(variable)?;
+        self.value(variable, &found, parse)
+    }
+
+    /// As [`Reader::read`], for a secret: where it came from a file, the file is followed.
+    pub(super) fn follow<T: Send + Sync + 'static>(
+        &mut self,
+        variable: &Variable,
+        parse: impl Fn(&str) -> Result<T, Demand> + Send + Sync + 'static,
+    ) -> Option<Followed<T>> {
+        let found = self.found(variable)?;
+        let value = Followed::new(self.value(variable, &found, &parse)?);
+        if let Some(path) = found.path {
+            let followed = value.clone();
+            let take = Box::new(move |text: &str| followed.replace(parse(text)?));
+            self.files.push(FollowedFile::new(variable.name, path, &found.text, take));
         }
+        Some(value)
+    }
+
+    /// As [`Reader::follow`], for a list: not set is empty.
+    pub(super) fn follow_list<T: Send + Sync + 'static>(
+        &mut self,
+        variable: &Variable,
+        parse: impl Fn(&str) -> Result<Vec<T>, Demand> + Send + Sync + 'static,
+    ) -> Followed<Vec<T>> {
+        self.follow(variable, parse).unwrap_or_else(|| Followed::new(vec![]))
+    }
+
+    /// A variable's text, or its default's.
+    fn found(&mut self, variable: &Variable) -> Option<Found> {
+        let found = self.find(variable).ok()?;
+        if found.is_none() && variable.required_by.contains(&self.role) {
+            self.fault(variable, format!("is required by {} and not set", self.role));
+        }
+        let of_default = match variable.default {
+            DefaultValue::Text(text) => {
+                Some(Found { name: variable.name.to_owned(), text: text.to_owned(), path: None })
+            }
+            DefaultValue::Unset | DefaultValue::Derived(_) => None,
+        };
+        found.or(of_default)
+    }
+
+    fn value<T>(&mut self, variable: &Variable, found: &Found, parse: impl Fn(&str) -> Result<T, Demand>) -> Option<T> {
+        let demand = match parse(&found.text) {
+            Ok(value) => return Some(value),
+            Err(demand) => demand,
+        };
+        // An address may hold a password, whatever it was put under.
+        let problem = if variable.is_secret || found.text.contains('@') {
+            demand
+        } else {
+            let shown: String = found.text.chars().take(SHOWN_CHARS_MAX).collect();
+            format!("is {shown:?}: it {demand}")
+        };
+        self.fault_named(&found.name, variable, problem);
+        None
+    }
+
+    /// The files that the secrets came from, to be followed.
+    pub(super) fn files(&mut self) -> FollowedFiles {
+        FollowedFiles::new(std::mem::take(&mut self.files))
     }
 
     /// Whether a variable is set, in either form, be it rightly or wrongly.
@@ -194,12 +250,15 @@ impl<'e> Reader<'e> {
 
     fn find(&mut self, variable: &Variable) -> Result<Option<Found>, ()> {
         let name = variable.name;
-        if self.environment.not_utf8.contains(name) {
-            self.fault(variable, "is not UTF-8");
-            return Err(());
-        }
-        let direct = self.environment.get(name).map(|text| Found { name: name.to_owned(), text: text.to_owned() });
         let file_name = format!("{name}_FILE");
+        for set in [name, file_name.as_str()] {
+            if self.environment.not_utf8.contains(set) {
+                self.fault_named(set, variable, "is not UTF-8");
+                return Err(());
+            }
+        }
+        let direct =
+            self.environment.get(name).map(|text| Found { name: name.to_owned(), text: text.to_owned(), path: None });
         let Some(path) = self.environment.get(&file_name).filter(|_| variable.is_secret) else {
             return Ok(direct);
         };
@@ -212,7 +271,7 @@ impl<'e> Reader<'e> {
             return Ok(None);
         }
         match read_secret_file(path) {
-            Ok(text) => Ok(Some(Found { name: file_name, text })),
+            Ok(text) => Ok(Some(Found { name: file_name, text, path: Some(path.to_owned()) })),
             Err(problem) => {
                 // Not the path: it may be the secret itself, put under the wrong name.
                 let problem = format!("names a file that {problem}; for example {file_name}=/run/secrets/file");
@@ -241,88 +300,4 @@ impl<'e> Reader<'e> {
         let role = self.role;
         self.finish().unwrap_or(ConfigFaults { role, faults: Vec::new() })
     }
-}
-
-fn read_secret_file(path: &str) -> Result<String, String> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(SECRET_FILE_BYTES_MAX + 1).read_to_string(&mut text));
-    match read {
-        Err(error) => Err(format!("cannot be read ({error})")),
-        Ok(bytes) if bytes as u64 > SECRET_FILE_BYTES_MAX => Err(format!("is above {SECRET_FILE_BYTES_MAX} bytes")),
-        Ok(_) => {
-            let text = text.trim_end_matches(['\r', '\n']);
-            if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
-        }
-    }
-}
-
-/// What is wrong with a name of ours that is not in the table.
-fn unknown(name: &str, value: Option<&str>) -> Option<String> {
-    let own = name.strip_prefix(PREFIX)?;
-    let secret = name.strip_suffix("_FILE");
-    for variable in VARIABLES {
-        if variable.name == name {
-            return None;
-        }
-        if secret == Some(variable.name) {
-            if variable.is_secret {
-                return None;
-            }
-            return Some(format!("is unknown: only secrets come as files; set {}", variable.name));
-        }
-    }
-    if is_service_link(own, value) {
-        return None;
-    }
-    let nearest = VARIABLES
-        .iter()
-        .flat_map(|variable| {
-            let file = variable.is_secret.then(|| format!("{}_FILE", variable.name));
-            std::iter::once(variable.name.to_owned()).chain(file)
-        })
-        .map(|known| (edits(known.strip_prefix(PREFIX).unwrap_or(&known), own), known))
-        .min()
-        .filter(|(edits, _)| *edits <= TYPO_EDITS_MAX && *edits < own.len().div_ceil(2));
-    Some(match nearest {
-        Some((_, known)) => format!("is unknown; did you mean {known}?"),
-        None => "is unknown; grantonce --help-config lists what there is".to_owned(),
-    })
-}
-
-/// Whether Kubernetes made this up for a service whose name begins with ours: `GRANTONCE_API_SERVICE_HOST`,
-/// `…_SERVICE_PORT[_NAME]`, `…_PORT=tcp://…`, `…_PORT_8081_TCP[_ADDR]`. A `…_PORT` that holds a number is no such
-/// thing but someone's mistake.
-fn is_service_link(own: &str, value: Option<&str>) -> bool {
-    // A service called just as our prefix has nothing before it.
-    let own = format!("_{own}");
-    if own.ends_with("_SERVICE_HOST") || own.ends_with("_SERVICE_PORT") || own.contains("_SERVICE_PORT_") {
-        return true;
-    }
-    if own.ends_with("_PORT") {
-        return value.is_none_or(|value| value.contains("://"));
-    }
-    own.rsplit_once("_PORT_").is_some_and(|(_, rest)| {
-        let mut words = rest.split('_');
-        let number = words.next().is_some_and(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()));
-        number && words.next().is_some_and(|word| matches!(word, "TCP" | "UDP" | "SCTP"))
-    })
-}
-
-/// Levenshtein's distance: how many letters must be put in, left out or changed.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (to, above) in b.iter().zip(row.iter().skip(1)) {
-            let change = diagonal + usize::from(from != *to);
-            diagonal = *above;
-            left = change.min(left + 1).min(*above + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }

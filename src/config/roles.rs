@@ -1,10 +1,13 @@
 //! What each role is given.
 
 use super::Role;
+use super::files::FollowedFiles;
 use super::parse::{NamedToken, RetryDelay};
 use super::read::{ConfigFaults, Environment, Reader};
 use super::values::Values;
+use crate::address::{AmqpAddress, DatabaseAddress};
 use crate::domain::DisputePolicy;
+use crate::followed::Followed;
 use crate::telemetry::{LogFilter, LogFormat};
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -28,6 +31,8 @@ pub struct ProcessConfig {
     pub log_filter: LogFilter,
     /// Where metrics and health are served, by the roles that run until they are told to stop.
     pub metrics_addr: SocketAddr,
+    /// What its secrets were read from, to be followed while it runs.
+    pub secret_files: FollowedFiles,
     /// Where traces go.
     pub otlp_endpoint: Option<String>,
 }
@@ -64,15 +69,15 @@ pub enum RoleConfig {
 /// How to reach Postgres.
 #[derive(Debug, Clone)]
 pub struct DatabaseConfig {
-    /// `postgres://…`, with the password.
-    pub url: SecretString,
+    /// `DATABASE_URL`.
+    pub url: Followed<DatabaseAddress>,
 }
 
 /// How to reach RabbitMQ.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
-    /// `amqp://…` or `amqps://…`, with the password.
-    pub url: SecretString,
+    /// `AMQP_URL`.
+    pub url: Followed<AmqpAddress>,
 }
 
 /// `migrate`.
@@ -114,11 +119,11 @@ pub enum AdyenCapture {
 #[derive(Debug, Clone)]
 pub struct WebhookSecrets {
     /// Whole `whsec_…` strings.
-    pub stripe: Vec<SecretString>,
+    pub stripe: Followed<Vec<SecretString>>,
     /// `whsec_` (it may be left out) and base64.
-    pub standard: Vec<SecretString>,
+    pub standard: Followed<Vec<SecretString>>,
     /// Hex.
-    pub adyen_hmac_keys: Vec<SecretString>,
+    pub adyen_hmac_keys: Followed<Vec<SecretString>>,
     /// Subscriptions' ids.
     pub paypal_webhook_ids: Vec<String>,
     /// Hosts that a signing certificate may come from.
@@ -189,9 +194,9 @@ pub struct ApiConfig {
     /// Orders, balances.
     pub database: DatabaseConfig,
     /// Who may call it; at least one.
-    pub tokens: Vec<NamedToken>,
+    pub tokens: Followed<Vec<NamedToken>>,
     /// Key of the orders' status tokens.
-    pub status_token_key: SecretString,
+    pub status_token_key: Followed<SecretString>,
     /// Origins of pages that may read an order's status.
     pub cors_origins: Vec<String>,
     /// Whose payments it can create.
@@ -220,7 +225,7 @@ impl ProvidersConfig {
 #[derive(Debug, Clone)]
 pub struct StripeApi {
     /// Secret or restricted key.
-    pub key: SecretString,
+    pub key: Followed<SecretString>,
     /// Without a slash at the end.
     pub base: String,
 }
@@ -231,7 +236,7 @@ pub struct PaypalApi {
     /// Public half of the credentials.
     pub client_id: String,
     /// Secret half.
-    pub client_secret: SecretString,
+    pub client_secret: Followed<SecretString>,
     /// Without a slash at the end.
     pub base: String,
 }
@@ -261,7 +266,7 @@ pub struct OpsConfig {
     /// Where dead letters come from and replays go.
     pub broker: BrokerConfig,
     /// Who may use it; at least one.
-    pub tokens: Vec<NamedToken>,
+    pub tokens: Followed<Vec<NamedToken>>,
     /// RabbitMQ's HTTP API, with its credentials.
     pub management_url: Option<SecretString>,
     /// How long settled dead letters are kept.
@@ -357,7 +362,8 @@ impl Config {
         let mut reader = Reader::new(role, environment);
         let values = Values::read(&mut reader);
         values.cross_check(role, &mut reader);
-        let Some((process, role)) = values.process().zip(values.role(role)) else {
+        let files = reader.files();
+        let Some((process, role)) = values.process(files).zip(values.role(role)) else {
             return Err(reader.finish_incomplete());
         };
         match reader.finish() {

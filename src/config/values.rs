@@ -1,6 +1,7 @@
 //! Every variable read, checked against the others, and handed to the role that it is for.
 
-use super::parse::{self, NamedToken, RetryDelay};
+use super::files::FollowedFiles;
+use super::parse::{self, NamedToken, PAYPAL_SIMULATOR_ID, RetryDelay};
 use super::read::Reader;
 use super::roles::{
     AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DemoConfig, DlqConfig,
@@ -9,9 +10,10 @@ use super::roles::{
 };
 use super::{Role, variables as v};
 use crate::domain::DisputePolicy;
+use crate::followed::Followed;
 use crate::telemetry::{LogFilter, LogFormat};
-use secrecy::{ExposeSecret as _, SecretString};
-use std::net::SocketAddr;
+use secrecy::SecretString;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -37,14 +39,14 @@ pub(super) struct Values {
     metrics_addr: Option<SocketAddr>,
     secrets: WebhookSecrets,
     adyen_capture: Option<AdyenCapture>,
-    api_tokens: Vec<NamedToken>,
-    status_token_key: Option<SecretString>,
+    api_tokens: Followed<Vec<NamedToken>>,
+    status_token_key: Option<Followed<SecretString>>,
     cors_origins: Vec<String>,
-    ops_tokens: Vec<NamedToken>,
-    stripe_key: Option<SecretString>,
+    ops_tokens: Followed<Vec<NamedToken>>,
+    stripe_key: Option<Followed<SecretString>>,
     stripe_base: Option<String>,
     paypal_client_id: Option<String>,
-    paypal_client_secret: Option<SecretString>,
+    paypal_client_secret: Option<Followed<SecretString>>,
     paypal_base: Option<String>,
     reconcile_after: Option<Duration>,
     workers: Option<usize>,
@@ -67,34 +69,40 @@ pub(super) struct Values {
 
 impl Values {
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
+        let libpq = r.libpq_variables();
+        let database_url = move |text: &str| parse::database_url(text, |name| libpq.get(name).cloned());
+        // In the order in which faults are told.
+        let database = r.follow(&v::DATABASE_URL, database_url).map(|url| DatabaseConfig { url });
+        let broker = r.follow(&v::AMQP_URL, parse::amqp_url).map(|url| BrokerConfig { url });
+        let livemode = r.read(&v::LIVEMODE, parse::boolean);
         Self {
-            database: r.read(&v::DATABASE_URL, parse::database_url).map(|url| DatabaseConfig { url }),
-            broker: r.read(&v::AMQP_URL, parse::amqp_url).map(|url| BrokerConfig { url }),
-            livemode: r.read(&v::LIVEMODE, parse::boolean),
+            database,
+            broker,
+            livemode,
             receiver_addr: r.read(&v::RECEIVER_ADDR, parse::address),
             api_addr: r.read(&v::API_ADDR, parse::address),
             ops_addr: r.read(&v::OPS_ADDR, parse::address),
             metrics_addr: r.read(&v::METRICS_ADDR, parse::address),
             secrets: WebhookSecrets {
-                stripe: r.read_list(&v::STRIPE_WEBHOOK_SECRETS, parse::webhook_secrets),
-                standard: r.read_list(&v::STANDARD_WEBHOOK_SECRETS, parse::standard_webhook_secrets),
-                paypal_webhook_ids: r.read_list(&v::PAYPAL_WEBHOOK_IDS, parse::words),
+                stripe: r.follow_list(&v::STRIPE_WEBHOOK_SECRETS, parse::webhook_secrets),
+                standard: r.follow_list(&v::STANDARD_WEBHOOK_SECRETS, parse::standard_webhook_secrets),
+                paypal_webhook_ids: r.read_list(&v::PAYPAL_WEBHOOK_IDS, parse::webhook_ids),
                 paypal_cert_hosts: r.read_list(&v::PAYPAL_CERT_HOSTS, parse::hosts),
-                adyen_hmac_keys: r.read_list(&v::ADYEN_HMAC_KEYS, parse::hmac_keys),
+                adyen_hmac_keys: r.follow_list(&v::ADYEN_HMAC_KEYS, parse::hmac_keys),
             },
             adyen_capture: r.read(
                 &v::ADYEN_CAPTURE,
                 parse::word(&[("automatic", AdyenCapture::Automatic), ("manual", AdyenCapture::Manual)]),
             ),
-            api_tokens: r.read_list(&v::API_TOKENS, parse::tokens),
-            status_token_key: r.read(&v::STATUS_TOKEN_KEY, parse::status_token_key),
+            api_tokens: r.follow_list(&v::API_TOKENS, parse::tokens),
+            status_token_key: r.follow(&v::STATUS_TOKEN_KEY, parse::status_token_key),
             cors_origins: r.read_list(&v::CORS_ORIGINS, parse::origins),
-            ops_tokens: r.read_list(&v::OPS_TOKENS, parse::tokens),
-            stripe_key: r.read(&v::STRIPE_API_KEY, parse::secret),
-            stripe_base: r.read(&v::STRIPE_API_BASE, parse::web_url),
-            paypal_client_id: r.read(&v::PAYPAL_CLIENT_ID, |text| Ok(text.to_owned())),
-            paypal_client_secret: r.read(&v::PAYPAL_CLIENT_SECRET, parse::secret),
-            paypal_base: r.read(&v::PAYPAL_API_BASE, parse::web_url),
+            ops_tokens: r.follow_list(&v::OPS_TOKENS, parse::tokens),
+            stripe_key: r.follow(&v::STRIPE_API_KEY, move |text| parse::stripe_key(text, livemode)),
+            stripe_base: r.read(&v::STRIPE_API_BASE, parse::api_base),
+            paypal_client_id: r.read(&v::PAYPAL_CLIENT_ID, parse::client_id),
+            paypal_client_secret: r.follow(&v::PAYPAL_CLIENT_SECRET, parse::secret),
+            paypal_base: r.read(&v::PAYPAL_API_BASE, parse::api_base),
             reconcile_after: r.read(&v::RECONCILE_AFTER, parse::duration(FIRST_LOOK)),
             workers: r.read(&v::WORKERS, parse::number(1..=32)),
             batch_max: r.read(&v::BATCH_MAX, parse::number(1..=1000)),
@@ -123,16 +131,11 @@ impl Values {
 
     /// What no single variable can tell.
     pub(super) fn cross_check(&self, role: Role, reader: &mut Reader<'_>) {
-        if let (Some(key), Some(livemode)) = (&self.stripe_key, self.livemode) {
-            let key = key.expose_secret();
-            let is_key = |mode: &str| ["sk", "rk"].iter().any(|kind| key.starts_with(&format!("{kind}_{mode}_")));
-            if livemode && is_key("test") {
-                reader.fault(&v::STRIPE_API_KEY, "is a test key, but GRANTONCE_LIVEMODE is true");
-            }
-            if !livemode && is_key("live") {
-                reader.fault(&v::STRIPE_API_KEY, "is a live key, but GRANTONCE_LIVEMODE is false");
-            }
+        if self.livemode == Some(true) && self.secrets.paypal_webhook_ids.iter().any(|id| id == PAYPAL_SIMULATOR_ID) {
+            let why = "has the id of PayPal's simulator, which everybody can sign with, but GRANTONCE_LIVEMODE is true";
+            reader.fault(&v::PAYPAL_WEBHOOK_IDS, why);
         }
+        self.check_listeners(role, reader);
         if let (Some(prefetch), Some(batch_max)) = (self.prefetch, self.batch_max)
             && usize::from(prefetch) < batch_max
         {
@@ -164,8 +167,29 @@ impl Values {
         }
     }
 
-    pub(super) fn process(&self) -> Option<ProcessConfig> {
+    /// Two listeners of one process cannot have the same address.
+    fn check_listeners(&self, role: Role, reader: &mut Reader<'_>) {
+        let listeners = [
+            (&v::RECEIVER_ADDR, self.receiver_addr),
+            (&v::API_ADDR, self.api_addr),
+            (&v::OPS_ADDR, self.ops_addr),
+            (&v::METRICS_ADDR, self.metrics_addr),
+        ];
+        let listeners: Vec<_> = listeners
+            .into_iter()
+            .filter(|(variable, _)| variable.roles.contains(&role))
+            .filter_map(|(variable, address)| Some((variable, address?)))
+            .collect();
+        for (index, (variable, address)) in listeners.iter().enumerate() {
+            if let Some((other, _)) = listeners.iter().take(index).find(|(_, other)| overlap(*address, *other)) {
+                reader.fault(variable, format!("has the port of {}: each needs its own", other.name));
+            }
+        }
+    }
+
+    pub(super) fn process(&self, secret_files: FollowedFiles) -> Option<ProcessConfig> {
         Some(ProcessConfig {
+            secret_files,
             log_format: self.log_format.unwrap_or_else(LogFormat::suited),
             log_filter: self.log_filter.clone().unwrap_or_default(),
             metrics_addr: self.metrics_addr?,
@@ -303,4 +327,11 @@ impl Values {
         let paypal = paypal.map(|(client_id, client_secret)| PaypalApi { client_id, client_secret, base: paypal_base });
         Some(ProvidersConfig { stripe, paypal })
     }
+}
+
+/// Whether a program cannot listen at both. Port 0 is another one each time.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes = |one: IpAddr, other: IpAddr| one.is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    let (a, b) = (one.ip(), other.ip());
+    one.port() != 0 && one.port() == other.port() && (a == b || takes(a, b) || takes(b, a))
 }

@@ -1,11 +1,13 @@
 //! Bearer tokens, compared in constant time, and what is signed with them.
 
 use super::problem::Problem;
+use crate::followed::Followed;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use hmac::{Hmac, KeyInit as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
@@ -23,6 +25,16 @@ impl BearerTokens {
             (name, digest(token.expose_secret().as_bytes()))
         });
         Self(digests.collect())
+    }
+
+    /// The tokens of now, made anew whenever they change.
+    pub fn following<T: Clone + Into<(String, SecretString)> + Send + Sync + 'static>(
+        tokens: &Followed<Vec<T>>,
+    ) -> Followed<Self> {
+        let made = tokens.map(|tokens| Ok::<_, Infallible>(Self::new(tokens.iter().cloned())));
+        match made {
+            Ok(made) => made,
+        }
     }
 
     /// The name of whoever sent the request; else 401. All tokens are compared, whichever fits.

@@ -2,9 +2,11 @@
 //! acknowledge; a copy of a letter finds the row of the first.
 
 use super::says::says;
+use crate::address::AmqpAddress;
 use crate::broker::{DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE, Window};
 use crate::clock::Clock;
 use crate::domain::{LetterId, Reason, Refusal, Says, cause_of, tidy};
+use crate::followed::Followed;
 use crate::http::ReadinessFlag;
 use crate::message::{
     ATTEMPT_HEADER, BODY_BYTES_MAX, DETAIL_HEADER, DROPPED_HEADERS_HEADER, DecodeError, HEADER_PREFIX, ORIGIN_HEADER,
@@ -13,7 +15,6 @@ use crate::message::{
 use crate::store::{Class, Committed, NewLetter, Store, StoreError};
 use crate::telemetry::{Dependency, Metrics, ReplayOutcome};
 use crate::webhook;
-use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ const DETAIL_BYTES_MAX: usize = 1_000;
 
 /// What collecting needs.
 pub(super) struct Collector {
-    pub(super) amqp_url: SecretString,
+    pub(super) amqp_url: Followed<AmqpAddress>,
     pub(super) store: Store,
     /// By which a kept webhook is read.
     pub(super) terms: webhook::Terms,

@@ -31,6 +31,7 @@ mod words;
 use super::prospects::Terms;
 use super::queues::QueueDepths;
 use crate::clock::Clock;
+use crate::followed::Followed;
 use crate::http::{BearerTokens, Problem, asset};
 use crate::store::{Actor, Store, StoreError};
 use crate::telemetry::{Metrics, ReplayOutcome};
@@ -49,7 +50,7 @@ pub(super) struct Console {
     /// What verdicts are judged by.
     pub(super) terms: Terms,
     /// Who may use it.
-    pub(super) tokens: BearerTokens,
+    pub(super) tokens: Followed<BearerTokens>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     /// None: not known yet, or not any more.

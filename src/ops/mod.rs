@@ -119,7 +119,7 @@ pub async fn run_on(
     let console = Console {
         store: store.clone(),
         terms: config.terms.into(),
-        tokens: BearerTokens::new(config.tokens),
+        tokens: BearerTokens::following(&config.tokens),
         clock: clock.clone(),
         metrics: metrics.clone(),
         queues,
@@ -146,6 +146,7 @@ pub async fn run_on(
         retention: time::Duration::try_from(config.dead_letter_retention).unwrap_or(time::Duration::MAX),
         counted: None,
         expired: None,
+        deadlocks: None,
     };
     keeper.run(database_up, &stop).await;
     // It ends with `stop`, within the broker's own deadlines.
@@ -164,6 +165,8 @@ struct Keeper {
     retention: time::Duration,
     counted: Option<Instant>,
     expired: Option<Instant>,
+    /// Of the whole life of the database, when last looked at.
+    deadlocks: Option<i64>,
 }
 
 fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
@@ -238,7 +241,7 @@ impl Keeper {
         Ok(true)
     }
 
-    async fn count(&self) -> Result<(), StoreError> {
+    async fn count(&mut self) -> Result<(), StoreError> {
         let now = self.runner.clock.now();
         let open = self.runner.store.open_letters(now).await?;
         let known =
@@ -248,6 +251,12 @@ impl Keeper {
         self.runner.metrics.dead_letters(&by_reason, oldest_age);
         self.runner.metrics.grants_missing(u64::try_from(open.grants_missing).unwrap_or(0));
         self.runner.metrics.overpaid_orders(u64::try_from(open.overpaid_orders).unwrap_or(0));
+        let deadlocks = self.runner.store.deadlocks().await?;
+        if let Some(before) = self.deadlocks.replace(deadlocks) {
+            // After a failover, or a reset of the statistics, the server counts from zero.
+            let more = if deadlocks < before { deadlocks } else { deadlocks - before };
+            self.runner.metrics.postgres_deadlocks(u64::try_from(more).unwrap_or(0));
+        }
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! Keeps asking what lies in the queues, for metrics and the console.
 
+use crate::address::AmqpAddress;
 use crate::broker::{Depth, DepthGauge, Depths};
 use crate::clock::Clock;
+use crate::followed::Followed;
 use crate::telemetry::{Metrics, QueueName};
-use secrecy::SecretString;
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -23,7 +24,7 @@ pub(super) struct QueueDepths {
 
 /// Asks until `stop`. What is told is none while the broker does not answer.
 pub(super) fn watch_queues(
-    url: SecretString,
+    url: Followed<AmqpAddress>,
     clock: Clock,
     metrics: Metrics,
     stop: CancellationToken,

@@ -17,6 +17,7 @@ pub use error::{BuildError, CallError};
 
 use crate::config::ProvidersConfig;
 use crate::domain::{Money, OrderId, PaymentId, PaymentStatus, Provider, ProviderAccount};
+use crate::followed::Followed;
 use crate::retry;
 use client::Deadlines;
 use paypal::Paypal;
@@ -32,7 +33,7 @@ use time::OffsetDateTime;
 #[derive(Debug, Clone)]
 pub struct StripeSettings {
     /// Secret or restricted key.
-    pub key: SecretString,
+    pub key: Followed<SecretString>,
     /// `https://api.stripe.com`, or another address.
     pub base: String,
 }
@@ -43,7 +44,7 @@ pub struct PaypalSettings {
     /// Public half of the credentials.
     pub client_id: String,
     /// Secret half.
-    pub client_secret: SecretString,
+    pub client_secret: Followed<SecretString>,
     /// `https://api-m.paypal.com`, or another address. Real money moves at PayPal's own alone, without `sandbox` in it.
     pub base: String,
 }

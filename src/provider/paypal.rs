@@ -48,7 +48,10 @@ impl Paypal {
     pub(super) fn new(settings: PaypalSettings, limits: Limits) -> Result<Self, BuildError> {
         let PaypalSettings { client_id, client_secret, base } = settings;
         // A colon would move the border between the two.
-        if !is_credential(&client_id) || client_id.contains(':') || !is_credential(client_secret.expose_secret()) {
+        if !is_credential(&client_id)
+            || client_id.contains(':')
+            || !is_credential(client_secret.current().expose_secret())
+        {
             return Err(BuildError::BadCredentials { provider: NAME });
         }
         let http = Http::new(NAME, &base, limits.deadlines)?;

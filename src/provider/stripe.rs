@@ -10,6 +10,7 @@ use super::persist::{Patience, persist};
 use super::{BuildError, CallError, Created, Found, Limits, Needs, NewPayment, Retry, StripeSettings};
 use crate::domain::dialect::{Object, Part, stripe as words};
 use crate::domain::{OrderId, PaymentId, PaymentStatus, ProviderAccount};
+use crate::followed::Followed;
 use found::{Hanging, Parts};
 use http::{HeaderValue, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -41,7 +42,7 @@ const FACT_PAGES_MAX: usize = 20;
 #[derive(Debug)]
 pub(super) struct Stripe {
     http: Http,
-    key: SecretString,
+    key: Followed<SecretString>,
     patience: Patience,
 }
 
@@ -63,7 +64,7 @@ impl Stripe {
     }
 
     pub(super) fn new(settings: StripeSettings, limits: Limits) -> Result<Self, BuildError> {
-        if !is_credential(settings.key.expose_secret()) {
+        if !is_credential(settings.key.current().expose_secret()) {
             return Err(BuildError::BadCredentials { provider: NAME });
         }
         let http = Http::new(NAME, &settings.base, limits.deadlines)?;
@@ -249,7 +250,7 @@ impl At<'_> {
             None => call,
         };
         let one_try = || async move {
-            let answer = self.stripe.http.send(call, Auth::Bearer(&self.stripe.key)).await?;
+            let answer = self.stripe.http.send(call, Auth::Bearer(&self.stripe.key.current())).await?;
             match judge(&answer) {
                 Err(fault) if fault.is_transient() => Err(fault),
                 Ok(_) | Err(_) => Ok(answer),

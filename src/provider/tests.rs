@@ -34,11 +34,15 @@ const CLIENT_ID: &str = "client-id";
 const CLIENT_SECRET: &str = "client-secret";
 
 fn at_stripe(base: &str) -> StripeSettings {
-    StripeSettings { key: STRIPE_KEY.into(), base: base.to_owned() }
+    StripeSettings { key: crate::followed::Followed::new(STRIPE_KEY.into()), base: base.to_owned() }
 }
 
 fn at_paypal(base: &str) -> PaypalSettings {
-    PaypalSettings { client_id: CLIENT_ID.to_owned(), client_secret: CLIENT_SECRET.into(), base: base.to_owned() }
+    PaypalSettings {
+        client_id: CLIENT_ID.to_owned(),
+        client_secret: crate::followed::Followed::new(CLIENT_SECRET.into()),
+        base: base.to_owned(),
+    }
 }
 
 fn stripe_with<W: World>(fake: &Fake<W>, limits: Limits) -> Providers {

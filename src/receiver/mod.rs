@@ -6,6 +6,7 @@ mod take;
 use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
 use crate::config::{AdyenCapture, ReceiverConfig, WebhookSecrets};
+use crate::followed::Followed;
 use crate::http::{BindError, Limits, Readiness, bind, health_router, serve, system_roots};
 use crate::provider::BuildError;
 use crate::provider::certificates::Certificates;
@@ -55,8 +56,13 @@ pub enum ReceiverError {
 }
 
 /// The keys of the endpoints that are configured.
-fn keys(secrets: &WebhookSecrets, terms: Terms, trust: &Trust) -> Result<HashMap<Endpoint, Keys>, ReceiverError> {
-    let paypal: Vec<_> = secrets.paypal_webhook_ids.iter().map(|id| SecretString::from(id.as_str())).collect();
+fn keys(
+    secrets: &WebhookSecrets,
+    terms: Terms,
+    trust: &Trust,
+) -> Result<HashMap<Endpoint, Followed<Keys>>, ReceiverError> {
+    let paypal = secrets.paypal_webhook_ids.iter().map(|id| SecretString::from(id.as_str()));
+    let paypal = Followed::new(paypal.collect::<Vec<_>>());
     Endpoint::ALL
         .iter()
         .filter_map(|endpoint| {
@@ -66,11 +72,12 @@ fn keys(secrets: &WebhookSecrets, terms: Terms, trust: &Trust) -> Result<HashMap
                 Endpoint::Adyen => ("GRANTONCE_ADYEN_HMAC_KEYS", &secrets.adyen_hmac_keys),
                 Endpoint::Standard => ("GRANTONCE_STANDARD_WEBHOOK_SECRETS", &secrets.standard),
             };
-            if secrets.is_empty() {
+            if secrets.current().is_empty() {
                 return None;
             }
-            let keys = Keys::new(*endpoint, secrets, terms).map_err(|source| ReceiverError::Key { variable, source });
-            Some(keys.map(|keys| (*endpoint, keys.trusting(trust.clone()))))
+            let (endpoint, trust) = (*endpoint, trust.clone());
+            let keys = secrets.map(move |secrets| Ok(Keys::new(endpoint, secrets, terms)?.trusting(trust.clone())));
+            Some(keys.map(|keys| (endpoint, keys)).map_err(|source| ReceiverError::Key { variable, source }))
         })
         .collect()
 }

@@ -4,6 +4,7 @@ use crate::broker::{Confirmed, Headers, Letter, Outgoing, PublishError, Publishe
 use crate::clock::Clock;
 use crate::domain::{MessageId, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
+use crate::followed::Followed;
 use crate::http::{Problem, read_body};
 use crate::message::{BODY_BYTES_MAX, WEBHOOK_TYPE_PREFIX, routing_key};
 use crate::provider::certificates::{CertificateError, Certificates};
@@ -41,7 +42,7 @@ fn label(endpoint: Endpoint) -> WebhookEndpoint {
 
 /// What taking a webhook needs.
 pub(super) struct Taker {
-    pub(super) keys: HashMap<Endpoint, Keys>,
+    pub(super) keys: HashMap<Endpoint, Followed<Keys>>,
     /// Where an endpoint is configured that needs them.
     pub(super) certificates: Option<Certificates>,
     pub(super) is_live: bool,
@@ -72,7 +73,7 @@ impl Taker {
     /// Takes a webhook and answers it.
     pub(super) async fn take(&self, path: &str, request: Request) -> Response {
         let Some((endpoint, keys)) =
-            Endpoint::from_path(path).and_then(|endpoint| Some((endpoint, self.keys.get(&endpoint)?)))
+            Endpoint::from_path(path).and_then(|endpoint| Some((endpoint, self.keys.get(&endpoint)?.current())))
         else {
             return Problem::not_found("no provider is configured at this path").into_response();
         };
@@ -81,7 +82,7 @@ impl Taker {
         let logged =
             span.trace_id().map_or_else(tracing::Span::none, |id| tracing::error_span!("webhook", trace_id = id));
         let answer = match self.places.try_acquire() {
-            Ok(_place) => self.take_at(endpoint, keys, request, &span).instrument(logged).await,
+            Ok(_place) => self.take_at(endpoint, &keys, request, &span).instrument(logged).await,
             Err(_full) => unavailable("too many webhooks are in hand"),
         };
         span.text("grantonce.outcome", answer.outcome.name());

@@ -1,16 +1,17 @@
 //! Hints: what the receiver was told that something happened, without being told what to believe. They are noted in Postgres
 //! as looks that are wanted, committed, and acknowledged; however long a provider cannot be asked then, no delivery waits.
 
+use crate::address::AmqpAddress;
 use crate::broker::{
     Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher, Window,
 };
 use crate::clock::Clock;
 use crate::domain::{Hint, Reason, Refusal};
+use crate::followed::Followed;
 use crate::http::ReadinessFlag;
 use crate::message::{TRACEPARENT_HEADER, decode_hint};
 use crate::store::{Class, Committed, Store, StoreError};
 use crate::telemetry::{Carried, Dependency, HintOutcome, Metrics, Parent, Publishing, SpanKind, SpanStart, Traces};
-use secrecy::SecretString;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ const WINDOW: Window = Window { deliveries_max: 200, bytes_max: 16 * 1024 * 1024
 
 /// What taking hints needs.
 pub(super) struct Hints {
-    pub(super) amqp_url: SecretString,
+    pub(super) amqp_url: Followed<AmqpAddress>,
     pub(super) store: Store,
     pub(super) publisher: Publisher,
     pub(super) clock: Clock,

@@ -1,16 +1,18 @@
 //! `check`: connects, compares, and says what to do.
 
 use super::{Exit, RunError, print};
+use crate::address::DatabaseAddress;
 use crate::broker::{self, Management};
 use crate::config::{BrokerConfig, DatabaseConfig, RetryDelay, RoleConfig};
+use crate::followed::Followed;
 use crate::store::{self, Profile, Role, Store};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How one command's few statements reach the database.
-pub(super) fn settings(url: SecretString, profile: Profile, deadline: Duration) -> store::Settings {
+pub(super) fn settings(url: Followed<DatabaseAddress>, profile: Profile, deadline: Duration) -> store::Settings {
     store::Settings { url, connections_max: 1, deadline, profile }
 }
 
@@ -101,7 +103,7 @@ pub(super) async fn check(role: RoleConfig) -> Result<Exit, RunError> {
         match needs.management_url {
             Some(url) => {
                 let failed = |error| RunError::unreachable("cannot ask GRANTONCE_MANAGEMENT_URL", error);
-                let management = Management::new(url, &vhost(&config.url)).map_err(failed)?;
+                let management = Management::new(url, &config.url.current().vhost).map_err(failed)?;
                 for fault in management.inspect(&delays).await.map_err(failed)? {
                     faults.push(format!("RabbitMQ: {fault}"));
                 }
@@ -124,51 +126,4 @@ pub(super) async fn check(role: RoleConfig) -> Result<Exit, RunError> {
     out.push_str(if faults.is_empty() { "all is as it must be\n" } else { "not ready\n" });
     print(&out);
     Ok(if faults.is_empty() { Exit::Done } else { Exit::Fault })
-}
-
-/// The vhost of an AMQP address: `/` where none is named.
-pub(super) fn vhost(url: &SecretString) -> String {
-    let Ok(url) = url.expose_secret().parse::<reqwest::Url>() else { return "/".to_owned() };
-    match url.path().trim_start_matches('/') {
-        "" => "/".to_owned(),
-        name => percent_decoded(name),
-    }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let hex = (*first == b'%').then(|| tail.get(..2)).flatten();
-        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match byte {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_vhost_is_read_from_the_address() {
-        for (url, name) in [
-            ("amqp://u:p@h:1/%2f", "/"),
-            ("amqp://u:p@h:1", "/"),
-            ("amqp://u:p@h:1/", "/"),
-            ("amqp://u:p@h:1/a", "a"),
-            ("amqps://u:p@h/a%20b", "a b"),
-        ] {
-            assert_eq!(vhost(&SecretString::from(url)), name, "{url}");
-        }
-    }
 }

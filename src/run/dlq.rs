@@ -5,7 +5,7 @@ mod replay;
 mod tell;
 
 use super::actor::actor;
-use super::check::{self, vhost};
+use super::check;
 use super::{Exit, RunError, print};
 use crate::broker::{self, DepthGauge, Management, PeekError};
 use crate::cli::{DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArgs, ShowArgs, Which};
@@ -213,7 +213,8 @@ async fn stats(args: JsonArgs, config: DlqConfig, store: &Store, clock: &Clock) 
 }
 
 async fn peek(args: PeekArgs, config: DlqConfig) -> Result<Exit, RunError> {
-    let management = config.management_url.map(|url| Management::new(url, &vhost(&config.broker.url))).transpose();
+    let management =
+        config.management_url.map(|url| Management::new(url, &config.broker.url.current().vhost)).transpose();
     let management = management.map_err(|error| RunError::configuration("GRANTONCE_MANAGEMENT_URL", error))?;
     let peeked = broker::peek(&config.broker.url, management.as_ref(), args.count).await;
     let letters = peeked.map_err(|error| match error {

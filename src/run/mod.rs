@@ -81,6 +81,9 @@ impl RunError {
     }
 
     fn of_store(what: &str, error: StoreError) -> Self {
+        if matches!(error, StoreError::SharedSession) {
+            return Self::configuration(what, error);
+        }
         match error.class() {
             Class::Transient | Class::Contended => Self::unreachable(what, error),
             Class::Data | Class::Bug => Self::fault(what, error),
@@ -92,7 +95,7 @@ impl RunError {
             BrokerError::Amqp { .. } | BrokerError::Deadline { .. } | BrokerError::StreamEnded => {
                 Self::unreachable(what, error)
             }
-            BrokerError::Address { .. } => Self::configuration(what, error),
+            BrokerError::NoHost => Self::configuration(what, error),
             BrokerError::Different { .. } => Self::fault(what, error),
         }
     }
@@ -178,8 +181,8 @@ fn print(text: &str) {
 
 async fn demo(args: DemoArgs, config: DemoConfig, shutdown: Shutdown) -> Result<Exit, RunError> {
     let environment = DemoEnvironment {
-        database_url: config.database.url.expose_secret().to_owned(),
-        amqp_url: config.broker.url.expose_secret().to_owned(),
+        database_url: config.database.url.current().url().expose_secret().to_owned(),
+        amqp_url: config.broker.url.current().url().expose_secret().to_owned(),
         management_url: config.management_url.map(|url| url.expose_secret().to_owned()),
     };
     match sim::run(args, environment, shutdown.token()).await {

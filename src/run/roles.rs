@@ -3,16 +3,24 @@
 use super::RunError;
 use crate::api::{self, ApiError};
 use crate::clock::Clock;
-use crate::config::{AllConfig, ApiConfig, OpsConfig, ProcessConfig, ReceiverConfig, ReconcilerConfig, WorkerConfig};
+use crate::config::{
+    AllConfig, ApiConfig, DatabaseConfig, OpsConfig, ProcessConfig, ReceiverConfig, ReconcilerConfig, WorkerConfig,
+};
 use crate::http::{Limits, Readiness, bind, metrics_router, serve as serve_http};
 use crate::ops::{self, OpsError};
 use crate::receiver::{self, ReceiverError};
 use crate::reconciler::{self, ReconcilerError};
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
+use crate::store::{self, StoreError};
 use crate::telemetry::{Dependency, Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
 use crate::worker;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long looking at the way to Postgres may take, and how long until it is looked at again when nobody answers.
+const POOLER_DEADLINE: Duration = Duration::from_secs(10);
+const POOLER_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which roles a process runs.
 pub(super) enum Roles {
@@ -34,6 +42,18 @@ impl Roles {
             Self::Reconciler(_) => "reconciler",
             Self::Ops(_) => "ops",
             Self::All(_) => "all",
+        }
+    }
+
+    /// Where its database is.
+    fn database(&self) -> Option<&DatabaseConfig> {
+        match self {
+            Self::Receiver(_) => None,
+            Self::Worker(config) => Some(&config.database),
+            Self::Api(config) => Some(&config.database),
+            Self::Reconciler(config) => Some(&config.database),
+            Self::Ops(config) => Some(&config.database),
+            Self::All(config) => Some(&config.worker.database),
         }
     }
 
@@ -83,6 +103,9 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
     // Ends last: a drain can be watched.
     let metrics_stop = CancellationToken::new();
     let serving = serve_http(listener, router, Limits::default(), metrics_stop.clone());
+    let following =
+        tokio::spawn(process.secret_files.follow(shared.clock.clone(), shared.metrics.clone(), shutdown.token()));
+    let looking = roles.database().cloned().map(|database| tokio::spawn(look_at_pooler(database, shared.stop.clone())));
     let done = match roles {
         Roles::Receiver(config) => receiver(config, shared).await,
         Roles::Worker(config) => worker(config, shared).await,
@@ -93,9 +116,34 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
     };
     traces.shutdown().await;
     metrics_stop.cancel();
+    following.abort();
     // Its only failure would be a panic, which has been reported.
     drop(serving.await);
-    done.map(|()| Exit::Done)
+    done?;
+    match looking {
+        Some(looking) => looking.await.unwrap_or(Ok(())).map(|()| Exit::Done),
+        None => Ok(Exit::Done),
+    }
+}
+
+/// Ends the process if its database is reached through a pooler that shares sessions. Waits for the database to be in reach.
+async fn look_at_pooler(database: DatabaseConfig, stop: CancellationToken) -> Result<(), RunError> {
+    loop {
+        let asking = store::is_session_shared(&database.url, POOLER_DEADLINE);
+        match stop.run_until_cancelled(asking).await {
+            None | Some(Ok(false)) => return Ok(()),
+            Some(Ok(true)) => {
+                stop.cancel();
+                let what = "Postgres cannot be used like this";
+                return Err(RunError::configuration(what, StoreError::SharedSession));
+            }
+            // The roles themselves say what is wrong.
+            Some(Err(_not_known)) => {}
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(POOLER_AGAIN)).await.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {

@@ -204,7 +204,7 @@ impl DemoError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Database(error) if error.is_unreachable() => OUT_OF_REACH,
-            Self::Database(ScratchError::BadUrl) => BAD_CONFIGURATION,
+            Self::Database(ScratchError::BadUrl(_)) => BAD_CONFIGURATION,
             Self::Broker(error) if error.is_unreachable() => OUT_OF_REACH,
             Self::Broker(ManagementError::BadUrl { .. }) => BAD_CONFIGURATION,
             Self::Broker(ManagementError::Refused { status, .. }) if matches!(status.as_u16(), 401 | 403) => {

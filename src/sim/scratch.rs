@@ -1,7 +1,9 @@
 //! A virtual host of RabbitMQ that lives for one run: of the demo, or of one test. The database's counterpart is
 //! [`crate::store::scratch`].
 
+use crate::address::{AmqpAddress, encoded};
 use reqwest::{Method, StatusCode, Url};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -90,18 +92,13 @@ impl Management {
     pub async fn create_vhost(&self, amqp_url: &str, name: &str) -> Result<String, ManagementError> {
         check(name)?;
         let bad_url =
-            || ManagementError::BadUrl { what: "AMQP_URL", form: "amqp://user:password@127.0.0.1:5672/vhost" };
-        let mut own_url = Url::parse(amqp_url).map_err(|_| bad_url())?;
-        if !matches!(own_url.scheme(), "amqp" | "amqps") || !own_url.has_host() {
-            return Err(bad_url());
-        }
-        own_url.set_path(&format!("/{name}"));
-        let user = if own_url.username().is_empty() { "guest" } else { own_url.username() };
+            |_| ManagementError::BadUrl { what: "AMQP_URL", form: "amqp://user:password@127.0.0.1:5672/vhost" };
+        let server: AmqpAddress = amqp_url.parse().map_err(bad_url)?;
+        let user = encoded(&server.user);
         self.send(Method::PUT, &format!("api/vhosts/{name}"), None).await?;
         let all = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
-        // The name stands percent-encoded in the one URL and may stand so in the other.
         self.send(Method::PUT, &format!("api/permissions/{name}/{user}"), Some(all)).await?;
-        Ok(own_url.into())
+        Ok(server.with_vhost(name).url().expose_secret().to_owned())
     }
 
     /// Deletes the virtual host `name` with all that is in it. One that is not there is fine.

@@ -2,11 +2,10 @@
 
 use super::audit::{Actor, AuditEntry};
 use super::error::StoreError;
-use super::pool::Store;
+use super::pool::{Lent, Store};
 use super::tx::Tx;
 use crate::domain::{AmendmentRefusal, DisputePolicy, Money, OrderId, OrderStatus, Repriced, reprice};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
@@ -67,7 +66,7 @@ impl Store {
     }
 }
 
-async fn amend(pool: &PgPool, amendment: &Amendment) -> Result<Amended, StoreError> {
+async fn amend(pool: &Lent, amendment: &Amendment) -> Result<Amended, StoreError> {
     let Amendment { order_id, price, now, .. } = *amendment;
     let mut tx = Tx::begin(pool).await?;
     let Some(order) = tx.lock_orders(&BTreeSet::from([order_id])).await?.remove(&order_id) else {

@@ -82,7 +82,7 @@ impl Store {
                 filter.before_id,
                 i64::from(count_max.clamp(1, PAGE_MAX))
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))
         })

@@ -107,7 +107,7 @@ impl Store {
                 id.0,
                 number
             )
-            .execute(&pool)
+            .execute(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             Ok(())

@@ -1,5 +1,9 @@
 //! What can go wrong with the database, classified by whose fault it is. Decided by SQLSTATE, never by a text.
 
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What to do about an error.
@@ -34,6 +38,42 @@ pub enum StoreError {
         /// How long was waited.
         after: Duration,
     },
+    /// A server did not answer a new connection.
+    #[error("{what}: no answer within {} s", after.as_secs_f32())]
+    Unanswered {
+        /// What was being done.
+        what: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// Postgres has no room for another connection. Nothing was begun.
+    #[error(
+        "too many connections: Postgres refuses another one; raise its max_connections (or the limit of the user or of \
+         the database), or run fewer processes: this one may have up to {connections_max}: {source}"
+    )]
+    TooManyConnections {
+        /// How many the refused part of this process may have.
+        connections_max: u32,
+        /// In Postgres' words.
+        source: sqlx::Error,
+    },
+    /// None of this process's own connections is free. Nothing was begun.
+    #[error("{what}: {why}")]
+    NoConnection {
+        /// What was being done.
+        what: &'static str,
+        /// What they are busy with.
+        why: NoneFree,
+    },
+    /// The server takes no writes, and one that does was asked for. Nothing was begun.
+    #[error("Postgres is read-only (a standby?), and DATABASE_URL asks for a server that takes writes")]
+    ReadOnly,
+    /// What is set in a session, or prepared in it, would be lost or meet others.
+    #[error(
+        "DATABASE_URL leads to a connection pooler that shares sessions among clients; set pool_mode = session for this \
+         database in PgBouncer, or connect past it"
+    )]
+    SharedSession,
     /// The task that did it ended without an answer: a panic, or the runtime is closing.
     #[error("{what}: the task ended without an answer")]
     Lost {
@@ -66,6 +106,40 @@ pub enum StoreError {
     },
 }
 
+/// Why no connection is free.
+#[derive(Debug, Clone)]
+pub struct NoneFree {
+    /// How many there may be.
+    pub connections_max: u32,
+    /// How many were given up and count until the server has ended their sessions.
+    pub given_up: usize,
+    /// How many of these wait for a commit.
+    pub committing: usize,
+    /// Why the server cannot be asked for them, where it cannot.
+    pub blind: Option<Arc<StoreError>>,
+}
+
+impl fmt::Display for NoneFree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections_max, given_up, committing, blind } = self;
+        let is_all = |some: usize| u32::try_from(some).is_ok_and(|some| some >= *connections_max);
+        if is_all(*committing) {
+            write!(f, "all {connections_max} connections to Postgres are waiting for a commit that does not end; ")?;
+            f.write_str("is a synchronous standby away?")
+        } else if let Some(cause) = blind {
+            write!(
+                f,
+                "{given_up} of {connections_max} connections to Postgres were given up, and it is out of reach: {cause}"
+            )
+        } else if *given_up == 0 {
+            write!(f, "all {connections_max} connections to Postgres are in use")
+        } else {
+            write!(f, "all {connections_max} connections to Postgres are in use; {given_up} of them were given up, ")?;
+            write!(f, "{committing} wait for a commit that does not end")
+        }
+    }
+}
+
 impl StoreError {
     pub(super) fn sql(what: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| Self::Sql { what, source }
@@ -78,9 +152,14 @@ impl StoreError {
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::Deadline { .. } | Self::Lost { .. } => Class::Transient,
+            Self::Deadline { .. }
+            | Self::Unanswered { .. }
+            | Self::Lost { .. }
+            | Self::TooManyConnections { .. }
+            | Self::NoConnection { .. }
+            | Self::ReadOnly => Class::Transient,
             Self::Disturbed { .. } => Class::Contended,
-            Self::Corrupt { .. } | Self::Impossible { .. } => Class::Bug,
+            Self::Corrupt { .. } | Self::Impossible { .. } | Self::SharedSession => Class::Bug,
             Self::Sql { source: sqlx::Error::Database(error), .. } => {
                 error.code().as_deref().map_or(Class::Transient, class_of_sqlstate)
             }
@@ -94,6 +173,40 @@ impl StoreError {
         error.code().as_deref() == Some("55P03")
     }
 
+    /// Whether the connection it happened on is of no more use: it is lost, or leads to a server that takes no writes.
+    pub(super) fn ends_session(&self) -> bool {
+        match self {
+            Self::Sql { source: sqlx::Error::Database(error), .. } => {
+                let severity = error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+                matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+                    || error.code().as_deref() == Some(READ_ONLY)
+            }
+            Self::Sql { source: sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_), .. } => true,
+            Self::Sql { .. }
+            | Self::Deadline { .. }
+            | Self::Unanswered { .. }
+            | Self::TooManyConnections { .. }
+            | Self::NoConnection { .. }
+            | Self::ReadOnly
+            | Self::SharedSession
+            | Self::Lost { .. }
+            | Self::Corrupt { .. }
+            | Self::Impossible { .. }
+            | Self::Disturbed { .. } => false,
+        }
+    }
+
+    /// Whether a server said so, and not the way to it.
+    pub(super) fn is_from_server(&self) -> bool {
+        matches!(
+            self,
+            Self::Sql { source: sqlx::Error::Database(_), .. }
+                | Self::TooManyConnections { .. }
+                | Self::ReadOnly
+                | Self::SharedSession
+        )
+    }
+
     /// The SQLSTATE, and the constraint where one was violated, for an operator. Holds no data.
     pub fn code(&self) -> Option<String> {
         let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return None };
@@ -105,13 +218,16 @@ impl StoreError {
     }
 }
 
+/// read_only_sql_transaction
+const READ_ONLY: &str = "25006";
+
 /// Classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn class_of_sqlstate(code: &str) -> Class {
     match code {
         // serialization_failure, deadlock_detected, lock_not_available
         "40001" | "40P01" | "55P03" => Class::Contended,
         // A read-only server is a standby after a failover: the primary will be back.
-        "25006" => Class::Transient,
+        READ_ONLY => Class::Transient,
         // program_limit_exceeded (a row too large for an index) lies in the data.
         "54000" => Class::Data,
         _ => match code.get(..2) {
@@ -137,6 +253,16 @@ fn class_of_client_error(error: &sqlx::Error) -> Class {
         | Error::TypeNotFound { .. }
         | Error::RowNotFound
         | Error::Configuration(_) => Class::Bug,
+        Error::Migrate(error) => match error.as_ref() {
+            // Of one migration, or of what is around it.
+            MigrateError::Execute(Error::Database(error))
+            | MigrateError::ExecuteMigration(Error::Database(error), _) => {
+                error.code().as_deref().map_or(Class::Transient, class_of_sqlstate)
+            }
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => class_of_client_error(error),
+            // The schema is not what the migrations begin with.
+            _ => Class::Bug,
+        },
         _ => Class::Transient,
     }
 }

@@ -8,11 +8,10 @@ mod find;
 mod read;
 
 use super::error::StoreError;
-use super::pool::Store;
+use super::pool::{Lent, Store};
 use super::tx::Tx;
 use crate::domain::story::{Story, Subject, SubjectKind, Terms, tell};
 use crate::domain::{AccountId, DisputePolicy, TextError};
-use sqlx::PgPool;
 use time::OffsetDateTime;
 
 /// What a story is asked for by.
@@ -60,7 +59,7 @@ impl Store {
     }
 }
 
-async fn explain(pool: &PgPool, asked: &Asked, terms: ExplainTerms) -> Result<Option<Story>, StoreError> {
+async fn explain(pool: &Lent, asked: &Asked, terms: ExplainTerms) -> Result<Option<Story>, StoreError> {
     let mut tx = Tx::begin_reading(pool).await?;
     tx.look_up_only().await?;
     for kind in asked.kinds() {

@@ -2,11 +2,10 @@
 
 use super::audit::{Actor, AuditEntry};
 use super::error::StoreError;
-use super::pool::Store;
+use super::pool::{Lent, Store};
 use super::tx::Tx;
 use crate::domain::AccountId;
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use std::ops::AddAssign;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -89,7 +88,7 @@ impl Store {
 }
 
 async fn forget_page(
-    pool: &PgPool,
+    pool: &Lent,
     forgetting: &Forgetting,
     behind: Uuid,
 ) -> Result<(Forgotten, Option<Uuid>), StoreError> {

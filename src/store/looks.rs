@@ -209,7 +209,7 @@ impl Store {
     pub async fn is_order(&self, id: OrderId) -> Result<bool, StoreError> {
         self.run("looking for an order", move |pool| async move {
             let found = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM orders WHERE id = $1) AS "found!""#, id.0);
-            found.fetch_one(&pool).await.map_err(StoreError::sql("looking for an order"))
+            found.fetch_one(&mut *pool.connection().await?).await.map_err(StoreError::sql("looking for an order"))
         })
         .await
     }
@@ -223,7 +223,10 @@ impl Store {
                 id.0,
                 &ids
             );
-            found.fetch_one(&pool).await.map_err(StoreError::sql("looking for an order's payments"))
+            found
+                .fetch_one(&mut *pool.connection().await?)
+                .await
+                .map_err(StoreError::sql("looking for an order's payments"))
         })
         .await
     }

@@ -5,10 +5,9 @@
 //! is kept in hand loses some of it, and that is all it does.
 
 use super::error::StoreError;
-use super::pool::Store;
+use super::pool::{Lent, Store};
 use super::tx::Tx;
 use crate::domain::{OrderId, PaymentEvent};
-use sqlx::PgPool;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -221,7 +220,7 @@ impl Store {
                 since,
                 ACTIVITY_DAYS * 24 * 60
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))
         })
@@ -251,7 +250,7 @@ impl Store {
     }
 }
 
-async fn write(pool: &PgPool, pages: Pages) -> Result<(), StoreError> {
+async fn write(pool: &Lent, pages: Pages) -> Result<(), StoreError> {
     let mut tx = Tx::begin(pool).await?;
     // Nothing is lost that matters if this commit is, so it waits for no disk.
     sqlx::query("SELECT set_config('synchronous_commit', 'off', true)")

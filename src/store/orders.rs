@@ -192,7 +192,7 @@ impl Store {
                    FROM orders o WHERE o.id = ANY($1)"#,
                 &ids
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let orders = rows.into_iter().map(|row| {
@@ -232,7 +232,7 @@ impl Store {
         self.run(WHAT, move |pool| async move {
             let credits =
                 sqlx::query_scalar!("SELECT credits FROM account_balances WHERE account_id = $1", account.as_str())
-                    .fetch_optional(&pool)
+                    .fetch_optional(&mut *pool.connection().await?)
                     .await
                     .map_err(StoreError::sql(WHAT))?;
             Ok(Balance { credits: credits.flatten().unwrap_or(0) })
@@ -272,7 +272,7 @@ impl Store {
                 revision,
                 i64::from(count_max.min(ENTRIES_PAGE_MAX))
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             Ok(rows

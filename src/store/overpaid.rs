@@ -29,7 +29,7 @@ impl Store {
                  WHERE s.overpaid_minor > 0 ORDER BY s.since, s.order_id LIMIT $1",
                 i64::from(count_max)
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let order = |(order_id, overpaid_minor, currency, since)| OverpaidOrder {

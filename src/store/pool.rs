@@ -1,23 +1,30 @@
 //! Connections, and the one way to use them: in a task of its own that is never dropped half-way.
 
-use super::error::StoreError;
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Executor, PgConnection, PgPool};
-use std::pin::Pin;
-use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+mod servers;
+mod slots;
 
-/// How long a connection may take to come.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+use super::error::StoreError;
+use crate::address::DatabaseAddress;
+use crate::followed::Followed;
+use servers::Servers;
+pub(super) use slots::Session;
+use slots::{Slot, Slots};
+use sqlx::PgConnection;
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OwnedMutexGuard};
+use tokio::time::timeout;
 
 /// How many connections are in the making at the same time. To make one is work for both sides: a process that is short of
 /// time and begins all that it may have at once finishes none in time, and begins anew for ever.
 const CONNECTING_MAX: usize = 2;
+
+/// How long a connection may wait for its next use.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// How long a connection is used.
+const LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// What a role's connections are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +42,8 @@ pub enum Profile {
 /// How to reach the database.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `postgres://…`
-    pub url: SecretString,
+    /// Where it is, and who connects.
+    pub url: Followed<DatabaseAddress>,
     /// Most connections this process opens.
     pub connections_max: u32,
     /// How long a waiter waits for a whole transaction before it takes the outcome for unknown.
@@ -46,118 +53,78 @@ pub struct Settings {
 }
 
 /// The database, as one role uses it. Cheap to clone; all clones are one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
-    current: Arc<RwLock<Numbered>>,
-    options: PgPoolOptions,
-    connect: PgConnectOptions,
+    slots: Arc<Slots>,
     deadline: Duration,
-    cut_off: CutOff,
 }
 
-/// The connections in use, and how many sets of them were given up before.
-#[derive(Clone, Debug)]
-struct Numbered {
-    number: u64,
-    pool: PgPool,
-    /// Turns at making a connection.
-    connecting: Arc<Semaphore>,
-}
-
-impl Numbered {
-    fn new(number: u64, options: &PgPoolOptions, connect: &PgConnectOptions) -> Self {
-        let pool = options.clone().connect_lazy_with(connect.clone());
-        Self { number, pool, connecting: Arc::new(Semaphore::new(CONNECTING_MAX)) }
-    }
-
-    /// Waits for a turn where the next operation will have to make its connection. To be held until it is done.
-    async fn turn(&self, what: &'static str, patience: Duration) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
-        if self.pool.num_idle() > 0 || self.pool.size() >= self.pool.options().get_max_connections() {
-            return Ok(None);
-        }
-        match tokio::time::timeout(patience, Arc::clone(&self.connecting).acquire_owned()).await {
-            // It is never closed.
-            Ok(turn) => Ok(turn.ok()),
-            Err(_elapsed) => Err(StoreError::Sql { what, source: sqlx::Error::PoolTimedOut }),
-        }
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
 
-fn options(url: &SecretString, profile: Profile, deadline: Duration) -> Result<PgConnectOptions, StoreError> {
-    let statement_ms = (deadline * 3 / 4).as_millis().to_string();
-    let lock_ms = (deadline / 2).as_millis().to_string();
-    // The server ends what the client has lost sight of, and before the client does: all three are 0, that is never, by
-    // default.
-    let mut settings = vec![
-        ("statement_timeout", statement_ms.clone()),
-        ("lock_timeout", lock_ms),
-        ("idle_in_transaction_session_timeout", statement_ms),
-        ("timezone", "UTC".to_owned()),
-        // Error texts reach operators; SQLSTATE decides, but one language is easier to search for.
-        ("application_name", "grantonce".to_owned()),
-    ];
-    if matches!(profile, Profile::Batches | Profile::Requests) {
-        // Every statement looks rows up by their keys. With fresh or skewed statistics the planner may think that reading a
-        // whole table is cheaper; it never is, and a plan that was made while a table was empty is kept when it is not.
-        // And none of them is worth compiling, or planning anew for the arrays of the day.
-        let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"];
-        settings.extend(off.map(|name| (name, "off".to_owned())));
-        settings.push(("plan_cache_mode", "force_generic_plan".to_owned()));
+/// A connection, lent to one operation for as long as it takes.
+#[derive(Debug)]
+pub(super) struct Lent(Arc<Mutex<Session>>);
+
+impl Lent {
+    /// For one statement outside of a transaction.
+    pub(super) async fn connection(&self) -> Result<MappedMutexGuard<'_, PgConnection>, StoreError> {
+        let mut session = self.0.try_lock().map_err(|_| used_twice())?;
+        session.roll_back().await.map_err(StoreError::sql("rolling back"))?;
+        Ok(MutexGuard::map(session, |session| &mut session.connection))
     }
-    let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::sql("DATABASE_URL"))?;
-    Ok(options.options(settings).disable_statement_logging())
+
+    /// For a transaction, on a connection that is in none.
+    pub(super) async fn session(&self) -> Result<OwnedMutexGuard<Session>, StoreError> {
+        let mut session = Arc::clone(&self.0).try_lock_owned().map_err(|_| used_twice())?;
+        session.roll_back().await.map_err(StoreError::sql("rolling back"))?;
+        Ok(session)
+    }
+}
+
+fn used_twice() -> StoreError {
+    StoreError::impossible("using a connection", "an operation uses it for two things at the same time")
 }
 
 impl Store {
-    /// Prepares the pool; connects when first used, so that a role starts while the database is away.
+    /// Prepares connections; connects when first used, so that a role starts while the database is away. Must be called
+    /// inside a tokio runtime.
     pub fn new(settings: &Settings) -> Result<Self, StoreError> {
-        let connect = options(&settings.url, settings.profile, settings.deadline)?;
-        let cut_off = CutOff::default();
-        let seen = cut_off.clone();
-        let options = PgPoolOptions::new()
-            .max_connections(settings.connections_max)
-            // Below the waiter's own deadline: a connection that does not come is no reason to give up on the others.
-            .acquire_timeout(CONNECT_DEADLINE.min(settings.deadline / 2))
-            // A connection that was waiting is asked whether it is still there by the statement itself: a failure is
-            // an ordinary transient error, and one round trip less for every transaction.
-            .test_before_acquire(false)
-            .idle_timeout(Duration::from_secs(60))
-            .max_lifetime(Duration::from_secs(30 * 60))
-            .after_release(move |connection, _| Box::pin(leave_no_transaction_open(connection, seen.is_possible())));
-        let current = Arc::new(RwLock::new(Numbered::new(0, &options, &connect)));
-        Ok(Self { current, options, connect, deadline: settings.deadline, cut_off })
-    }
-
-    fn current(&self) -> Numbered {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let slots = Slots::new(Servers::new(settings), settings.connections_max);
+        Ok(Self { slots, deadline: settings.deadline })
     }
 
     /// Runs an operation in a task of its own and waits for it at most as long as the settings say.
     ///
-    /// The *waiter* gives up, never the task: a future of sqlx that is dropped half-way can hand a connection back with
-    /// a transaction still open, and the next user's writes would vanish with it. So nothing here is ever cancelled,
-    /// also when an HTTP client goes away.
+    /// The *waiter* gives up, never the task: a future of sqlx that is dropped half-way leaves its connection in a state
+    /// that nobody knows, inside an open transaction for instance. So nothing here is ever cancelled, also when an HTTP
+    /// client goes away, and a connection is used again only after its operation came to its end.
     pub(super) async fn run<T, F, Work>(&self, what: &'static str, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(PgPool) -> Work,
+        F: FnOnce(Lent) -> Work + Send + 'static,
         Work: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let current = self.current();
-        let turn = current.turn(what, self.deadline / 2).await?;
-        let operation = self.cut_off.watch(operation(current.pool.clone()));
+        let mut slot = self.slots.slot(what, self.deadline / 2).await?;
         let mut task = tokio::spawn(async move {
-            let _turn = turn;
-            operation.await
+            let session = Arc::new(Mutex::new(slot.session().await?));
+            let result = operation(Lent(Arc::clone(&session))).await;
+            if let Some(session) = Arc::into_inner(session) {
+                take_back(slot, session.into_inner(), result.as_ref().err()).await;
+            }
+            result
         });
-        match tokio::time::timeout(self.deadline, &mut task).await {
+        match timeout(self.deadline, &mut task).await {
             Ok(Ok(result)) => result,
             Ok(Err(_ended)) => Err(StoreError::Lost { what }),
             Err(_elapsed) => {
-                // The server's own timeouts are shorter: its silence means that the way to it is cut without a word,
-                // and may be so for every connection.
-                self.give_up_on(&current);
-                // Its connection belongs to a closed pool: what is aborted now is never lent to anyone again.
+                // The server's own timeouts are shorter. So the way to it is cut without a word, perhaps for every
+                // connection, or it hangs in a commit, which has no timeout.
+                self.slots.give_up_idle();
+                // Its connection is closed with it and never used again.
                 task.abort();
                 Err(StoreError::Deadline { what, after: self.deadline })
             }
@@ -169,97 +136,116 @@ impl Store {
         self.deadline
     }
 
-    /// The connections themselves, for the listener alone.
-    pub(super) fn pool(&self) -> PgPool {
-        self.current().pool
-    }
-
-    /// Gives up on all connections, without waiting for any: those that hang are closed when they answer, and no
-    /// longer used by anyone. The next operation connects anew.
-    pub fn abandon(&self) {
-        self.give_up_on(&self.current());
-    }
-
-    fn give_up_on(&self, dead: &Numbered) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        // Of many that wait in vain the first one replaces the connections.
-        if current.number == dead.number {
-            *current = Numbered::new(dead.number + 1, &self.options, &self.connect);
-            // The call alone closes it for lending; the task then waits for those that are lent.
-            drop(dead.pool.close());
-            let pool = dead.pool.clone();
-            tokio::spawn(async move { pool.close().await });
-        }
+    /// A connection that listens to a channel.
+    pub(super) async fn listen(&self, channel: &str) -> Result<Listening, StoreError> {
+        const WHAT: &str = "listening";
+        // Finds the server that serves now.
+        self.ping().await?;
+        let mut slot = self.slots.slot(WHAT, self.deadline / 2).await?;
+        let host = self.slots.servers.for_listener();
+        let (options, id) = host.ok_or_else(|| StoreError::impossible(WHAT, "no server answered the ping"))?;
+        // The listener's own way of connecting. It never connects anew: that would be a session without our settings.
+        let pool =
+            PgPoolOptions::new().max_connections(1).acquire_timeout(self.deadline / 2).connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&pool).await.map_err(StoreError::sql(WHAT))?;
+        listener.eager_reconnect(false);
+        slot.holds(id.clone());
+        let begun = async {
+            self.slots.servers.begin_session(&mut listener, &id).await?;
+            listener.listen(channel).await.map_err(StoreError::sql(WHAT))
+        };
+        let begun = timeout(self.deadline / 2, begun).await;
+        begun.unwrap_or(Err(StoreError::Deadline { what: WHAT, after: self.deadline / 2 }))?;
+        Ok(Listening { listener, pool, slot })
     }
 
     /// Closes all connections and waits for them, at most as long as `deadline`.
     pub async fn close(&self, deadline: Duration) {
-        if tokio::time::timeout(deadline, self.current().pool.close()).await.is_err() {
+        if timeout(deadline, self.slots.close()).await.is_err() {
             tracing::warn!(event = "store_close_timed_out", "connections to Postgres did not close in time");
         }
+    }
+
+    /// How many deadlocks Postgres has found in this database since its statistics began, whoever met them.
+    pub async fn deadlocks(&self) -> Result<i64, StoreError> {
+        const WHAT: &str = "counting deadlocks";
+        self.run(WHAT, |pool| async move {
+            sqlx::query_scalar("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+                .fetch_one(&mut *pool.connection().await?)
+                .await
+                .map_err(StoreError::sql(WHAT))
+        })
+        .await
     }
 
     /// Whether the database answers at all.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.run("ping", |pool| async move {
-            sqlx::query("SELECT 1").execute(&pool).await.map_err(StoreError::sql("ping"))?;
+            sqlx::query("SELECT 1").execute(&mut *pool.connection().await?).await.map_err(StoreError::sql("ping"))?;
             Ok(())
         })
         .await
     }
 }
 
-/// Ends a transaction that was left open on a connection which comes back to the pool, where there may be one.
-///
-/// sqlx 0.9.0 can hand back a connection whose `begin()` was cancelled after `BEGIN` was sent (transact-rs/sqlx#4385).
-/// [`Store::run`] never cancels one; this is the second lock on the same door. `BEGIN` first, because a lone `ROLLBACK`
-/// outside a transaction writes a warning into the server's log each time.
-async fn leave_no_transaction_open(connection: &mut PgConnection, may_be_open: bool) -> Result<bool, sqlx::Error> {
-    if may_be_open {
-        connection.execute("BEGIN; ROLLBACK").await?;
-    }
-    Ok(true)
-}
-
-/// Whether an operation of a store may have been dropped or broken off half-way, now or at any time before.
-#[derive(Clone, Debug, Default)]
-struct CutOff(Arc<AtomicUsize>);
-
-impl CutOff {
-    fn is_possible(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 0
-    }
-
-    /// Runs an operation such that it is known in time when it does not come to its end. In time: before anything of it is
-    /// dropped, its connection among it. So it counts while it is being polled, and for ever where that panics.
-    fn watch<F: Future>(&self, operation: F) -> Watched<F> {
-        Watched { operation: Box::pin(operation), has_ended: false, cut_off: self.clone() }
+/// Whether Postgres is reached through a pooler that shares sessions among clients. An error means that it is not known.
+pub async fn is_session_shared(url: &Followed<DatabaseAddress>, deadline: Duration) -> Result<bool, StoreError> {
+    match connect(url, deadline).await {
+        Ok(connection) => {
+            slots::say_goodbye(connection).await;
+            Ok(false)
+        }
+        Err(StoreError::SharedSession) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
-/// An operation whose end is watched.
-struct Watched<F> {
-    operation: Pin<Box<F>>,
-    has_ended: bool,
-    cut_off: CutOff,
+/// A single connection for a command's own statements, to be closed by the caller.
+pub(super) async fn connect(url: &Followed<DatabaseAddress>, deadline: Duration) -> Result<PgConnection, StoreError> {
+    let settings = Settings { url: url.clone(), connections_max: 1, deadline, profile: Profile::Audit };
+    Ok(Servers::new(&settings).connect().await?.0)
 }
 
-impl<F: Future> Future for Watched<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.cut_off.0.fetch_add(1, Ordering::SeqCst);
-        let polled = self.operation.as_mut().poll(context);
-        self.cut_off.0.fetch_sub(1, Ordering::SeqCst);
-        self.has_ended = polled.is_ready();
-        polled
+/// Keeps the connection for others if it is fit for them. Else it is given up with its slot.
+async fn take_back(slot: Slot, mut session: Session, failure: Option<&StoreError>) {
+    if failure.is_some_and(StoreError::ends_session) {
+        slot.give_up_idle();
+    } else if session.roll_back().await.is_ok() {
+        slot.put_back(session).await;
     }
 }
 
-impl<F> Drop for Watched<F> {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.cut_off.0.fetch_add(1, Ordering::SeqCst);
+/// A connection that listens. It has a slot of its own.
+pub(super) struct Listening {
+    listener: PgListener,
+    pool: sqlx::PgPool,
+    slot: Slot,
+}
+
+impl Listening {
+    /// The next announcement. None: the connection is lost.
+    pub(super) async fn hear(&mut self) -> Option<String> {
+        loop {
+            match timeout(IDLE_MAX / 2, self.listener.try_recv()).await {
+                Ok(Ok(heard)) => return heard.map(|heard| heard.payload().to_owned()),
+                Ok(Err(_lost)) => return None,
+                // Silence may be that of a cut line; and a session that is idle for long would be ended by the server.
+                Err(_elapsed) => {
+                    let ping = sqlx::query("SELECT 1").execute(&mut self.listener);
+                    if !matches!(timeout(IDLE_MAX / 4, ping).await, Ok(Ok(_))) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes the connection politely, within `deadline`.
+    pub(super) async fn close(self, deadline: Duration) {
+        let Self { listener, pool, slot } = self;
+        drop(listener);
+        if timeout(deadline, pool.close()).await.is_ok() {
+            slot.is_over();
         }
     }
 }
@@ -268,6 +254,7 @@ impl<F> Drop for Watched<F> {
 mod tests {
     use super::*;
     use futures_util::future::join_all;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 
@@ -290,51 +277,13 @@ mod tests {
             }
         });
         let deadline = Duration::from_millis(400);
-        let settings = Settings { url: url.into(), connections_max: 17, deadline, profile: Profile::Requests };
+        let settings =
+            Settings { url: url.parse().unwrap(), connections_max: 17, deadline, profile: Profile::Requests };
         let store = Store::new(&settings).unwrap();
         let answers = join_all((0..50).map(|_| store.ping())).await;
         assert!(answers.iter().all(Result::is_err));
         let most = most.load(Ordering::SeqCst);
         assert!((1..=CONNECTING_MAX).contains(&most), "{most} at the same time");
-        assert_eq!(store.current().number, 0, "no connection that was there was given up");
-    }
-
-    #[tokio::test]
-    async fn an_operation_that_does_not_end_is_known_before_anything_of_it_is_dropped() {
-        /// What an operation holds, like a connection: says at its end whether the pool would look after it.
-        struct Held(CutOff, Arc<AtomicUsize>);
-        impl Drop for Held {
-            fn drop(&mut self) {
-                self.1.fetch_add(usize::from(self.0.is_possible()), Ordering::SeqCst);
-            }
-        }
-        let looked_after = Arc::new(AtomicUsize::new(0));
-        let held = |cut_off: &CutOff| Held(cut_off.clone(), Arc::clone(&looked_after));
-
-        let cut_off = CutOff::default();
-        cut_off.watch(async { tokio::task::yield_now().await }).await;
-        assert!(!cut_off.is_possible(), "it came to its end");
-
-        let of_it = held(&cut_off);
-        let mut dropped = cut_off.watch(async move {
-            let _held = of_it;
-            std::future::pending::<()>().await;
-        });
-        assert!(futures_util::poll!(&mut dropped).is_pending());
-        assert!(!cut_off.is_possible());
-        drop(dropped);
-        assert!(cut_off.is_possible());
-        assert_eq!(looked_after.load(Ordering::SeqCst), 1);
-
-        let cut_off = CutOff::default();
-        let of_it = held(&cut_off);
-        let panics = cut_off.watch(async move {
-            let _held = of_it;
-            tokio::task::yield_now().await;
-            panic!("on purpose");
-        });
-        assert!(tokio::spawn(panics).await.is_err());
-        assert!(cut_off.is_possible());
-        assert_eq!(looked_after.load(Ordering::SeqCst), 2);
+        assert_eq!(store.slots.count_given_up(), 0, "no connection that was there was given up");
     }
 }

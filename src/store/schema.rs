@@ -1,11 +1,13 @@
 //! The schema: bringing it up to date, and telling what a role would miss.
 
 use super::error::StoreError;
-use super::pool::Store;
-use secrecy::{ExposeSecret, SecretString};
+use super::pool::{self, Store};
+use crate::address::DatabaseAddress;
+use crate::followed::Followed;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use std::fmt;
+use std::time::Duration;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
@@ -41,11 +43,14 @@ impl fmt::Display for SchemaFault {
     }
 }
 
+/// How long one statement of a migration may take. It may read a whole table.
+const MIGRATION_DEADLINE: Duration = Duration::from_secs(60 * 60);
+
 /// Applies the migrations that are missing and returns how many that were. Two at once wait for each other.
-pub async fn migrate(url: &SecretString) -> Result<usize, StoreError> {
+pub async fn migrate(url: &Followed<DatabaseAddress>) -> Result<usize, StoreError> {
     const WHAT: &str = "migrating the schema";
     let failed = |error: sqlx::migrate::MigrateError| StoreError::Sql { what: WHAT, source: error.into() };
-    let mut connection = PgConnection::connect(url.expose_secret()).await.map_err(StoreError::sql(WHAT))?;
+    let mut connection = pool::connect(url, MIGRATION_DEADLINE).await?;
     let before = applied(&mut connection).await?.len();
     MIGRATOR.run(&mut connection).await.map_err(failed)?;
     let after = applied(&mut connection).await?.len();
@@ -230,7 +235,7 @@ impl Store {
     pub async fn check(&self, role: Role) -> Result<Vec<SchemaFault>, StoreError> {
         const WHAT: &str = "checking schema and rights";
         self.run(WHAT, move |pool| async move {
-            let mut connection = pool.acquire().await.map_err(StoreError::sql(WHAT))?;
+            let mut connection = pool.connection().await?;
             let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
                 .fetch_one(&mut *connection)
                 .await

@@ -1,9 +1,10 @@
 //! Databases that live for one run: of the demo, or of one test. Each run has its own, so that it neither sees nor
 //! disturbs what else is on the server.
 
-use sqlx::postgres::PgConnectOptions;
+use super::connect;
+use crate::address::{AddressError, DatabaseAddress};
+use secrecy::ExposeSecret as _;
 use sqlx::{ConnectOptions, Connection};
-use std::str::FromStr;
 use std::time::Duration;
 
 /// How long one statement on the server may take, connecting included. `CREATE DATABASE` copies a template.
@@ -18,9 +19,9 @@ pub enum ScratchError {
     /// Not a name that needs no quoting.
     #[error("{0:?} is no name for a database: 1 to 63 of a-z, 0-9 and _, beginning with a letter")]
     BadName(String),
-    /// No URL of the form `postgres://…`.
-    #[error("the database URL must begin with postgres:// or postgresql://")]
-    BadUrl,
+    /// No address of a database.
+    #[error("the database URL {0}")]
+    BadUrl(#[source] AddressError),
     /// The server does not answer.
     #[error("Postgres is out of reach: {0}")]
     Unreachable(#[source] sqlx::Error),
@@ -37,7 +38,7 @@ impl ScratchError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::TimedOut => true,
-            Self::BadName(_) | Self::BadUrl | Self::Refused(_) => false,
+            Self::BadName(_) | Self::BadUrl(_) | Self::Refused(_) => false,
         }
     }
 }
@@ -45,7 +46,7 @@ impl ScratchError {
 /// Creates the database `name` on the server of `url` and gives the URL that leads to it.
 pub async fn create_database(url: &str, name: &str) -> Result<String, ScratchError> {
     check(name)?;
-    let own_url = with_database(url, name)?;
+    let own_url = address(url)?.with_database(name).url().expose_secret().to_owned();
     // template0: nobody is ever connected to it, so that runs that start at the same time do not refuse each other.
     execute(url, format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
     Ok(own_url)
@@ -60,7 +61,7 @@ pub async fn drop_database(url: &str, name: &str) -> Result<(), ScratchError> {
 async fn execute(url: &str, statement: String) -> Result<(), ScratchError> {
     in_time(async {
         // Copying a template or dropping a database takes its time: that is nothing to warn of.
-        let options = PgConnectOptions::from_str(url).map_err(classify)?.disable_statement_logging();
+        let options = connect::options(&address(url)?).disable_statement_logging();
         let mut connection = options.connect().await.map_err(classify)?;
         // Safe: the only text from outside is a name that `check` let pass.
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.map_err(classify)?;
@@ -91,39 +92,13 @@ fn check(name: &str) -> Result<(), ScratchError> {
     if ok { Ok(()) } else { Err(ScratchError::BadName(name.to_owned())) }
 }
 
-/// The same URL, leading to another database of the same server.
-fn with_database(url: &str, name: &str) -> Result<String, ScratchError> {
-    let (scheme, rest) = url.split_once("://").ok_or(ScratchError::BadUrl)?;
-    if !matches!(scheme, "postgres" | "postgresql") {
-        return Err(ScratchError::BadUrl);
-    }
-    let (place, options) = match rest.split_once('?') {
-        Some((place, options)) => (place, Some(options)),
-        None => (rest, None),
-    };
-    let server = place.split_once('/').map_or(place, |(server, _database)| server);
-    let options = options.map(|options| format!("?{options}")).unwrap_or_default();
-    Ok(format!("{scheme}://{server}/{name}{options}"))
+fn address(url: &str) -> Result<DatabaseAddress, ScratchError> {
+    url.parse().map_err(ScratchError::BadUrl)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_database_of_a_url_changes() {
-        for (url, expected) in [
-            ("postgres://u:p@h:5432/old", "postgres://u:p@h:5432/new"),
-            ("postgres://u:p@h:5432", "postgres://u:p@h:5432/new"),
-            ("postgresql://h/", "postgresql://h/new"),
-            ("postgres://h/old?sslmode=disable&a=/b", "postgres://h/new?sslmode=disable&a=/b"),
-            ("postgres:///old?host=/run/postgresql", "postgres:///new?host=/run/postgresql"),
-        ] {
-            assert_eq!(with_database(url, "new").unwrap(), expected);
-        }
-        assert!(matches!(with_database("mysql://h/x", "new"), Err(ScratchError::BadUrl)));
-        assert!(matches!(with_database("h/x", "new"), Err(ScratchError::BadUrl)));
-    }
 
     #[test]
     fn a_name_needs_no_quoting() {

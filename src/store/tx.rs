@@ -1,8 +1,10 @@
 //! One transaction, begun and ended explicitly.
 
 use super::error::StoreError;
-use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use super::pool::{Lent, Session};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 
 /// Proof that a transaction is committed. Nothing else makes one; a delivery cannot be acknowledged without it.
 #[derive(Debug)]
@@ -15,55 +17,54 @@ impl Committed {
     }
 }
 
-/// An open transaction. Dropping it rolls it back.
+/// An open transaction. One that is dropped is rolled back before its connection is used for anything else.
 #[derive(Debug)]
 pub(super) struct Tx {
-    inner: sqlx::Transaction<'static, Postgres>,
+    session: OwnedMutexGuard<Session>,
 }
 
 impl Tx {
     /// READ COMMITTED, which the whole design rests on: a statement sees what others committed before it began, and
     /// `ON CONFLICT DO NOTHING` waits for an uncommitted rival instead of failing.
-    pub(super) async fn begin(pool: &PgPool) -> Result<Self, StoreError> {
-        let inner = pool
-            .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
-            .await
-            .map_err(StoreError::sql("beginning a transaction"))?;
-        Ok(Self { inner })
+    pub(super) async fn begin(lent: &Lent) -> Result<Self, StoreError> {
+        Self::begin_with(lent, "BEGIN ISOLATION LEVEL READ COMMITTED").await
     }
 
     /// As [`Tx::begin`]. A row that another session has locked is waited for as long as `lock_wait`, and not as long as the
     /// connection's own setting says. Both are one message to the server.
-    pub(super) async fn begin_waiting(pool: &PgPool, lock_wait: Duration) -> Result<Self, StoreError> {
+    pub(super) async fn begin_waiting(lent: &Lent, lock_wait: Duration) -> Result<Self, StoreError> {
         let begin =
             format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}", lock_wait.as_millis().max(1));
-        let inner = pool.begin_with(AssertSqlSafe(begin)).await.map_err(StoreError::sql("beginning a transaction"))?;
-        Ok(Self { inner })
+        Self::begin_with(lent, AssertSqlSafe(begin)).await
     }
 
     /// For many reads that must fit together: all of them see what was committed before the first, and nothing is
     /// written.
-    pub(super) async fn begin_reading(pool: &PgPool) -> Result<Self, StoreError> {
-        let inner = pool
-            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
-            .map_err(StoreError::sql("beginning to read"))?;
-        Ok(Self { inner })
+    pub(super) async fn begin_reading(lent: &Lent) -> Result<Self, StoreError> {
+        Self::begin_with(lent, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+
+    async fn begin_with(lent: &Lent, begin: impl SqlSafeStr) -> Result<Self, StoreError> {
+        let mut session = lent.session().await?;
+        session.may_be_open = true;
+        session.connection.execute(sqlx::raw_sql(begin)).await.map_err(StoreError::sql("beginning a transaction"))?;
+        Ok(Self { session })
     }
 
     /// The connection, for one statement.
-    pub(super) fn connection(&mut self) -> &mut sqlx::PgConnection {
-        &mut self.inner
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.session.connection
     }
 
     /// Commits. An error means that the outcome is unknown.
-    pub(super) async fn commit(self) -> Result<Committed, StoreError> {
-        self.inner.commit().await.map_err(StoreError::sql("committing"))?;
+    pub(super) async fn commit(mut self) -> Result<Committed, StoreError> {
+        self.session.connection.execute("COMMIT").await.map_err(StoreError::sql("committing"))?;
+        self.session.may_be_open = false;
         Ok(Committed(()))
     }
 
     /// Rolls back and says so, instead of leaving it to the drop.
-    pub(super) async fn roll_back(self) -> Result<(), StoreError> {
-        self.inner.rollback().await.map_err(StoreError::sql("rolling back"))
+    pub(super) async fn roll_back(mut self) -> Result<(), StoreError> {
+        self.session.roll_back().await.map_err(StoreError::sql("rolling back"))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::error::StoreError;
 use super::order_row::OrderRow;
-use super::pool::Store;
+use super::pool::{Lent, Store};
 use crate::domain::{DisputePolicy, Order, settle};
 use futures_util::TryStreamExt;
 
@@ -81,7 +81,7 @@ impl Store {
             for (invariant, sql) in INVARIANTS {
                 let rows: Vec<(String, String)> = sqlx::query_as(sql)
                     .bind(LISTED_MAX)
-                    .fetch_all(&pool)
+                    .fetch_all(&mut *pool.connection().await?)
                     .await
                     .map_err(StoreError::sql("verifying the ledger"))?;
                 broken.extend(rows.into_iter().map(|(order_id, found)| BrokenInvariant { invariant, order_id, found }));
@@ -94,16 +94,17 @@ impl Store {
 }
 
 /// Orders whose status, credits or surplus are not what their facts amount to.
-async fn settled_otherwise(pool: &sqlx::PgPool, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
+async fn settled_otherwise(pool: &Lent, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
     const SETTLED: &str = "an order's status and credits are what its facts amount to";
     const OVERPAID: &str = "overpaid_orders says what the order's facts say";
+    let mut connection = pool.connection().await?;
     let mut rows = sqlx::query!(
         r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
                   provider_account, status, is_granted, credits_granted, revision, facts::text AS "facts!",
                   coalesce((SELECT s.overpaid_minor FROM overpaid_orders s WHERE s.order_id = orders.id), 0) AS "overpaid_minor!"
            FROM orders"#
     )
-    .fetch(pool);
+    .fetch(&mut *connection);
     let most = usize::try_from(LISTED_MAX).unwrap_or(usize::MAX);
     let (mut settled, mut overpaid) = (vec![], vec![]);
     while let Some(row) = rows.try_next().await.map_err(StoreError::sql("verifying the ledger"))? {

@@ -7,7 +7,6 @@
 use super::error::StoreError;
 use super::pool::Store;
 use crate::domain::OrderId;
-use sqlx::postgres::PgListener;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +28,9 @@ const ANNOUNCE_EVERY: Duration = Duration::from_millis(2);
 
 /// How often a watch looks by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the listening connection may take to close.
+const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How many orders may be watched in one process.
 const WATCHED_MAX: usize = 100_000;
@@ -81,7 +83,7 @@ impl Store {
                 sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)")
                     .bind(CHANNEL)
                     .bind(payload)
-                    .execute(&pool)
+                    .execute(&mut *pool.connection().await?)
                     .await
                     .map_err(StoreError::sql(WHAT))?;
                 Ok(())
@@ -95,7 +97,7 @@ impl Store {
         const WHAT: &str = "looking for changed orders";
         self.run(WHAT, move |pool| async move {
             let rows = sqlx::query!("SELECT id, version FROM orders WHERE id = ANY($1)", &ids)
-                .fetch_all(&pool)
+                .fetch_all(&mut *pool.connection().await?)
                 .await
                 .map_err(StoreError::sql(WHAT))?;
             Ok(rows.into_iter().map(|row| (OrderId(row.id), row.version)).collect())
@@ -178,27 +180,20 @@ impl Watch {
 }
 
 async fn listen(store: Store, watch: Watch, stop: CancellationToken) {
-    let hear = async {
-        loop {
-            match PgListener::connect_with(&store.pool()).await {
-                Ok(mut listener) => match listener.listen(CHANNEL).await {
-                    Ok(()) => {
-                        while let Ok(heard) = listener.recv().await {
-                            let ids = heard.payload().as_bytes().chunks(32);
-                            watch.wake(ids.filter_map(|id| Uuid::try_parse_ascii(id).ok()).map(OrderId));
-                        }
-                    }
-                    Err(error) => tracing::debug!(event = "listen_failed", cause = %error),
-                },
-                Err(error) => tracing::debug!(event = "listen_failed", cause = %error),
+    while !stop.is_cancelled() {
+        match store.listen(CHANNEL).await {
+            Ok(mut listening) => {
+                // To stop hearing half-way loses nothing: the connection is closed then.
+                while let Some(Some(heard)) = stop.run_until_cancelled(listening.hear()).await {
+                    let ids = heard.as_bytes().chunks(32);
+                    watch.wake(ids.filter_map(|id| Uuid::try_parse_ascii(id).ok()).map(OrderId));
+                }
+                listening.close(GOODBYE_DEADLINE).await;
             }
-            // The other task looks meanwhile.
-            tokio::time::sleep(LOOK_EVERY).await;
+            Err(error) => tracing::debug!(event = "listen_failed", cause = %error),
         }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = hear => {}
+        // The other task looks meanwhile.
+        stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await;
     }
 }
 

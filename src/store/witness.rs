@@ -1,6 +1,8 @@
 //! An independent look at the ledger's public tables, for the demo's audit. It reads what any reporting user may read
 //! and shares no code with what writes it: a witness that asked the accused would be none.
 
+use super::connect;
+use crate::address::AddressError;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use std::time::Duration;
@@ -14,6 +16,9 @@ pub enum WitnessError {
     /// Postgres said no, or nothing.
     #[error("reading the ledger's tables: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The database has no such address.
+    #[error("the database URL {0}")]
+    Url(#[from] AddressError),
     /// Postgres did not answer in time.
     #[error("reading the ledger's tables took longer than {} s", DEADLINE.as_secs())]
     TimedOut,
@@ -59,8 +64,9 @@ pub struct Witness {
 impl Witness {
     /// Connects when it is first asked.
     pub fn new(url: &str) -> Result<Self, WitnessError> {
+        let options = connect::options(&url.parse()?);
         let pool =
-            PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(10)).connect_lazy(url)?;
+            PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options);
         Ok(Self { pool })
     }
 

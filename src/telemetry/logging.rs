@@ -86,7 +86,8 @@ where
 /// whole, at WARN, and every frame whole at TRACE. No setting of `RUST_LOG` brings these back.
 fn may_hold_bodies(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
-    target.starts_with("lapin::returned_messages") || (target.starts_with("lapin") && *metadata.level() == Level::TRACE)
+    let is_of_amqp = target.starts_with("lapin") || target.starts_with("amq_protocol");
+    target.starts_with("lapin::returned_messages") || (is_of_amqp && *metadata.level() == Level::TRACE)
 }
 
 /// An error and what caused it, in one line: `cannot connect: connection refused`.
@@ -140,6 +141,8 @@ mod tests {
                 tracing::warn!(target: "lapin::returned_messages", message = "body one");
                 tracing::error!(target: "lapin::returned_messages", "body two");
                 tracing::trace!(target: "lapin::channels", "body three");
+                // It shows the address that it connects to, password and all.
+                tracing::trace!(target: "amq_protocol_tcp", uri = "body four", "Connecting.");
                 tracing::error!(target: "lapin::channels", "what an operator needs");
             });
             assert!(!said.contains("body"), "{filter}: {said}");

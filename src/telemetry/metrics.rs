@@ -13,11 +13,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use series::{
     DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels, Inner,
     LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, SeparatedLabels,
-    WebhookLabels, WhyLabel, status_class,
+    VariableLabels, WebhookLabels, WhyLabel, status_class,
 };
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 /// The media type of [`Metrics::render`].
 pub const OPEN_METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -108,6 +109,16 @@ impl Metrics {
         self.0.deliveries_waiting.set(i64::try_from(deliveries).unwrap_or(i64::MAX));
     }
 
+    /// The file of a secret could not be read or used so many more times.
+    pub fn secret_file_refused(&self, variable: &'static str, times: u64) {
+        self.0.secret_files_refused.get_or_create(&VariableLabels { variable }).inc_by(times);
+    }
+
+    /// Every file of a secret was read and could be used.
+    pub fn secret_files_read(&self, at: OffsetDateTime) {
+        self.0.secret_files_read.set(Some(at.unix_timestamp() as f64));
+    }
+
     /// A dependency was reached, or lost.
     pub fn dependency(&self, dependency: Dependency, is_up: bool) {
         self.0.dependency_up.get_or_create(&DependencyLabels { dependency }).set(i64::from(is_up));
@@ -168,6 +179,11 @@ impl Metrics {
     /// The orders of which more money is kept than they cost were counted.
     pub fn overpaid_orders(&self, count: u64) {
         self.0.overpaid_orders.set(Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX))));
+    }
+
+    /// Postgres has found so many more deadlocks.
+    pub fn postgres_deadlocks(&self, more: u64) {
+        self.0.postgres_deadlocks.inc_by(more);
     }
 
     /// Dead letters, missing grants and overpaid orders cannot be counted now: what was measured is no longer claimed.

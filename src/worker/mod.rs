@@ -15,15 +15,16 @@ mod settle;
 mod trace;
 mod turns;
 
+use crate::address::AmqpAddress;
 use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, TopologyFault, WORK_QUEUE, Window};
 use crate::clock::Clock;
 use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
 use crate::domain::{DisputePolicy, Refusal};
+use crate::followed::Followed;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
 use crate::store::{self, ChangedOrders, Notebook, Store, StoreError};
 use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces};
-use secrecy::SecretString;
 use session::{Ended, Session};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -106,7 +107,7 @@ impl Pace {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The broker.
-    pub amqp_url: SecretString,
+    pub amqp_url: Followed<AmqpAddress>,
     /// The database.
     pub database: store::Settings,
     /// How messages are judged.
@@ -195,7 +196,9 @@ pub async fn run(
     let notebook = Notebook::default();
     let mut fruitless = Backoff::new(FRUITLESS);
     let mut is_narrow = false;
-    while let Some(store) = database(&settings, &clock, &health, &stop).await? {
+    // One for the whole life: sessions that were given up count against its bound.
+    let store = Store::new(&settings.database)?;
+    while database(&store, &clock, &health, &stop).await? {
         let housekeeping = tokio::spawn(keep_house(
             store.clone(),
             settings.inbox_retention,
@@ -252,14 +255,12 @@ pub async fn run(
                     "deliveries given back once; consuming again when Postgres takes writes");
                 health.postgres(false);
                 metrics.given_back(cause.label(), given_back);
-                store.abandon();
                 (acknowledged, given_back)
             }
             Ended::BrokerLost { acknowledged, cause, given_back } => {
                 tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
                 health.rabbitmq(false);
                 metrics.given_back(cause.label(), given_back);
-                store.abandon();
                 (acknowledged, given_back)
             }
         };
@@ -285,21 +286,15 @@ pub async fn run(
     Ok(())
 }
 
-/// Waits until the database takes writes and prepares connections. `None`: stopped meanwhile.
-async fn database(
-    settings: &Settings,
-    clock: &Clock,
-    health: &Health,
-    stop: &CancellationToken,
-) -> Result<Option<Store>, StoreError> {
-    let store = Store::new(&settings.database)?;
+/// Waits until the database takes writes. False: stopped meanwhile.
+async fn database(store: &Store, clock: &Clock, health: &Health, stop: &CancellationToken) -> Result<bool, StoreError> {
     let rehearse = || async { store.rehearse(clock.now()).await.map_err(Failure::Transient) };
     match until_ok(RECONNECT, stop, "reaching Postgres", rehearse).await {
         Ok(()) => {
             health.postgres(true);
-            Ok(Some(store))
+            Ok(true)
         }
-        Err(Unfinished::Stopped) => Ok(None),
+        Err(Unfinished::Stopped) => Ok(false),
         Err(Unfinished::Failed(error)) => Err(error),
     }
 }

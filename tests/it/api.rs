@@ -7,6 +7,8 @@ mod creating;
 mod outage;
 mod paying;
 mod reading;
-mod server;
+pub(crate) mod server;
 mod terms;
-mod waiting;
+pub(crate) mod waiting;
+
+pub(crate) use server::Api;

@@ -89,3 +89,86 @@ async fn o15_a_connection_that_ends_as_it_should_logs_no_error() {
         assert!(!told.contains("ERROR") && !told.contains("invalid channel state"), "{command:?}: {told}");
     }
 }
+
+/// The world's address with other hosts.
+fn with_hosts(world: &World, hosts: &str) -> grantonce::followed::Followed<grantonce::address::AmqpAddress> {
+    let (scheme_and_user, rest) = world.amqp_url.rsplit_once('@').unwrap();
+    let (_host, vhost) = rest.split_once('/').unwrap();
+    format!("{scheme_and_user}@{hosts}/{vhost}").parse().unwrap()
+}
+
+/// Where the world's RabbitMQ listens.
+fn real_host(world: &World) -> String {
+    let url: reqwest::Url = world.amqp_url.parse().unwrap();
+    format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o08_the_hosts_of_an_address_are_tried_in_their_order_and_no_other_one_is() {
+    let world = World::new().await;
+    let real = real_host(&world);
+    // One takes the connection and never says a word, one is not there, one speaks IPv6 alone.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let listener = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
+    let v6 = listener.local_addr().unwrap();
+    let (target, counted) = (real.clone(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let count = std::sync::Arc::clone(&counted);
+    let relay = tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let mut to = tokio::net::TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    let began = std::time::Instant::now();
+    let hosts = format!("{},{gone},{v6}", silent.local_addr().unwrap());
+    grantonce::broker::reach(&with_hosts(&world, &hosts)).await.unwrap();
+    assert_eq!(counted.load(std::sync::atomic::Ordering::SeqCst), 1, "by the third host, {v6}");
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    // The first one that is there is taken, and the others are left alone.
+    grantonce::broker::reach(&with_hosts(&world, &format!("{gone},{real},{v6}"))).await.unwrap();
+    assert_eq!(counted.load(std::sync::atomic::Ordering::SeqCst), 1);
+    // Nobody is there: not even localhost is asked, whatever listens there.
+    for hosts in [format!("[::1]:{}", gone.port()), format!("{gone}")] {
+        let error = grantonce::broker::reach(&with_hosts(&world, &hosts)).await.unwrap_err();
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+    relay.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o08_a_worker_goes_on_by_the_next_host_when_its_own_is_lost() {
+    let world = World::new().await;
+    world.orders(20).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (first, target) = (listener.local_addr().unwrap(), real_host(&world));
+    let relay = tokio::spawn(async move {
+        let mut both = vec![];
+        while let Ok((mut from, _)) = listener.accept().await {
+            let mut to = tokio::net::TcpStream::connect(&target).await.unwrap();
+            let copying = async move { tokio::io::copy_bidirectional(&mut from, &mut to).await };
+            both.push(tokio_util::task::AbortOnDropHandle::new(tokio::spawn(copying)));
+        }
+    });
+    let mut settings = world.worker_settings();
+    settings.amqp_url = with_hosts(&world, &format!("{first},{}", real_host(&world)));
+    let worker = world.start_worker_with(settings);
+    world
+        .publish_all(
+            &(0..10).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect::<Vec<_>>(),
+        )
+        .await;
+    eventually("ten are granted by the first host", async || world.grants().await == 10).await;
+    relay.abort();
+    world
+        .publish_all(
+            &(10..20).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect::<Vec<_>>(),
+        )
+        .await;
+    eventually_within(Duration::from_secs(30), "ten more by the second", async || world.grants().await == 20).await;
+    world.settled(worker).await;
+}

@@ -13,7 +13,8 @@ use std::process::Command;
 const LINES_MAX: usize = 500;
 
 /// Rooms that use nothing but each other, so that everything may use them.
-const LEAVES: &[&str] = &["config", "telemetry", "clock", "shutdown", "retry", "http", "failpoint"];
+const LEAVES: &[&str] =
+    &["config", "telemetry", "clock", "shutdown", "retry", "http", "failpoint", "address", "followed"];
 
 /// What a room may import from the rest of the crate. `leaves` is all of [`LEAVES`]; `message::fact_digest` is one item of a
 /// room; `*` is everything. Rooms that are not built yet have their rule already.
@@ -23,11 +24,23 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("message", &["domain"]),
     ("webhook", &["domain", "message"]),
     // Rooms that talk to somebody.
-    ("broker", &["domain", "message", "config", "retry", "clock", "http::client", "http::system_roots"]),
-    ("store", &["domain", "message::fact_digest", "failpoint", "retry"]),
+    (
+        "broker",
+        &["domain", "message", "config", "retry", "clock", "address", "followed", "http::client", "http::system_roots"],
+    ),
+    ("store", &["domain", "message::fact_digest", "failpoint", "retry", "address", "followed"]),
     (
         "provider",
-        &["domain", "retry", "config", "telemetry::causes", "http::client", "http::plain_client", "http::system_roots"],
+        &[
+            "domain",
+            "retry",
+            "config",
+            "followed",
+            "telemetry::causes",
+            "http::client",
+            "http::plain_client",
+            "http::system_roots",
+        ],
     ),
     // Roles join the rooms above, and never each other.
     // Some signatures are proven by a certificate that has to be fetched; nothing else is asked of a provider there.
@@ -48,6 +61,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     // A parameter's name is repeated to its sender, made harmless.
     ("http", &["leaves", "domain::tidy"]),
     ("failpoint", &["leaves"]),
+    ("address", &["leaves"]),
+    ("followed", &["leaves"]),
     // The simulation plays everyone, and the program puts all of it together.
     ("sim", &["*"]),
     ("cli", &["leaves", "domain", "sim"]),

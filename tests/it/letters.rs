@@ -176,7 +176,7 @@ pub fn runner(world: &World) -> ops::replay::Runner {
     ops::replay::Runner {
         store: world.store(),
         publisher: Publisher::start(&PublisherSettings {
-            url: world.amqp_url.clone().into(),
+            url: world.amqp_url.parse().unwrap(),
             name: "test replays",
             lanes: 1,
             waiting_max: 10_000,

@@ -16,6 +16,7 @@ mod api;
 mod broker;
 mod cases;
 mod command_line;
+mod connecting;
 mod console;
 mod contract;
 mod crash;

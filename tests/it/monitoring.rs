@@ -34,6 +34,8 @@ fn page() -> String {
     metrics.dead_letters(&[(Reason::Malformed, 1)], Some(Duration::from_secs(1)));
     metrics.grants_missing(0);
     metrics.overpaid_orders(0);
+    metrics.secret_file_refused("DATABASE_URL", 1);
+    metrics.secret_files_read(time::OffsetDateTime::UNIX_EPOCH);
     for &queue in QueueName::ALL {
         metrics.queue(queue, 0, 1);
     }

@@ -3,9 +3,11 @@
 //! Where a server is stopped it is the test's own, on the same machine; where the network fails it is a proxy's.
 
 mod drain;
+mod failover;
 mod half_open;
 mod postgres;
 mod rabbitmq;
+mod standby;
 
 use crate::support::{Answer, Poster, PrivateServers, RunningWorker, Traffic, World};
 use crate::support::{captured, event_for, eventually, paid};

@@ -20,8 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 fn providers(base: &str) -> ProvidersConfig {
     ProvidersConfig {
-        stripe: Some(StripeApi { key: "sk_test_1".into(), base: base.to_owned() }),
-        paypal: Some(PaypalApi { client_id: "id".to_owned(), client_secret: "secret".into(), base: base.to_owned() }),
+        stripe: Some(StripeApi { key: grantonce::followed::Followed::new("sk_test_1".into()), base: base.to_owned() }),
+        paypal: Some(PaypalApi {
+            client_id: "id".to_owned(),
+            client_secret: grantonce::followed::Followed::new("secret".into()),
+            base: base.to_owned(),
+        }),
     }
 }
 
@@ -40,8 +44,8 @@ impl Running {
 
     fn start_traced(world: &World, base: &str, traces: Traces) -> Self {
         let config = ReconcilerConfig {
-            database: DatabaseConfig { url: world.database_url.clone().into() },
-            broker: BrokerConfig { url: world.amqp_url.clone().into() },
+            database: DatabaseConfig { url: world.database_url.parse().unwrap() },
+            broker: BrokerConfig { url: world.amqp_url.parse().unwrap() },
             livemode: false,
             providers: providers(base),
             first_look_after: Duration::from_secs(120),

@@ -199,7 +199,7 @@ async fn a_message_that_no_retry_queue_takes_holds_up_nobody_else() {
         connection.close(200, "done".into()).await.unwrap();
     };
     let give_back =
-        async |world: &World| broker::declare(&world.amqp_url.clone().into(), &world.retry_delays).await.unwrap();
+        async |world: &World| broker::declare(&world.amqp_url.parse().unwrap(), &world.retry_delays).await.unwrap();
     while_a_copy_has_no_way(unknown, take_away, give_back).await;
 }
 

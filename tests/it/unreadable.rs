@@ -138,7 +138,7 @@ async fn o02_a_letter_that_cannot_be_read_holds_up_no_other_letter_and_can_be_pe
         std::env::var("GRANTONCE_MANAGEMENT_URL").unwrap().into(),
         world.amqp_url.rsplit('/').next().unwrap(),
     );
-    let peeked = broker::peek(&world.amqp_url.clone().into(), Some(&management.unwrap()), 100).await.unwrap();
+    let peeked = broker::peek(&world.amqp_url.parse().unwrap(), Some(&management.unwrap()), 100).await.unwrap();
     assert_eq!(peeked.len(), 2 * bad.len());
     for (_, says) in &bad {
         let told = peeked.iter().filter_map(broker::Delivery::refusal).any(|refusal| refusal.detail.contains(says));

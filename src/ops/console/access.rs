@@ -124,7 +124,7 @@ pub(super) async fn guard_pages(State(app): State<App>, mut request: Request, ne
 /// Lets programs through to the calls, by bearer token alone: a cookie would let other sites' pages call in its owner's
 /// name.
 pub(super) async fn guard_calls(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let name = match app.console.tokens.check(request.headers()) {
+    let name = match app.console.tokens.current().check(request.headers()) {
         Ok(name) => name.to_owned(),
         Err(problem) => return problem.into_response(),
     };
@@ -173,7 +173,7 @@ fn operator_of(app: &App, session: &str, now: OffsetDateTime) -> Option<Operator
         return None;
     };
     let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
-    let signer = app.console.tokens.signer(name)?;
+    let signer = app.console.tokens.current().signer(name)?;
     signer.clone().chain_update(SESSION_PURPOSE).chain_update(signed).verify_slice(&signature).ok()?;
     let is_over = expires.parse::<i64>().ok()? <= now.unix_timestamp();
     let form_token = signer.chain_update(FORM_PURPOSE).chain_update(session).finalize().into_bytes();
@@ -184,7 +184,7 @@ fn operator_of(app: &App, session: &str, now: OffsetDateTime) -> Option<Operator
 fn new_session(app: &App, name: &str) -> Option<String> {
     let expires = app.now() + SESSION;
     let signed = format!("{name}.{}.{}", expires.unix_timestamp(), Uuid::now_v7().simple());
-    let signer = app.console.tokens.signer(name)?;
+    let signer = app.console.tokens.current().signer(name)?;
     let signature = signer.chain_update(SESSION_PURPOSE).chain_update(&signed).finalize().into_bytes();
     Some(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
 }
@@ -215,7 +215,8 @@ pub(super) async fn log_in(State(app): State<App>, request: Request) -> Response
     };
     let next = form.get("next").unwrap_or("/");
     let given = form.get("token").unwrap_or_default().trim();
-    let Some(name) = app.console.tokens.holder(given.as_bytes()) else {
+    let tokens = app.console.tokens.current();
+    let Some(name) = tokens.holder(given.as_bytes()) else {
         return refuse_token(&app, next).await;
     };
     let session = new_session(&app, name).and_then(|session| cookie(&headers, &session, SESSION.as_secs()));

@@ -3,6 +3,7 @@
 
 use super::judge;
 use crate::domain::dialect::Object;
+use crate::followed::Followed;
 use crate::provider::CallError;
 use crate::provider::client::{Auth, Call, Http, is_credential};
 use secrecy::SecretString;
@@ -20,7 +21,7 @@ const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub(super) struct Tokens {
     client_id: String,
-    client_secret: SecretString,
+    client_secret: Followed<SecretString>,
     current: Mutex<Option<Arc<Token>>>,
 }
 
@@ -31,7 +32,7 @@ pub(super) struct Token {
 }
 
 impl Tokens {
-    pub(super) fn new(client_id: String, client_secret: SecretString) -> Self {
+    pub(super) fn new(client_id: String, client_secret: Followed<SecretString>) -> Self {
         Self { client_id, client_secret, current: Mutex::new(None) }
     }
 
@@ -68,7 +69,7 @@ impl Tokens {
     async fn ask(&self, http: &Http) -> Result<Token, CallError> {
         let form = "application/x-www-form-urlencoded";
         let call = Call::post("/v1/oauth2/token".to_owned(), form, "grant_type=client_credentials".to_owned());
-        let auth = Auth::Basic { user: &self.client_id, password: &self.client_secret };
+        let auth = Auth::Basic { user: &self.client_id, password: &self.client_secret.current() };
         let asked_at = Instant::now();
         let answer = http.send(&call, auth).await?;
         let body = judge(&answer)?.json()?;

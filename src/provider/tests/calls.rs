@@ -169,7 +169,8 @@ async fn an_answer_that_cannot_be_read_is_odd_and_names_the_field_alone() {
 #[tokio::test]
 async fn a_secret_that_a_server_throws_back_is_in_no_error() {
     let fake = fake().await;
-    let settings = StripeSettings { key: "sk_test_other".into(), ..at_stripe(&fake.base) };
+    let settings =
+        StripeSettings { key: crate::followed::Followed::new("sk_test_other".into()), ..at_stripe(&fake.base) };
     let providers = Providers::with_limits(Some(settings.clone()), None, FAST).unwrap();
     let error = ask(&providers).await.unwrap_err();
     assert!(detail(error.clone()).contains("Invalid API Key provided: Bearer ***"), "{error:?}");
@@ -222,9 +223,13 @@ fn an_address_is_https_or_on_loopback() {
 #[test]
 fn credentials_can_stand_in_a_header() {
     for bad in ["", "a b", "a\nb", "ä"] {
-        let stripe = StripeSettings { key: bad.into(), ..at_stripe("http://127.0.0.1") };
+        let stripe =
+            StripeSettings { key: crate::followed::Followed::new(bad.into()), ..at_stripe("http://127.0.0.1") };
         let id = PaypalSettings { client_id: bad.to_owned(), ..at_paypal("http://127.0.0.1") };
-        let secret = PaypalSettings { client_secret: bad.into(), ..at_paypal("http://127.0.0.1") };
+        let secret = PaypalSettings {
+            client_secret: crate::followed::Followed::new(bad.into()),
+            ..at_paypal("http://127.0.0.1")
+        };
         for error in [
             Providers::new(Some(stripe), None).unwrap_err(),
             Providers::new(None, Some(id)).unwrap_err(),

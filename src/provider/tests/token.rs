@@ -106,7 +106,10 @@ async fn whoever_waits_for_a_token_of_anothers_asking_has_his_own_deadline() {
 #[tokio::test]
 async fn wrong_credentials_are_refused_and_shown_nowhere() {
     let fake = fake(Paypal::default()).await;
-    let settings = PaypalSettings { client_secret: "other-secret".into(), ..at_paypal(&fake.base) };
+    let settings = PaypalSettings {
+        client_secret: crate::followed::Followed::new("other-secret".into()),
+        ..at_paypal(&fake.base)
+    };
     let wrong = Providers::with_limits(None, Some(settings.clone()), FAST).unwrap();
     let error = ask(&wrong).await.unwrap_err();
     assert!(matches!(error, CallError::Refused { status: 401, .. }), "{error:?}");

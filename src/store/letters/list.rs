@@ -266,7 +266,7 @@ impl Store {
                 after.map(|after| after.id.0),
                 i64::from(count_max) + 1,
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let has_more = rows.len() > usize::try_from(count_max).unwrap_or(usize::MAX);
@@ -301,7 +301,7 @@ impl Store {
                 "GROUP BY reason, provider, cause ORDER BY count(*) DESC, reason, provider, cause LIMIT $14",
                 GROUPS_MAX,
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))
         })
@@ -318,7 +318,7 @@ impl Store {
                 "SELECT routing_key, headers, body, body_bytes FROM dead_letters WHERE id = $1",
                 id.0
             )
-            .fetch_optional(&pool)
+            .fetch_optional(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let Some(rest) = rest else { return Ok(None) };
@@ -328,7 +328,7 @@ impl Store {
                  FROM replay_letters l JOIN replays r ON r.id = l.replay_id WHERE l.letter_id = $1 ORDER BY l.number",
                 id.0
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let orders = sqlx::query_scalar!(
@@ -337,7 +337,7 @@ impl Store {
                 id.0,
                 ORDERS_MAX
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let orders = orders.into_iter().map(OrderId).collect();
@@ -352,7 +352,7 @@ impl Store {
         const WHAT: &str = "counting dead letters";
         self.run(WHAT, move |pool| async move {
             let rows = sqlx::query!(r#"SELECT state, count(*) AS "count!" FROM dead_letters GROUP BY state"#)
-                .fetch_all(&pool)
+                .fetch_all(&mut *pool.connection().await?)
                 .await
                 .map_err(StoreError::sql(WHAT))?;
             rows.into_iter().map(|row| Ok((state_of(&row.state)?, row.count))).collect()

@@ -42,7 +42,7 @@ impl Store {
                 &outcomes,
                 i64::from(count_max)
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let member = |position, id: Uuid, outcome, reason, detail, said| ReplayMember {

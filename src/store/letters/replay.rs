@@ -354,7 +354,7 @@ impl Store {
                 under_way,
                 i64::from(count_max)
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             rows.into_iter()

@@ -52,7 +52,7 @@ impl Store {
                  FROM dead_letters WHERE NOT is_read ORDER BY id LIMIT $1",
                 i64::from(count_max)
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             Ok(rows.into_iter().map(LetterToWeigh::from).collect())

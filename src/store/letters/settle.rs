@@ -81,7 +81,7 @@ impl Store {
                 since,
                 i64::from(count_max)
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             Ok(rows.into_iter().map(LetterToWeigh::from).collect())
@@ -108,7 +108,7 @@ impl Store {
                 after.map(|(_, id)| id.0),
                 i64::from(count_max),
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             Ok(rows.into_iter().map(|row| (row.first_seen_at, row.into())).collect())
@@ -268,7 +268,7 @@ impl Store {
                 r#"SELECT reason, count(*) AS "letters!", min(first_seen_at) AS "oldest_at!"
                    FROM dead_letters WHERE state IN ('open', 'replaying') GROUP BY reason"#
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let grants_missing = sqlx::query_scalar!(
@@ -283,12 +283,12 @@ impl Store {
                 now - PAID_AND_NOT_GRANTED,
                 now + Duration::HOUR
             )
-            .fetch_one(&pool)
+            .fetch_one(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             let overpaid_orders =
                 sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM overpaid_orders WHERE overpaid_minor > 0"#)
-                    .fetch_one(&pool)
+                    .fetch_one(&mut *pool.connection().await?)
                     .await
                     .map_err(StoreError::sql(WHAT))?;
             let oldest_at = rows.iter().map(|row| row.oldest_at).min();
@@ -308,7 +308,7 @@ impl Store {
                  ORDER BY first_seen_at, id LIMIT $1",
                 i64::from(count_max)
             )
-            .fetch_all(&pool)
+            .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
             Ok(ids.into_iter().map(LetterId).collect())

@@ -109,6 +109,11 @@ pub(super) struct DependencyLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct VariableLabels {
+    pub(super) variable: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HttpLabels {
     pub(super) listener: ListenerName,
     pub(super) route: String,
@@ -194,6 +199,8 @@ pub(super) struct Inner {
     pub(super) separated: Family<SeparatedLabels, Counter>,
     pub(super) deliveries_waiting: Gauge,
     pub(super) dependency_up: Family<DependencyLabels, Gauge>,
+    pub(super) secret_files_refused: Family<VariableLabels, Counter>,
+    pub(super) secret_files_read: Measured,
     pub(super) http_requests: Family<HttpLabels, Counter>,
     pub(super) long_polls: Gauge,
     pub(super) queue_wait_seconds: Histogram,
@@ -203,6 +210,7 @@ pub(super) struct Inner {
     pub(super) oldest_dead_letter_age_seconds: Measured,
     pub(super) grants_missing: Measured,
     pub(super) overpaid_orders: Measured,
+    pub(super) postgres_deadlocks: Counter,
     pub(super) letters_collected: Counter,
     pub(super) replays: Family<ReplayLabels, Counter>,
     pub(super) queue_messages: Family<QueueLabels, Gauge>,
@@ -230,6 +238,8 @@ impl Inner {
             separated: Family::default(),
             deliveries_waiting: Gauge::default(),
             dependency_up: Family::default(),
+            secret_files_refused: Family::default(),
+            secret_files_read: Measured::default(),
             http_requests: Family::default(),
             long_polls: Gauge::default(),
             queue_wait_seconds: Histogram::new(QUEUE_WAIT_SECONDS_BUCKETS),
@@ -239,6 +249,7 @@ impl Inner {
             oldest_dead_letter_age_seconds: Measured::default(),
             grants_missing: Measured::default(),
             overpaid_orders: Measured::default(),
+            postgres_deadlocks: Counter::default(),
             letters_collected: Counter::default(),
             replays: Family::default(),
             queue_messages: Family::default(),
@@ -297,6 +308,16 @@ impl Inner {
             "Whether the dependency is in reach. Absent where the role has no such dependency",
             self.dependency_up.clone(),
         );
+        r.register(
+            "secret_files_refused",
+            "Times the file of a secret could not be read or used. Absent where no secret came from a file",
+            self.secret_files_refused.clone(),
+        );
+        r.register(
+            "secret_files_read_timestamp_seconds",
+            "When all files of secrets were last read and could be used. Absent where no secret came from a file",
+            self.secret_files_read.clone(),
+        );
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
         r.register("long_polls", "Buyers who wait for an order's status", self.long_polls.clone());
     }
@@ -334,6 +355,11 @@ impl Inner {
             "overpaid_orders",
             "Orders of which more money is kept than they cost. Absent until the ops role has looked",
             self.overpaid_orders.clone(),
+        );
+        r.register(
+            "postgres_deadlocks",
+            "Deadlocks that Postgres found in the database while this process looked. Counted by the ops role",
+            self.postgres_deadlocks.clone(),
         );
         r.register("letters_collected", "Dead letters moved from RabbitMQ to Postgres", self.letters_collected.clone());
         r.register("replays", "Replays of dead letters whose end is known", self.replays.clone());

@@ -9,7 +9,7 @@ use reqwest::Method;
 async fn an_outage_is_503_with_a_time_to_come_again() {
     let db = TestDb::create().await;
     // Nobody listens at port 1.
-    let api = Api::start_on(db, "postgres://nobody@127.0.0.1:1/none".into()).await;
+    let api = Api::start_on(db, "postgres://nobody@127.0.0.1:1/none".parse().unwrap()).await;
     let order = order_for("pi_1");
     let (made, read, waited, balance, ready) = tokio::join!(
         api.create(SHOP, "k", &order),

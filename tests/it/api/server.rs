@@ -2,6 +2,7 @@
 
 use super::contract::Contract;
 use crate::support::db::TestDb;
+use grantonce::address::DatabaseAddress;
 use grantonce::api;
 use grantonce::clock::Clock;
 use grantonce::config::{ApiConfig, DatabaseConfig, NamedToken, ProvidersConfig, StripeApi};
@@ -9,12 +10,12 @@ use grantonce::domain::{
     CaptureState, Currency, DisputePolicy, FactId, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus,
     Provider, RefundState,
 };
+use grantonce::followed::Followed;
 use grantonce::http::{Readiness, bind};
 use grantonce::store::{BatchTerms, Outcome, Profile, Store};
 use grantonce::telemetry::Metrics;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -82,32 +83,32 @@ impl Api {
     /// Starts one on a database of its own.
     pub(crate) async fn start() -> Self {
         let db = TestDb::create().await;
-        let url = db.url.clone();
+        let url = db.address();
         Self::start_on(db, url).await
     }
 
     /// Starts one that creates payments at a provider with Stripe's API.
     pub(crate) async fn start_paying(base: &str) -> Self {
         let db = TestDb::create().await;
-        let url = db.url.clone();
-        let stripe = StripeApi { key: "sk_test_1".into(), base: base.to_owned() };
+        let url = db.address();
+        let stripe = StripeApi { key: grantonce::followed::Followed::new("sk_test_1".into()), base: base.to_owned() };
         Self::start_with(db, url, ProvidersConfig { stripe: Some(stripe), paypal: None }).await
     }
 
     /// Starts one that looks for its database at `url`.
-    pub(crate) async fn start_on(db: TestDb, url: SecretString) -> Self {
+    pub(crate) async fn start_on(db: TestDb, url: Followed<DatabaseAddress>) -> Self {
         Self::start_with(db, url, ProvidersConfig { stripe: None, paypal: None }).await
     }
 
-    async fn start_with(db: TestDb, url: SecretString, providers: ProvidersConfig) -> Self {
+    async fn start_with(db: TestDb, url: Followed<DatabaseAddress>, providers: ProvidersConfig) -> Self {
         let listener = bind("api", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let base = format!("http://{}", listener.local_addr());
         let token = |name: &str, token: &str| NamedToken { name: name.to_owned(), token: token.into() };
         let config = ApiConfig {
             addr: listener.local_addr(),
             database: DatabaseConfig { url },
-            tokens: vec![token("shop", SHOP), token("kiosk", KIOSK)],
-            status_token_key: STATUS_KEY.into(),
+            tokens: Followed::new(vec![token("shop", SHOP), token("kiosk", KIOSK)]),
+            status_token_key: Followed::new(STATUS_KEY.into()),
             cors_origins: vec![],
             providers,
             first_look_after: FIRST_LOOK_AFTER,

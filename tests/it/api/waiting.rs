@@ -47,10 +47,14 @@ async fn an_order_that_is_not_there_is_not_waited_for() {
 
 #[tokio::test]
 async fn announced_changes_wake_whoever_waits() {
+    announced_changes_wake(Api::start().await).await;
+}
+
+pub(crate) async fn announced_changes_wake(api: Api) {
     // Every look of the watch by itself is a second after the one before. Ten rounds that were all woken by a look would
     // take about ten seconds.
     const ROUNDS: usize = 10;
-    let api = Arc::new(Api::start().await);
+    let api = Arc::new(api);
     let changed = ChangedOrders::announce_through(api.worker.clone());
     let mut in_all = Duration::ZERO;
     for round in 0..ROUNDS {

@@ -462,14 +462,17 @@ impl Tries {
         stop: &CancellationToken,
     ) -> JoinHandle<Result<(), ReconcilerError>> {
         let config = ReconcilerConfig {
-            database: DatabaseConfig { url: self.world.database_url.clone().into() },
-            broker: BrokerConfig { url: self.world.amqp_url.clone().into() },
+            database: DatabaseConfig { url: self.world.database_url.parse().unwrap() },
+            broker: BrokerConfig { url: self.world.amqp_url.parse().unwrap() },
             livemode: false,
             providers: ProvidersConfig {
-                stripe: Some(StripeApi { key: "sk_test_1".into(), base: fake.base.clone() }),
+                stripe: Some(StripeApi {
+                    key: grantonce::followed::Followed::new("sk_test_1".into()),
+                    base: fake.base.clone(),
+                }),
                 paypal: Some(PaypalApi {
                     client_id: "id".to_owned(),
-                    client_secret: "secret".into(),
+                    client_secret: grantonce::followed::Followed::new("secret".into()),
                     base: fake.base.clone(),
                 }),
             },

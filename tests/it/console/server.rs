@@ -89,9 +89,9 @@ impl Console {
         let token = |(name, token): &(&str, &str)| NamedToken { name: (*name).to_owned(), token: (*token).into() };
         let config = OpsConfig {
             addr: listener.local_addr(),
-            database: DatabaseConfig { url: world.database_url.clone().into() },
-            broker: BrokerConfig { url: world.amqp_url.clone().into() },
-            tokens: tokens.iter().map(token).collect(),
+            database: DatabaseConfig { url: world.database_url.parse().unwrap() },
+            broker: BrokerConfig { url: world.amqp_url.parse().unwrap() },
+            tokens: grantonce::followed::Followed::new(tokens.iter().map(token).collect()),
             management_url: None,
             dead_letter_retention: Duration::from_secs(400 * 86_400),
             terms: OpsTerms {

@@ -41,7 +41,7 @@ async fn admitted(world: &World) -> HashSet<String> {
 async fn consumer_of_ten(world: &World) -> Consumer {
     let events: Vec<_> = (0..10).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect();
     world.publish_all(&events).await;
-    let url = world.amqp_url.clone().into();
+    let url = world.amqp_url.parse().unwrap();
     let window = Window { deliveries_max: 100, bytes_max: 1 << 20 };
     let consumer = Consumer::open(&url, "test", WORK_QUEUE, window, |_| {}).await.unwrap();
     eventually("the deliveries are under way", async || world.ready(WORK_QUEUE).await == 0).await;

@@ -11,7 +11,7 @@ const DEADLINE: Duration = Duration::from_secs(4);
 /// A worker's settings that lead to the database through the proxy.
 fn through(world: &World, database_url: &str) -> Settings {
     let mut settings = world.worker_settings();
-    settings.database.url = database_url.to_owned().into();
+    settings.database.url = database_url.parse().unwrap();
     settings.database.deadline = DEADLINE;
     settings
 }
@@ -72,7 +72,7 @@ async fn a_worker_notices_that_its_connection_to_the_broker_hangs() {
     let world = shared_world().await;
     let (proxy, mut url) = Proxy::before(&world.amqp_url).await;
     url.set_query(Some("heartbeat=1"));
-    let settings = Settings { amqp_url: String::from(url).into(), ..world.worker_settings() };
+    let settings = Settings { amqp_url: String::from(url).parse().unwrap(), ..world.worker_settings() };
     let worker = world.start_worker_with(settings);
     let traffic = publishing(&world);
     more_grants(&world, 20).await;

@@ -169,11 +169,15 @@ async fn each_user_has_what_it_needs_and_no_more() {
         host.set_up().await;
         let delays =
             ["5s", "10m"].map(|label| RetryDelay { label: label.to_owned(), delay: Duration::from_secs(5) }).to_vec();
-        let migrate = host.url("grantonce-migrate").into();
+        let migrate = host.url("grantonce-migrate").parse().unwrap();
         broker::declare(&migrate, &delays).await.unwrap();
         broker::declare(&migrate, &delays).await.unwrap();
         for role in &host.users {
-            assert_eq!(broker::inspect(&host.url(role).into(), &delays).await.unwrap(), [], "{role} may look");
+            assert_eq!(
+                broker::inspect(&host.url(role).parse().unwrap(), &delays).await.unwrap(),
+                [],
+                "{role} may look"
+            );
         }
 
         let waiting: &'static str = Box::leak(retry_queue("5s").into_boxed_str());

@@ -5,7 +5,6 @@ use crate::support::{World, captured, event_for, eventually_within};
 use futures_util::future::join_all;
 use grantonce::domain::PaymentEvent;
 use grantonce::store::{Attach, Outcome, Store};
-use sqlx::postgres::PgPoolOptions;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,33 +24,6 @@ async fn dropped_at_wait<F: Future>(nth: usize, future: F) -> Option<F::Output> 
         }
     })
     .await
-}
-
-/// Why the store has its own task for each operation. When this fails because nothing is poisoned any more, sqlx has
-/// mended `begin()`: then this test can go, and `leave_no_transaction_open` with it.
-#[tokio::test]
-async fn a_begin_that_is_dropped_half_way_poisons_a_plain_pool() {
-    // Whether a drop comes between BEGIN and its answer is a matter of chance: commonly one in three does.
-    const DROPS_MAX: usize = 5_000;
-    let world = World::new().await;
-    world.execute("CREATE TABLE probe (n bigint)").await;
-    for n in 0..DROPS_MAX / 8 {
-        // A new pool from time to time: no state of one decides it all.
-        let pool = PgPoolOptions::new().max_connections(1).connect(&world.database_url).await.unwrap();
-        for m in 0..8 {
-            drop(dropped_at_wait(m, pool.begin()).await);
-            // The next user of the connection is told that its row is written …
-            let id = i64::try_from(8 * n + m).unwrap();
-            let done = sqlx::query("INSERT INTO probe VALUES ($1)").bind(id).execute(&pool).await.unwrap();
-            assert_eq!(done.rows_affected(), 1);
-            // … and nobody else ever sees it.
-            if world.count(&format!("SELECT count(*) FROM probe WHERE n = {id}")).await == 0 {
-                return;
-            }
-        }
-        pool.close().await;
-    }
-    panic!("sqlx no longer poisons its pool in {DROPS_MAX} drops: good news, see this test's comment");
 }
 
 /// Waits for an operation in one of several ways, most of which give it up. None: given up.

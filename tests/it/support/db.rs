@@ -1,5 +1,7 @@
 //! A database for one test.
 
+use grantonce::address::DatabaseAddress;
+use grantonce::followed::Followed;
 use grantonce::sim::scratch::unique_name;
 use grantonce::store::{Profile, Settings, Store, migrate, scratch};
 use secrecy::SecretString;
@@ -57,14 +59,20 @@ impl TestDb {
         Self { url: url.into(), name, server: server.to_owned() }
     }
 
+    /// As settings carry it.
+    pub(crate) fn address(&self) -> Followed<DatabaseAddress> {
+        use secrecy::ExposeSecret as _;
+        self.url.expose_secret().parse().unwrap()
+    }
+
     /// Applies the migrations that are missing.
     pub(crate) async fn migrate(&self) {
-        migrate(&self.url).await.expect("migrating");
+        migrate(&self.address()).await.expect("migrating");
     }
 
     /// Connections for a role.
     pub(crate) fn store(&self, profile: Profile) -> Store {
-        Store::new(&Settings { url: self.url.clone(), connections_max: 8, deadline: DEADLINE, profile }).unwrap()
+        Store::new(&Settings { url: self.address(), connections_max: 8, deadline: DEADLINE, profile }).unwrap()
     }
 
     /// Runs a statement, past every rule of the program.

@@ -7,17 +7,21 @@ pub mod collector;
 pub mod db;
 pub mod demo;
 pub mod messages;
+pub mod pgbouncer;
 pub mod proxy;
 pub mod raw_amqp;
 pub mod servers;
+pub mod standby;
 pub mod traffic;
 pub mod world;
 
 pub use await_::{eventually, eventually_within};
 pub use collector::{Collector, Told};
 pub use messages::{captured, event_for, stripe_webhook};
+pub use pgbouncer::PgBouncer;
 pub use proxy::Proxy;
 pub use servers::{PrivateServers, Server};
+pub use standby::Standby;
 pub use traffic::{Answer, Poster, Traffic, paid};
 pub use world::{OrderSpec, RunningWorker, World};
 

@@ -32,8 +32,8 @@ pub struct World {
     pub sql: PgPool,
     publisher: Publisher,
     logs: tempfile::TempDir,
-    _vhost: Vhost,
-    _db: TestDb,
+    _vhost: Option<Vhost>,
+    _db: Option<TestDb>,
 }
 
 struct Servers {
@@ -114,9 +114,9 @@ impl World {
         let retry_delays = [("200ms", 200), ("500ms", 500)]
             .map(|(label, ms)| RetryDelay { label: label.to_owned(), delay: Duration::from_millis(ms) })
             .to_vec();
-        broker::declare(&amqp_url.clone().into(), &retry_delays).await.unwrap();
+        broker::declare(&amqp_url.parse().unwrap(), &retry_delays).await.unwrap();
         let publisher = Publisher::start(&PublisherSettings {
-            url: amqp_url.clone().into(),
+            url: amqp_url.parse().unwrap(),
             name: "test",
             lanes: 1,
             waiting_max: 100_000,
@@ -132,15 +132,29 @@ impl World {
             retry_delays,
             publisher,
             logs: tempfile::tempdir().unwrap(),
-            _vhost: vhost,
-            _db: db,
+            _vhost: Some(vhost),
+            _db: Some(db),
+        }
+    }
+
+    /// The same world, when another server has taken over its database.
+    pub fn taken_over_by(&self, url: &str) -> Self {
+        Self {
+            sql: PgPool::connect_lazy(url).unwrap(),
+            database_url: url.to_owned(),
+            amqp_url: self.amqp_url.clone(),
+            retry_delays: self.retry_delays.clone(),
+            publisher: self.publisher.clone(),
+            logs: tempfile::tempdir().unwrap(),
+            _vhost: None,
+            _db: None,
         }
     }
 
     /// How a worker of this world is set up. Retries come soon, and a held batch is given back after 10 s as by default.
     pub fn worker_settings(&self) -> worker::Settings {
         worker::Settings {
-            amqp_url: self.amqp_url.clone().into(),
+            amqp_url: self.amqp_url.parse().unwrap(),
             database: self.store_settings(Profile::Batches),
             rules: Rules {
                 is_live: false,
@@ -164,7 +178,7 @@ impl World {
     /// Store settings for this world.
     pub fn store_settings(&self, profile: Profile) -> store::Settings {
         store::Settings {
-            url: self.database_url.clone().into(),
+            url: self.database_url.parse().unwrap(),
             connections_max: 8,
             deadline: Duration::from_secs(10),
             profile,

@@ -23,8 +23,10 @@ impl Asked {
     async fn new() -> Self {
         let provider = silent();
         let base = listening(&provider).await;
-        let stripe = StripeSettings { key: "sk_test_1".to_owned().into(), base: base.clone() };
-        let (client_id, client_secret) = ("simulated".to_owned(), "simulated".to_owned().into());
+        let stripe =
+            StripeSettings { key: crate::followed::Followed::new("sk_test_1".to_owned().into()), base: base.clone() };
+        let (client_id, client_secret) =
+            ("simulated".to_owned(), crate::followed::Followed::new("simulated".to_owned().into()));
         let paypal = PaypalSettings { client_id, client_secret, base: base.clone() };
         let providers = Providers::new(Some(stripe), Some(paypal)).unwrap();
         Self { provider, providers, base }

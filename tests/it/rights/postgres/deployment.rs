@@ -62,7 +62,7 @@ impl Deployment {
 
     pub fn store(&self, role: &str, profile: Profile) -> Store {
         Store::new(&Settings {
-            url: self.url(role).into(),
+            url: self.url(role).parse().unwrap(),
             connections_max: 2,
             deadline: Duration::from_secs(20),
             profile,
@@ -80,7 +80,7 @@ impl Deployment {
         for role in ROLES {
             self.on_the_server(&format!("ALTER ROLE {role}_{} PASSWORD '{}'", self.ending, self.password)).await;
         }
-        migrate(&self.url("grantonce_migrate").into()).await.unwrap();
+        migrate(&self.url("grantonce_migrate").parse().unwrap()).await.unwrap();
         self.run_script().await;
     }
 

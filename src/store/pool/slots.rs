@@ -1,0 +1,289 @@
+//! The connections of one store: how many there may be, which are free, and which were given up.
+//!
+//! A connection counts until its session at the server is over, not until the client closes its socket: a session that
+//! waits in COMMIT for a synchronous standby notices nothing of its client, and no timeout of the server ends it.
+
+use super::servers::{Alive, Servers, SessionId};
+use super::{CONNECTING_MAX, IDLE_MAX, LIFETIME_MAX};
+use crate::store::error::{NoneFree, StoreError};
+use sqlx::{Connection, Executor, PgConnection};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a goodbye to the server may take.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Between two looks at sessions that were given up: at first, and at last.
+const LOOK_FIRST: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where every connection was given up, waiting for one is hardly worth it.
+const PATIENCE_WITHOUT_ANY: Duration = Duration::from_secs(1);
+
+/// An open connection.
+#[derive(Debug)]
+pub(in crate::store) struct Session {
+    pub(in crate::store) connection: PgConnection,
+    /// Whether a transaction was begun on it whose end is not known.
+    pub(in crate::store) may_be_open: bool,
+    id: SessionId,
+    made_at: Instant,
+    idle_since: Instant,
+}
+
+impl Session {
+    /// Ends a transaction that was left open.
+    pub(in crate::store) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
+        if self.may_be_open {
+            self.connection.execute("ROLLBACK").await?;
+            self.may_be_open = false;
+        }
+        Ok(())
+    }
+}
+
+/// All connections of a store.
+pub(super) struct Slots {
+    pub(super) servers: Servers,
+    connections_max: u32,
+    /// One permit for each connection that is in use or was given up.
+    free: Arc<Semaphore>,
+    /// Turns at making a connection.
+    connecting: Semaphore,
+    state: Mutex<State>,
+}
+
+/// There are never more idle connections than free permits.
+#[derive(Default)]
+struct State {
+    /// The last one was used last.
+    idle: Vec<Session>,
+    given_up: Vec<GivenUp>,
+    is_looking: bool,
+    /// Why the last look at the given up ones failed.
+    blind: Option<Arc<StoreError>>,
+}
+
+struct GivenUp {
+    id: SessionId,
+    is_committing: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The right to have one connection. When it is dropped with a session that has not been put back, the session is given
+/// up, and counts until it is over.
+pub(super) struct Slot {
+    slots: Arc<Slots>,
+    permit: Option<OwnedSemaphorePermit>,
+    session: Option<SessionId>,
+}
+
+impl Slots {
+    /// Must be called inside a tokio runtime.
+    pub(super) fn new(servers: Servers, connections_max: u32) -> Arc<Self> {
+        let permits =
+            usize::try_from(connections_max).unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Self {
+            servers,
+            connections_max,
+            free: Arc::new(Semaphore::new(permits)),
+            connecting: Semaphore::new(CONNECTING_MAX),
+            state: Mutex::default(),
+        });
+        tokio::spawn(close_idle(Arc::downgrade(&slots)));
+        slots
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the right to have a connection.
+    pub(super) async fn slot(self: &Arc<Self>, what: &'static str, patience: Duration) -> Result<Slot, StoreError> {
+        let all_given_up = self.state().given_up.len() >= usize::try_from(self.connections_max).unwrap_or(usize::MAX);
+        let patience = if all_given_up { patience.min(PATIENCE_WITHOUT_ANY) } else { patience };
+        match timeout(patience, Arc::clone(&self.free).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Slot { slots: Arc::clone(self), permit: Some(permit), session: None }),
+            Ok(Err(_closed)) => Err(StoreError::Sql { what, source: sqlx::Error::PoolClosed }),
+            Err(_elapsed) => Err(StoreError::NoConnection { what, why: self.none_free() }),
+        }
+    }
+
+    fn none_free(&self) -> NoneFree {
+        let state = self.state();
+        NoneFree {
+            connections_max: self.connections_max,
+            given_up: state.given_up.len(),
+            committing: state.given_up.iter().filter(|given_up| given_up.is_committing).count(),
+            blind: state.blind.clone(),
+        }
+    }
+
+    /// Gives up all idle connections: what became of another one says that these may be dead, or lead to the wrong server.
+    pub(super) fn give_up_idle(self: &Arc<Self>) {
+        let idle = std::mem::take(&mut self.state().idle);
+        for session in idle {
+            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+                self.give_up(session.id.clone(), permit);
+            }
+        }
+    }
+
+    fn give_up(self: &Arc<Self>, id: SessionId, permit: OwnedSemaphorePermit) {
+        let mut state = self.state();
+        state.given_up.push(GivenUp { id, is_committing: false, _permit: permit });
+        // At the very end of a process there may be no runtime any more.
+        if !state.is_looking
+            && let Ok(runtime) = Handle::try_current()
+        {
+            state.is_looking = true;
+            runtime.spawn(look_after(Arc::downgrade(self)));
+        }
+    }
+
+    /// What has to be looked after; ends the looking where that is nothing.
+    fn given_up(&self) -> Vec<SessionId> {
+        let mut state = self.state();
+        state.is_looking = !state.given_up.is_empty();
+        state.given_up.iter().map(|given_up| given_up.id.clone()).collect()
+    }
+
+    /// Frees the places of sessions that are over.
+    fn learn(&self, asked: &[SessionId], seen: Result<Vec<Alive>, StoreError>) {
+        let mut state = self.state();
+        match seen {
+            Ok(alive) => {
+                state.blind = None;
+                state.given_up.retain_mut(|given_up| {
+                    let found = alive.iter().find(|alive| alive.id == given_up.id);
+                    given_up.is_committing = found.is_some_and(|alive| alive.is_committing);
+                    found.is_some() || !asked.contains(&given_up.id)
+                });
+            }
+            Err(error) => state.blind = Some(Arc::new(error)),
+        }
+    }
+
+    /// Waits until no connection is in use, and closes all. Nothing can be begun any more.
+    pub(super) async fn close(&self) {
+        let all = self.free.acquire_many(self.connections_max).await;
+        self.free.close();
+        let idle = std::mem::take(&mut self.state().idle);
+        for session in idle {
+            say_goodbye(session.connection).await;
+        }
+        drop(all);
+    }
+
+    #[cfg(test)]
+    pub(super) fn count_given_up(&self) -> usize {
+        self.state().given_up.len()
+    }
+}
+
+impl Slot {
+    /// A connection that is idle, or a new one.
+    pub(super) async fn session(&mut self) -> Result<Session, StoreError> {
+        let idle = self.slots.state().idle.pop();
+        let session = match idle {
+            Some(session) => session,
+            None => {
+                // To be held until it is done. It is never closed.
+                let _turn = self.slots.connecting.acquire().await;
+                let (connection, id) = self.slots.servers.connect().await?;
+                let now = Instant::now();
+                Session { connection, may_be_open: false, id, made_at: now, idle_since: now }
+            }
+        };
+        self.session = Some(session.id.clone());
+        Ok(session)
+    }
+
+    /// Says which session the holder has made by itself. It counts from here.
+    pub(super) fn holds(&mut self, id: SessionId) {
+        self.session = Some(id);
+    }
+
+    /// The session has said goodbye.
+    pub(super) fn is_over(mut self) {
+        self.session = None;
+    }
+
+    /// Gives the connection back, for others.
+    pub(super) async fn put_back(mut self, mut session: Session) {
+        if session.made_at.elapsed() > LIFETIME_MAX {
+            say_goodbye(session.connection).await;
+        } else {
+            session.idle_since = Instant::now();
+            self.slots.state().idle.push(session);
+        }
+        self.session = None;
+    }
+
+    pub(super) fn give_up_idle(&self) {
+        self.slots.give_up_idle();
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let (Some(id), Some(permit)) = (self.session.take(), self.permit.take()) {
+            self.slots.give_up(id, permit);
+        }
+    }
+}
+
+/// Closes the connection. One that does not take it is closed all the same.
+pub(super) async fn say_goodbye(connection: PgConnection) {
+    let _ = timeout(GOODBYE_DEADLINE, connection.close()).await;
+}
+
+/// Closes what has been idle for long.
+async fn close_idle(slots: Weak<Slots>) {
+    loop {
+        sleep(IDLE_MAX / 4).await;
+        let Some(slots) = slots.upgrade() else { return };
+        let old: Vec<_> =
+            slots.state().idle.extract_if(.., |session| session.idle_since.elapsed() > IDLE_MAX).collect();
+        for session in old {
+            say_goodbye(session.connection).await;
+        }
+    }
+}
+
+/// Asks the server for the sessions that were given up until all of them are over.
+async fn look_after(slots: Weak<Slots>) {
+    let (mut pause, began) = (LOOK_FIRST, Instant::now());
+    let mut most = 0;
+    loop {
+        let Some(slots) = slots.upgrade() else { return };
+        let asked = slots.given_up();
+        if asked.is_empty() {
+            let seconds = began.elapsed().as_secs();
+            tracing::info!(
+                event = "sessions_over",
+                sessions = most,
+                seconds,
+                "all sessions that were given up have ended"
+            );
+            return;
+        }
+        if asked.len() > most {
+            most = asked.len();
+            tracing::warn!(
+                event = "sessions_given_up",
+                sessions = most,
+                connections_max = slots.connections_max,
+                "connections to Postgres were given up; they count until the server has ended their sessions"
+            );
+        }
+        let seen = slots.servers.alive(&asked).await;
+        slots.learn(&asked, seen);
+        drop(slots);
+        sleep(pause).await;
+        pause = (pause * 2).min(LOOK_EVERY);
+    }
+}
