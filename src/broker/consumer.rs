@@ -132,7 +132,7 @@ pub struct Consumer {
     ledger: Arc<Ledger>,
     batch_bytes_max: usize,
     /// Who is told of what is refused here. `None`: everything is handed out, as for the last queue of all.
-    refused: Option<Box<dyn Fn(&Refusal) + Send + Sync>>,
+    refused: Option<Refused>,
     /// A refusal that is on its way to the broker. Nothing that came later is handed out before: it would be acknowledged
     /// together with what came later.
     refusing: Option<BoxFuture<'static, Result<(), BrokerError>>>,
@@ -142,6 +142,9 @@ pub struct Consumer {
     /// waits for ever.
     end: Option<End>,
 }
+
+/// Hears why a delivery was refused.
+type Refused = Box<dyn Fn(&Refusal) + Send + Sync>;
 
 /// How a stream of deliveries ends.
 enum End {

@@ -76,7 +76,7 @@ impl Outgoing {
     pub fn dead_letter(letter: Letter, refusal: &Refusal) -> Self {
         let Letter { origin, routing_key, message_id, kind, mut headers, body } = letter;
         // What a letter is about must not keep it from being one.
-        let [routing_key, message_id, kind] = [routing_key, message_id, kind].map(|text| fit(text));
+        let [routing_key, message_id, kind] = [routing_key, message_id, kind].map(fit);
         headers.set_text(REASON_HEADER, refusal.reason.name());
         let dropped = headers.text(DROPPED_HEADERS_HEADER).map(|dropped| format!("; dropped headers: {dropped}"));
         headers.set_text(DETAIL_HEADER, &format!("{}{}", refusal.detail, dropped.unwrap_or_default()));

@@ -57,7 +57,7 @@ impl Ledger {
 
     /// Counts a message if there is room for it, or if it is alone.
     pub(super) fn admit(&self, bytes: usize) -> bool {
-        let counted = self.bytes.try_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+        let counted = self.bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
             let then = now.saturating_add(bytes);
             (now == 0 || then <= self.bounds.bytes_max).then_some(then)
         });
