@@ -50,6 +50,8 @@ pub const REASON_HEADER: &str = "x-grantonce-reason";
 pub const DETAIL_HEADER: &str = "x-grantonce-detail";
 /// Header with the role that made the letter: `receiver`, `worker` or `reconciler`.
 pub const ORIGIN_HEADER: &str = "x-grantonce-origin";
+/// Header of a copy with the names of headers that were too large to be copied, and their sizes.
+pub const DROPPED_HEADERS_HEADER: &str = "x-grantonce-dropped-headers";
 /// Header with the number of the replay by which a message came back to work.
 pub const REPLAY_HEADER: &str = "x-grantonce-replay";
 

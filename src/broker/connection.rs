@@ -1,11 +1,14 @@
 //! Making a connection, with a deadline on every step.
 
 use super::error::BrokerError;
+use super::transport::{Bounds, FRAME_BYTES_MAX, Ledger, dial, greet};
 use crate::address::{AmqpAddress, AmqpAuth, HostPort};
 use crate::followed::Followed;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, ConnectionProperties};
 use secrecy::ExposeSecret as _;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long connecting, and any single answer of the broker's apart from confirms, may take.
@@ -14,21 +17,70 @@ pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// A peer that is silent for twice as long is taken for dead, unless the address says otherwise.
 const HEARTBEAT_S: u16 = 10;
 
-/// Connects under a name that `rabbitmqctl list_connections` shows.
-/// The hosts of the address are tried in their order.
+/// Most addresses of one host that are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// A connection, with the channels that were opened on it.
+///
+/// A channel that is dropped is closed some time later, and where that meets the closing of its connection the client takes it
+/// for an error. So the channels are kept until the connection has been closed.
+#[derive(Debug)]
+pub(super) struct Connection {
+    connection: lapin::Connection,
+    channels: Mutex<Vec<Channel>>,
+}
+
+impl Deref for Connection {
+    type Target = lapin::Connection;
+
+    fn deref(&self) -> &lapin::Connection {
+        &self.connection
+    }
+}
+
+/// Connects under a name that `rabbitmqctl list_connections` shows. For connections that take no deliveries.
 pub(super) async fn connect(url: &Followed<AmqpAddress>, name: &str) -> Result<Connection, BrokerError> {
+    let (connection, _ledger) = connect_within(url, name, Bounds::NONE).await?;
+    Ok(connection)
+}
+
+/// Connects, and bounds what deliveries of this connection may take up in memory. What the client library does not know of them
+/// is in the ledger. The hosts of the address are tried in their order, and of each all addresses that it has, IPv6 or IPv4, each
+/// with a deadline of its own.
+pub(super) async fn connect_within(
+    url: &Followed<AmqpAddress>,
+    name: &str,
+    bounds: Bounds,
+) -> Result<(Connection, Arc<Ledger>), BrokerError> {
     let address = url.current();
-    let mut connected = Err(BrokerError::NoHost);
+    let deadline = address.connection_timeout.map_or(ANSWER_DEADLINE, |most| most.min(ANSWER_DEADLINE));
+    let mut failed = BrokerError::NoHost;
     for host in &address.hosts {
-        let properties = ConnectionProperties::default().with_connection_name(format!("grantonce {name}").into());
-        let deadline = address.connection_timeout.map_or(ANSWER_DEADLINE, |most| most.min(ANSWER_DEADLINE));
-        let connecting = Connection::connect_uri(uri(&address, host), properties);
-        connected = BrokerError::within("connecting", deadline, connecting).await;
-        if connected.is_ok() {
-            break;
+        let found = async { Ok(tokio::net::lookup_host((host.host.as_str(), host.port)).await?) };
+        let addrs = match BrokerError::within("looking up RabbitMQ's address", deadline, found).await {
+            Ok(addrs) => addrs,
+            Err(error) => {
+                failed = error;
+                continue;
+            }
+        };
+        for addr in addrs.take(ADDRESSES_MAX) {
+            let (uri, ledger) = (uri(&address, host), Ledger::new(bounds));
+            let properties = ConnectionProperties::default().with_connection_name(format!("grantonce {name}").into());
+            let connected = async {
+                let socket = dial(&uri, addr).await?;
+                greet(uri.clone(), socket, Arc::clone(&ledger), deadline, properties).await
+            };
+            match BrokerError::within("connecting", deadline, connected).await {
+                Ok(connection) => return Ok((Connection { connection, channels: Mutex::default() }, ledger)),
+                Err(error) => {
+                    tracing::debug!(event = "broker_not_reached", host = host.host, %addr, cause = %error);
+                    failed = error;
+                }
+            }
         }
     }
-    connected
+    Err(failed)
 }
 
 /// One host of an address, for the client. It is told values, never a text that it would have to read.
@@ -40,7 +92,8 @@ fn uri(address: &AmqpAddress, host: &HostPort) -> AMQPUri {
         authority: AMQPAuthority { userinfo, host: host.host.clone(), port: host.port },
         vhost: address.vhost.clone(),
         query: AMQPQueryString {
-            frame_max: address.frame_max_bytes,
+            // The broker may want smaller frames, not larger ones: both ends keep whole frames in memory.
+            frame_max: Some(address.frame_max_bytes.map_or(FRAME_BYTES_MAX, |bytes| bytes.min(FRAME_BYTES_MAX))),
             channel_max: address.channel_max,
             heartbeat: address.heartbeat_s.or(Some(HEARTBEAT_S)),
             connection_timeout: None,
@@ -54,7 +107,11 @@ fn uri(address: &AmqpAddress, host: &HostPort) -> AMQPUri {
 
 /// Opens a channel.
 pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
-    BrokerError::within("opening a channel", ANSWER_DEADLINE, connection.create_channel()).await
+    let channel = BrokerError::within("opening a channel", ANSWER_DEADLINE, connection.create_channel()).await?;
+    let mut channels = connection.channels.lock().unwrap_or_else(PoisonError::into_inner);
+    channels.retain(|channel| channel.status().connected());
+    channels.push(channel.clone());
+    Ok(channel)
 }
 
 /// Closes a connection politely, or gives up on it.

@@ -1,14 +1,21 @@
-//! Deliveries of the work queue, in batches, and their acknowledgement.
+//! Deliveries of a queue, in batches, and their acknowledgement.
 
-use super::connection::{ANSWER_DEADLINE, channel, close, connect};
+use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect_within};
 use super::error::BrokerError;
 use super::headers::{Death, Headers};
+use super::topology::DEAD_QUEUE;
+use super::transport::{Bounds, Ledger};
 use crate::address::AmqpAddress;
+use crate::domain::{Reason, Refusal};
 use crate::followed::Followed;
+use crate::message::{self, BODY_BYTES_MAX, TRACEPARENT_HEADER};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection};
+use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -17,11 +24,38 @@ use tokio::time::Instant;
 /// closing the channel loses them. The broker tells nobody when it has caught up; this is how long it is given.
 const LET_ACKS_SETTLE: Duration = Duration::from_millis(200);
 
+/// How long a canceled consumer may go on. What it has in hand may have to be worked on first.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What is kept of a dead letter's body, in bytes. No message that is taken is longer than a quarter of it.
+pub const LETTER_BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// A batch takes up at most one part in so many of the bytes in hand: so several fit, and each can be worked on alone.
+const BATCHES_IN_WINDOW: usize = 4;
+
 /// Proof that all a delivery asked for is durable: what it said is committed, or its copy is confirmed elsewhere.
 /// Without one nothing can be acknowledged.
 pub trait Durable {}
 
 impl Durable for super::publisher::Confirmed {}
+
+/// How much is taken ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Deliveries in hand that are not settled.
+    pub deliveries_max: u16,
+    /// Bytes of them, headers included. Reading pauses at this bound. One delivery is always taken.
+    pub bytes_max: usize,
+}
+
+/// What of a message could not be handed on as it is at the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// What cannot be read, with the bytes in question. Empty where only the body was cut.
+    pub faults: String,
+    /// The length of the whole body.
+    pub body_bytes: u64,
+}
 
 /// One delivery.
 #[derive(Debug)]
@@ -42,15 +76,26 @@ pub struct Delivery {
     pub headers: Headers,
     /// How it last died, where the broker itself moved it here.
     pub death: Option<Death>,
-    /// Its body.
-    pub body: Vec<u8>,
+    /// Its body. It is counted as in hand until the last copy is dropped.
+    pub body: Bytes,
+    /// What of it is not as it is at the broker. Only for dead letters: elsewhere such a message is not handed out.
+    pub unreadable: Option<Unreadable>,
 }
 
-impl From<lapin::message::Delivery> for Delivery {
-    fn from(delivery: lapin::message::Delivery) -> Self {
+impl Delivery {
+    /// Puts together what the client library and the ledger know of a delivery.
+    pub(super) fn read(
+        delivery: lapin::message::Delivery,
+        channel: &Channel,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Self, BrokerError> {
         let text = |text: &Option<lapin::types::ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
         let properties = &delivery.properties;
-        Self {
+        let ticket = ledger.claim(channel.id(), delivery.delivery_tag).ok_or(BrokerError::StreamEnded)?;
+        let is_cut = u64::try_from(delivery.data.len()).is_ok_and(|bytes| bytes < ticket.body_bytes);
+        let unreadable = (is_cut || !ticket.unreadable.is_empty())
+            .then_some(Unreadable { faults: ticket.unreadable, body_bytes: ticket.body_bytes });
+        Ok(Self {
             tag: delivery.delivery_tag,
             message_id: text(properties.message_id()),
             kind: text(properties.kind()),
@@ -61,55 +106,89 @@ impl From<lapin::message::Delivery> for Delivery {
             death: properties.headers().as_ref().and_then(Death::read),
             exchange: String::from(delivery.exchange),
             routing_key: String::from(delivery.routing_key),
-            body: delivery.data,
-        }
+            body: ledger.hold(delivery.data, ticket.bytes),
+            unreadable,
+        })
+    }
+
+    /// Why nobody can work on it, or `None` where somebody can.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let Unreadable { faults, body_bytes } = self.unreadable.as_ref()?;
+        let detail = if faults.is_empty() {
+            format!("the body is {body_bytes} bytes long; at most {BODY_BYTES_MAX} are allowed")
+        } else {
+            faults.clone()
+        };
+        Some(Refusal::new(Reason::Malformed, detail))
     }
 }
 
 /// Consumes one queue on a connection of its own: one that publishes would be held up by a memory alarm, and
 /// acknowledgements with it.
-#[derive(Debug)]
 pub struct Consumer {
     connection: Connection,
     channel: Channel,
     stream: lapin::Consumer,
+    ledger: Arc<Ledger>,
+    batch_bytes_max: usize,
+    /// Who is told of what is refused here. `None`: everything is handed out, as for the last queue of all.
+    refused: Option<Refused>,
+    /// A refusal that is on its way to the broker. Nothing that came later is handed out before: it would be acknowledged
+    /// together with what came later.
+    refusing: Option<BoxFuture<'static, Result<(), BrokerError>>>,
+    /// A cancellation that is on its way.
+    canceling: Option<BoxFuture<'static, Result<(), BrokerError>>>,
     /// What came behind the deliveries of the last batch. The stream tells its end only once; whoever asks it again
     /// waits for ever.
     end: Option<End>,
 }
 
+/// Hears why a delivery was refused.
+type Refused = Box<dyn Fn(&Refusal) + Send + Sync>;
+
 /// How a stream of deliveries ends.
-#[derive(Debug)]
 enum End {
-    Failed(lapin::Error),
+    Failed(BrokerError),
     Canceled,
 }
 
-fn take(next: Option<lapin::Result<lapin::message::Delivery>>, batch: &mut Vec<Delivery>) -> Result<(), End> {
-    match next {
-        Some(Ok(delivery)) => batch.push(delivery.into()),
-        Some(Err(error)) => return Err(End::Failed(error)),
-        None => return Err(End::Canceled),
-    }
-    Ok(())
-}
-
 impl Consumer {
-    /// Connects and begins to take deliveries, at most `prefetch` unacknowledged ones.
+    /// Connects and begins to take deliveries, as many as the window allows.
+    ///
+    /// A message that cannot be read, or whose body is too large, is not handed out. It is refused, and the broker itself moves
+    /// it to the dead letters as it is, at least once; `refused` is told. Of dead letters, everything is handed out: behind their
+    /// queue there is none that a refused one would go to.
     pub async fn open(
         url: &Followed<AmqpAddress>,
         name: &str,
         queue: &str,
-        prefetch: u16,
+        window: Window,
+        refused: impl Fn(&Refusal) + Send + Sync + 'static,
     ) -> Result<Self, BrokerError> {
-        let connection = connect(url, name).await?;
+        let is_last = queue == DEAD_QUEUE;
+        let bounds = Bounds {
+            body_bytes_max: if is_last { LETTER_BODY_BYTES_MAX } else { BODY_BYTES_MAX },
+            body_kept_bytes: if is_last { LETTER_BODY_BYTES_MAX } else { 0 },
+            bytes_max: window.bytes_max,
+        };
+        let (connection, ledger) = connect_within(url, name, bounds).await?;
         let channel = channel(&connection).await?;
-        let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
+        let qos = channel.basic_qos(window.deliveries_max, BasicQosOptions::default());
         BrokerError::within("setting the prefetch", ANSWER_DEADLINE, qos).await?;
         let stream =
             channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
         let stream = BrokerError::within("consuming", ANSWER_DEADLINE, stream).await?;
-        Ok(Self { connection, channel, stream, end: None })
+        Ok(Self {
+            connection,
+            channel,
+            stream,
+            ledger,
+            batch_bytes_max: window.bytes_max / BATCHES_IN_WINDOW,
+            refused: if is_last { None } else { Some(Box::new(refused)) },
+            refusing: None,
+            canceling: None,
+            end: None,
+        })
     }
 
     /// The acknowledging end, which lives as long as the channel.
@@ -130,38 +209,85 @@ impl Consumer {
         if batch.is_empty() {
             let end = match self.end.take() {
                 Some(end) => Some(end),
-                None => take(self.stream.next().await, batch).err(),
+                None => self.take(batch).await.err(),
             };
             match end {
                 None => {}
-                Some(End::Failed(source)) => return Err(BrokerError::Amqp { what: "receiving", source }),
+                Some(End::Failed(error)) => return Err(error),
                 Some(End::Canceled) if self.channel.status().connected() => return Ok(None),
                 Some(End::Canceled) => return Err(BrokerError::StreamEnded),
             }
         }
         let until = Instant::now() + linger;
-        while batch.len() < count_max && self.end.is_none() {
-            let next = match self.stream.next().now_or_never() {
-                Some(next) => next,
+        let mut bytes: usize = batch.iter().map(|delivery| delivery.body.len()).sum();
+        while batch.len() < count_max && bytes < self.batch_bytes_max && self.end.is_none() {
+            let taken = match self.take(batch).now_or_never() {
+                Some(taken) => taken,
                 None if linger.is_zero() => break,
-                None => match tokio::time::timeout_at(until, self.stream.next()).await {
-                    Ok(next) => next,
+                None => match tokio::time::timeout_at(until, self.take(batch)).await {
+                    Ok(taken) => taken,
                     Err(_elapsed) => break,
                 },
             };
-            if let Err(end) = take(next, batch) {
+            match taken {
+                Ok(()) => bytes += batch.last().map_or(0, |delivery| delivery.body.len()),
                 // What was taken is worked on first; the next call tells the end.
-                self.end = Some(end);
-                break;
+                Err(end) => self.end = Some(end),
             }
         }
         Ok(Some(()))
     }
 
-    /// Asks for no more deliveries. Those that are on their way still come.
-    pub async fn cancel(&self) -> Result<(), BrokerError> {
-        let canceled = self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default());
-        BrokerError::within("canceling the consumer", ANSWER_DEADLINE, canceled).await
+    /// Waits for a delivery that can be worked on.
+    async fn take(&mut self, batch: &mut Vec<Delivery>) -> Result<(), End> {
+        loop {
+            finish(&mut self.refusing).await?;
+            let next = tokio::select! {
+                biased;
+                canceled = finish(&mut self.canceling), if self.canceling.is_some() => {
+                    canceled?;
+                    continue;
+                }
+                next = self.stream.next() => next,
+            };
+            let delivery = match next {
+                Some(Ok(delivery)) => Delivery::read(delivery, &self.channel, &self.ledger).map_err(End::Failed)?,
+                Some(Err(source)) => return Err(End::Failed(BrokerError::Amqp { what: "receiving", source })),
+                None => return Err(End::Canceled),
+            };
+            match delivery.refusal().zip(self.refused.as_ref()) {
+                None => {
+                    batch.push(delivery);
+                    return Ok(());
+                }
+                Some((refusal, refused)) => {
+                    let trace_id = delivery.headers.text(TRACEPARENT_HEADER).and_then(message::trace_id);
+                    tracing::warn!(event = "dead_letter", reason = refusal.reason.name(), detail = %refusal.detail,
+                        message_id = delivery.message_id.as_deref(), trace_id, "left to the broker, which moves it as it is");
+                    refused(&refusal);
+                    let (channel, tag) = (self.channel.clone(), delivery.tag);
+                    self.refusing = Some(Box::pin(async move {
+                        let rejected = channel.basic_reject(tag, BasicRejectOptions { requeue: false });
+                        BrokerError::within("refusing a delivery", ANSWER_DEADLINE, rejected).await
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Asks for no more deliveries. Those that are on their way still come, out of `fill`.
+    pub fn cancel(&mut self) {
+        let (channel, tag) = (self.channel.clone(), self.stream.tag());
+        let mut canceling: BoxFuture<'static, _> = Box::pin(async move {
+            let canceled = channel.basic_cancel(tag, BasicCancelOptions::default());
+            BrokerError::within("canceling the consumer", CANCEL_DEADLINE, canceled).await
+        });
+        // Begun now, whenever somebody asks for the rest.
+        match (&mut canceling).now_or_never() {
+            None => self.canceling = Some(canceling),
+            Some(Ok(())) => {}
+            Some(Err(error)) => self.end = Some(End::Failed(error)),
+        }
     }
 
     /// Closes the connection; everything unacknowledged goes back to the queue, once.
@@ -171,6 +297,14 @@ impl Consumer {
         }
         close(&self.connection).await;
     }
+}
+
+/// Waits for what is under way, and forgets it only then.
+async fn finish(under_way: &mut Option<BoxFuture<'static, Result<(), BrokerError>>>) -> Result<(), End> {
+    let Some(future) = under_way else { return Ok(()) };
+    let finished = future.await;
+    *under_way = None;
+    finished.map_err(End::Failed)
 }
 
 /// Acknowledges deliveries of one channel.

@@ -1,11 +1,10 @@
 //! How much lies in the queues, and who takes it: what AMQP itself tells, without the management API.
 
-use super::connection::{ANSWER_DEADLINE, channel, close, connect};
+use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect};
 use super::error::BrokerError;
 use super::topology::{DEAD_QUEUE, HINTS_QUEUE, WORK_QUEUE};
 use crate::address::AmqpAddress;
 use crate::followed::Followed;
-use lapin::Connection;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 

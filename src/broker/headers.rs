@@ -1,8 +1,14 @@
 //! A message's headers, as far as we read and write them.
 
 use super::topology::retry_queue;
+use crate::domain::tidy;
+use crate::message::{
+    ATTEMPT_HEADER, DETAIL_HEADER, DROPPED_HEADERS_HEADER, HEADER_PREFIX, ORIGIN_HEADER, REASON_HEADER, REPLAY_HEADER,
+    ROUTING_KEY_HEADER, TRACEPARENT_HEADER, WAITS_HEADER,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// A header's value. Others (tables, lists) are RabbitMQ's own and are not passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +21,25 @@ pub enum HeaderValue {
 
 /// Longest text that is put into a header, in bytes: all headers of a message must fit into one frame.
 const TEXT_BYTES_MAX: usize = 2_000;
+
+/// What headers of a copy may take up, in bytes. Those that we add to it, and its properties, take up less than that again: so a
+/// copy fits into the smallest frame that RabbitMQ 4 can be set to, 8,192 bytes, whatever its sender wrote.
+const COPIED_BYTES_MAX: usize = 4_096;
+
+/// Longest list of what was dropped, in bytes.
+const DROPPED_BYTES_MAX: usize = 400;
+
+/// Headers that a copy keeps before all others.
+const KEPT_FIRST: [&str; 8] = [
+    ATTEMPT_HEADER,
+    DROPPED_HEADERS_HEADER,
+    ORIGIN_HEADER,
+    REASON_HEADER,
+    REPLAY_HEADER,
+    ROUTING_KEY_HEADER,
+    TRACEPARENT_HEADER,
+    WAITS_HEADER,
+];
 
 /// Headers by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,10 +84,37 @@ impl Headers {
         self.0.insert(name.to_owned(), HeaderValue::Integer(number));
     }
 
-    /// What may be published again.
+    /// What may be published again: without the broker's own, and without the largest ones where all are more than
+    /// [`COPIED_BYTES_MAX`]. A header names what was dropped for its size.
     #[must_use]
-    pub fn without_brokers_own(&self) -> Self {
-        Self(self.0.iter().filter(|(name, _)| !is_brokers_own(name)).map(|(n, v)| (n.clone(), v.clone())).collect())
+    pub fn to_copy(&self) -> Self {
+        let bytes = |(name, value): &(&String, &HeaderValue)| {
+            let value = match value {
+                HeaderValue::Text(text) => text.len(),
+                HeaderValue::Integer(_) => 8,
+            };
+            let bytes = name.len() + value + 6;
+            // There is room for this one beside the others.
+            if *name == DROPPED_HEADERS_HEADER { bytes.saturating_sub(DROPPED_BYTES_MAX + 40) } else { bytes }
+        };
+        let mut all: Vec<_> = self.0.iter().filter(|(name, _)| !is_brokers_own(name)).collect();
+        all.sort_by_key(|header| (!KEPT_FIRST.contains(&header.0.as_str()), bytes(header)));
+        let (mut copy, mut room, mut dropped) = (Self::default(), COPIED_BYTES_MAX, String::new());
+        for header in all {
+            let (size, (name, value)) = (bytes(&header), header);
+            if let Some(rest) = room.checked_sub(size) {
+                room = rest;
+                copy.0.insert(name.clone(), value.clone());
+            } else if !name.starts_with(HEADER_PREFIX) || name == DETAIL_HEADER {
+                let separator = if dropped.is_empty() { "" } else { ", " };
+                // Writing to a string does not fail.
+                let _ = write!(dropped, "{separator}{name:?} of {size} bytes");
+            }
+        }
+        if !dropped.is_empty() {
+            copy.set_text(DROPPED_HEADERS_HEADER, tidy(&dropped, DROPPED_BYTES_MAX).as_str());
+        }
+        copy
     }
 
     /// As a JSON object of texts and whole numbers.
@@ -184,8 +236,35 @@ mod tests {
         }
         headers.set_text("traceparent", "00-1");
         headers.set_integer("x-grantonce-attempt", 2);
-        let kept = headers.without_brokers_own();
+        let kept = headers.to_copy();
         assert_eq!(kept.0.keys().collect::<Vec<_>>(), ["traceparent", "x-grantonce-attempt"]);
+    }
+
+    #[test]
+    fn a_copy_keeps_ours_and_the_smallest_and_names_what_it_drops() {
+        let mut headers = Headers::default();
+        for n in 0..40 {
+            headers.0.insert(format!("small-{n:02}"), HeaderValue::Text("x".repeat(20)));
+        }
+        headers.0.insert("large".to_owned(), HeaderValue::Text("x".repeat(120_000)));
+        headers.0.insert(format!("y{}", "z".repeat(250)), HeaderValue::Text("x".repeat(4_000)));
+        headers.set_text("traceparent", "00-1");
+        headers.set_integer("x-grantonce-attempt", 2);
+        let copy = headers.to_copy();
+        assert_eq!(copy.0.len(), 43);
+        assert_eq!((copy.text("traceparent"), copy.integer("x-grantonce-attempt")), (Some("00-1"), Some(2)));
+        let dropped = copy.text(DROPPED_HEADERS_HEADER).unwrap();
+        assert!(dropped.ends_with(r#", "large" of 120011 bytes"#) && dropped.contains("of 4257 bytes"), "{dropped}");
+        assert_eq!(copy.to_copy(), copy, "a copy of a copy is the same");
+        // As large as it can become, and still in the smallest frame.
+        let mut filled = Headers::default();
+        (0..400).for_each(|n| filled.set_text(&format!("{n:03}"), "xx"));
+        filled = filled.to_copy();
+        assert_eq!(filled.to_copy(), filled, "a copy of a copy is the same");
+        filled.set_text(DETAIL_HEADER, &"d".repeat(3_000));
+        filled.set_text(ROUTING_KEY_HEADER, &"k".repeat(255));
+        let bytes: usize = filled.0.iter().map(|(name, value)| name.len() + 6 + format!("{value:?}").len()).sum();
+        assert!(bytes < 8_192 - 4 * 256, "{bytes}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! A queue's deliveries, batch after batch, for as long as the process lives: the loop of every role whose work is one commit a
 //! batch. (The worker's session does more: several batches side by side.)
 
-use super::consumer::{Consumer, Delivery, Durable};
+use super::consumer::{Consumer, Delivery, Durable, Window};
 use super::error::BrokerError;
 use crate::address::AmqpAddress;
+use crate::domain::Refusal;
 use crate::followed::Followed;
 use crate::retry::{Backoff, Limits};
 use std::error::Error;
@@ -31,8 +32,8 @@ pub struct Intake {
     pub queue: &'static str,
     /// Deliveries in one batch.
     pub batch_max: usize,
-    /// Deliveries handed out ahead.
-    pub prefetch: u16,
+    /// What is handed out ahead.
+    pub window: Window,
 }
 
 /// Why a consumer was given up. What it had in hand comes again.
@@ -59,13 +60,13 @@ impl<E: Error + 'static> Lost<E> {
 
 impl Intake {
     /// Hands batches to `take` until `stop`, and acknowledges each for the proof that it gives. Nothing is consumed while
-    /// `may_take` is false; `held` is told whether a
-    /// consumer is held, and why not.
+    /// `may_take` is false; `held` is told whether a consumer is held, and why not, and `refused` of what the consumer refuses.
     pub async fn run<Take, Taken, Proof, Failure>(
         &self,
         take: Take,
         mut may_take: watch::Receiver<bool>,
         held: impl Fn(Result<(), String>),
+        refused: impl Fn(&Refusal) + Clone + Send + Sync + 'static,
         stop: &CancellationToken,
     ) where
         Take: Fn(Vec<Delivery>) -> Taken,
@@ -81,7 +82,7 @@ impl Intake {
                 Some(Err(_)) | None => return,
             }
             let mut has_taken = false;
-            let Err(lost) = self.consume(&take, &mut has_taken, &held, stop).await else { return };
+            let Err(lost) = self.consume(&take, &mut has_taken, &held, refused.clone(), stop).await else { return };
             tracing::warn!(event = "intake_interrupted", queue = self.queue, cause = %lost, "what was in hand comes again");
             if has_taken {
                 reconnect.reset();
@@ -105,6 +106,7 @@ impl Intake {
         take: &Take,
         has_taken: &mut bool,
         held: &impl Fn(Result<(), String>),
+        refused: impl Fn(&Refusal) + Send + Sync + 'static,
         stop: &CancellationToken,
     ) -> Result<(), Lost<Failure>>
     where
@@ -113,11 +115,11 @@ impl Intake {
         Proof: Durable,
         Failure: Error + 'static,
     {
-        let opened = Consumer::open(&self.url, self.name, self.queue, self.prefetch);
+        let opened = Consumer::open(&self.url, self.name, self.queue, self.window, refused);
         let Some(consumer) = stop.run_until_cancelled(opened).await else { return Ok(()) };
         let mut consumer = consumer?;
         held(Ok(()));
-        tracing::info!(event = "consuming", queue = self.queue, prefetch = self.prefetch);
+        tracing::info!(event = "consuming", queue = self.queue, prefetch = self.window.deliveries_max);
         let ended = async {
             let acknowledger = consumer.acknowledger();
             let mut batch = Vec::new();

@@ -19,10 +19,11 @@ mod rights;
 mod survey;
 mod topology;
 mod topology_gauge;
+mod transport;
 
 pub use ability::Ability;
 pub use connection::reach;
-pub use consumer::{Acknowledger, Consumer, Delivery, Durable};
+pub use consumer::{Acknowledger, Consumer, Delivery, Durable, LETTER_BODY_BYTES_MAX, Unreadable, Window};
 pub use depths::{Depth, DepthGauge, Depths};
 pub use error::BrokerError;
 pub use headers::{Death, HeaderValue, Headers};

@@ -5,10 +5,19 @@ use super::publisher::Outgoing;
 use super::topology::{DEAD_EXCHANGE, HINTS_EXCHANGE, PAYMENTS_EXCHANGE};
 use crate::domain::{Hint, PaymentEvent, Refusal};
 use crate::message::{
-    self, CONTENT_TYPE, DETAIL_HEADER, EncodeError, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER,
-    TRACEPARENT_HEADER, routing_key,
+    self, CONTENT_TYPE, DETAIL_HEADER, DROPPED_HEADERS_HEADER, EncodeError, HINT_TYPE, ORIGIN_HEADER, REASON_HEADER,
+    ROUTING_KEY_HEADER, TRACEPARENT_HEADER, routing_key,
 };
 use bytes::Bytes;
+
+/// Longest text among a message's properties, and longest routing key, in bytes.
+const SHORT_TEXT_BYTES_MAX: usize = 255;
+
+/// Cuts a text at a character's boundary, so that AMQP can carry it.
+fn fit(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(SHORT_TEXT_BYTES_MAX));
+    text
+}
 
 /// What becomes a dead letter, beside its reason.
 #[derive(Debug)]
@@ -66,8 +75,11 @@ impl Outgoing {
     /// What will never be applied as things stand, for an operator.
     pub fn dead_letter(letter: Letter, refusal: &Refusal) -> Self {
         let Letter { origin, routing_key, message_id, kind, mut headers, body } = letter;
+        // What a letter is about must not keep it from being one.
+        let [routing_key, message_id, kind] = [routing_key, message_id, kind].map(fit);
         headers.set_text(REASON_HEADER, refusal.reason.name());
-        headers.set_text(DETAIL_HEADER, &refusal.detail);
+        let dropped = headers.text(DROPPED_HEADERS_HEADER).map(|dropped| format!("; dropped headers: {dropped}"));
+        headers.set_text(DETAIL_HEADER, &format!("{}{}", refusal.detail, dropped.unwrap_or_default()));
         headers.set_text(ORIGIN_HEADER, origin);
         headers.set_text(ROUTING_KEY_HEADER, &routing_key);
         let trace_id = headers.text(TRACEPARENT_HEADER).and_then(message::trace_id);

@@ -1,12 +1,14 @@
 //! A look at the dead letters' buffer without taking anything: for when there is no database to collect them.
 
-use super::connection::{ANSWER_DEADLINE, channel, close, connect};
+use super::connection::{ANSWER_DEADLINE, channel, close, connect, connect_within};
 use super::consumer::Delivery;
 use super::error::BrokerError;
 use super::management::Management;
 use super::topology::{DEAD_QUEUE, declare_dead_queue};
+use super::transport::Bounds;
 use crate::address::AmqpAddress;
 use crate::followed::Followed;
+use crate::message::BODY_BYTES_MAX;
 use lapin::options::BasicGetOptions;
 
 /// Why nothing was looked at.
@@ -31,6 +33,10 @@ pub enum PeekError {
     Management(#[from] reqwest::Error),
 }
 
+/// What is shown of a letter: no body that is worth a look is longer. How many are looked at bounds them all.
+const BOUNDS: Bounds =
+    Bounds { body_bytes_max: BODY_BYTES_MAX, body_kept_bytes: BODY_BYTES_MAX, bytes_max: usize::MAX };
+
 /// Looks at the oldest dead letters and puts them back where they were. A look counts as a delivery of each: only where the
 /// queue's delivery limit is seen to be the one that `migrate` gives it is anything touched.
 pub async fn peek(
@@ -46,14 +52,14 @@ pub async fn peek(
         }
         None => compare_by_declaring(url).await?,
     }
-    let connection = connect(url, "dlq peek").await?;
+    let (connection, ledger) = connect_within(url, "dlq peek", BOUNDS).await?;
     let peeked = async {
         let channel = channel(&connection).await?;
         let mut letters = vec![];
         for _ in 0..count_max {
             let got = channel.basic_get(DEAD_QUEUE.into(), BasicGetOptions { no_ack: false });
             match BrokerError::within("looking at a dead letter", ANSWER_DEADLINE, got).await? {
-                Some(message) => letters.push(Delivery::from(message.delivery)),
+                Some(message) => letters.push(Delivery::read(message.delivery, &channel, &ledger)?),
                 None => break,
             }
         }

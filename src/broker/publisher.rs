@@ -7,7 +7,7 @@
 
 use super::ability::{Ability, DOUBT_LASTS, PROBE_KEY, Telling};
 use super::alarm::Alarm;
-use super::connection::{channel, close, connect};
+use super::connection::{Connection, channel, close, connect};
 use super::error::BrokerError;
 use super::headers::Headers;
 use crate::address::AmqpAddress;
@@ -20,7 +20,7 @@ use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::AMQPErrorKind;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Channel, Confirmation};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

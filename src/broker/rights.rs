@@ -1,6 +1,6 @@
 //! Whether a broker user may do what a role does. Each right is tried in a way that publishes nothing and takes nothing.
 
-use super::connection::{ANSWER_DEADLINE, channel, close, connect};
+use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect};
 use super::error::BrokerError;
 use super::topology::{
     DEAD_EXCHANGE, DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, WORK_QUEUE, compare,
@@ -14,7 +14,7 @@ use crate::message::routing_key;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Connection, Event};
+use lapin::{BasicProperties, Event};
 use std::future::ready;
 use std::pin::pin;
 

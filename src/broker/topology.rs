@@ -9,7 +9,7 @@
 //!
 //! What correctness rests on is a queue *argument*, not a policy: arguments cannot be lost or changed behind our back.
 
-use super::connection::{channel, close, connect};
+use super::connection::{Connection, channel, close, connect};
 use super::error::BrokerError;
 use super::rights::Tried;
 use crate::address::AmqpAddress;
@@ -18,7 +18,7 @@ use crate::findings::Fault;
 use crate::followed::Followed;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 use std::time::Duration;
 
 /// Where payment-status messages are published. The right to publish here is the right to grant.

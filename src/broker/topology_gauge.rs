@@ -1,12 +1,11 @@
 //! Whether exchanges and queues are there, asked again and again by one connection.
 
-use super::connection::{close, connect};
+use super::connection::{Connection, close, connect};
 use super::error::BrokerError;
 use super::topology::look_for_all;
 use crate::address::AmqpAddress;
 use crate::config::RetryDelay;
 use crate::followed::Followed;
-use lapin::Connection;
 
 /// Asks by one connection.
 #[derive(Debug)]

@@ -171,6 +171,8 @@ pub struct BatchConfig {
     pub wait: Duration,
     /// Deliveries handed out ahead; not below `messages_max`.
     pub prefetch: u16,
+    /// Bytes of deliveries in memory.
+    pub prefetch_bytes: usize,
 }
 
 /// How often and when a message is tried whose order is not known yet.

@@ -120,7 +120,13 @@ fn the_defaults_are_those_of_the_table() {
     assert!(api.cors_origins.is_empty() && api.providers.stripe.is_none() && api.providers.paypal.is_none());
     assert_eq!(
         worker.batch,
-        BatchConfig { workers: 3, messages_max: 500, wait: Duration::from_millis(5), prefetch: 2500 }
+        BatchConfig {
+            workers: 3,
+            messages_max: 500,
+            wait: Duration::from_millis(5),
+            prefetch: 2500,
+            prefetch_bytes: 67_108_864
+        }
     );
     let labels: Vec<_> = worker.retry.delays.iter().map(|d| (d.label.as_str(), d.delay.as_secs())).collect();
     assert_eq!(labels, [("5s", 5), ("1m", 60), ("10m", 600)]);

@@ -31,6 +31,8 @@ const KEEP_ALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::
 /// Bounds of `SHUTDOWN_DELAY` and `DRAIN_DEADLINE`.
 const SHUTDOWN_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 const DRAIN_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+/// Bounds of `PREFETCH_BYTES`. Below, a single message could be more.
+const PREFETCH_BYTES: RangeInclusive<usize> = 1 << 20..=1 << 32;
 
 /// Every variable's value, before it is known which role gets which. Nothing is what is not set or at fault.
 pub(super) struct Values {
@@ -60,6 +62,7 @@ pub(super) struct Values {
     batch_max: Option<usize>,
     batch_wait_ms: Option<u64>,
     prefetch: Option<u16>,
+    prefetch_bytes: Option<usize>,
     retry_delays: Option<Vec<RetryDelay>>,
     attempts_max: Option<u32>,
     outage_grace: Option<Duration>,
@@ -117,6 +120,7 @@ impl Values {
             batch_max: r.read(&v::BATCH_MAX, parse::number(1..=1000)),
             batch_wait_ms: r.read(&v::BATCH_WAIT_MS, parse::number(0..=1000)),
             prefetch: r.read(&v::PREFETCH, parse::number(1..=u16::MAX)),
+            prefetch_bytes: r.read(&v::PREFETCH_BYTES, parse::number(PREFETCH_BYTES)),
             retry_delays: r.read(&v::RETRY_DELAYS, parse::retry_delays),
             attempts_max: r.read(&v::MAX_ATTEMPTS, parse::number(1..=1000)),
             outage_grace: r.read(&v::OUTAGE_GRACE, parse::duration(GRACE)),
@@ -313,6 +317,7 @@ impl Values {
                 prefetch: self
                     .prefetch
                     .unwrap_or_else(|| u16::try_from((workers + 2) * messages_max).unwrap_or(u16::MAX)),
+                prefetch_bytes: self.prefetch_bytes?,
             },
             retry: RetryConfig { delays: self.retry_delays.clone()?, attempts_max: self.attempts_max? },
             outage_grace: self.outage_grace?,

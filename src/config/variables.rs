@@ -299,6 +299,14 @@ pub(super) const PREFETCH: Variable = Variable {
     roles: WORKING,
     ..PLAIN
 };
+pub(super) const PREFETCH_BYTES: Variable = Variable {
+    name: "GRANTONCE_PREFETCH_BYTES",
+    default: Text("67108864"),
+    example: "67108864",
+    meaning: "bytes of deliveries that a worker has in memory, 1048576 to 4294967296; it reads no more until some are settled",
+    roles: WORKING,
+    ..PLAIN
+};
 pub(super) const RETRY_DELAYS: Variable = Variable {
     name: "GRANTONCE_RETRY_DELAYS",
     default: Text("5s,1m,10m"),
@@ -405,6 +413,7 @@ pub const VARIABLES: &[&Variable] = &[
     &BATCH_MAX,
     &BATCH_WAIT_MS,
     &PREFETCH,
+    &PREFETCH_BYTES,
     &RETRY_DELAYS,
     &MAX_ATTEMPTS,
     &OUTAGE_GRACE,

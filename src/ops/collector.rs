@@ -3,14 +3,16 @@
 
 use super::says::says;
 use crate::address::AmqpAddress;
-use crate::broker::{DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE};
+use crate::broker::{
+    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE, Window,
+};
 use crate::clock::Clock;
-use crate::domain::{LetterId, Reason, Says, cause_of, tidy};
+use crate::domain::{LetterId, Reason, Refusal, Says, cause_of, tidy};
 use crate::followed::Followed;
 use crate::http::NeedFlag;
 use crate::message::{
-    ATTEMPT_HEADER, DETAIL_HEADER, HEADER_PREFIX, ORIGIN_HEADER, REASON_HEADER, REPLAY_HEADER, ROUTING_KEY_HEADER,
-    WEBHOOK_TYPE_PREFIX, provider_of, routing_key,
+    ATTEMPT_HEADER, BODY_BYTES_MAX, DETAIL_HEADER, DROPPED_HEADERS_HEADER, DecodeError, HEADER_PREFIX, ORIGIN_HEADER,
+    REASON_HEADER, REPLAY_HEADER, ROUTING_KEY_HEADER, WEBHOOK_TYPE_PREFIX, provider_of, routing_key,
 };
 use crate::store::{Class, Committed, NewLetter, Store, StoreError};
 use crate::telemetry::{Metrics, ReplayOutcome};
@@ -25,10 +27,7 @@ use tokio_util::sync::CancellationToken;
 const BATCH_MAX: usize = 100;
 
 /// Deliveries handed out ahead.
-const PREFETCH: u16 = 200;
-
-/// What is kept of a body, in bytes. No message that we take is longer than a quarter of it.
-const BODY_KEPT_BYTES_MAX: usize = 1024 * 1024;
+const WINDOW: Window = Window { deliveries_max: 200, bytes_max: 32 * 1024 * 1024 };
 
 /// What is kept of a detail, in bytes.
 const DETAIL_BYTES_MAX: usize = 1_000;
@@ -59,10 +58,10 @@ impl Collector {
             name: "ops dead letters",
             queue: DEAD_QUEUE,
             batch_max: BATCH_MAX,
-            prefetch: PREFETCH,
+            window: WINDOW,
         };
         let told = |held| self.consumer.set(held);
-        intake.run(|deliveries| self.keep(deliveries), is_database_up, told, &stop).await;
+        intake.run(|deliveries| self.keep(deliveries), is_database_up, told, |_| {}, &stop).await;
     }
 
     async fn keep(&self, deliveries: Vec<Delivery>) -> Result<Kept, StoreError> {
@@ -115,12 +114,23 @@ struct Cause {
     attempts: u32,
 }
 
+/// Why a consumer of ours has left it to the broker to move the message here as it is.
+fn too_much_for_us(delivery: &Delivery) -> Option<Refusal> {
+    let too_long = || DecodeError::TooLong { bytes: delivery.body.len() };
+    let is_too_long = delivery.body.len() > BODY_BYTES_MAX;
+    delivery.refusal().or_else(|| is_too_long.then(|| Refusal::new(Reason::Malformed, too_long().to_string())))
+}
+
 fn cause(delivery: &Delivery) -> Cause {
     let attempts = delivery.headers.integer(ATTEMPT_HEADER).and_then(|n| u32::try_from(n).ok());
     // What the broker says comes first: our own headers may be a relay's then.
     if let Some(death) = &delivery.death {
         let is_ours = [WORK_QUEUE, HINTS_QUEUE].contains(&death.queue.as_str());
-        return if is_ours && death.reason == "delivery_limit" {
+        let refused = (is_ours && death.reason == "rejected").then(|| too_much_for_us(delivery)).flatten();
+        return if let Some(refusal) = refused {
+            let origin = if death.queue == HINTS_QUEUE { "reconciler" } else { "worker" };
+            Cause { origin, reason: refusal.reason, detail: refusal.detail, attempts: attempts.unwrap_or(0) }
+        } else if is_ours && death.reason == "delivery_limit" {
             Cause {
                 origin: "broker",
                 reason: Reason::DeliveryLimit,
@@ -184,11 +194,13 @@ fn first_routing_key(delivery: &Delivery) -> Cow<'_, str> {
 }
 
 /// A digest of what a letter holds and where it was published: every copy has the same, and nobody who may not publish under
-/// its key can make another of the same.
-fn identity(message_id: &str, kind: &str, routing_key: &str, body: &[u8]) -> LetterId {
+/// its key can make another of the same. Of a body that was cut it takes the part that is there, and the length of the whole.
+fn identity(message_id: &str, kind: &str, routing_key: &str, body: &[u8], body_bytes: u64) -> LetterId {
     let mut digest = Sha256::new();
-    for part in [message_id.as_bytes(), kind.as_bytes(), routing_key.as_bytes(), body] {
-        digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+    let length = |part: &[u8]| u64::try_from(part.len()).unwrap_or(u64::MAX);
+    let texts = [message_id, kind, routing_key].map(str::as_bytes).map(|text| (text, length(text)));
+    for (part, length) in texts.into_iter().chain([(body, body_bytes)]) {
+        digest.update(length.to_be_bytes());
         digest.update(part);
     }
     let digest: [u8; 32] = digest.finalize().into();
@@ -204,15 +216,21 @@ fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLe
         detail =
             format!("moved here by hand, so its headers prove nothing and a replay vouches for it; they say: {detail}");
     }
+    let faults = delivery.unreadable.as_ref().map_or("", |unreadable| unreadable.faults.as_str());
+    let detail = if detail.contains(faults) { detail } else { format!("{detail}; it cannot be read: {faults}") };
     let routing_key = first_routing_key(&delivery).into_owned();
     let replay = delivery.headers.integer(REPLAY_HEADER).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    let headers = delivery.headers.without_brokers_own().without_prefix(HEADER_PREFIX).to_json();
-    let Delivery { message_id, kind, mut body, .. } = delivery;
+    let copied = delivery.headers.to_copy();
+    let detail = match copied.text(DROPPED_HEADERS_HEADER) {
+        Some(dropped) if !detail.contains(dropped) => format!("{detail}; dropped headers: {dropped}"),
+        Some(_) | None => detail,
+    };
+    let headers = copied.without_prefix(HEADER_PREFIX).to_json();
+    let Delivery { message_id, kind, body, unreadable, .. } = delivery;
     let (message_id, kind) = (message_id.unwrap_or_default(), kind.unwrap_or_default());
-    let id = identity(&message_id, &kind, &routing_key, &body);
+    let body_bytes = unreadable.map_or(body.len(), |it| usize::try_from(it.body_bytes).unwrap_or(usize::MAX));
+    let id = identity(&message_id, &kind, &routing_key, &body, u64::try_from(body_bytes).unwrap_or(u64::MAX));
     let says = says(&kind, &message_id, &routing_key, &body, terms, now);
-    let body_bytes = body.len();
-    body.truncate(BODY_KEPT_BYTES_MAX);
     let detail = tidy(&detail, DETAIL_BYTES_MAX);
     NewLetter {
         id,
@@ -220,7 +238,7 @@ fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLe
         kind,
         routing_key,
         headers,
-        body,
+        body: body.to_vec(),
         body_bytes,
         reason,
         cause: cause_of(&detail),
@@ -235,7 +253,7 @@ fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{Death, Headers};
+    use crate::broker::{Death, Headers, LETTER_BODY_BYTES_MAX, Unreadable};
     use crate::domain::{PaymentId, Provider};
     use time::macros::datetime;
 
@@ -255,7 +273,8 @@ mod tests {
             headers: Headers::default(),
             death: None,
             published_at: None,
-            body: BODY.as_bytes().to_vec(),
+            body: BODY.as_bytes().into(),
+            unreadable: None,
         }
     }
 
@@ -323,7 +342,7 @@ mod tests {
             assert!(letter.detail.contains(detail), "{}", letter.detail);
         }
         let mut odd = delivery();
-        (odd.message_id, odd.kind, odd.body) = (None, None, vec![0, 159, 146, 150]);
+        (odd.message_id, odd.kind, odd.body) = (None, None, vec![0, 159, 146, 150].into());
         let letter = read(odd, TERMS, NOW);
         assert_eq!((letter.message_id.as_str(), letter.kind.as_str()), ("", ""));
         assert_eq!(letter.says.provider.as_ref().map(Provider::as_str), Some("stripe"), "by its key");
@@ -341,15 +360,46 @@ mod tests {
         assert_eq!(id(&|d| d.headers.set_integer(REPLAY_HEADER, 4)), first);
         assert_eq!(id(&|d| d.headers.set_text(REASON_HEADER, "malformed")), first);
         assert_ne!(id(&|d| d.message_id = Some("stripe::evt_2".to_owned())), first);
-        assert_ne!(id(&|d| d.body.push(b' ')), first);
+        assert_ne!(id(&|d| d.body = format!("{BODY} ").into()), first);
         assert_ne!(id(&|d| d.routing_key = "payment.acme".to_owned()), first, "one relay's is not another's");
     }
 
     #[test]
     fn a_body_is_cut_and_its_length_remembered() {
         let mut long = delivery();
-        long.body = vec![b'x'; BODY_KEPT_BYTES_MAX + 1];
+        long.body = vec![b'x'; LETTER_BODY_BYTES_MAX].into();
+        let whole = LETTER_BODY_BYTES_MAX + 1;
+        long.unreadable = Some(Unreadable { faults: String::new(), body_bytes: u64::try_from(whole).unwrap() });
         let letter = read(long, TERMS, NOW);
-        assert_eq!((letter.body.len(), letter.body_bytes), (BODY_KEPT_BYTES_MAX, BODY_KEPT_BYTES_MAX + 1));
+        assert_eq!((letter.body.len(), letter.body_bytes), (LETTER_BODY_BYTES_MAX, whole));
+    }
+
+    #[test]
+    fn what_a_consumer_refused_says_why_and_what_it_was() {
+        let refused = |queue: &str, faults: &str, body: Vec<u8>| {
+            let mut refused = delivery();
+            let (queue, exchange) = (queue.to_owned(), "payments".to_owned());
+            refused.death = Some(Death {
+                reason: "rejected".to_owned(),
+                queue,
+                exchange,
+                routing_key: "payment.stripe".to_owned(),
+                was_put_off: false,
+            });
+            refused.unreadable = (!faults.is_empty())
+                .then(|| Unreadable { faults: faults.to_owned(), body_bytes: u64::try_from(body.len()).unwrap() });
+            refused.body = body.into();
+            let letter = read(refused, TERMS, NOW);
+            (letter.origin, letter.reason, letter.detail)
+        };
+        let faults = r#"app_id is not UTF-8: "\xff""#;
+        assert_eq!(refused(WORK_QUEUE, faults, vec![]), ("worker", Reason::Malformed, faults.to_owned()));
+        assert_eq!(refused(HINTS_QUEUE, faults, vec![]), ("reconciler", Reason::Malformed, faults.to_owned()));
+        let (origin, reason, detail) = refused(WORK_QUEUE, "", vec![b'x'; BODY_BYTES_MAX + 1]);
+        assert_eq!((origin, reason), ("worker", Reason::Malformed));
+        assert_eq!(detail, "the body is 262145 bytes long; at most 262144 are allowed");
+        let (origin, reason, detail) = refused("somebody's", faults, vec![]);
+        assert_eq!((origin, reason), ("broker", Reason::Unexplained));
+        assert!(detail.ends_with(faults), "{detail}");
     }
 }

@@ -119,7 +119,7 @@ impl Runner {
             let said = translate(kind, &letter.message_id, key, &body, self.terms.webhook, now);
             return said.map_or((vec![], Sent::Refused), |said| self.messages_of_webhook(said));
         }
-        let mut headers = Headers::from_json(&letter.headers).without_brokers_own();
+        let mut headers = Headers::from_json(&letter.headers).to_copy();
         headers.set_integer(REPLAY_HEADER, i64::from(letter.number));
         let is_hint = letter.kind == HINT_TYPE;
         let message = Outgoing {

@@ -2,7 +2,9 @@
 //! as looks that are wanted, committed, and acknowledged; however long a provider cannot be asked then, no delivery waits.
 
 use crate::address::AmqpAddress;
-use crate::broker::{Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher};
+use crate::broker::{
+    Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher, Window,
+};
 use crate::clock::Clock;
 use crate::domain::{Hint, Reason, Refusal};
 use crate::followed::Followed;
@@ -10,7 +12,6 @@ use crate::http::NeedFlag;
 use crate::message::{TRACEPARENT_HEADER, decode_hint};
 use crate::store::{Class, Committed, Store, StoreError};
 use crate::telemetry::{Carried, HintOutcome, Metrics, Parent, Publishing, SpanKind, SpanStart, Traces};
-use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// Hints in one transaction.
 const BATCH_MAX: usize = 100;
 
-/// Deliveries handed out ahead.
-const PREFETCH: u16 = 200;
+/// Deliveries handed out ahead. Hints are short.
+const WINDOW: Window = Window { deliveries_max: 200, bytes_max: 16 * 1024 * 1024 };
 
 /// What taking hints needs.
 pub(super) struct Hints {
@@ -58,7 +59,7 @@ impl Hints {
             name: "reconciler hints",
             queue: HINTS_QUEUE,
             batch_max: BATCH_MAX,
-            prefetch: PREFETCH,
+            window: WINDOW,
         };
         let take = |deliveries: Vec<Delivery>| async {
             let (began_at, carried) = (self.clock.now(), self.carried(&deliveries));
@@ -66,7 +67,12 @@ impl Hints {
             self.tell(carried, began_at);
             Ok::<_, NotTaken>(noted)
         };
-        intake.run(take, is_database_up, |held| self.consumer.set(held), &stop).await;
+        let metrics = self.metrics.clone();
+        let refused = move |refusal: &Refusal| {
+            metrics.hint(HintOutcome::DeadLettered);
+            metrics.dead_lettered(refusal.reason);
+        };
+        intake.run(take, is_database_up, |held| self.consumer.set(held), refused, &stop).await;
     }
 
     /// The traces that these deliveries carry, with their message ids. None where traces are off.
@@ -149,8 +155,8 @@ impl Hints {
             routing_key: delivery.routing_key,
             message_id: delivery.message_id.unwrap_or_default(),
             kind: delivery.kind.unwrap_or_default(),
-            headers: delivery.headers.without_brokers_own(),
-            body: Bytes::from(delivery.body),
+            headers: delivery.headers.to_copy(),
+            body: delivery.body,
         };
         let message = Outgoing::dead_letter(letter, refusal);
         let publishing = Publishing::untraced(&self.metrics, message.exchange);

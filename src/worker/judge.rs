@@ -97,7 +97,8 @@ mod tests {
             published_at: None,
             headers: Headers::default(),
             death: None,
-            body: message::encode(&event).unwrap(),
+            body: message::encode(&event).unwrap().into(),
+            unreadable: None,
         }
     }
 

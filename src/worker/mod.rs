@@ -17,10 +17,10 @@ mod trace;
 mod turns;
 
 use crate::address::AmqpAddress;
-use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, WORK_QUEUE};
+use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, WORK_QUEUE, Window};
 use crate::clock::Clock;
 use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
-use crate::domain::DisputePolicy;
+use crate::domain::{DisputePolicy, Refusal};
 use crate::findings::Fault;
 use crate::followed::Followed;
 use crate::http::Readiness;
@@ -92,6 +92,8 @@ pub struct Pace {
     pub batches_in_flight: usize,
     /// Unacknowledged deliveries at once.
     pub prefetch: u16,
+    /// Bytes of unacknowledged deliveries at once.
+    pub prefetch_bytes: usize,
     /// How long a batch is held while the database is away, before all deliveries are given back, once.
     pub outage_grace: Duration,
 }
@@ -146,6 +148,7 @@ impl From<WorkerConfig> for Settings {
                 batch_wait: config.batch.wait,
                 batches_in_flight: config.batch.workers,
                 prefetch: config.batch.prefetch,
+                prefetch_bytes: config.batch.prefetch_bytes,
                 outage_grace: config.outage_grace,
             },
             inbox_retention: time::Duration::try_from(config.inbox_retention).unwrap_or(time::Duration::MAX),
@@ -195,7 +198,7 @@ pub async fn run(
         let comparing = tokio::spawn(keep_comparing_clocks(store.clone(), clock.clone(), judging.clone()));
         let looking = health.watch(&store, &settings, &clock);
         let pace = if is_narrow { settings.pace.narrow() } else { settings.pace };
-        let ended = match consumer(&settings, pace.prefetch, &health, &stop).await {
+        let ended = match consumer(&settings, pace.prefetch, &health, &metrics, &stop).await {
             None => Ended::Drained { acknowledged: 0 },
             Some(consumer) => {
                 tracing::info!(event = "consuming", queue = WORK_QUEUE, prefetch = pace.prefetch);
@@ -293,7 +296,13 @@ enum NotYet {
 }
 
 /// Waits until the broker is there, with all the queues, and begins to consume. `None`: stopped meanwhile.
-async fn consumer(settings: &Settings, prefetch: u16, health: &Health, stop: &CancellationToken) -> Option<Consumer> {
+async fn consumer(
+    settings: &Settings,
+    prefetch: u16,
+    health: &Health,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> Option<Consumer> {
     let open = || async {
         let faults = broker::inspect(&settings.amqp_url, &settings.rules.retry_delays).await.map_err(NotYet::from);
         match faults {
@@ -301,7 +310,10 @@ async fn consumer(settings: &Settings, prefetch: u16, health: &Health, stop: &Ca
             Ok(faults) => return Err(NotYet::Topology(faults)),
             Err(error) => return Err(error),
         }
-        let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, prefetch).await;
+        let window = Window { deliveries_max: prefetch, bytes_max: settings.pace.prefetch_bytes };
+        let metrics = metrics.clone();
+        let refused = move |refusal: &Refusal| metrics.dead_lettered(refusal.reason);
+        let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, window, refused).await;
         opened.map_err(NotYet::from)
     };
     let told = || async {

@@ -187,9 +187,7 @@ impl Session {
                 () = stop.cancelled(), if draining_until.is_none() => {
                     draining_until = Some(Instant::now() + shutdown.drain_deadline());
                     tracing::info!(event = "draining", in_flight = in_flight.len(), "taking no more deliveries");
-                    if let Err(error) = consumer.cancel().await {
-                        break Err(Failure::Lost(error.into()));
-                    }
+                    consumer.cancel();
                 }
                 () = tokio::time::sleep_until(drain_deadline), if draining_until.is_some() => {
                     break Err(Failure::Lost(Lost::DrainTooLong(shutdown.drain_deadline())));

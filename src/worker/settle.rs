@@ -12,7 +12,6 @@ use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER, WAITS_HEADER};
 use crate::retry::{Backoff, Limits};
 use crate::store::{Activity, Committed, MessageNote, Noted};
 use crate::telemetry::{MessageOutcome, Metrics, Publishing};
-use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -286,7 +285,7 @@ fn nth(delays: &[RetryDelay], n: u32) -> Option<&RetryDelay> {
 }
 
 fn retry_copy(delivery: &Delivery, delay: &RetryDelay) -> Outgoing {
-    let mut headers = delivery.headers.without_brokers_own();
+    let mut headers = delivery.headers.to_copy();
     headers.set_text(ROUTING_KEY_HEADER, &first_routing_key(delivery));
     Outgoing {
         exchange: RETRY_EXCHANGE,
@@ -295,12 +294,12 @@ fn retry_copy(delivery: &Delivery, delay: &RetryDelay) -> Outgoing {
         kind: delivery.kind.clone().unwrap_or_default(),
         content_type: message::CONTENT_TYPE,
         headers,
-        body: Bytes::copy_from_slice(&delivery.body),
+        body: delivery.body.clone(),
     }
 }
 
 fn dead_letter(delivery: &Delivery, refusal: &Refusal) -> Outgoing {
-    let mut headers = delivery.headers.without_brokers_own();
+    let mut headers = delivery.headers.to_copy();
     headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(delivery).saturating_add(1)));
     let letter = Letter {
         origin: "worker",
@@ -308,7 +307,7 @@ fn dead_letter(delivery: &Delivery, refusal: &Refusal) -> Outgoing {
         message_id: delivery.message_id.clone().unwrap_or_default(),
         kind: delivery.kind.clone().unwrap_or_default(),
         headers,
-        body: Bytes::copy_from_slice(&delivery.body),
+        body: delivery.body.clone(),
     };
     Outgoing::dead_letter(letter, refusal)
 }

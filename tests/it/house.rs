@@ -97,6 +97,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Crates that only some rooms may use, and why.
 const CRATES: &[(&str, &[&str], &str)] = &[
     ("lapin", &["broker"], "RabbitMQ is spoken in src/broker only: offer there what you need"),
+    ("async_rs", &["broker"], "it is there to hand lapin a transport of ours, and for nothing else"),
     ("sqlx", &["store"], "Postgres is spoken in src/store only: add a method to Store"),
     ("anyhow", &["main"], "errors are typed and classified: use thiserror"),
     ("backoff", &["retry"], "backoff is unmaintained and stays behind src/retry.rs: use grantonce::retry"),

@@ -14,6 +14,7 @@
 mod addresses;
 mod amend;
 mod api;
+mod broker;
 mod cases;
 mod check;
 mod command_line;
@@ -45,4 +46,5 @@ mod storefront;
 mod support;
 mod terms;
 mod traces;
+mod unreadable;
 mod worker;

@@ -236,19 +236,22 @@ pub(super) fn peeked_json(letter: &Delivery) -> Value {
         "detail": letter.headers.text(DETAIL_HEADER),
         "headers": letter.headers.to_json(),
         "body": String::from_utf8_lossy(&letter.body),
+        "body_bytes": letter.unreadable.as_ref().map_or(json!(letter.body.len()), |it| json!(it.body_bytes)),
+        "unreadable": letter.unreadable.as_ref().map(|it| &it.faults),
     })
 }
 
 /// The same in words.
 pub(super) fn peeked(letter: &Delivery) -> String {
     let given_up = letter.death.as_ref().map(|death| death.reason.as_str());
+    let refusal = letter.refusal();
     let reason = letter.headers.text(REASON_HEADER).or(given_up).unwrap_or("without a reason");
     let body = letter.body.get(..BODY_SHOWN_BYTES_MAX.min(letter.body.len())).unwrap_or_default();
     plain(&format!(
         "{} · {reason} · {}\n    {}\n    {}",
         letter.message_id.as_deref().unwrap_or("without an id"),
         letter.routing_key,
-        letter.headers.text(DETAIL_HEADER).unwrap_or("-"),
+        letter.headers.text(DETAIL_HEADER).or(refusal.as_ref().map(|it| it.detail.as_str())).unwrap_or("-"),
         String::from_utf8_lossy(body)
     ))
 }

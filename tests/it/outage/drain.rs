@@ -3,7 +3,7 @@
 use super::{START, all_granted_once, look_into, receiver, shared_world};
 use crate::support::{Answer, Poster, World, captured, event_for, eventually, paid};
 use futures_util::future::join_all;
-use grantonce::broker::{Consumer, WORK_QUEUE};
+use grantonce::broker::{Consumer, WORK_QUEUE, Window};
 use grantonce::sim::children::Child;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -42,7 +42,8 @@ async fn consumer_of_ten(world: &World) -> Consumer {
     let events: Vec<_> = (0..10).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect();
     world.publish_all(&events).await;
     let url = world.amqp_url.parse().unwrap();
-    let consumer = Consumer::open(&url, "test", WORK_QUEUE, 100).await.unwrap();
+    let window = Window { deliveries_max: 100, bytes_max: 1 << 20 };
+    let consumer = Consumer::open(&url, "test", WORK_QUEUE, window, |_| {}).await.unwrap();
     eventually("the deliveries are under way", async || world.ready(WORK_QUEUE).await == 0).await;
     consumer
 }
@@ -65,8 +66,8 @@ async fn take_to_the_end(mut consumer: Consumer) -> usize {
 #[tokio::test]
 async fn a_consumer_tells_its_end_behind_its_last_delivery() {
     let world = World::new().await;
-    let consumer = consumer_of_ten(&world).await;
-    consumer.cancel().await.unwrap();
+    let mut consumer = consumer_of_ten(&world).await;
+    consumer.cancel();
     assert_eq!(take_to_the_end(consumer).await, 10);
 }
 

@@ -168,6 +168,7 @@ impl World {
                 batch_wait: Duration::from_millis(5),
                 batches_in_flight: 3,
                 prefetch: 1_250,
+                prefetch_bytes: 64 * 1024 * 1024,
                 outage_grace: Duration::from_secs(10),
             },
             inbox_retention: time::Duration::days(90),
