@@ -38,7 +38,8 @@ async fn o15_a_clock_that_is_far_behind_refuses_nothing_genuine() {
 }
 
 fn database(world: &World) -> String {
-    world.database_url.rsplit('/').next().unwrap().to_owned()
+    let url = reqwest::Url::parse(&world.database_url).unwrap();
+    url.path().trim_start_matches('/').to_owned()
 }
 
 #[tokio::test]
