@@ -117,8 +117,10 @@ impl Store {
         Work: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let mut slot = self.slots.slot(what, self.is_reading, self.deadline / 2).await?;
+        // Not within the deadline: a connection that does not come is no reason to give up on the others.
+        let session = slot.session(self.deadline / 2).await?;
         let mut task = tokio::spawn(async move {
-            let session = Arc::new(Mutex::new(slot.session().await?));
+            let session = Arc::new(Mutex::new(session));
             let result = operation(Lent(Arc::clone(&session))).await;
             if let Some(session) = Arc::into_inner(session) {
                 take_back(slot, session.into_inner(), result.as_ref().err()).await;

@@ -216,15 +216,20 @@ impl Slots {
 }
 
 impl Slot {
-    /// A connection that is idle, or a new one.
-    pub(super) async fn session(&mut self) -> Result<Session, StoreError> {
+    /// A connection that is idle, or a new one within `patience`. To drop this half-way is safe: what is being made was never
+    /// lent.
+    pub(super) async fn session(&mut self, patience: Duration) -> Result<Session, StoreError> {
         let idle = self.slots.state().idle.pop();
         let session = match idle {
             Some(session) => session,
             None => {
-                // To be held until it is done. It is never closed.
-                let _turn = self.slots.connecting.acquire().await;
-                let (connection, id) = self.slots.servers.connect().await?;
+                let connect = async {
+                    // To be held until it is done. It is never closed.
+                    let _turn = self.slots.connecting.acquire().await;
+                    self.slots.servers.connect().await
+                };
+                let in_vain = Err(StoreError::Unanswered { what: "connecting to Postgres", after: patience });
+                let (connection, id) = timeout(patience, connect).await.unwrap_or(in_vain)?;
                 let now = Instant::now();
                 Session { connection, may_be_open: false, id, made_at: now, idle_since: now }
             }

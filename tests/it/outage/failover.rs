@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 const TOKEN: &str = "shop-token-shop-token";
 
-/// Both servers, for one that wants to write.
-fn of_both(primary: &str, standby: &str) -> String {
-    let (primary, standby) = (Url::parse(primary).unwrap(), Url::parse(standby).unwrap());
-    let mut url = primary.to_string();
-    let host = |url: &Url| format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
-    url = url.replace(&host(&primary), &format!("{},{}", host(&standby), host(&primary)));
-    url.split('?').next().unwrap().to_owned() + "?target_session_attrs=read-write"
+/// Leads to both, for one that wants to write.
+fn of_both(standby: &str, primary: &str) -> String {
+    let url = Url::parse(primary).unwrap();
+    let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    let both = url.as_str().replace(&host, &format!("{standby},{host}"));
+    both.split('?').next().unwrap().to_owned() + "?target_session_attrs=read-write"
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +24,7 @@ async fn o08_a_worker_and_an_api_follow_a_failover_without_a_restart() {
     world.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
     world.execute("SELECT pg_reload_conf()").await;
     // The standby stands first: one that takes no writes is passed over.
-    let both = of_both(&world.database_url, &standby.url);
+    let both = of_both(&standby.host, &world.database_url);
 
     let mut settings = world.worker_settings();
     settings.database.url = both.parse().unwrap();

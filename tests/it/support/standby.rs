@@ -19,7 +19,7 @@ if [ "$(id -u)" -eq 0 ]; then
 fi
 cd /
 (as "$bin/pg_basebackup" -D "$folder/data" -d "$primary" -R -X stream -c fast)
-(as "$bin/postgres" -D "$folder/data" -p "$port" -k "") >"$folder.log" 2>&1 &
+(as "$bin/postgres" -D "$folder/data" -p "$port" -k "" -h 127.0.0.1,::1) >"$folder.log" 2>&1 &
 server=$!
 cat >/dev/null
 kill -QUIT "$server"
@@ -32,6 +32,8 @@ pub struct Standby {
     keeper: Child,
     /// Leads to it.
     pub url: String,
+    /// Host and port, by IPv6 where this machine has it.
+    pub host: String,
 }
 
 impl Standby {
@@ -46,7 +48,8 @@ impl Standby {
         let keeper = keeper.stdin(Stdio::piped()).spawn().unwrap();
         let mut url = Url::parse(primary).unwrap();
         url.set_port(Some(port)).unwrap();
-        let standby = Self { keeper, url: url.into() };
+        let host = if TcpListener::bind("[::1]:0").is_ok() { "[::1]" } else { "127.0.0.1" };
+        let standby = Self { keeper, url: url.into(), host: format!("{host}:{port}") };
         let follows = async || {
             let count = sqlx::query_scalar("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'");
             let is_open = PgConnection::connect(&standby.url).await.is_ok();
