@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Dependency, Metrics, RoleName};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -13,11 +12,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+
+mod health;
 
 /// No test waits longer than this for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -351,66 +351,6 @@ async fn every_answer_is_reported_by_its_route() {
     server.ask(&get_line("/made/up")).await;
     let orders = "/orders/{id}".to_owned();
     assert_eq!(*seen.lock().unwrap(), [(orders.clone(), 200), (orders, 405), ("none".to_owned(), 404)]);
-}
-
-#[tokio::test]
-async fn a_process_is_ready_when_every_role_has_every_need() {
-    let (readiness, metrics) = (Readiness::new(), Metrics::new());
-    let router = metrics_router(readiness.clone(), "application/openmetrics-text", || "page".to_owned());
-    let server = Server::start(router, Limits::default()).await;
-    assert_eq!(server.ask(&get_line("/healthz")).await.status, 200);
-    assert_eq!(server.ask(&get_line("/readyz")).await.status, 200, "nothing is needed");
-    let flags: Vec<_> = [RoleName::Api, RoleName::Worker]
-        .into_iter()
-        .flat_map(|role| role.needs().iter().map(move |need| (role, *need)))
-        .map(|(role, need)| (role, need, readiness.of(role, &metrics).flag(need)))
-        .collect();
-    let answer = server.ask(&get_line("/readyz")).await;
-    assert_eq!((answer.status, &answer.json()["missing"]), (503, &serde_json::json!(["postgres", "rabbitmq"])));
-    assert_eq!(answer.json()["details"].as_array().unwrap().len(), flags.len(), "what was not looked at is missing");
-    flags.iter().for_each(|(_, _, flag)| flag.met());
-    let answer = server.ask(&get_line("/readyz")).await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.json(), serde_json::json!({"status": "ready", "missing": []}));
-
-    // Each of them alone, and none is hidden by the same need of another role.
-    for (role, need, flag) in &flags {
-        flag.missing("because of amqp://user:secret@host/v and postgres://x\nso");
-        let answer = server.ask(&get_line("/readyz")).await;
-        let (status, body) = (answer.status, answer.json());
-        assert_eq!((status, &body["status"]), (503, &serde_json::json!("not_ready")), "{role:?} {need:?}");
-        assert_eq!(body["missing"], serde_json::json!([need.dependency().name()]));
-        let [detail] = &body["details"].as_array().unwrap()[..] else { panic!("{body}") };
-        assert_eq!((&detail["role"], &detail["need"]), (&role.name().into(), &need.name().into()));
-        assert_eq!(detail["cause"], "because of … and … so", "no address, no secret");
-        assert!(detail["for_s"].as_u64().unwrap() < 60);
-        let since = time::OffsetDateTime::parse(detail["since"].as_str().unwrap(), &Rfc3339).unwrap();
-        assert!((time::OffsetDateTime::now_utc() - since).whole_seconds().abs() < 60);
-        let page = metrics.render();
-        let labels = format!("role=\"{}\",need=\"{}\"", role.name(), need.name());
-        for line in [
-            format!("grantonce_ready{{role=\"{}\"}} 0", role.name()),
-            format!("grantonce_need_up{{{labels}}} 0"),
-            format!("grantonce_need_changed_timestamp_seconds{{{labels}}} {}", since.unix_timestamp()),
-            format!("grantonce_dependency_up{{dependency=\"{}\"}} 0", need.dependency().name()),
-        ] {
-            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
-        }
-        // Another cause is no other beginning; and what is for want of another server is told of that one.
-        flag.missing_for_want_of(Dependency::Rabbitmq, "x".repeat(1_000));
-        let again = server.ask(&get_line("/readyz")).await.json();
-        assert_eq!(
-            (&again["missing"], &again["details"][0]["since"]),
-            (&serde_json::json!(["rabbitmq"]), &detail["since"])
-        );
-        assert_eq!(again["details"][0]["cause"].as_str().unwrap().len(), 200);
-        flag.met();
-        assert_eq!(server.ask(&get_line("/readyz")).await.status, 200);
-    }
-    let page = metrics.render();
-    assert!(page.contains("grantonce_ready{role=\"api\"} 1") && page.contains("grantonce_ready{role=\"worker\"} 1"));
-    let answer = server.ask(&get_line("/metrics")).await;
-    assert!(answer.body == "page" && answer.head.contains("content-type: application/openmetrics-text\r\n"));
 }
 
 #[tokio::test]
