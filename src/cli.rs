@@ -19,6 +19,7 @@ Exit codes:
   1  ran and found a fault
   2  bad usage or configuration
   3  a dependency is out of reach
+  141  the reader of the output went away, as `head` does
 
 What can be set: grantonce --help-config";
 
@@ -103,11 +104,12 @@ pub enum Command {
     ))]
     Dlq(Box<DlqCommand>),
 
-    /// Connect, and compare schema, topology and rights with what a role needs
+    /// Connect, and compare all that correctness rests on with what is there
     ///
-    /// Says what to do about every difference, and changes nothing.
+    /// Schema, rights, topology, policies, clocks, whether Postgres commits. Says what mends every difference, and changes
+    /// nothing. Bindings, policies and alarms are seen only with GRANTONCE_MANAGEMENT_URL.
     #[command(after_help = EXIT_CODES, after_long_help = with_examples(
-        "  grantonce check\n  grantonce check --role receiver"
+        "  grantonce check\n  grantonce check --role receiver\n  grantonce check --json"
     ))]
     Check(CheckArgs),
 
@@ -155,6 +157,10 @@ pub struct CheckArgs {
     /// Check what this role needs, with this role's configuration; else the schema and the whole topology
     #[arg(long, value_name = "ROLE", value_parser = checkable)]
     pub role: Option<Role>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is done to an order.

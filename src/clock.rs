@@ -1,12 +1,16 @@
 //! What time it is. Time is passed in, so that a test decides it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::{Duration, OffsetDateTime};
 
 /// A handle on a clock, cheap to clone. All clones of one fixed clock show the same time.
 #[derive(Clone)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    put_forward_ms: Arc<AtomicI64>,
+}
 
 #[derive(Clone)]
 enum Source {
@@ -17,31 +21,50 @@ enum Source {
 impl Clock {
     /// The machine's clock, in UTC.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self::from(Source::System)
     }
 
     /// A clock that stands still until [`Clock::advance`] moves it. For tests and simulations.
     pub fn fixed(at: OffsetDateTime) -> Self {
-        Self(Source::Fixed(Arc::new(Mutex::new(at))))
+        Self::from(Source::Fixed(Arc::new(Mutex::new(at))))
     }
 
     /// The time now.
     pub fn now(&self) -> OffsetDateTime {
-        match &self.0 {
+        let shown = match &self.source {
             Source::System => OffsetDateTime::now_utc(),
             Source::Fixed(at) => *hands(at),
-        }
+        };
+        shown + Duration::milliseconds(self.put_forward_ms.load(Ordering::Relaxed))
+    }
+
+    /// The same clock without what it was put forward, and from now on put forward by itself.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::from(self.source.clone())
+    }
+
+    /// Shows a later time from now on, for all clones: another clock is ahead by so much. Nothing where that one is behind.
+    pub fn put_forward(&self, by: Duration) {
+        let ms = i64::try_from(by.whole_milliseconds()).unwrap_or(0);
+        self.put_forward_ms.store(ms.max(0), Ordering::Relaxed);
     }
 
     /// Moves a fixed clock, for all its clones; a negative duration moves it back. The system's clock stays as it is.
     pub fn advance(&self, by: Duration) {
-        match &self.0 {
+        match &self.source {
             Source::System => {}
             Source::Fixed(at) => {
                 let mut at = hands(at);
                 *at = at.saturating_add(by);
             }
         }
+    }
+}
+
+impl From<Source> for Clock {
+    fn from(source: Source) -> Self {
+        Self { source, put_forward_ms: Arc::default() }
     }
 }
 
@@ -52,7 +75,7 @@ fn hands(at: &Mutex<OffsetDateTime>) -> MutexGuard<'_, OffsetDateTime> {
 
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.source {
             Source::System => f.write_str("Clock::system()"),
             Source::Fixed(at) => write!(f, "Clock::fixed({})", hands(at)),
         }
@@ -73,6 +96,17 @@ mod tests {
         assert_eq!(clock.now(), datetime!(2026-01-05 15:00 UTC));
         clock.advance(-Duration::hours(4));
         assert_eq!(clone.now(), datetime!(2026-01-05 11:00 UTC));
+    }
+
+    #[test]
+    fn a_clock_is_put_forward_for_its_clones_and_never_back() {
+        let clock = Clock::fixed(datetime!(2026-01-05 12:00 UTC));
+        let apart = clock.apart();
+        apart.clone().put_forward(Duration::days(2));
+        assert_eq!(apart.now(), datetime!(2026-01-07 12:00 UTC));
+        assert_eq!(clock.now(), datetime!(2026-01-05 12:00 UTC));
+        apart.put_forward(-Duration::days(2));
+        assert_eq!(apart.now(), clock.now());
     }
 
     #[test]

@@ -29,14 +29,14 @@ impl<T> Followed<T> {
         Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the value, and what is made from it. What cannot be made from the new value stays as it was, and the
-    /// answer says why.
+    /// Replaces the value, and what is made from it. If anything cannot be made from the new value, the old value stays,
+    /// and the answer says why.
     pub fn replace(&self, value: T) -> Result<(), String> {
-        let value = Arc::new(value);
-        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&value);
-        let derived = self.0.derived.read().unwrap_or_else(PoisonError::into_inner);
-        // Each of them, whatever becomes of the others.
-        derived.iter().map(|derive| derive(&value)).fold(Ok(()), Result::and)
+        for derive in self.0.derived.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            derive(&value)?;
+        }
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+        Ok(())
     }
 }
 
@@ -87,9 +87,10 @@ mod tests {
         assert_eq!((*number.current(), *double.current()), (1, 2));
         text.replace("2".to_owned()).unwrap();
         assert_eq!((*number.current(), *double.current()), (2, 4));
-        // The text is no number: what was made from the last one stays.
+        // No number: the last one stays.
         assert!(text.replace("x".to_owned()).is_err());
-        assert_eq!((text.current().as_str(), *number.current(), *double.current()), ("x", 2, 4));
-        assert!(text.map(|text| text.parse::<u8>()).is_err());
+        assert_eq!((text.current().as_str(), *number.current(), *double.current()), ("2", 2, 4));
+        let no_number: Followed<String> = "x".parse().unwrap();
+        assert!(no_number.map(|text| text.parse::<u8>()).is_err());
     }
 }

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod failpoint;
+pub mod findings;
 pub mod followed;
 pub mod http;
 pub mod message;
@@ -26,4 +27,4 @@ pub mod telemetry;
 pub mod webhook;
 pub mod worker;
 
-pub use run::{Exit, RunError, run};
+pub use run::{Exit, RunError, print, run};

@@ -4,25 +4,43 @@ use clap::Parser as _;
 use grantonce::cli::{Cli, Command};
 use grantonce::config::{self, Config, Environment};
 use grantonce::sim::children::die_with_parent;
-use grantonce::telemetry::{causes, init_logging};
-use grantonce::{Exit, run};
+use grantonce::telemetry::{causes, flush_log, init_logging, say};
+use grantonce::{Exit, RunError, print, run};
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+/// Waits for the last log lines when `main` ends, also by a panic.
+struct Flush;
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        flush_log();
+    }
+}
+
 fn main() -> ExitCode {
+    let _flush = Flush;
     // Before any thread is started; does nothing but for the demo's and the tests' own children.
     die_with_parent();
-    // Bad usage ends here, with code 2.
-    let Cli { help_config, command } = Cli::parse();
-    match command {
-        Some(command) => start(command).into(),
-        None if help_config => {
-            // A reader that goes away early, such as `head`, is no fault.
-            let _ = std::io::stdout().write_all(config::help().as_bytes());
-            Exit::Done.into()
+    match Cli::try_parse() {
+        Ok(Cli { command: Some(command), .. }) => start(command).into(),
+        Ok(Cli { help_config: true, .. }) => printed(print(&config::help())).into(),
+        Ok(_) => Exit::Usage.into(),
+        // Bad usage ends here, with code 2.
+        Err(usage) if usage.use_stderr() => usage.exit(),
+        // A help or the version.
+        Err(asked) => {
+            let written = asked.print().and_then(|()| std::io::stdout().flush());
+            printed(written.map_err(RunError::output)).into()
         }
-        None => Exit::Usage.into(),
+    }
+}
+
+fn printed(written: Result<(), RunError>) -> Exit {
+    match written {
+        Ok(()) => Exit::Done,
+        Err(error) => fail(error.exit(), &error),
     }
 }
 
@@ -46,12 +64,16 @@ fn start(command: Command) -> Exit {
 }
 
 fn fail(exit: Exit, error: &(dyn Error + 'static)) -> Exit {
+    if exit == Exit::ReaderGone {
+        // Nobody wants to hear more, as after `| head`.
+        return exit;
+    }
     let cause = causes(error);
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!(event = "failed", exit_code = exit.code(), cause, "ended by a failure");
     } else {
         // Logging is not set up yet, or set to show nothing: whoever started the process must hear it all the same.
-        let _ = writeln!(std::io::stderr(), "grantonce: {cause}");
+        say(&format!("grantonce: {cause}"));
     }
     exit
 }

@@ -310,6 +310,15 @@ pub fn decode(body: &[u8], now: OffsetDateTime) -> Result<PaymentEvent, DecodeEr
     check(wire, now, |own| own)
 }
 
+/// The provider that a body claims to speak for, whatever else is in it.
+pub fn provider_of(body: &[u8]) -> Option<Provider> {
+    #[derive(Deserialize)]
+    struct Claim {
+        provider: Provider,
+    }
+    parse::<Claim>(body).ok().map(|claim| claim.provider)
+}
+
 /// Like [`decode`], for a body whose sender is believed no further than its secret goes: it must speak for `provider`,
 /// and is known by `message_id`, whatever its own says.
 pub fn decode_as(

@@ -1,72 +1,107 @@
-//! The end of the process: the first SIGTERM or SIGINT asks for it, the second one does not wait.
+//! The end of the process, in order: draining (not ready, but everything is still served), stopping (nothing new is taken, and
+//! what is under way is finished), ended. The first SIGTERM or SIGINT begins it, a second signal ends the process at once.
 
 use std::io;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long a role may take to finish what is under way, in seconds. Below the 30 s that Kubernetes grants.
-pub const DRAIN_DEADLINE_SECONDS: u64 = 10;
+/// How long what is under way may take in a process that is not configured: in tests.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
-/// [`DRAIN_DEADLINE_SECONDS`] as a duration.
-pub const DRAIN_DEADLINE: Duration = Duration::from_secs(DRAIN_DEADLINE_SECONDS);
+/// How long the steps of the end take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownTimes {
+    /// How long requests are still served after SIGTERM, while load balancers notice that the process is not ready. SIGINT, a
+    /// developer's Ctrl-C, does not wait.
+    pub delay: Duration,
+    /// How long what is under way may take after that.
+    pub drain_deadline: Duration,
+}
 
 /// Exit code of a process that was told twice to stop.
 const EXIT_CODE_AT_ONCE: i32 = 130;
 
-/// The one source of the shutdown request. Everything that runs is given its token; nothing asks a global.
+/// The one source of the shutdown request. Everything that runs is given it, or its token; nothing asks a global.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    token: CancellationToken,
+    stop: CancellationToken,
+    /// A child of `stop`: a process that stops also drains.
+    draining: CancellationToken,
+    drain_deadline: Duration,
 }
 
 impl Shutdown {
     /// Listens for SIGTERM and SIGINT from now on. Must be called inside a tokio runtime.
     ///
-    /// The first signal cancels the token; the second one ends the process at once with code 130.
-    pub fn on_signals() -> io::Result<Self> {
+    /// The first signal begins the end; the second one ends the process at once with code 130.
+    pub fn on_signals(times: ShutdownTimes) -> io::Result<Self> {
         // Registered here and not in the task: a signal that comes right after this call must not be lost.
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let token = CancellationToken::new();
-        tokio::spawn(heed(terminate, interrupt, token.clone()));
-        Ok(Self { token })
+        let shutdown = Self::within(times.drain_deadline);
+        tokio::spawn(shutdown.clone().heed(terminate, interrupt, times.delay));
+        Ok(shutdown)
     }
 
     /// A shutdown that no signal triggers: cancel its token. For tests, and for roles run inside another process.
     pub fn manual() -> Self {
-        Self { token: CancellationToken::new() }
+        Self::within(DRAIN_DEADLINE)
     }
 
-    /// The token that is cancelled when shutdown is requested.
+    /// The same, where what is under way may take so long.
+    pub fn within(drain_deadline: Duration) -> Self {
+        let stop = CancellationToken::new();
+        Self { draining: stop.child_token(), stop, drain_deadline }
+    }
+
+    /// The token that is cancelled when nothing new may be taken.
     pub fn token(&self) -> CancellationToken {
-        self.token.clone()
+        self.stop.clone()
     }
 
-    /// Waits for the request.
-    pub async fn requested(&self) {
-        self.token.cancelled().await;
+    /// The token that is cancelled when the process begins to end: it is not ready from then on, and goes on serving until it
+    /// stops.
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    /// How long what is under way may take once the process stops.
+    pub fn drain_deadline(&self) -> Duration {
+        self.drain_deadline
+    }
+
+    async fn heed(self, mut terminate: Signal, mut interrupt: Signal, delay: Duration) {
+        let (name, delay) = tokio::select! {
+            _ = terminate.recv() => ("SIGTERM", delay),
+            _ = interrupt.recv() => ("SIGINT", Duration::ZERO),
+        };
+        tracing::info!(
+            event = "shutdown_requested",
+            signal = name,
+            delay_s = delay.as_secs_f64(),
+            drain_deadline_s = self.drain_deadline.as_secs_f64(),
+            "not ready from now on, stopping after the delay; a second signal stops at once"
+        );
+        self.draining.cancel();
+        let stopping = async {
+            // Load balancers look at /readyz now and then. Nothing tells us when all of them have looked.
+            tokio::time::sleep(delay).await;
+            self.stop.cancel();
+            std::future::pending().await
+        };
+        let name = tokio::select! {
+            name = stopping => name,
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        force(name)
     }
 }
 
-async fn heed(mut terminate: Signal, mut interrupt: Signal, token: CancellationToken) {
-    let name = next(&mut terminate, &mut interrupt).await;
-    tracing::info!(
-        event = "shutdown_requested",
-        signal = name,
-        drain_deadline_s = DRAIN_DEADLINE_SECONDS,
-        "finishing what is under way; a second signal stops at once"
-    );
-    token.cancel();
-    let name = next(&mut terminate, &mut interrupt).await;
+fn force(name: &str) -> ! {
     tracing::warn!(event = "shutdown_forced", signal = name, "second signal: stopping at once");
+    crate::telemetry::flush_log();
     std::process::exit(EXIT_CODE_AT_ONCE);
-}
-
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    }
 }
 
 #[cfg(test)]
@@ -83,6 +118,9 @@ mod tests {
     /// Set in the process that the test below starts: this test binary once more, running [`child`] alone.
     const CHILD: &str = "SHUTDOWN_TEST_CHILD";
 
+    /// Set where the delay is longer than the test.
+    const DELAY: &str = "SHUTDOWN_TEST_DELAY";
+
     #[test]
     fn child() {
         if std::env::var_os(CHILD).is_none() {
@@ -90,10 +128,13 @@ mod tests {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let shutdown = Shutdown::on_signals().unwrap();
+            let delay = if std::env::var_os(DELAY).is_some() { PATIENCE } else { Duration::ZERO };
+            let shutdown = Shutdown::on_signals(ShutdownTimes { delay, drain_deadline: DRAIN_DEADLINE }).unwrap();
             say("\nready");
-            shutdown.requested().await;
-            say("\nrequested");
+            shutdown.draining().cancelled().await;
+            say("\ndraining");
+            shutdown.token().cancelled().await;
+            say("\nstopping");
             std::future::pending::<()>().await;
         });
     }
@@ -103,29 +144,55 @@ mod tests {
         writeln!(std::io::stdout().lock(), "{line}").unwrap();
     }
 
+    /// Sends the first signal, waits for `line`, and sends the second one.
+    async fn signalled(first: &str, line: &str, second: &str, is_delayed: bool) {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "shutdown::tests::child", "--nocapture"]).env(CHILD, "1");
+        if is_delayed {
+            child.env(DELAY, "1");
+        }
+        let mut child = child.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let pid = child.id().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let signalled = async {
+            while lines.next_line().await.unwrap().expect("ready") != "ready" {}
+            send(first, pid);
+            loop {
+                let said = lines.next_line().await.unwrap().expect(line);
+                assert!(!is_delayed || said != "stopping", "{first} waits");
+                if said == line {
+                    break;
+                }
+            }
+            assert!(child.try_wait().unwrap().is_none(), "one signal does not end it");
+            send(second, pid);
+            child.wait().await.unwrap()
+        };
+        let status = tokio::time::timeout(PATIENCE, signalled).await.expect("the process ends");
+        assert_eq!(status.code(), Some(130));
+    }
+
     #[tokio::test]
     async fn the_first_signal_asks_and_the_second_one_ends_the_process() {
         for (first, second) in [("TERM", "TERM"), ("INT", "TERM"), ("TERM", "INT")] {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "shutdown::tests::child", "--nocapture"])
-                .env(CHILD, "1")
-                .stdout(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .unwrap();
-            let pid = child.id().unwrap();
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let signalled = async {
-                while lines.next_line().await.unwrap().expect("ready") != "ready" {}
-                send(first, pid);
-                while lines.next_line().await.unwrap().expect("requested") != "requested" {}
-                assert!(child.try_wait().unwrap().is_none(), "one signal does not end it");
-                send(second, pid);
-                child.wait().await.unwrap()
-            };
-            let status = tokio::time::timeout(PATIENCE, signalled).await.expect("the process ends");
-            assert_eq!(status.code(), Some(130));
+            signalled(first, "stopping", second, false).await;
         }
+        // During the delay, too.
+        signalled("TERM", "draining", "TERM", true).await;
+    }
+
+    #[tokio::test]
+    async fn ctrl_c_does_not_wait_for_load_balancers() {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "shutdown::tests::child", "--nocapture"]).env(CHILD, "1").env(DELAY, "1");
+        let mut child = child.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stops = async {
+            while lines.next_line().await.unwrap().expect("ready") != "ready" {}
+            send("INT", child.id().unwrap());
+            while lines.next_line().await.unwrap().expect("stopping") != "stopping" {}
+        };
+        tokio::time::timeout(PATIENCE / 2, stops).await.expect("it stops at once");
     }
 
     fn send(signal: &str, pid: u32) {
@@ -134,11 +201,13 @@ mod tests {
         kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
     }
 
-    #[tokio::test]
-    async fn a_manual_shutdown_is_requested_by_its_token() {
+    #[test]
+    fn a_process_that_stops_drains_and_one_that_drains_does_not_stop_yet() {
         let shutdown = Shutdown::manual();
+        shutdown.draining().cancel();
         assert!(!shutdown.token().is_cancelled());
+        let shutdown = Shutdown::manual();
         shutdown.token().cancel();
-        shutdown.requested().await;
+        assert!(shutdown.draining().is_cancelled());
     }
 }

@@ -105,6 +105,10 @@ fn o15_what_is_no_address_is_refused_without_being_shown() {
         fault::<DatabaseAddress>(text, "must be a URL that begins with postgres:// or postgresql://");
     }
     for (text, part) in [
+        (
+            "amqp://u:p@1.example,2.a,3.a,4.a,5.a,6.a,7.a,8.a,9.a,10.a,11.a,12.a,13.a,14.a,15.a,16.a,17.a",
+            "number 17, that is one too many",
+        ),
         ("amqp://u@hunter2/v", "a user and no password"),
         ("amqp://u:@hunter2/v", "a user and no password"),
         ("amqp://u%00:hunter2@h/v", "a user that is not UTF-8"),

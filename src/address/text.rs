@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
+/// Most hosts of one address: each of them may cost the time of an attempt.
+const HOSTS_MAX: usize = 16;
+
 /// Longest name that DNS knows, in characters.
 const HOST_CHARS_MAX: usize = 253;
 
@@ -140,6 +143,9 @@ pub(super) fn port(number: usize, text: &str) -> Result<u16, AddressError> {
 /// A name of DNS, or an IP address in its usual form.
 pub(super) fn checked_host(number: usize, host: &str) -> Result<String, AddressError> {
     let broken = |problem| Err(AddressError::Host { number, problem });
+    if number > HOSTS_MAX {
+        return broken("is one too many: at most 16");
+    }
     if host.is_empty() {
         return broken("is empty");
     }

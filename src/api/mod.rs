@@ -19,6 +19,7 @@ use crate::config::ApiConfig;
 use crate::domain::OrderId;
 use crate::http::{self, BindError, Limits, Listener, Readiness, ReadinessFlag};
 use crate::provider::{BuildError, Providers};
+use crate::shutdown::Shutdown;
 use crate::store::{self, OrderReader, Store, StoreError};
 use crate::telemetry::{Dependency, ListenerName, Metrics, causes};
 use access::Access;
@@ -64,19 +65,19 @@ pub enum ApiError {
     ListenerLost,
 }
 
-/// Binds the configured address and serves until `stop`; see [`run_on`].
+/// Binds the configured address and serves until the process stops; see [`run_on`].
 pub async fn run(
     config: ApiConfig,
     clock: Clock,
     metrics: Metrics,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), ApiError> {
     let listener = http::bind(ListenerName::Api.name(), config.addr).await?;
-    run_on(listener, config, clock, metrics, readiness, stop).await
+    run_on(listener, config, clock, metrics, readiness, shutdown).await
 }
 
-/// Serves on a listener that is bound already, until `stop`: then nothing new is accepted, who waits for an order is
+/// Serves on a listener that is bound already, until the process stops: then nothing new is accepted, who waits for an order is
 /// told what is known, and requests in flight are finished. An outage of Postgres is answered with 503 and waited out.
 pub async fn run_on(
     listener: Listener,
@@ -84,8 +85,9 @@ pub async fn run_on(
     clock: Clock,
     metrics: Metrics,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), ApiError> {
+    let stop = shutdown.token();
     let store = Store::new(&store::Settings {
         url: config.database.url.clone(),
         connections_max: CONNECTIONS_MAX,
@@ -99,7 +101,8 @@ pub async fn run_on(
     let listener = listener.on_response(move |route, status| {
         metrics.http_request(ListenerName::Api, route, status.as_u16());
     });
-    let served = http::serve(listener, router, Limits::default(), stop.clone()).await;
+    let limits = Limits { keep_alive: config.keep_alive, ..Limits::default() };
+    let served = http::serve(listener, router, limits, shutdown).await;
     store.close(Duration::from_secs(1)).await;
     if served.is_err() && !stop.is_cancelled() {
         return Err(ApiError::ListenerLost);

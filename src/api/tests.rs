@@ -20,6 +20,7 @@ const SHOP: &str = "https://shop.example";
 fn config() -> ApiConfig {
     ApiConfig {
         addr: ([127, 0, 0, 1], 0).into(),
+        keep_alive: Duration::from_secs(75),
         // Nobody listens at port 1.
         database: DatabaseConfig { url: "postgres://nobody@127.0.0.1:1/none".parse().unwrap() },
         tokens: crate::followed::Followed::new(vec![NamedToken {

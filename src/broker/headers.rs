@@ -1,5 +1,6 @@
 //! A message's headers, as far as we read and write them.
 
+use super::topology::retry_queue;
 use crate::domain::tidy;
 use crate::message::{
     ATTEMPT_HEADER, DETAIL_HEADER, DROPPED_HEADERS_HEADER, HEADER_PREFIX, ORIGIN_HEADER, REASON_HEADER, REPLAY_HEADER,
@@ -187,18 +188,39 @@ pub struct Death {
     pub queue: String,
     /// Where it had been published; empty is the default exchange.
     pub exchange: String,
+    /// The key under which it had been published.
+    pub routing_key: String,
+    /// Whether it ever came out of one of our retry queues, to which only workers publish.
+    pub was_put_off: bool,
 }
 
 impl Death {
     pub(super) fn read(table: &FieldTable) -> Option<Self> {
         let AMQPValue::FieldArray(deaths) = table.inner().get("x-death")? else { return None };
-        // The newest one comes first.
-        let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
-        let text = |name: &str| match death.inner().get(name) {
-            Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
-            Some(_) | None => String::new(),
+        let value = |value: &AMQPValue| {
+            value.as_long_string().map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned())
         };
-        Some(Self { reason: text("reason"), queue: text("queue"), exchange: text("exchange") })
+        let of = |death: &AMQPValue, name: &str| {
+            let AMQPValue::FieldTable(death) = death else { return None };
+            death.inner().get(name).cloned()
+        };
+        let text = |death: &AMQPValue, name: &str| of(death, name).as_ref().and_then(value).unwrap_or_default();
+        let first_key = |death: &AMQPValue| {
+            let Some(AMQPValue::FieldArray(keys)) = of(death, "routing-keys") else { return None };
+            keys.as_slice().first().and_then(value)
+        };
+        let is_retry = |death: &AMQPValue| {
+            text(death, "queue").starts_with(&retry_queue("")) && text(death, "reason") == "expired"
+        };
+        // The newest one comes first.
+        let newest = deaths.as_slice().first().filter(|death| matches!(death, AMQPValue::FieldTable(_)))?;
+        Some(Self {
+            reason: text(newest, "reason"),
+            queue: text(newest, "queue"),
+            exchange: text(newest, "exchange"),
+            routing_key: first_key(newest).unwrap_or_default(),
+            was_put_off: deaths.as_slice().iter().any(is_retry),
+        })
     }
 }
 

@@ -13,6 +13,8 @@ mod management;
 mod outgoing;
 mod peek;
 mod publisher;
+mod rights;
+mod survey;
 mod topology;
 mod transport;
 
@@ -22,11 +24,12 @@ pub use depths::{Depth, DepthGauge, Depths};
 pub use error::BrokerError;
 pub use headers::{Death, HeaderValue, Headers};
 pub use intake::Intake;
-pub use management::{Management, QueueFacts};
+pub use management::{Compared, Management, QueueFacts};
 pub use outgoing::Letter;
 pub use peek::{PeekError, peek};
 pub use publisher::{Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
+pub use rights::{Tried, User, try_rights};
 pub use topology::{
     DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE,
-    TopologyFault, WORK_QUEUE, declare, inspect, retry_queue,
+    WORK_QUEUE, declare, inspect, retry_queue,
 };

@@ -46,9 +46,8 @@ pub async fn peek(
 ) -> Result<Vec<Delivery>, PeekError> {
     match management {
         Some(management) => {
-            let faults = management.inspect(&[]).await?;
-            if let Some(fault) = faults.iter().find(|fault| fault.fault.contains(DEAD_QUEUE)) {
-                return Err(PeekError::Dangerous(fault.fault.clone()));
+            if let Some(fault) = management.danger_in_dead_queue().await? {
+                return Err(PeekError::Dangerous(fault.what));
             }
         }
         None => compare_by_declaring(url).await?,

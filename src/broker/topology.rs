@@ -11,13 +11,14 @@
 
 use super::connection::{Connection, channel, close, connect};
 use super::error::BrokerError;
+use super::rights::Tried;
 use crate::address::AmqpAddress;
 use crate::config::RetryDelay;
+use crate::findings::Fault;
 use crate::followed::Followed;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
-use std::fmt;
 use std::time::Duration;
 
 /// Where payment-status messages are published. The right to publish here is the right to grant.
@@ -77,36 +78,67 @@ fn forwards_to(exchange: &str) -> Vec<(&'static str, AMQPValue)> {
 }
 
 /// Each queue with its arguments and what it is bound to.
-struct QueuePlan {
-    name: String,
+pub(super) struct QueuePlan {
+    pub(super) name: String,
     arguments: FieldTable,
-    exchange: &'static str,
-    binding: String,
+    /// As an earlier release made it, where that is still accepted: arguments of a queue that exists cannot be changed.
+    earlier: Option<FieldTable>,
+    pub(super) exchange: &'static str,
+    pub(super) binding: String,
 }
 
-fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
+impl QueuePlan {
+    /// The arguments, as the management API shows them.
+    pub(super) fn wanted(&self) -> Arguments {
+        as_json(&self.arguments)
+    }
+
+    /// The arguments of an earlier release, where they are accepted.
+    pub(super) fn accepted(&self) -> Option<Arguments> {
+        self.earlier.as_ref().map(as_json)
+    }
+}
+
+/// Arguments as the management API shows them.
+pub(super) type Arguments = serde_json::Map<String, serde_json::Value>;
+
+fn as_json(arguments: &FieldTable) -> Arguments {
+    let json = |value: &AMQPValue| match (value.as_long_string(), value.as_long_long_int()) {
+        (Some(text), _) => text.to_string().into(),
+        (None, Some(number)) => number.into(),
+        (None, None) => serde_json::Value::Null,
+    };
+    arguments.inner().iter().map(|(name, value)| (name.as_str().to_owned(), json(value))).collect()
+}
+
+pub(super) fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
     let mut work = forwards_to(DEAD_EXCHANGE);
     work.push(("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)));
     work.push(("x-max-length", AMQPValue::LongLongInt(WORK_QUEUE_LENGTH_MAX)));
     let mut hints = forwards_to(DEAD_EXCHANGE);
     hints.push(("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)));
     hints.push(("x-max-length", AMQPValue::LongLongInt(WORK_QUEUE_LENGTH_MAX)));
+    let no_limit = ("x-delivery-limit", AMQPValue::LongLongInt(NO_DELIVERY_LIMIT));
     let mut queues = vec![
         QueuePlan {
             name: DEAD_QUEUE.to_owned(),
-            arguments: quorum(&[("x-delivery-limit", AMQPValue::LongLongInt(NO_DELIVERY_LIMIT))]),
+            // Where somebody's policy limits its length, it refuses: dropping would lose the oldest letters.
+            arguments: quorum(&[no_limit.clone(), ("x-overflow", text("reject-publish"))]),
+            earlier: Some(quorum(&[no_limit])),
             exchange: DEAD_EXCHANGE,
             binding: "#".to_owned(),
         },
         QueuePlan {
             name: WORK_QUEUE.to_owned(),
             arguments: quorum(&work),
+            earlier: None,
             exchange: PAYMENTS_EXCHANGE,
             binding: "payment.*".to_owned(),
         },
         QueuePlan {
             name: HINTS_QUEUE.to_owned(),
             arguments: quorum(&hints),
+            earlier: None,
             exchange: HINTS_EXCHANGE,
             binding: "payment.*".to_owned(),
         },
@@ -120,6 +152,7 @@ fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
         queues.push(QueuePlan {
             name: retry_queue(label),
             arguments: quorum(&retry),
+            earlier: None,
             exchange: RETRY_EXCHANGE,
             binding: label.clone(),
         });
@@ -127,7 +160,7 @@ fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
     queues
 }
 
-const EXCHANGES: [(&str, ExchangeKind); 4] = [
+pub(super) const EXCHANGES: [(&str, ExchangeKind); 4] = [
     (DEAD_EXCHANGE, ExchangeKind::Topic),
     (HINTS_EXCHANGE, ExchangeKind::Topic),
     (PAYMENTS_EXCHANGE, ExchangeKind::Topic),
@@ -144,14 +177,33 @@ pub async fn declare(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Resu
 
 /// Declares the dead letters' buffer as it is made: an error with the reply code 406 where it is there with other arguments.
 pub(super) async fn declare_dead_queue(connection: &Connection) -> Result<(), BrokerError> {
-    let channel = channel(connection).await?;
-    for queue in plan(&[]).into_iter().filter(|queue| queue.name == DEAD_QUEUE) {
+    for queue in plan(&[]).iter().filter(|queue| queue.name == DEAD_QUEUE) {
         // Not passive: that would show no arguments. And where it is missing, a queue that nothing is in does no harm.
-        let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        let declared = channel.queue_declare(queue.name.as_str().into(), options, queue.arguments);
-        BrokerError::within("comparing a queue", ANSWER_DEADLINE, declared).await?;
+        declare_queue(connection, queue).await?;
     }
     Ok(())
+}
+
+/// Declares a queue as it is made, or else as an earlier release made it.
+async fn declare_queue(connection: &Connection, queue: &QueuePlan) -> Result<(), BrokerError> {
+    let declare = async |arguments: &FieldTable| {
+        // A declaration that is refused closes its channel: one each.
+        let channel = channel(connection).await?;
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let declared = channel.queue_declare(queue.name.as_str().into(), options, arguments.clone());
+        BrokerError::within("declaring a queue", ANSWER_DEADLINE, declared).await.map(drop)
+    };
+    match (declare(&queue.arguments).await, &queue.earlier) {
+        (Err(error), Some(earlier)) if error.reply_code() == Some(406) => declare(earlier).await,
+        (done, _) => done,
+    }
+}
+
+async fn declare_exchange(connection: &Connection, name: &str, kind: ExchangeKind) -> Result<(), BrokerError> {
+    let channel = channel(connection).await?;
+    let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
+    BrokerError::within("declaring an exchange", ANSWER_DEADLINE, declared).await
 }
 
 async fn declare_all(connection: &Connection, delays: &[RetryDelay]) -> Result<(), BrokerError> {
@@ -159,16 +211,12 @@ async fn declare_all(connection: &Connection, delays: &[RetryDelay]) -> Result<(
         Some(406) => BrokerError::Different { name: name.to_owned(), reason: error.to_string() },
         Some(_) | None => error,
     };
-    let channel = channel(connection).await?;
     for (name, kind) in EXCHANGES {
-        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-        let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
-        BrokerError::within("declaring an exchange", ANSWER_DEADLINE, declared).await.map_err(|e| named(name, e))?;
+        declare_exchange(connection, name, kind).await.map_err(|error| named(name, error))?;
     }
+    let channel = channel(connection).await?;
     for queue in plan(delays) {
-        let options = QueueDeclareOptions { durable: true, ..Default::default() };
-        let declared = channel.queue_declare(queue.name.as_str().into(), options, queue.arguments);
-        BrokerError::within("declaring a queue", ANSWER_DEADLINE, declared).await.map_err(|e| named(&queue.name, e))?;
+        declare_queue(connection, &queue).await.map_err(|error| named(&queue.name, error))?;
         let bound = channel.queue_bind(
             queue.name.as_str().into(),
             queue.exchange.into(),
@@ -181,39 +229,61 @@ async fn declare_all(connection: &Connection, delays: &[RetryDelay]) -> Result<(
     Ok(())
 }
 
-/// Something that is missing at the broker, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopologyFault {
-    /// What is wrong.
-    pub fault: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-impl fmt::Display for TopologyFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.fault, self.remedy)
-    }
-}
-
 /// Looks whether exchanges and queues are there. Arguments and bindings cannot be seen over AMQP: see
 /// [`super::Management`].
-pub async fn inspect(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Result<Vec<TopologyFault>, BrokerError> {
+pub async fn inspect(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Result<Vec<Fault>, BrokerError> {
     let connection = connect(url, "check").await?;
+    let looked = look_for_all(&connection, delays).await;
+    close(&connection).await;
+    looked
+}
+
+async fn look_for_all(connection: &Connection, delays: &[RetryDelay]) -> Result<Vec<Fault>, BrokerError> {
     let mut faults = vec![];
     for (name, kind) in EXCHANGES {
         // A failed passive declare closes its channel: one each.
-        let channel = channel(&connection).await?;
+        let channel = channel(connection).await?;
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
         let found = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
-        faults.extend(missing(name, BrokerError::within("looking for an exchange", ANSWER_DEADLINE, found).await)?);
+        faults.extend(fault_of(name, BrokerError::within("looking for an exchange", ANSWER_DEADLINE, found).await)?);
     }
     for queue in plan(delays) {
-        let channel = channel(&connection).await?;
-        faults.extend(missing(&queue.name, look_for(&channel, &queue.name).await)?);
+        let channel = channel(connection).await?;
+        faults.extend(fault_of(&queue.name, look_for(&channel, &queue.name).await)?);
     }
-    close(&connection).await;
     Ok(faults)
+}
+
+/// What declaring everything again shows, to a user who may: whether exchanges and queues are as they are made. Changes
+/// nothing, so it must be called only where nothing is missing.
+pub(super) async fn compare(
+    connection: &Connection,
+    delays: &[RetryDelay],
+    tried: &mut Tried,
+) -> Result<(), BrokerError> {
+    for (name, kind) in EXCHANGES {
+        different(tried, name, declare_exchange(connection, name, kind).await)?;
+    }
+    for queue in plan(delays) {
+        different(tried, &queue.name, declare_queue(connection, &queue).await)?;
+    }
+    Ok(())
+}
+
+fn different(tried: &mut Tried, name: &str, declared: Result<(), BrokerError>) -> Result<(), BrokerError> {
+    let Err(error) = declared else { return Ok(()) };
+    match error.reply_code() {
+        Some(406) => tried.different.push(Fault {
+            what: format!("{name} exists with another type or other arguments ({error})"),
+            remedy: "drain it, delete it, and run `grantonce migrate` again".to_owned(),
+        }),
+        Some(403) => tried.lacking.push(Fault {
+            what: format!("this broker user may not declare {name} ({error})"),
+            remedy: "give it the rights that deploy/rabbitmq-permissions.sh gives to grantonce-migrate".to_owned(),
+        }),
+        Some(_) | None => return Err(error),
+    }
+    Ok(())
 }
 
 async fn look_for(channel: &Channel, queue: &str) -> Result<(), BrokerError> {
@@ -222,37 +292,22 @@ async fn look_for(channel: &Channel, queue: &str) -> Result<(), BrokerError> {
     BrokerError::within("looking for a queue", ANSWER_DEADLINE, found).await.map(drop)
 }
 
-fn missing<T>(name: &str, found: Result<T, BrokerError>) -> Result<Option<TopologyFault>, BrokerError> {
+fn fault_of<T>(name: &str, found: Result<T, BrokerError>) -> Result<Option<Fault>, BrokerError> {
     let Err(error) = found else { return Ok(None) };
-    let fault = |fault: String, remedy: &str| Ok(Some(TopologyFault { fault, remedy: remedy.to_owned() }));
     match error.reply_code() {
-        Some(404) => fault(
-            format!("{name} is missing at the broker"),
-            "run `grantonce migrate` with a broker user that may configure it",
-        ),
-        Some(403) => fault(
-            format!("this broker user may not look at {name}"),
-            "give it `configure` or `read` on it, or leave the check to a user that has them",
-        ),
+        Some(404) => Ok(Some(missing(name))),
+        Some(403) => Ok(Some(Fault {
+            what: format!("this broker user may not look at {name}"),
+            remedy: "give it `configure` or `read` on it, or leave the check to a user that has them".to_owned(),
+        })),
         Some(_) | None => Err(error),
     }
 }
 
-/// The arguments that a queue of ours must have, for comparison with what the management API shows.
-pub(super) fn wanted_arguments(delays: &[RetryDelay]) -> Vec<(String, serde_json::Map<String, serde_json::Value>)> {
-    plan(delays)
-        .into_iter()
-        .map(|queue| {
-            let arguments = queue.arguments.inner().iter().map(|(name, value)| {
-                let json = match (value.as_long_string(), value.as_long_long_int()) {
-                    (Some(text), _) => text.to_string().into(),
-                    (None, Some(number)) => number.into(),
-                    (None, None) => serde_json::Value::Null,
-                };
-                (name.as_str().to_owned(), json)
-            });
-            let arguments = arguments.collect();
-            (queue.name, arguments)
-        })
-        .collect()
+/// Tells that an exchange or queue is missing.
+pub(super) fn missing(name: &str) -> Fault {
+    Fault {
+        what: format!("{name} is missing at the broker"),
+        remedy: "run `grantonce migrate` with a broker user that may configure it".to_owned(),
+    }
 }

@@ -117,7 +117,7 @@ fn label(duration: Duration) -> String {
 fn one_duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (digits, unit) = text.split_at_checked(unit_at)?;
-    if digits.starts_with('0') {
+    if digits.len() > 1 && digits.starts_with('0') {
         return None;
     }
     let count: u64 = digits.parse().ok()?;

@@ -1,7 +1,7 @@
 //! The environment, and reading it without stopping at the first fault.
 
 use super::Role;
-use super::files::{FollowedFile, FollowedFiles, read_secret_file};
+use super::files::{FollowedFile, FollowedFiles, is_regular_file, read_secret_file};
 use super::names::unknown;
 use super::parse::Demand;
 use super::variables::{DefaultValue, Variable};
@@ -180,7 +180,7 @@ impl<'e> Reader<'e> {
     ) -> Option<Followed<T>> {
         let found = self.found(variable)?;
         let value = Followed::new(self.value(variable, &found, &parse)?);
-        if let Some(path) = found.path {
+        if let Some(path) = found.path.filter(|path| is_regular_file(path)) {
             let followed = value.clone();
             let take = Box::new(move |text: &str| followed.replace(parse(text)?));
             self.files.push(FollowedFile::new(variable.name, path, &found.text, take));

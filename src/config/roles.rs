@@ -8,6 +8,7 @@ use super::values::Values;
 use crate::address::{AmqpAddress, DatabaseAddress};
 use crate::domain::DisputePolicy;
 use crate::followed::Followed;
+use crate::shutdown::ShutdownTimes;
 use crate::telemetry::{LogFilter, LogFormat};
 use secrecy::SecretString;
 use std::net::SocketAddr;
@@ -33,6 +34,8 @@ pub struct ProcessConfig {
     pub metrics_addr: SocketAddr,
     /// What its secrets were read from, to be followed while it runs.
     pub secret_files: FollowedFiles,
+    /// How long the steps of the end take.
+    pub shutdown: ShutdownTimes,
     /// Where traces go.
     pub otlp_endpoint: Option<String>,
 }
@@ -96,12 +99,16 @@ pub struct MigrateConfig {
 pub struct ReceiverConfig {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
     /// Where it publishes.
     pub broker: BrokerConfig,
     /// Whether real money moves here.
     pub livemode: bool,
     /// Whom it believes.
     pub secrets: WebhookSecrets,
+    /// What the secrets were read from.
+    pub secret_files: FollowedFiles,
     /// When an Adyen payment is paid.
     pub adyen_capture: AdyenCapture,
 }
@@ -191,6 +198,8 @@ pub enum UnknownPayments {
 pub struct ApiConfig {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
     /// Orders, balances.
     pub database: DatabaseConfig,
     /// Who may call it; at least one.
@@ -261,6 +270,8 @@ pub struct ReconcilerConfig {
 pub struct OpsConfig {
     /// Where it listens.
     pub addr: SocketAddr,
+    /// How long an idle connection is kept.
+    pub keep_alive: Duration,
     /// Dead letters, audit log.
     pub database: DatabaseConfig,
     /// Where dead letters come from and replays go.
@@ -363,7 +374,7 @@ impl Config {
         let values = Values::read(&mut reader);
         values.cross_check(role, &mut reader);
         let files = reader.files();
-        let Some((process, role)) = values.process(files).zip(values.role(role)) else {
+        let Some((process, role)) = values.process(role, files.clone()).zip(values.role(role, &files)) else {
             return Err(reader.finish_incomplete());
         };
         match reader.finish() {

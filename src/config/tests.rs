@@ -4,6 +4,7 @@ mod refused;
 
 use super::*;
 use crate::domain::DisputePolicy;
+use crate::shutdown::ShutdownTimes;
 use crate::telemetry::LogFormat;
 use secrecy::ExposeSecret as _;
 use std::time::Duration;
@@ -104,11 +105,17 @@ fn the_defaults_are_those_of_the_table() {
     let config = Config::from_env(Role::All, &enough()).unwrap();
     assert_eq!(config.process.metrics_addr, "127.0.0.1:9090".parse().unwrap());
     assert_eq!(config.process.otlp_endpoint, None);
+    let (delay, drain_deadline) = (Duration::from_secs(5), Duration::from_secs(10));
+    assert_eq!(config.process.shutdown, ShutdownTimes { delay, drain_deadline });
+    // Nobody sends requests to a worker: it need not wait until load balancers notice that it stops.
+    let worker = Config::from_env(Role::Worker, &enough()).unwrap();
+    assert_eq!(worker.process.shutdown, ShutdownTimes { delay: Duration::ZERO, drain_deadline });
     let AllConfig { receiver, worker, api, reconciler, ops } = all(&enough());
     assert_eq!(ops.addr, "127.0.0.1:8082".parse().unwrap());
     assert_eq!((ops.terms.livemode, ops.terms.dispute_policy), (false, DisputePolicy::Hold));
     assert!(reconciler.is_none(), "nobody to ask");
     assert_eq!(receiver.addr, "0.0.0.0:8080".parse().unwrap());
+    assert!([receiver.keep_alive, api.keep_alive, ops.keep_alive].iter().all(|kept| kept.as_secs() == 75));
     assert_eq!(api.addr, "127.0.0.1:8081".parse().unwrap());
     assert!(api.cors_origins.is_empty() && api.providers.stripe.is_none() && api.providers.paypal.is_none());
     assert_eq!(
@@ -145,6 +152,7 @@ fn what_is_set_is_what_the_role_gets() {
         .with("GRANTONCE_STRIPE_API_BASE", "http://127.0.0.1:12111/")
         .with("GRANTONCE_CORS_ORIGINS", "https://shop.example,http://localhost:3000")
         .with("GRANTONCE_LOG_FORMAT", "json")
+        .with("GRANTONCE_SHUTDOWN_DELAY", "0s")
         .with("GRANTONCE_API_TOKENS", "shop:0123456789abcdef, back-office:0123456789abcde:");
     assert_eq!(Config::from_env(Role::All, &environment).unwrap().process.log_format, LogFormat::Json);
     let AllConfig { receiver, worker, api, reconciler: _, ops: _ } = all(&environment);
@@ -173,6 +181,10 @@ fn a_wrong_value_is_told_with_what_would_be_right() {
         ("GRANTONCE_MAX_ATTEMPTS", "0", "from 1 to 1000"),
         ("GRANTONCE_RECEIVER_ADDR", "localhost:80", "an IP address and a port"),
         ("GRANTONCE_OUTAGE_GRACE", "61s", "from 100ms to 1m"),
+        ("GRANTONCE_KEEP_ALIVE", "0s", "from 1s to 1h"),
+        ("GRANTONCE_SHUTDOWN_DELAY", "5", "a duration such as 200ms, 5s, 1m, 2h or 90d, from 0ms to 10m"),
+        ("GRANTONCE_SHUTDOWN_DELAY", "00s", "from 0ms to 10m"),
+        ("GRANTONCE_DRAIN_DEADLINE", "500ms", "from 1s to 10m"),
         ("GRANTONCE_INBOX_RETENTION", "12h", "from 1d to 3650d"),
         ("GRANTONCE_DEAD_LETTER_RETENTION", "for ever", "a duration such as"),
         ("GRANTONCE_DISPUTE_POLICY", "keep", "must be hold or lost"),

@@ -11,6 +11,7 @@ use super::roles::{
 use super::{Role, variables as v};
 use crate::domain::DisputePolicy;
 use crate::followed::Followed;
+use crate::shutdown::ShutdownTimes;
 use crate::telemetry::{LogFilter, LogFormat};
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +28,11 @@ const GRACE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::f
 
 /// Bounds of `PREFETCH_BYTES`. Below, a single message could be more.
 const PREFETCH_BYTES: RangeInclusive<usize> = 1 << 20..=1 << 32;
+/// Bounds of `KEEP_ALIVE`.
+const KEEP_ALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+/// Bounds of `SHUTDOWN_DELAY` and `DRAIN_DEADLINE`.
+const SHUTDOWN_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+const DRAIN_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
 /// Every variable's value, before it is known which role gets which. Nothing is what is not set or at fault.
 pub(super) struct Values {
@@ -37,6 +43,9 @@ pub(super) struct Values {
     api_addr: Option<SocketAddr>,
     ops_addr: Option<SocketAddr>,
     metrics_addr: Option<SocketAddr>,
+    keep_alive: Option<Duration>,
+    shutdown_delay: Option<Duration>,
+    drain_deadline: Option<Duration>,
     secrets: WebhookSecrets,
     adyen_capture: Option<AdyenCapture>,
     api_tokens: Followed<Vec<NamedToken>>,
@@ -83,6 +92,9 @@ impl Values {
             api_addr: r.read(&v::API_ADDR, parse::address),
             ops_addr: r.read(&v::OPS_ADDR, parse::address),
             metrics_addr: r.read(&v::METRICS_ADDR, parse::address),
+            keep_alive: r.read(&v::KEEP_ALIVE, parse::duration(KEEP_ALIVE)),
+            shutdown_delay: r.read(&v::SHUTDOWN_DELAY, parse::duration(SHUTDOWN_DELAY)),
+            drain_deadline: r.read(&v::DRAIN_DEADLINE, parse::duration(DRAIN_DEADLINE)),
             secrets: WebhookSecrets {
                 stripe: r.follow_list(&v::STRIPE_WEBHOOK_SECRETS, parse::webhook_secrets),
                 standard: r.follow_list(&v::STANDARD_WEBHOOK_SECRETS, parse::standard_webhook_secrets),
@@ -187,9 +199,13 @@ impl Values {
         }
     }
 
-    pub(super) fn process(&self, secret_files: FollowedFiles) -> Option<ProcessConfig> {
+    pub(super) fn process(&self, role: Role, secret_files: FollowedFiles) -> Option<ProcessConfig> {
+        // Nobody sends requests to the other roles: they stop at once.
+        let is_answering = v::SHUTDOWN_DELAY.roles.contains(&role);
+        let delay = if is_answering { self.shutdown_delay? } else { Duration::ZERO };
         Some(ProcessConfig {
             secret_files,
+            shutdown: ShutdownTimes { delay, drain_deadline: self.drain_deadline? },
             log_format: self.log_format.unwrap_or_else(LogFormat::suited),
             log_filter: self.log_filter.clone().unwrap_or_default(),
             metrics_addr: self.metrics_addr?,
@@ -197,14 +213,14 @@ impl Values {
         })
     }
 
-    pub(super) fn role(&self, role: Role) -> Option<RoleConfig> {
+    pub(super) fn role(&self, role: Role, files: &FollowedFiles) -> Option<RoleConfig> {
         Some(match role {
             Role::Migrate => RoleConfig::Migrate(MigrateConfig {
                 database: self.database.clone()?,
                 broker: self.broker.clone()?,
                 retry_delays: self.retry_delays.clone()?,
             }),
-            Role::Receiver => RoleConfig::Receiver(self.receiver()?),
+            Role::Receiver => RoleConfig::Receiver(self.receiver(files)?),
             Role::Worker => RoleConfig::Worker(self.worker()?),
             Role::Api => RoleConfig::Api(self.api()?),
             Role::Reconciler => RoleConfig::Reconciler(self.reconciler()?),
@@ -216,7 +232,7 @@ impl Values {
                 terms: self.ops_terms()?,
             }),
             Role::All => RoleConfig::All(Box::new(AllConfig {
-                receiver: self.receiver()?,
+                receiver: self.receiver(files)?,
                 worker: self.worker()?,
                 api: self.api()?,
                 reconciler: self.reconciler().filter(|reconciler| reconciler.providers.any()),
@@ -247,6 +263,7 @@ impl Values {
     fn ops(&self) -> Option<OpsConfig> {
         Some(OpsConfig {
             addr: self.ops_addr?,
+            keep_alive: self.keep_alive?,
             database: self.database.clone()?,
             broker: self.broker.clone()?,
             tokens: self.ops_tokens.clone(),
@@ -274,12 +291,14 @@ impl Values {
         })
     }
 
-    fn receiver(&self) -> Option<ReceiverConfig> {
+    fn receiver(&self, files: &FollowedFiles) -> Option<ReceiverConfig> {
         Some(ReceiverConfig {
             addr: self.receiver_addr?,
+            keep_alive: self.keep_alive?,
             broker: self.broker.clone()?,
             livemode: self.livemode?,
             secrets: self.secrets.clone(),
+            secret_files: files.clone(),
             adyen_capture: self.adyen_capture?,
         })
     }
@@ -311,6 +330,7 @@ impl Values {
     fn api(&self) -> Option<ApiConfig> {
         Some(ApiConfig {
             addr: self.api_addr?,
+            keep_alive: self.keep_alive?,
             database: self.database.clone()?,
             tokens: self.api_tokens.clone(),
             status_token_key: self.status_token_key.clone()?,

@@ -42,9 +42,11 @@ use Role::{All, Api, Check, Demo, Dlq, Migrate, Ops, Orders, Receiver, Reconcile
 
 const EVERY: &[Role] = &Role::ALL;
 const SERVING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All, Demo];
+const STOPPING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All];
 const RECEIVING: &[Role] = &[Receiver, All];
 const WORKING: &[Role] = &[Worker, All];
 const JUDGING: &[Role] = &[Receiver, Worker, Reconciler, Ops, All, Dlq];
+const ANSWERING: &[Role] = &[Receiver, Api, Ops, All];
 const SHOWING: &[Role] = &[Ops, All];
 const ASKING: &[Role] = &[Api, Reconciler, All];
 
@@ -55,7 +57,7 @@ const SECRET: Variable = Variable { is_secret: true, ..PLAIN };
 pub(super) const DATABASE_URL: Variable = Variable {
     name: "DATABASE_URL",
     example: "postgres://grantonce:…@db.example:5432/grantonce",
-    meaning: "Postgres",
+    meaning: "Postgres; several hosts by commas, IPv6 in brackets, libpq's parameters after a ?",
     roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo],
     required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo],
     ..SECRET
@@ -63,7 +65,7 @@ pub(super) const DATABASE_URL: Variable = Variable {
 pub(super) const AMQP_URL: Variable = Variable {
     name: "AMQP_URL",
     example: "amqps://grantonce:…@mq.example:5671/grantonce",
-    meaning: "RabbitMQ; amqps:// for TLS",
+    meaning: "RabbitMQ; several hosts by commas, IPv6 in brackets; amqps:// for TLS",
     roles: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo],
     required_by: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo],
     ..SECRET
@@ -126,6 +128,31 @@ pub(super) const METRICS_ADDR: Variable = Variable {
     example: "0.0.0.0:9090",
     meaning: "where /metrics, /healthz and /readyz are served",
     roles: SERVING,
+    ..PLAIN
+};
+pub(super) const KEEP_ALIVE: Variable = Variable {
+    name: "GRANTONCE_KEEP_ALIVE",
+    default: Text("75s"),
+    example: "75s",
+    meaning: "how long an idle HTTP connection is kept, 1s to 1h; longer than load balancers in front keep theirs (most: 60s)",
+    roles: ANSWERING,
+    ..PLAIN
+};
+pub(super) const SHUTDOWN_DELAY: Variable = Variable {
+    name: "GRANTONCE_SHUTDOWN_DELAY",
+    default: Text("5s"),
+    example: "5s",
+    meaning: "how long requests are still served after SIGTERM while /readyz is 503, 0s to 10m; longer than load balancers \
+              take to notice. SIGINT does not wait",
+    roles: ANSWERING,
+    ..PLAIN
+};
+pub(super) const DRAIN_DEADLINE: Variable = Variable {
+    name: "GRANTONCE_DRAIN_DEADLINE",
+    default: Text("10s"),
+    example: "10s",
+    meaning: "how long what is under way may take after SHUTDOWN_DELAY, 1s to 10m",
+    roles: STOPPING,
     ..PLAIN
 };
 pub(super) const API_TOKENS: Variable = Variable {
@@ -363,6 +390,9 @@ pub const VARIABLES: &[&Variable] = &[
     &API_ADDR,
     &OPS_ADDR,
     &METRICS_ADDR,
+    &KEEP_ALIVE,
+    &SHUTDOWN_DELAY,
+    &DRAIN_DEADLINE,
     &STRIPE_WEBHOOK_SECRETS,
     &STANDARD_WEBHOOK_SECRETS,
     &PAYPAL_WEBHOOK_IDS,
@@ -402,7 +432,7 @@ pub fn help() -> String {
     let mut page = String::from(
         "Configuration is read from the environment. An unknown GRANTONCE_ name, a missing or a malformed value ends\n\
          the process with code 2; all faults are listed at once.\n\
-         A secret may come as a file: set NAME_FILE to its path instead of NAME.\n",
+         A secret may come as a file: set NAME_FILE to its path instead of NAME. The file is followed.\n",
     );
     for variable in VARIABLES {
         let default = match variable.default {

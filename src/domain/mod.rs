@@ -16,6 +16,7 @@ mod order;
 mod reason;
 mod says;
 mod schedule;
+mod separated;
 mod status;
 pub mod story;
 mod text;
@@ -34,6 +35,7 @@ pub use says::Says;
 pub use schedule::{
     LOOKS_APART, PAID_FIRST_LOOK, allowance, busy_until, can_be_asked, is_unpaid, look_again, next_look,
 };
+pub use separated::Separated;
 pub use status::{
     Breakdown, BreakdownError, CaptureState, DisputePolicy, DisputeState, Hint, PaymentEvent, PaymentStatus,
     RELATED_IDS_MAX, RefundState,

@@ -9,6 +9,7 @@ mod html;
 mod problem;
 mod query;
 mod server;
+mod waiting;
 
 pub use bearer::{BearerTokens, keyed};
 pub use body::{read_body, read_json};
@@ -17,7 +18,9 @@ pub use health::{Readiness, ReadinessFlag, health_router, metrics_router};
 pub(crate) use html::{Html, asset, html, see};
 pub use problem::{FieldProblem, Problem};
 pub(crate) use query::{FAULTS_MAX, Parameters};
-pub use server::{BindError, CONNECTIONS_MAX, HEADER_READ_SECONDS_MAX, Limits, Listener, bind, serve};
+pub use server::{
+    BindError, CONNECTIONS_MAX, HEADER_READ_SECONDS_MAX, KEEP_ALIVE_DEFAULT, Limits, Listener, bind, serve,
+};
 
 #[cfg(test)]
 mod tests;

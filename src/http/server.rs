@@ -1,16 +1,21 @@
-//! The listener: as many connections as are allowed, each with a deadline for its headers, and an end that lets
+//! The listener: as many connections as are allowed, each with a deadline for what it waits for, and an end that lets
 //! requests in flight finish.
 
 use super::problem::Problem;
+use super::waiting::{Waiting, Watched, overdue};
+use crate::shutdown::Shutdown;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
-use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -19,9 +24,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceExt as _};
@@ -29,11 +33,15 @@ use tower::{Service, ServiceExt as _};
 /// Most open connections of one listener, where nothing else is said.
 pub const CONNECTIONS_MAX: usize = 10_000;
 
-/// How long a client may take for a request's headers, in seconds; also how long an idle connection is kept.
+/// How long a client may take for a request's headers, in seconds.
 pub const HEADER_READ_SECONDS_MAX: u64 = 10;
 
-/// How long requests in flight may take once shutdown is requested, in seconds.
-const DRAIN_SECONDS_MAX: u64 = 10;
+/// How long an idle connection is kept where nothing else is said. Load balancers keep them for 60 s and must be the ones that
+/// close: a request that meets a connection that we close is lost.
+pub const KEEP_ALIVE_DEFAULT: Duration = Duration::from_secs(75);
+
+/// How long an idle connection is kept once the process stops: a request that is on its way is answered.
+const LINGER_DEFAULT: Duration = Duration::from_secs(1);
 
 /// How long accepting pauses when the process has no file descriptors left, in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -44,20 +52,23 @@ const NO_ROUTE: &str = "none";
 /// Bounds of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a client may take for a request's headers, and how long an idle connection is kept.
+    /// How long a client may take for a request's headers, counted from their first byte, or from the connection's begin.
     pub header_read: Duration,
+    /// How long an idle connection is kept between two requests.
+    pub keep_alive: Duration,
+    /// How long an idle connection is kept once the process stops.
+    pub linger: Duration,
     /// Most open connections. Over it, further ones wait to be accepted.
     pub connections_max: usize,
-    /// How long requests in flight may take once shutdown is requested; they are dropped then.
-    pub drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             header_read: Duration::from_secs(HEADER_READ_SECONDS_MAX),
+            keep_alive: KEEP_ALIVE_DEFAULT,
+            linger: LINGER_DEFAULT,
             connections_max: CONNECTIONS_MAX,
-            drain: Duration::from_secs(DRAIN_SECONDS_MAX),
         }
     }
 }
@@ -113,9 +124,9 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// Serves until shutdown is requested; the task ends when the last connection is closed. Unknown paths and methods
-/// are answered with a [`Problem`].
-pub fn serve(listener: Listener, router: Router, limits: Limits, shutdown: CancellationToken) -> JoinHandle<()> {
+/// Serves until the process stops; the task ends when the last connection is closed. From the moment that the process drains,
+/// every answer closes its connection. Unknown paths and methods are answered with a [`Problem`].
+pub fn serve(listener: Listener, router: Router, limits: Limits, shutdown: Shutdown) -> JoinHandle<()> {
     let Listener { name, tcp, local_addr, on_response } = listener;
     let mut router = router
         .fallback(async || Problem::not_found("there is nothing at this path"))
@@ -159,20 +170,15 @@ where
     }
 }
 
-async fn accept_until(
-    name: &'static str,
-    tcp: TcpListener,
-    router: Router,
-    limits: Limits,
-    shutdown: CancellationToken,
-) {
+async fn accept_until(name: &'static str, tcp: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {
+    let stop = shutdown.token();
     // A bound of zero would wait for ever, one above what a semaphore takes would panic.
     let slots = Arc::new(Semaphore::new(limits.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = accept(&tcp, &slots) => accepted,
-            () = shutdown.cancelled() => break,
+            () = stop.cancelled() => break,
         };
         match accepted {
             Ok((stream, slot)) => {
@@ -183,12 +189,16 @@ async fn accept_until(
                 tracing::error!(event = "accept_failed", listener = name, cause = %error, "cannot accept");
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)) => {}
-                    () = shutdown.cancelled() => break,
+                    () = stop.cancelled() => break,
                 }
             }
         }
     }
-    // Closed before the wait: who comes now is refused, and finds another process.
+    // The system has taken these for us. To close now would cut their requests off.
+    while let Some(Ok((stream, slot))) = accept(&tcp, &slots).now_or_never() {
+        connections.spawn(serve_connection(name, stream, slot, router.clone(), limits, shutdown.clone()));
+    }
+    // Closed before the wait: new connections are refused, and find another process.
     drop(tcp);
     connections.close();
     connections.wait().await;
@@ -214,21 +224,41 @@ async fn serve_connection(
     slot: OwnedSemaphorePermit,
     router: Router,
     limits: Limits,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
 ) {
     // Answers are short: do not wait to fill a packet. A failure costs only time.
     let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router.map_request(|request: Request<Incoming>| request.map(Body::new)));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
+    let waiting = Arc::new(watch::Sender::new(Waiting::Head));
+    let is_overdue = overdue(waiting.subscribe(), limits);
+    let stream = Watched { stream, waiting: Arc::clone(&waiting) };
+    let (draining, stop) = (shutdown.draining(), shutdown.token());
+    let service = service_fn(move |request: Request<Incoming>| {
+        waiting.send_replace(Waiting::Answer);
+        let answering = router.clone().oneshot(request.map(Body::new));
+        let (waiting, draining) = (Arc::clone(&waiting), draining.clone());
+        async move {
+            let mut response = answering.await?;
+            if draining.is_cancelled() {
+                // The client opens its next connection elsewhere.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            waiting.send_replace(Waiting::Request);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    let linger = limits.linger.min(shutdown.drain_deadline());
+    let stopped = async {
+        stop.cancelled().await;
+        // A request that is on its way cannot be seen. Its answer closes the connection before the time is over.
+        tokio::time::sleep(linger).await;
+    };
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        () = shutdown.cancelled() => {
+        () = is_overdue => Ok(()),
+        () = stopped => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(limits.drain, connection).await {
+            match tokio::time::timeout(shutdown.drain_deadline() - linger, connection).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
                     tracing::warn!(event = "request_dropped", listener = name, "a request did not end in time");
@@ -238,7 +268,7 @@ async fn serve_connection(
         }
     };
     if let Err(error) = outcome {
-        // Clients break off, are too slow, or send no HTTP: their trouble, not an operator's.
+        // Clients break off or send no HTTP: their trouble, not an operator's.
         tracing::debug!(event = "connection_failed", listener = name, cause = %error, "connection failed");
     }
     drop(slot);

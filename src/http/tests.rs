@@ -1,6 +1,7 @@
 //! The server over real sockets, spoken to byte by byte.
 
 use super::*;
+use crate::shutdown::Shutdown;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -15,7 +16,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// No test waits longer than this for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,18 +25,22 @@ const BODY_MAX: usize = 1000;
 
 struct Server {
     address: SocketAddr,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
     task: JoinHandle<()>,
 }
 
 impl Server {
     async fn start(router: Router, limits: Limits) -> Self {
-        let listener = bind("test", "127.0.0.1:0".parse().unwrap()).await.unwrap();
-        Self::of(listener, router, limits)
+        Self::ending(router, limits, Shutdown::manual()).await
     }
 
-    fn of(listener: Listener, router: Router, limits: Limits) -> Self {
-        let (address, shutdown) = (listener.local_addr(), CancellationToken::new());
+    async fn ending(router: Router, limits: Limits, shutdown: Shutdown) -> Self {
+        let listener = bind("test", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        Self::of(listener, router, limits, shutdown)
+    }
+
+    fn of(listener: Listener, router: Router, limits: Limits, shutdown: Shutdown) -> Self {
+        let address = listener.local_addr();
         let task = serve(listener, router, limits, shutdown.clone());
         Self { address, shutdown, task }
     }
@@ -135,7 +139,8 @@ async fn unknown_paths_and_methods_are_problems() {
 
 #[tokio::test]
 async fn headers_have_a_deadline_and_idle_connections_an_end() {
-    let server = Server::start(measuring(LONG), Limits { header_read: SHORT, ..Limits::default() }).await;
+    let server =
+        Server::start(measuring(LONG), Limits { header_read: SHORT, keep_alive: SHORT, ..Limits::default() }).await;
     let mut silent = server.client().await;
     assert!(silent.is_closed().await);
     let mut slow = server.client().await;
@@ -145,6 +150,23 @@ async fn headers_have_a_deadline_and_idle_connections_an_end() {
     idle.send(&get_line("/")).await;
     assert_eq!(idle.answer().await.status, 405);
     assert!(idle.is_closed().await);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_longer_than_headers_may_take() {
+    let limits = Limits { header_read: SHORT, keep_alive: LONG, ..Limits::default() };
+    let server = Server::start(measuring(LONG), limits).await;
+    let mut idle = server.client().await;
+    let mut slow = server.client().await;
+    for client in [&mut idle, &mut slow] {
+        client.send(&get_line("/")).await;
+        assert_eq!(client.answer().await.status, 405);
+    }
+    // The headers of a second request have their deadline as well; by its end the other one was idle for longer.
+    slow.send("GET / HTTP/1.1\r\nhost: te").await;
+    assert!(slow.is_closed().await);
+    idle.send(&get_line("/")).await;
+    assert_eq!(idle.answer().await.status, 405);
 }
 
 #[tokio::test]
@@ -225,10 +247,60 @@ impl Gate {
 }
 
 #[tokio::test]
+async fn while_it_drains_all_is_served_and_each_answer_closes_its_connection() {
+    let server = Server::start(measuring(LONG), Limits::default()).await;
+    let mut kept = server.client().await;
+    kept.send(&get_line("/")).await;
+    assert!(!kept.answer().await.head.contains("connection: close"));
+    server.shutdown.draining().cancel();
+    let mut new = server.client().await;
+    for client in [&mut kept, &mut new] {
+        client.send(&get_line("/")).await;
+        let answer = client.answer().await;
+        assert!(answer.status == 405 && answer.head.contains("connection: close\r\n"), "{answer:?}");
+        assert!(client.is_closed().await);
+    }
+    assert!(!server.task.is_finished());
+    server.shutdown.token().cancel();
+    server.end().await;
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_when_it_stops_is_answered() {
+    let shutdown = Shutdown::within(LONG);
+    let limits = Limits { linger: LONG, ..Limits::default() };
+    let server = Server::ending(measuring(LONG), limits, shutdown).await;
+    let (mut fresh, mut idle, mut slow) = (server.client().await, server.client().await, server.client().await);
+    idle.send(&get_line("/")).await;
+    assert_eq!(idle.answer().await.status, 405);
+    slow.send("GET / HTTP/1.1\r\nhost: ").await;
+    server.shutdown.token().cancel();
+    until_refused(server.address).await;
+    fresh.send(&get_line("/")).await;
+    idle.send(&get_line("/")).await;
+    slow.send("test\r\n\r\n").await;
+    for client in [&mut fresh, &mut idle, &mut slow] {
+        let answer = client.answer().await;
+        assert!(answer.status == 405 && answer.head.contains("connection: close\r\n"), "{answer:?}");
+        assert!(client.is_closed().await);
+    }
+    server.end().await;
+}
+
+async fn until_refused(address: SocketAddr) {
+    let refused = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("new connections are refused");
+}
+
+#[tokio::test]
 async fn shutdown_finishes_requests_in_flight_and_takes_no_new_ones() {
     let gate = Gate::default();
-    let limits = Limits { drain: LONG, header_read: LONG, ..Limits::default() };
-    let server = Server::start(gate.router(), limits).await;
+    let limits = Limits { header_read: LONG, linger: SHORT, ..Limits::default() };
+    let server = Server::ending(gate.router(), limits, Shutdown::within(LONG)).await;
     let mut fresh = server.client().await;
     let mut idle = server.client().await;
     idle.send(&get_line("/none")).await;
@@ -237,16 +309,10 @@ async fn shutdown_finishes_requests_in_flight_and_takes_no_new_ones() {
     busy.send(&get_line("/")).await;
     gate.entered.notified().await;
 
-    server.shutdown.cancel();
+    server.shutdown.token().cancel();
     assert!(fresh.is_closed().await, "no request was begun here");
     assert!(idle.is_closed().await);
-    tokio::time::timeout(PATIENCE, async {
-        while TcpStream::connect(server.address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("new connections are refused");
+    until_refused(server.address).await;
     assert!(!server.task.is_finished());
 
     gate.open.notify_one();
@@ -259,11 +325,11 @@ async fn shutdown_finishes_requests_in_flight_and_takes_no_new_ones() {
 #[tokio::test]
 async fn the_drain_has_a_deadline() {
     let gate = Gate::default();
-    let server = Server::start(gate.router(), Limits { drain: SHORT, ..Limits::default() }).await;
+    let server = Server::ending(gate.router(), Limits::default(), Shutdown::within(SHORT)).await;
     let mut stuck = server.client().await;
     stuck.send(&get_line("/")).await;
     gate.entered.notified().await;
-    server.shutdown.cancel();
+    server.shutdown.token().cancel();
     assert!(stuck.is_closed().await);
     server.end().await;
 }
@@ -277,7 +343,7 @@ async fn every_answer_is_reported_by_its_route() {
         .unwrap()
         .on_response(move |route, status| log.lock().unwrap().push((route.to_owned(), status.as_u16())));
     let router = Router::new().route("/orders/{id}", get(async || "ok"));
-    let server = Server::of(listener, router, Limits::default());
+    let server = Server::of(listener, router, Limits::default(), Shutdown::manual());
     server.ask(&get_line("/orders/5")).await;
     server.ask("POST /orders/6 HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n").await;
     server.ask(&get_line("/made/up")).await;

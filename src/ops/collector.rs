@@ -3,19 +3,22 @@
 
 use super::says::says;
 use crate::address::AmqpAddress;
-use crate::broker::{DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE, Window};
+use crate::broker::{
+    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE, Window,
+};
 use crate::clock::Clock;
 use crate::domain::{LetterId, Reason, Refusal, Says, cause_of, tidy};
 use crate::followed::Followed;
 use crate::http::ReadinessFlag;
 use crate::message::{
     ATTEMPT_HEADER, BODY_BYTES_MAX, DETAIL_HEADER, DROPPED_HEADERS_HEADER, DecodeError, HEADER_PREFIX, ORIGIN_HEADER,
-    REASON_HEADER, REPLAY_HEADER, ROUTING_KEY_HEADER,
+    REASON_HEADER, REPLAY_HEADER, ROUTING_KEY_HEADER, WEBHOOK_TYPE_PREFIX, provider_of, routing_key,
 };
 use crate::store::{Class, Committed, NewLetter, Store, StoreError};
 use crate::telemetry::{Dependency, Metrics, ReplayOutcome};
-use crate::webhook;
+use crate::webhook::{self, Endpoint};
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -169,13 +172,27 @@ fn cause(delivery: &Delivery) -> Cause {
     }
 }
 
-/// The key under which it was published first.
-fn first_routing_key(delivery: &Delivery) -> &str {
-    let kept = delivery.headers.text(ROUTING_KEY_HEADER);
+/// Whether somebody moved it here, by the management pages or a shovel: what comes by itself comes through our exchange.
+fn is_moved(delivery: &Delivery) -> bool {
+    delivery.exchange != DEAD_EXCHANGE
+}
+
+/// The key under which it was published first. Of a letter that was moved by hand nobody knows it, and its headers may be a
+/// relay's: it has the key that its content claims, and a replay vouches for it.
+fn first_routing_key(delivery: &Delivery) -> Cow<'_, str> {
+    let kept = delivery.headers.text(ROUTING_KEY_HEADER).unwrap_or(&delivery.routing_key);
+    if is_moved(delivery) {
+        let kind = delivery.kind.as_deref().and_then(|kind| kind.strip_prefix(WEBHOOK_TYPE_PREFIX));
+        let of_webhook = kind.and_then(Endpoint::from_path).map(|endpoint| endpoint.provider().clone());
+        let claimed = of_webhook.or_else(|| provider_of(&delivery.body));
+        return claimed.map_or_else(|| delivery.routing_key.as_str().into(), |claimed| routing_key(&claimed).into());
+    }
     match &delivery.death {
-        // Through the default exchange it came from one of our own retry queues: only then is our own header believed.
-        Some(death) if !death.exchange.is_empty() => &delivery.routing_key,
-        Some(_) | None => kept.unwrap_or(&delivery.routing_key),
+        // Out of one of our own retry queues: only then is our own header believed. The key is the broker's own word: what
+        // it wrote of a death may be a relay's in part, before 4.0.
+        Some(death) if death.was_put_off && delivery.routing_key == WORK_QUEUE => kept.into(),
+        Some(_) => delivery.routing_key.as_str().into(),
+        None => kept.into(),
     }
 }
 
@@ -197,10 +214,16 @@ fn identity(message_id: &str, kind: &str, routing_key: &str, body: &[u8], body_b
 
 /// Reads a dead letter. Whatever it is, it becomes a row.
 fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLetter {
-    let Cause { origin, reason, detail, attempts } = cause(&delivery);
+    let Cause { origin, reason, mut detail, attempts } = cause(&delivery);
+    if is_moved(&delivery) {
+        detail =
+            format!("moved here by hand, so its headers prove nothing and a replay vouches for it; they say: {detail}");
+    }
     let faults = delivery.unreadable.as_ref().map_or("", |unreadable| unreadable.faults.as_str());
-    let detail = if detail.contains(faults) { detail } else { format!("{detail}; it cannot be read: {faults}") };
-    let routing_key = first_routing_key(&delivery).to_owned();
+    if !detail.contains(faults) {
+        detail = format!("{detail}; it cannot be read: {faults}");
+    }
+    let routing_key = first_routing_key(&delivery).into_owned();
     let replay = delivery.headers.integer(REPLAY_HEADER).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let copied = delivery.headers.to_copy();
     let detail = match copied.text(DROPPED_HEADERS_HEADER) {
@@ -293,7 +316,9 @@ mod tests {
             &[],
         );
         let death = |reason: &str, exchange: &str| {
-            Some(Death { reason: reason.to_owned(), queue: WORK_QUEUE.to_owned(), exchange: exchange.to_owned() })
+            let (reason, exchange) = (reason.to_owned(), exchange.to_owned());
+            let (queue, routing_key) = (WORK_QUEUE.to_owned(), String::new());
+            Some(Death { reason, queue, was_put_off: exchange.is_empty(), exchange, routing_key })
         };
         given_up.death = death("delivery_limit", "payments");
         let letter = read(given_up, TERMS, NOW);
@@ -359,7 +384,9 @@ mod tests {
         let refused = |queue: &str, faults: &str, body: Vec<u8>| {
             let mut refused = delivery();
             let (queue, exchange) = (queue.to_owned(), "payments".to_owned());
-            refused.death = Some(Death { reason: "rejected".to_owned(), queue, exchange });
+            let routing_key = "payment.stripe".to_owned();
+            refused.death =
+                Some(Death { reason: "rejected".to_owned(), queue, exchange, routing_key, was_put_off: false });
             refused.unreadable = (!faults.is_empty())
                 .then(|| Unreadable { faults: faults.to_owned(), body_bytes: u64::try_from(body.len()).unwrap() });
             refused.body = body.into();

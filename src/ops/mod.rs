@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{AdyenCapture, OpsConfig, OpsTerms};
 use crate::domain::Reason;
 use crate::http::{self, BearerTokens, BindError, Limits, Listener, Readiness, ReadinessFlag};
+use crate::shutdown::Shutdown;
 use crate::store::{self, Actor, LetterFilter, NewReplay, ReplayPace, Store, StoreError};
 use crate::telemetry::{Dependency, ListenerName, Metrics, causes};
 use crate::webhook;
@@ -51,9 +52,6 @@ const ONCE_MORE_MAX: u16 = 1_000;
 /// At most so many of them a second; they wait for each other besides.
 const ONCE_MORE_PER_S_MAX: u16 = 20;
 
-/// How long the collector's last batch is waited for at the end.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
-
 /// Why ops cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
@@ -86,21 +84,22 @@ pub async fn run(
     clock: Clock,
     metrics: Metrics,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), OpsError> {
     let listener = http::bind(ListenerName::Ops.name(), config.addr).await?;
-    run_on(listener, config, clock, metrics, readiness, stop).await
+    run_on(listener, config, clock, metrics, readiness, shutdown).await
 }
 
-/// Collects, replays and shows until `stop`. Waits out every outage.
+/// Collects, replays and shows until the process stops. Waits out every outage.
 pub async fn run_on(
     listener: Listener,
     config: OpsConfig,
     clock: Clock,
     metrics: Metrics,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), OpsError> {
+    let stop = shutdown.token();
     let store = Store::new(&store::Settings {
         url: config.database.url,
         connections_max: 8,
@@ -129,7 +128,8 @@ pub async fn run_on(
     let listener = listener.on_response(move |route, status| {
         counted.http_request(ListenerName::Ops, route, status.as_u16());
     });
-    let served = http::serve(listener, router, Limits::default(), stop.clone());
+    let limits = Limits { keep_alive: config.keep_alive, ..Limits::default() };
+    let served = http::serve(listener, router, limits, shutdown.clone());
     let (database_up, is_database_up) = watch::channel(false);
     let collector = Collector {
         amqp_url: config.broker.url,
@@ -149,8 +149,8 @@ pub async fn run_on(
         deadlocks: None,
     };
     keeper.run(database_up, &stop).await;
-    // It ends with `stop`, within the broker's own deadlines.
-    if tokio::time::timeout(DRAIN_DEADLINE, collecting).await.is_err() {
+    // It ends when the process stops, within the broker's own deadlines.
+    if tokio::time::timeout(shutdown.drain_deadline(), collecting).await.is_err() {
         tracing::warn!(event = "letters_left", "letters that were in hand come again");
     }
     let served = served.await;

@@ -64,15 +64,20 @@ fn of_message(envelope: Envelope<'_>, is_live: bool, now: OffsetDateTime) -> Par
     }
 }
 
-/// What a kept webhook says by what this program understands today.
+/// What a kept webhook says by what this program understands today. `None`: it is none. Only the receiver publishes one under
+/// the key of its endpoint, after it has looked at the signature; a relay can only have used its own key.
 pub(super) fn translate(
     kind: &str,
     message_id: &str,
+    key: &str,
     body: &[u8],
     terms: webhook::Terms,
     now: OffsetDateTime,
 ) -> Option<Vec<Translation>> {
     let endpoint = Endpoint::from_path(kind.strip_prefix(WEBHOOK_TYPE_PREFIX)?)?;
+    if key != routing_key(endpoint.provider()) {
+        return None;
+    }
     let message_id = MessageId::new(message_id).ok()?;
     Some(Verified::kept(endpoint, &message_id, body, now, terms).translate())
 }
@@ -118,7 +123,7 @@ fn parts(letter: &LetterToWeigh, terms: &Terms, now: OffsetDateTime) -> Vec<Part
             Err(error) => vec![refused(Reason::Malformed, error.to_string())],
         };
     }
-    if let Some(said) = translate(&letter.kind, &letter.message_id, body, terms.webhook, now) {
+    if let Some(said) = translate(&letter.kind, &letter.message_id, &letter.routing_key, body, terms.webhook, now) {
         return said.into_iter().flat_map(|translation| of_translation(translation, terms, now)).collect();
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());

@@ -115,7 +115,8 @@ impl Runner {
         let Some(body) = letter.body else { return (vec![], Sent::Refused) };
         if letter.kind.starts_with(WEBHOOK_TYPE_PREFIX) {
             let now = self.clock.now();
-            let said = translate(&letter.kind, &letter.message_id, &body, self.terms.webhook, now);
+            let (kind, key) = (&letter.kind, &letter.routing_key);
+            let said = translate(kind, &letter.message_id, key, &body, self.terms.webhook, now);
             return said.map_or((vec![], Sent::Refused), |said| self.messages_of_webhook(said));
         }
         let mut headers = Headers::from_json(&letter.headers).to_copy();

@@ -21,7 +21,7 @@ pub(super) fn says(
 ) -> Says {
     let endpoint = kind.strip_prefix(WEBHOOK_TYPE_PREFIX).and_then(Endpoint::from_path);
     let read = match endpoint {
-        Some(endpoint) => of_webhook(endpoint, kind, message_id, body, terms, now),
+        Some(endpoint) => of_webhook(endpoint, (kind, message_id, routing_key), body, terms, now),
         None => of_message(body, now),
     };
     let of_key = || routing_key.strip_prefix("payment.").and_then(|name| Provider::new(name).ok());
@@ -49,13 +49,12 @@ fn of_hint(hint: &Hint) -> Says {
 /// about what still cannot be translated, or else about all.
 fn of_webhook(
     endpoint: Endpoint,
-    kind: &str,
-    message_id: &str,
+    (kind, message_id, routing_key): (&str, &str, &str),
     body: &[u8],
     terms: webhook::Terms,
     now: OffsetDateTime,
 ) -> Says {
-    let translations = translate(kind, message_id, body, terms, now).unwrap_or_default();
+    let translations = translate(kind, message_id, routing_key, body, terms, now).unwrap_or_default();
     let told: Vec<Told> = translations.into_iter().flat_map(|translation| Told::of(endpoint, translation)).collect();
     let is_own = |told: &&Told| told.message_id.as_str() == message_id;
     let is_unclear = |told: &&Told| !told.is_clear;

@@ -10,6 +10,7 @@ use crate::followed::Followed;
 use crate::http::{BindError, Limits, Readiness, bind, health_router, serve, system_roots};
 use crate::provider::BuildError;
 use crate::provider::certificates::Certificates;
+use crate::shutdown::Shutdown;
 use crate::telemetry::{Dependency, ListenerName, Metrics, Traces};
 use crate::webhook::{Endpoint, KeyError, Keys, Terms, Trust};
 use axum::Router;
@@ -22,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use take::Taker;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 /// Webhooks that may be in hand at once; more are answered 503, and their provider sends them again.
 const IN_FLIGHT_MAX: usize = 4_096;
@@ -92,14 +92,14 @@ fn trust(secrets: &WebhookSecrets) -> Result<(Trust, Option<Certificates>), Buil
     Ok((trust, Some(Certificates::new(roots)?)))
 }
 
-/// Serves `POST /webhooks/{provider}` until `stop`; requests in hand are finished.
+/// Serves `POST /webhooks/{provider}` until the process stops; requests in hand are finished.
 pub async fn run(
     config: ReceiverConfig,
     clock: Clock,
     metrics: Metrics,
     traces: Traces,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), ReceiverError> {
     let terms =
         Terms { livemode: config.livemode, is_adyen_captured_by_hand: config.adyen_capture == AdyenCapture::Manual };
@@ -119,11 +119,14 @@ pub async fn run(
     });
     let watching = tokio::spawn(watch_broker(publisher.clone(), metrics.clone(), readiness.clone()));
     let places = Semaphore::new(IN_FLIGHT_MAX);
-    let taker = Taker { keys, certificates, is_live: config.livemode, publisher, clock, metrics, traces, places };
+    let secret_files = config.secret_files;
+    let taker =
+        Taker { keys, secret_files, certificates, is_live: config.livemode, publisher, clock, metrics, traces, places };
     let router = router(Arc::new(taker)).merge(health_router(readiness));
-    let served = serve(listener, router, Limits::default(), stop.clone()).await;
+    let limits = Limits { keep_alive: config.keep_alive, ..Limits::default() };
+    let served = serve(listener, router, limits, shutdown.clone()).await;
     watching.abort();
-    if served.is_err() || !stop.is_cancelled() { Err(ReceiverError::ListenerLost) } else { Ok(()) }
+    if served.is_err() || !shutdown.token().is_cancelled() { Err(ReceiverError::ListenerLost) } else { Ok(()) }
 }
 
 fn router(taker: Arc<Taker>) -> Router {

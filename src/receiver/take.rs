@@ -2,6 +2,7 @@
 
 use crate::broker::{Confirmed, Headers, Letter, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
+use crate::config::FollowedFiles;
 use crate::domain::{MessageId, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use crate::followed::Followed;
@@ -43,6 +44,8 @@ fn label(endpoint: Endpoint) -> WebhookEndpoint {
 /// What taking a webhook needs.
 pub(super) struct Taker {
     pub(super) keys: HashMap<Endpoint, Followed<Keys>>,
+    /// What the keys were made from.
+    pub(super) secret_files: FollowedFiles,
     /// Where an endpoint is configured that needs them.
     pub(super) certificates: Option<Certificates>,
     pub(super) is_live: bool,
@@ -125,7 +128,15 @@ impl Taker {
             Ok(certificates) => certificates,
             Err(answer) => return answer,
         };
-        match keys.verify_with(unverified, &certificates) {
+        let mut verified = keys.verify_with(unverified, &certificates);
+        if matches!(verified, Err(Rejection::SignatureWrong)) {
+            // Its secret may have been put into the file a moment ago.
+            self.secret_files.refresh().await;
+            if let Some(keys) = self.keys.get(&endpoint) {
+                verified = keys.current().verify_with(unverified, &certificates);
+            }
+        }
+        match verified {
             Ok(verified) => self.publish(endpoint, verified.translate(), &body, span).await,
             Err(rejection) => rejected(endpoint, &rejection),
         }

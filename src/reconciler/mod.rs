@@ -13,6 +13,7 @@ use crate::config::ReconcilerConfig;
 use crate::domain::Provider;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::provider::{BuildError, Providers};
+use crate::shutdown::Shutdown;
 use crate::store::{self, ClaimTerms, DueLook, Store, StoreError};
 use crate::telemetry::{Dependency, Metrics, Traces, causes};
 use futures_util::StreamExt as _;
@@ -22,7 +23,6 @@ use look::Look;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 
 /// How often it is looked for what is due.
 const EVERY: Duration = Duration::from_millis(500);
@@ -43,9 +43,6 @@ const TRANSACTION_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a confirm is awaited.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long what is under way is waited for at the end.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
-
 /// Why the reconciler cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcilerError {
@@ -60,15 +57,16 @@ pub enum ReconcilerError {
     NobodyToAsk,
 }
 
-/// Asks until `stop`. What is under way then is finished.
+/// Asks until the process stops. What is under way then is finished.
 pub async fn run(
     config: ReconcilerConfig,
     clock: Clock,
     metrics: Metrics,
     traces: Traces,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), ReconcilerError> {
+    let stop = shutdown.token();
     let providers = Providers::configured(config.providers)?;
     let asked: Vec<Provider> = providers.set_up().collect();
     if asked.is_empty() {
@@ -113,13 +111,16 @@ pub async fn run(
     // Each by itself: one that is slow to answer does not hold up the other.
     let asking = asked.into_iter().map(|provider| {
         let asker = Asker { provider, look: &look, store: &store, clock: &clock, metrics: &metrics };
-        asker.ask(&postgres, &database_up, &stop)
+        asker.ask(&postgres, &database_up, &shutdown)
     });
-    futures_util::future::join_all(asking).await;
-    // It ends with `stop`, within the broker's own deadlines.
-    if tokio::time::timeout(DRAIN_DEADLINE, hints).await.is_err() {
-        tracing::warn!(event = "hints_left", "hints that were in hand come again");
-    }
+    let hints_end = async {
+        stop.cancelled().await;
+        // It ends when the process stops, within the broker's own deadlines.
+        if tokio::time::timeout(shutdown.drain_deadline(), hints).await.is_err() {
+            tracing::warn!(event = "hints_left", "hints that were in hand come again");
+        }
+    };
+    tokio::join!(futures_util::future::join_all(asking), hints_end);
     store.close(Duration::from_secs(1)).await;
     Ok(())
 }
@@ -134,9 +135,10 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// Claims what is due and asks about it until `stop`. Then what is under way has a while; the rest comes due again by
+    /// Claims what is due and asks about it until the process stops. Then what is under way has a while; the rest comes due again by
     /// itself.
-    async fn ask(self, postgres: &ReadinessFlag, database_up: &watch::Sender<bool>, stop: &CancellationToken) {
+    async fn ask(self, postgres: &ReadinessFlag, database_up: &watch::Sender<bool>, shutdown: &Shutdown) {
+        let stop = shutdown.token();
         let mut every = interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut in_hand = FuturesUnordered::new();
@@ -159,7 +161,7 @@ impl Asker<'_> {
             }
         }
         let rest = async { while in_hand.next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_DEADLINE, rest).await.is_err() {
+        if tokio::time::timeout(shutdown.drain_deadline(), rest).await.is_err() {
             tracing::warn!(event = "looks_left", "what was being asked about comes due again");
         }
     }

@@ -15,7 +15,6 @@ use crate::domain::LetterId;
 use crate::ops::prospects::{self, Terms};
 use crate::store::{LetterFilter, Profile, Store};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -82,12 +81,6 @@ fn selection(which: &Which, all: bool, clock: &Clock) -> Result<LetterFilter, Ru
     Ok(filter(which, clock.now()))
 }
 
-/// Writes a line; `false`: nobody reads any more.
-fn line(text: &str) -> bool {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).is_ok()
-}
-
 async fn list(args: ListArgs, store: &Store, clock: &Clock) -> Result<Exit, RunError> {
     let now = clock.now();
     let filter = LetterFilter { states: args.state, ..filter(&args.which, now) };
@@ -99,9 +92,7 @@ async fn list(args: ListArgs, store: &Store, clock: &Clock) -> Result<Exit, RunE
         left = left.saturating_sub(u32::try_from(page.letters.len()).unwrap_or(u32::MAX));
         for letter in &page.letters {
             let text = if args.json { json!(letter).to_string() } else { tell::row(letter, now) };
-            if !line(&text) {
-                return Ok(Exit::Done);
-            }
+            print(&format!("{text}\n"))?;
         }
         after = page.next;
         if after.is_none() {
@@ -110,8 +101,8 @@ async fn list(args: ListArgs, store: &Store, clock: &Clock) -> Result<Exit, RunE
     }
     if !args.json {
         match (seen, after.is_some()) {
-            (0, _) => print("no such letters\n"),
-            (_, true) => print(&format!("… there are more: --limit, or --groups. Shown: {seen}\n")),
+            (0, _) => print("no such letters\n")?,
+            (_, true) => print(&format!("… there are more: --limit, or --groups. Shown: {seen}\n"))?,
             (_, false) => {}
         }
     }
@@ -124,12 +115,10 @@ async fn groups(args: ListArgs, store: &Store, clock: &Clock) -> Result<Exit, Ru
     let groups = store.letter_groups(filter).await.map_err(failed)?;
     for group in &groups {
         let text = if args.json { json!(group).to_string() } else { tell::group(group, now) };
-        if !line(&text) {
-            break;
-        }
+        print(&format!("{text}\n"))?;
     }
     if groups.is_empty() && !args.json {
-        print("no such letters\n");
+        print("no such letters\n")?;
     }
     Ok(Exit::Done)
 }
@@ -145,9 +134,9 @@ async fn show(args: ShowArgs, store: &Store, terms: Terms, clock: &Clock) -> Res
     prospects::preview(store, &terms, LetterFilter::of_ids([args.id]), now).await.map_err(failed)?;
     let Some(letter) = found(store, args.id).await? else {
         if args.json {
-            print(&format!("{}\n", json!({ "error": "no such letter", "id": args.id })));
+            print(&format!("{}\n", json!({ "error": "no such letter", "id": args.id })))?;
         } else {
-            print(&format!("there is no letter {}: it was deleted after its retention, or never there\n", args.id));
+            print(&format!("there is no letter {}: it was deleted after its retention, or never there\n", args.id))?;
         }
         return Ok(Exit::Fault);
     };
@@ -157,9 +146,9 @@ async fn show(args: ShowArgs, store: &Store, terms: Terms, clock: &Clock) -> Res
             let text = letter.body.as_deref().map(String::from_utf8_lossy);
             fields.insert("body".to_owned(), json!(text));
         }
-        print(&format!("{object}\n"));
+        print(&format!("{object}\n"))?;
     } else {
-        print(&tell::letter(&letter, now));
+        print(&tell::letter(&letter, now))?;
     }
     Ok(Exit::Done)
 }
@@ -175,9 +164,9 @@ async fn archive(args: MoveArgs, store: &Store, clock: &Clock, away: bool) -> Re
     let moved = moved.map_err(failed)?;
     let what = if away { "archived" } else { "restored" };
     if args.json {
-        print(&format!("{}\n", json!({ "outcome": what, "letters": moved })));
+        print(&format!("{}\n", json!({ "outcome": what, "letters": moved })))?;
     } else {
-        print(&format!("{what}: {moved} letters\n"));
+        print(&format!("{what}: {moved} letters\n"))?;
     }
     Ok(if moved > 0 { Exit::Done } else { Exit::Fault })
 }
@@ -205,9 +194,9 @@ async fn stats(args: JsonArgs, config: DlqConfig, store: &Store, clock: &Clock) 
             "replays_under_way": under_way,
             "queues": depths,
         });
-        print(&format!("{object}\n"));
+        print(&format!("{object}\n"))?;
     } else {
-        print(&tell::stats(&open, &states, &under_way, depths.as_ref(), now));
+        print(&tell::stats(&open, &states, &under_way, depths.as_ref(), now))?;
     }
     Ok(Exit::Done)
 }
@@ -223,13 +212,11 @@ async fn peek(args: PeekArgs, config: DlqConfig) -> Result<Exit, RunError> {
         PeekError::Dangerous(_) | PeekError::CannotTell => RunError::fault("did not look", error),
     })?;
     if letters.is_empty() && !args.json {
-        print("the broker holds no dead letters: they are collected, or there are none\n");
+        print("the broker holds no dead letters: they are collected, or there are none\n")?;
     }
     for letter in &letters {
         let text = if args.json { tell::peeked_json(letter).to_string() } else { tell::peeked(letter) };
-        if !line(&text) {
-            break;
-        }
+        print(&format!("{text}\n"))?;
     }
     Ok(Exit::Done)
 }

@@ -59,7 +59,7 @@ pub(super) async fn run(args: ExplainArgs, config: VerifyConfig) -> Result<Exit,
             format!("nothing is known by {}; looked for\n{}{PRUNED}\n", clean(&args.id), places.concat())
         }
     };
-    print(&out);
+    print(&out)?;
     Ok(exit)
 }
 

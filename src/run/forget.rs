@@ -40,9 +40,9 @@ pub(super) async fn run(args: ForgetArgs, config: OrdersConfig) -> Result<Exit, 
             fields.insert("account_id".to_owned(), json!(args.account));
             fields.insert("next".to_owned(), json!(next));
         }
-        print(&format!("{object}\n"));
+        print(&format!("{object}\n"))?;
     } else {
-        print(&text(args.account.as_str(), outcome, counts, next));
+        print(&text(args.account.as_str(), outcome, counts, next))?;
     }
     Ok(exit)
 }

@@ -35,6 +35,9 @@ pub enum Exit {
     Usage,
     /// 3: a dependency is out of reach.
     Unreachable,
+    /// 141: the reader of standard output went away before everything was written, as in `grantonce dlq list | head`.
+    /// What a shell shows of other programs then, too.
+    ReaderGone,
 }
 
 impl Exit {
@@ -45,6 +48,7 @@ impl Exit {
             Self::Fault => 1,
             Self::Usage => 2,
             Self::Unreachable => 3,
+            Self::ReaderGone => 141,
         }
     }
 }
@@ -100,6 +104,12 @@ impl RunError {
         }
     }
 
+    /// Standard output took not everything: the command's result is not where it should be.
+    pub fn output(error: std::io::Error) -> Self {
+        let exit = if error.kind() == std::io::ErrorKind::BrokenPipe { Exit::ReaderGone } else { Exit::Fault };
+        Self { what: "cannot write to standard output".to_owned(), exit, source: Some(error.into()) }
+    }
+
     fn not_served(role: Role) -> Self {
         Self { what: format!("{role} does not serve anything"), exit: Exit::Fault, source: None }
     }
@@ -112,10 +122,11 @@ impl RunError {
 
 /// Runs one command to its end.
 pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
-    let shutdown = Shutdown::on_signals().map_err(|error| RunError::fault("cannot listen for signals", error))?;
     let Config { process, role } = config;
+    let shutdown =
+        Shutdown::on_signals(process.shutdown).map_err(|error| RunError::fault("cannot listen for signals", error))?;
     match (command, role) {
-        (Command::Check(_), role) => check::check(role).await,
+        (Command::Check(args), role) => check::check(&args, role).await,
         (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,
         (Command::Explain(args), RoleConfig::Verify(config)) => explain::run(args, config).await,
         (Command::Forget(args), RoleConfig::Orders(config)) => forget::run(args, config).await,
@@ -170,13 +181,14 @@ async fn verify(args: VerifyArgs, config: VerifyConfig) -> Result<Exit, RunError
             out.push_str(&format!("order {}: {}\n  found: {}\n", row.order_id, row.invariant, row.found));
         }
     }
-    print(&out);
+    print(&out)?;
     Ok(if broken.is_empty() { Exit::Done } else { Exit::Fault })
 }
 
-/// Writes a command's result to standard output. A reader that goes away early, such as `head`, is no fault.
-fn print(text: &str) {
-    let _gone = std::io::stdout().write_all(text.as_bytes());
+/// Writes a command's result to standard output.
+pub fn print(text: &str) -> Result<(), RunError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(RunError::output)
 }
 
 async fn demo(args: DemoArgs, config: DemoConfig, shutdown: Shutdown) -> Result<Exit, RunError> {
@@ -204,8 +216,8 @@ mod tests {
 
     #[test]
     fn the_exit_codes_are_public() {
-        let codes = [Exit::Done, Exit::Fault, Exit::Usage, Exit::Unreachable].map(Exit::code);
-        assert_eq!(codes, [0, 1, 2, 3]);
+        let codes = [Exit::Done, Exit::Fault, Exit::Usage, Exit::Unreachable, Exit::ReaderGone].map(Exit::code);
+        assert_eq!(codes, [0, 1, 2, 3, 141]);
     }
 
     #[test]

@@ -48,9 +48,9 @@ async fn amend(args: AmendArgs, config: OrdersConfig) -> Result<Exit, RunError> 
         if let Value::Object(fields) = &mut object {
             fields.insert("order_id".to_owned(), json!(args.id));
         }
-        print(&format!("{object}\n"));
+        print(&format!("{object}\n"))?;
     } else {
-        print(&format!("order {}: {text}\n", args.id));
+        print(&format!("order {}: {text}\n", args.id))?;
     }
     Ok(exit)
 }

@@ -76,7 +76,7 @@ struct Shared {
     metrics: Metrics,
     traces: Traces,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 }
 
 /// Runs the roles, with the metrics listener beside them, until shutdown is requested or one of them cannot go on.
@@ -88,8 +88,14 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
         metrics: Metrics::new(),
         traces: traces.clone(),
         readiness: Readiness::new(),
-        stop: shutdown.token(),
+        shutdown: shutdown.clone(),
     };
+    let (accepting, draining) = (shared.readiness.dependency("accepting"), shutdown.draining());
+    accepting.set(true);
+    tokio::spawn(async move {
+        draining.cancelled().await;
+        accepting.set(false);
+    });
     // Before anybody can ask: a role that has not looked yet is not ready.
     for dependency in roles.dependencies() {
         shared.readiness.dependency(dependency.name()).set(false);
@@ -101,11 +107,14 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
     let rendered = shared.metrics.clone();
     let router = metrics_router(shared.readiness.clone(), OPEN_METRICS_CONTENT_TYPE, move || rendered.render());
     // Ends last: a drain can be watched.
-    let metrics_stop = CancellationToken::new();
-    let serving = serve_http(listener, router, Limits::default(), metrics_stop.clone());
+    let metrics_shutdown = Shutdown::manual();
+    // Scrapes come again: nobody waits for an idle connection of theirs.
+    let limits = Limits { linger: Duration::ZERO, ..Limits::default() };
+    let serving = serve_http(listener, router, limits, metrics_shutdown.clone());
     let following =
         tokio::spawn(process.secret_files.follow(shared.clock.clone(), shared.metrics.clone(), shutdown.token()));
-    let looking = roles.database().cloned().map(|database| tokio::spawn(look_at_pooler(database, shared.stop.clone())));
+    let looking =
+        roles.database().cloned().map(|database| tokio::spawn(look_at_pooler(database, shared.shutdown.token())));
     let done = match roles {
         Roles::Receiver(config) => receiver(config, shared).await,
         Roles::Worker(config) => worker(config, shared).await,
@@ -115,7 +124,7 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
         Roles::All(config) => all(*config, shared).await,
     };
     traces.shutdown().await;
-    metrics_stop.cancel();
+    metrics_shutdown.token().cancel();
     following.abort();
     // Its only failure would be a panic, which has been reported.
     drop(serving.await);
@@ -154,6 +163,7 @@ async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
         reconciler: reconciler_config,
         ops: ops_config,
     } = config;
+    let stop = shared.shutdown.token();
     // One that cannot go on ends the others in order.
     let ends_all = |done: Result<(), RunError>, stop: &CancellationToken| {
         if done.is_err() {
@@ -168,17 +178,17 @@ async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
         }
     };
     let (receiver, worker, api, reconciler, ops) = tokio::join!(
-        async { ends_all(receiver(receiver_config, shared.clone()).await, &shared.stop) },
-        async { ends_all(worker(worker_config, shared.clone()).await, &shared.stop) },
-        async { ends_all(api(api_config, shared.clone()).await, &shared.stop) },
-        async { ends_all(reconciling.await, &shared.stop) },
-        async { ends_all(ops(ops_config, shared.clone()).await, &shared.stop) },
+        async { ends_all(receiver(receiver_config, shared.clone()).await, &stop) },
+        async { ends_all(worker(worker_config, shared.clone()).await, &stop) },
+        async { ends_all(api(api_config, shared.clone()).await, &stop) },
+        async { ends_all(reconciling.await, &stop) },
+        async { ends_all(ops(ops_config, shared.clone()).await, &stop) },
     );
     receiver.and(worker).and(api).and(reconciler).and(ops)
 }
 
 async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
-    receiver::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop).await.map_err(
+    receiver::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown).await.map_err(
         |error| match error {
             ReceiverError::Bind(_) | ReceiverError::Key { .. } | ReceiverError::Certificates(_) => {
                 RunError::configuration("the receiver cannot start", error)
@@ -189,13 +199,14 @@ async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError
 }
 
 async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
-    worker::run(config.into(), shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop)
+    worker::run(config.into(), shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown)
         .await
         .map_err(|error| RunError::of_store("the worker cannot start", error))
 }
 
 async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
-    api::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(|error| match error {
+    api::run(config, shared.clock, shared.metrics, shared.readiness, shared.shutdown).await.map_err(|error| match error
+    {
         ApiError::Store(error) => RunError::of_store("the API cannot start", error),
         ApiError::Bind(_) | ApiError::Provider(_) => RunError::configuration("the API cannot start", error),
         ApiError::ListenerLost => RunError::fault("the API cannot go on", error),
@@ -203,18 +214,19 @@ async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
 }
 
 async fn reconciler(config: ReconcilerConfig, shared: Shared) -> Result<(), RunError> {
-    reconciler::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.stop).await.map_err(
-        |error| match error {
+    reconciler::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown)
+        .await
+        .map_err(|error| match error {
             ReconcilerError::Store(error) => RunError::of_store("the reconciler cannot start", error),
             ReconcilerError::Provider(_) | ReconcilerError::NobodyToAsk => {
                 RunError::configuration("the reconciler cannot start", error)
             }
-        },
-    )
+        })
 }
 
 async fn ops(config: OpsConfig, shared: Shared) -> Result<(), RunError> {
-    ops::run(config, shared.clock, shared.metrics, shared.readiness, shared.stop).await.map_err(|error| match error {
+    ops::run(config, shared.clock, shared.metrics, shared.readiness, shared.shutdown).await.map_err(|error| match error
+    {
         OpsError::Store(error) => RunError::of_store("ops cannot start", error),
         OpsError::Bind(_) => RunError::configuration("ops cannot start: change GRANTONCE_OPS_ADDR", error),
         OpsError::ListenerLost => RunError::fault("ops cannot go on", error),

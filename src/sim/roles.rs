@@ -199,6 +199,8 @@ impl Roles {
             ("GRANTONCE_API_ADDR", anywhere),
             ("GRANTONCE_OPS_ADDR", anywhere),
             ("GRANTONCE_METRICS_ADDR", anywhere),
+            // No load balancer has to notice that they stop.
+            ("GRANTONCE_SHUTDOWN_DELAY", "0s"),
             ("GRANTONCE_OPS_TOKENS", &format!("operator:{}", self.token)),
             ("GRANTONCE_API_TOKENS", &format!("demo:{}", self.token)),
             ("GRANTONCE_STATUS_TOKEN_KEY", &secret()),

@@ -122,20 +122,20 @@ pub struct NoneFree {
 impl fmt::Display for NoneFree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connections_max, given_up, committing, blind } = self;
-        let is_all = |some: usize| u32::try_from(some).is_ok_and(|some| some >= *connections_max);
-        if is_all(*committing) {
-            write!(f, "all {connections_max} connections to Postgres are waiting for a commit that does not end; ")?;
-            f.write_str("is a synchronous standby away?")
-        } else if let Some(cause) = blind {
+        let away = "waiting for a commit that does not end; is a synchronous standby away?";
+        if let Some(cause) = blind {
             write!(
                 f,
                 "{given_up} of {connections_max} connections to Postgres were given up, and it is out of reach: {cause}"
             )
-        } else if *given_up == 0 {
-            write!(f, "all {connections_max} connections to Postgres are in use")
+        } else if u32::try_from(*committing).is_ok_and(|committing| committing >= *connections_max) {
+            write!(f, "all {connections_max} connections to Postgres are {away}")
+        } else if *committing > 0 {
+            write!(f, "all {connections_max} connections to Postgres are in use, {committing} of them {away}")
+        } else if *given_up > 0 {
+            write!(f, "all {connections_max} connections to Postgres are in use, {given_up} of them were given up")
         } else {
-            write!(f, "all {connections_max} connections to Postgres are in use; {given_up} of them were given up, ")?;
-            write!(f, "{committing} wait for a commit that does not end")
+            write!(f, "all {connections_max} connections to Postgres are in use")
         }
     }
 }

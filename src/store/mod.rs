@@ -3,6 +3,7 @@
 mod amend;
 mod audit;
 mod batch;
+mod condition;
 mod connect;
 mod creation;
 mod error;
@@ -44,7 +45,7 @@ pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, I
 pub use overpaid::OverpaidOrder;
 pub use pool::{Profile, Settings, Store, is_session_shared};
 pub use reader::{OrderRead, OrderReader};
-pub use schema::{Role, SchemaFault, migrate};
+pub use schema::{Role, migrate};
 pub use tx::Committed;
 pub use verify::BrokenInvariant;
 pub use watch::{ChangedOrders, Watch};

@@ -7,7 +7,7 @@
 use super::error::StoreError;
 use super::pool::{Lent, Store};
 use super::tx::Tx;
-use crate::domain::{OrderId, PaymentEvent};
+use crate::domain::{OrderId, PaymentEvent, Separated};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub enum Noted {
     Copy,
     /// Its order is unknown: it was sent to wait.
     PutOff,
+    /// It could not be settled, through no fault of its own.
+    Waits(Separated),
 }
 
 /// A note of one message.
@@ -86,6 +88,7 @@ struct InHand {
     note: MessageNote,
     copies: i64,
     put_offs: i64,
+    waits_for: Option<Separated>,
     first_at: OffsetDateTime,
     last_at: OffsetDateTime,
 }
@@ -124,13 +127,18 @@ impl Pages {
                 note,
                 copies: 0,
                 put_offs: 0,
+                waits_for: None,
                 first_at: now,
                 last_at: now,
             });
             match noted {
                 Noted::Copy => in_hand.copies += 1,
-                Noted::PutOff => in_hand.put_offs += 1,
+                Noted::PutOff | Noted::Waits(_) => in_hand.put_offs += 1,
             }
+            in_hand.waits_for = match noted {
+                Noted::Waits(cause) => Some(cause),
+                Noted::Copy | Noted::PutOff => None,
+            };
             in_hand.first_at = in_hand.first_at.min(now);
             in_hand.last_at = in_hand.last_at.max(now);
         }
@@ -227,6 +235,24 @@ impl Store {
         .await
     }
 
+    /// Of how many messages workers have noted since `since` that they wait through no fault of their own, by the cause.
+    pub async fn waiting_messages(&self, since: OffsetDateTime) -> Result<Vec<(Separated, i64)>, StoreError> {
+        const WHAT: &str = "counting messages that wait";
+        self.run(WHAT, move |pool| async move {
+            let rows = sqlx::query!(
+                r#"SELECT waits_for AS "cause!", count(*) AS "messages!" FROM message_notes
+                   WHERE waits_for IS NOT NULL AND last_noted_at >= $1 GROUP BY waits_for ORDER BY 2 DESC"#,
+                since
+            )
+            .fetch_all(&mut *pool.connection().await?)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            // A cause of a later release is not for this one to tell.
+            Ok(rows.iter().filter_map(|row| Some((Separated::from_name(&row.cause)?, row.messages))).collect())
+        })
+        .await
+    }
+
     /// Deletes notes that are older than `retention`, and old minutes. Returns how many notes, and whether there are
     /// more.
     pub async fn maintain_notes(
@@ -271,7 +297,8 @@ impl Tx {
         let (mut messages, mut providers, mut payments) = (vec![], vec![], vec![]);
         let (mut orders, mut said): (Vec<Option<Uuid>>, _) = (vec![], vec![]);
         let (mut copies, mut put_offs, mut firsts, mut lasts) = (vec![], vec![], vec![], vec![]);
-        for InHand { note, copies: more_copies, put_offs: more_put_offs, first_at, last_at } in notes {
+        let mut causes: Vec<Option<String>> = vec![];
+        for InHand { note, copies: more_copies, put_offs: more_put_offs, waits_for, first_at, last_at } in notes {
             messages.push(note.message_id);
             providers.push(note.provider);
             payments.push(note.payment_id);
@@ -279,17 +306,18 @@ impl Tx {
             said.push(note.said.to_owned());
             copies.push(more_copies);
             put_offs.push(more_put_offs);
+            causes.push(waits_for.map(|cause| cause.name().to_owned()));
             firsts.push(first_at);
             lasts.push(last_at);
         }
         sqlx::query!(
             "INSERT INTO message_notes AS m (message_id, provider, payment_id, order_id, said, copies, put_offs,
-                                             first_noted_at, last_noted_at)
+                                             first_noted_at, last_noted_at, waits_for)
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::bigint[], $7::bigint[],
-                                  $8::timestamptz[], $9::timestamptz[])
+                                  $8::timestamptz[], $9::timestamptz[], $10::text[])
              ON CONFLICT (message_id) DO UPDATE
              SET copies = m.copies + excluded.copies, put_offs = m.put_offs + excluded.put_offs,
-                 last_noted_at = greatest(m.last_noted_at, excluded.last_noted_at)",
+                 last_noted_at = greatest(m.last_noted_at, excluded.last_noted_at), waits_for = excluded.waits_for",
             &messages,
             &providers,
             &payments,
@@ -298,7 +326,8 @@ impl Tx {
             &copies,
             &put_offs,
             &firsts,
-            &lasts
+            &lasts,
+            &causes as &[Option<String>]
         )
         .execute(self.connection())
         .await

@@ -57,6 +57,8 @@ pub struct Settings {
 pub struct Store {
     slots: Arc<Slots>,
     deadline: Duration,
+    /// Whether its operations only read.
+    is_reading: bool,
 }
 
 impl std::fmt::Debug for Store {
@@ -94,7 +96,13 @@ impl Store {
     /// inside a tokio runtime.
     pub fn new(settings: &Settings) -> Result<Self, StoreError> {
         let slots = Slots::new(Servers::new(settings), settings.connections_max);
-        Ok(Self { slots, deadline: settings.deadline })
+        Ok(Self { slots, deadline: settings.deadline, is_reading: false })
+    }
+
+    /// The same store, for operations that only read. They have connections of their own where there are many, and go on
+    /// while all others wait for a commit.
+    pub(super) fn for_reading(&self) -> Self {
+        Self { is_reading: true, ..self.clone() }
     }
 
     /// Runs an operation in a task of its own and waits for it at most as long as the settings say.
@@ -108,7 +116,7 @@ impl Store {
         F: FnOnce(Lent) -> Work + Send + 'static,
         Work: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let mut slot = self.slots.slot(what, self.deadline / 2).await?;
+        let mut slot = self.slots.slot(what, self.is_reading, self.deadline / 2).await?;
         let mut task = tokio::spawn(async move {
             let session = Arc::new(Mutex::new(slot.session().await?));
             let result = operation(Lent(Arc::clone(&session))).await;
@@ -141,7 +149,7 @@ impl Store {
         const WHAT: &str = "listening";
         // Finds the server that serves now.
         self.ping().await?;
-        let mut slot = self.slots.slot(WHAT, self.deadline / 2).await?;
+        let mut slot = self.slots.slot(WHAT, self.is_reading, self.deadline / 2).await?;
         let host = self.slots.servers.for_listener();
         let (options, id) = host.ok_or_else(|| StoreError::impossible(WHAT, "no server answered the ping"))?;
         // The listener's own way of connecting. It never connects anew: that would be a session without our settings.
@@ -245,7 +253,7 @@ impl Listening {
         let Self { listener, pool, slot } = self;
         drop(listener);
         if timeout(deadline, pool.close()).await.is_ok() {
-            slot.is_over();
+            slot.release();
         }
     }
 }

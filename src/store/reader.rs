@@ -39,7 +39,7 @@ impl OrderReader {
         let (queue, waiting) = mpsc::channel(waiting_max.max(1));
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..STATEMENTS_MAX {
-            tokio::spawn(read_on(store.clone(), Arc::clone(&waiting)));
+            tokio::spawn(read_on(store.for_reading(), Arc::clone(&waiting)));
         }
         // Of the statement before, and of its own.
         Self { queue, deadline: store.deadline() * 2 }

@@ -3,10 +3,11 @@
 use super::error::StoreError;
 use super::pool::{self, Store};
 use crate::address::DatabaseAddress;
+use crate::findings::{Fault, Findings};
 use crate::followed::Followed;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
@@ -26,21 +27,6 @@ pub enum Role {
     Operator,
     /// Reads everything but what may be personal.
     Verify,
-}
-
-/// Something that a role would miss, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SchemaFault {
-    /// What is wrong.
-    pub fault: String,
-    /// What to do.
-    pub remedy: String,
-}
-
-impl fmt::Display for SchemaFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.fault, self.remedy)
-    }
 }
 
 /// How long one statement of a migration may take. It may read a whole table.
@@ -232,7 +218,7 @@ fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
 
 impl Store {
     /// Compares the schema and this user's rights with what the role needs.
-    pub async fn check(&self, role: Role) -> Result<Vec<SchemaFault>, StoreError> {
+    pub async fn check(&self, role: Role) -> Result<Findings, StoreError> {
         const WHAT: &str = "checking schema and rights";
         self.run(WHAT, move |pool| async move {
             let mut connection = pool.connection().await?;
@@ -240,18 +226,19 @@ impl Store {
                 .fetch_one(&mut *connection)
                 .await
                 .map_err(StoreError::sql(WHAT))?;
-            let mut faults = vec![];
+            let mut findings = Findings::default();
+            let faults = &mut findings.faults;
             if version < 150_000 {
-                faults.push(SchemaFault {
-                    fault: format!("Postgres is of version {}", version / 10_000),
+                faults.push(Fault {
+                    what: format!("Postgres is of version {}", version / 10_000),
                     remedy: "upgrade to 15 or newer".to_owned(),
                 });
             }
             let applied = applied(&mut connection).await?;
             for migration in MIGRATOR.iter() {
                 if !applied.contains(&migration.version) {
-                    faults.push(SchemaFault {
-                        fault: format!("migration {} ({}) is not applied", migration.version, migration.description),
+                    faults.push(Fault {
+                        what: format!("migration {} ({}) is not applied", migration.version, migration.description),
                         remedy: "run `grantonce migrate` with a user that owns the schema".to_owned(),
                     });
                 }
@@ -259,13 +246,31 @@ impl Store {
             if let Some(newest) = MIGRATOR.iter().map(|m| m.version).max()
                 && let Some(newer) = applied.iter().find(|version| **version > newest)
             {
-                faults.push(SchemaFault {
-                    fault: format!("the schema has migration {newer}, which this program does not know"),
+                faults.push(Fault {
+                    what: format!("the schema has migration {newer}, which this program does not know"),
                     remedy: "deploy the newer program".to_owned(),
                 });
             }
             if !faults.is_empty() {
-                return Ok(faults);
+                return Ok(findings);
+            }
+            let columns = column_rights(role).iter().map(|(table, _, _)| *table);
+            let tables: BTreeSet<&str> = rights(role).iter().map(|(table, _)| *table).chain(columns).collect();
+            let tables: Vec<&str> = tables.into_iter().collect();
+            let lost: Vec<String> =
+                sqlx::query_scalar("SELECT name FROM unnest($1) AS wanted (name) WHERE to_regclass(name) IS NULL")
+                    .bind(&tables)
+                    .fetch_all(&mut *connection)
+                    .await
+                    .map_err(StoreError::sql(WHAT))?;
+            for table in &lost {
+                faults.push(Fault {
+                    what: format!("table {table} is missing, although its migration was applied"),
+                    remedy: "somebody dropped or renamed it: restore it from a backup".to_owned(),
+                });
+            }
+            if !lost.is_empty() {
+                return Ok(findings);
             }
             for (table, wanted) in rights(role) {
                 for right in *wanted {
@@ -274,8 +279,8 @@ impl Store {
                         .await
                         .map_err(StoreError::sql(WHAT))?;
                     if has != Some(true) {
-                        faults.push(SchemaFault {
-                            fault: format!("this database user lacks {right} on {table}"),
+                        faults.push(Fault {
+                            what: format!("this database user lacks {right} on {table}"),
                             remedy: format!("GRANT {right} ON {table} TO it, see deploy/postgres-roles.sql"),
                         });
                     }
@@ -288,8 +293,8 @@ impl Store {
                         .await
                         .map_err(StoreError::sql(WHAT))?;
                     if has != Some(true) {
-                        faults.push(SchemaFault {
-                            fault: format!("this database user lacks {right} on {table}.{column}"),
+                        faults.push(Fault {
+                            what: format!("this database user lacks {right} on {table}.{column}"),
                             remedy: format!("GRANT {right} ({column}) ON {table} TO it, see deploy/postgres-roles.sql"),
                         });
                     }
@@ -301,13 +306,26 @@ impl Store {
                     .await
                     .map_err(StoreError::sql(WHAT))?;
                 if has != Some(true) {
-                    faults.push(SchemaFault {
-                        fault: format!("this database user lacks EXECUTE on {name}"),
+                    faults.push(Fault {
+                        what: format!("this database user lacks EXECUTE on {name}"),
                         remedy: format!("GRANT EXECUTE ON FUNCTION {name} TO it, see deploy/postgres-roles.sql"),
                     });
                 }
             }
-            Ok(faults)
+            let is_made = sqlx::query_scalar::<_, bool>(
+                "SELECT to_regclass('inbox_' || to_char((now() AT TIME ZONE 'UTC')::date + 1, 'YYYYMMDD')) IS NOT NULL",
+            )
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(StoreError::sql(WHAT))?;
+            if !is_made {
+                findings.note(
+                    "the inbox has no partition for tomorrow: a worker makes it when it starts and once an hour, and \
+                     nothing is lost without",
+                );
+            }
+            findings.note("schema and rights compared");
+            Ok(findings)
         })
         .await
     }

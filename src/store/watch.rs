@@ -126,7 +126,7 @@ fn lock(watched: &Mutex<HashMap<OrderId, Watched>>) -> MutexGuard<'_, HashMap<Or
 impl Watch {
     /// Starts the one task that listens and looks, until `stop`.
     pub fn start(store: Store, stop: CancellationToken) -> Self {
-        let watch = Self { watched: Arc::default() };
+        let (watch, store) = (Self { watched: Arc::default() }, store.for_reading());
         tokio::spawn(listen(store.clone(), watch.clone(), stop.clone()));
         tokio::spawn(look(store, watch.clone(), stop));
         watch

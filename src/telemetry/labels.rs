@@ -207,17 +207,3 @@ label! {
         Failed = "failed",
     }
 }
-
-label! {
-    /// Why a delivery was separated from its batch: it could not be settled now, and the fault was not its own.
-    Separated {
-        /// Another session of Postgres holds a row that it needs.
-        Locked = "locked",
-        /// Its order's row cannot be read.
-        UnreadableOrder = "unreadable_order",
-        /// The database, or this program, fails at this message alone.
-        Fault = "fault",
-        /// RabbitMQ has not confirmed its copy for the retry queue or the dead letters.
-        CopyNotConfirmed = "copy_not_confirmed",
-    }
-}

@@ -1,9 +1,15 @@
-//! Log lines. Each has an `event`, ids and a cause; never a body, a signature or a secret.
+//! Log lines. Each has an `event`, ids and a cause; never a body, a signature or a secret. Logging never waits for stderr.
 
+use super::log_queue::LogQueue;
+use prometheus_client::metrics::counter::Counter;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
+use std::panic::PanicHookInfo;
 use std::str::FromStr;
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
@@ -16,6 +22,15 @@ use tracing_subscriber::{EnvFilter, Registry};
 /// nothing, and what goes wrong with the broker is told by us, once, with what we do about it: the AMQP client's own lines
 /// say it a second time, and also for connections that we close.
 const FILTER_DEFAULT: &str = "info,sqlx::postgres::notice=warn,lapin=off";
+
+/// How long the process waits at its end for stderr to take the last lines.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The process's lines on their way to stderr.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// The lines that were dropped.
+static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +72,68 @@ fn parse(directives: &str) -> Result<EnvFilter, tracing_subscriber::filter::Pars
 
 /// Logging could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("logging was set up before")]
-pub struct LoggingError(#[from] TryInitError);
+pub enum LoggingError {
+    /// It can be set up once a process.
+    #[error("logging was set up before")]
+    Twice(#[from] TryInitError),
+    /// The thread that writes to stderr could not be started.
+    #[error("the thread that writes the log cannot be started")]
+    Thread(#[from] io::Error),
+}
 
-/// Sends the process's log lines to stderr. Once a process.
+/// Sends the process's log lines, and what a panic says, to stderr. Once a process.
 pub fn init_logging(format: LogFormat, filter: &LogFilter) -> Result<(), LoggingError> {
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    subscriber(format, filter, colours, std::io::stderr).try_init()?;
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    let queue = queue()?;
+    subscriber(format, filter, colours, move || queue).try_init()?;
+    // Rust's own hook writes to stderr directly, and so may wait for ever.
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+fn queue() -> io::Result<&'static LogQueue> {
+    match QUEUE.get() {
+        Some(queue) => Ok(queue),
+        None => {
+            let queue = LogQueue::start(io::stderr(), DROPPED.clone())?;
+            Ok(QUEUE.get_or_init(|| queue))
+        }
+    }
+}
+
+/// Says something to whoever started the process, also before logging is set up and whatever is logged.
+pub fn say(text: &str) {
+    // Without the thread there are no lines before this one, and nothing that could wait for us.
+    match queue() {
+        Ok(queue) => queue.push(format!("{text}\n").as_bytes()),
+        Err(_) => drop(io::Write::write_all(&mut io::stderr(), format!("{text}\n").as_bytes())),
+    }
+}
+
+/// Waits until stderr has taken the last lines, at most for a second. To be called before the process ends.
+pub fn flush_log() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_DEADLINE);
+    }
+}
+
+/// The counter of lines that were dropped, because stderr was not read or could not be written to.
+pub(super) fn lines_dropped() -> Counter {
+    DROPPED.clone()
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let cause = panic.payload_as_str().unwrap_or("a panic without a text");
+    let place = panic.location().map(ToString::to_string);
+    let place = place.as_deref().unwrap_or("an unknown place");
+    // Only where RUST_BACKTRACE asks for it.
+    let backtrace = Some(Backtrace::capture()).filter(|trace| trace.status() == BacktraceStatus::Captured);
+    let backtrace = backtrace.map(|trace| trace.to_string());
+    if tracing::enabled!(Level::ERROR) {
+        tracing::error!(event = "panicked", place, cause, backtrace, "a mistake in the program");
+    } else {
+        say(&format!("grantonce: panicked at {place}: {cause}"));
+    }
 }
 
 fn subscriber<W>(format: LogFormat, filter: &LogFilter, colours: bool, writer: W) -> impl Subscriber + Send + Sync
@@ -73,7 +142,8 @@ where
 {
     let directives = parse(&filter.0).unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     let filter = directives.and(filter_fn(|metadata| !may_hold_bodies(metadata)));
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    // The queue takes every line. What cannot be formatted must not be told to stderr directly.
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(colours).boxed(),
         // The innermost span is enough: all that there are hold one trace's id, and a list would repeat it.
@@ -108,7 +178,6 @@ pub fn causes(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]

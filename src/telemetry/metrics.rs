@@ -5,15 +5,15 @@ mod series;
 
 use super::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
-    PublishDestination, QueueName, ReplayOutcome, Separated, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
-use crate::domain::{IgnoredWhy, Provider, Reason};
+use crate::domain::{IgnoredWhy, Provider, Reason, Separated};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::Gauge;
 use series::{
-    DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels, Inner,
-    LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels, SeparatedLabels,
-    VariableLabels, WebhookLabels, WhyLabel, status_class,
+    CauseLabel, DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels,
+    Inner, LookLabels, MessageLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels,
+    SeparatedLabels, VariableLabels, WebhookLabels, WhyLabel, status_class,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl Metrics {
 
     /// A delivery was separated from its batch.
     pub fn separated(&self, cause: Separated) {
-        self.0.separated.get_or_create(&SeparatedLabels { cause }).inc();
+        self.0.separated.get_or_create(&SeparatedLabels { cause: CauseLabel(cause) }).inc();
     }
 
     /// So many deliveries wait for the confirms of their copies.

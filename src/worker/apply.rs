@@ -2,10 +2,10 @@
 //! is narrowed down until it stands alone, and everything else is committed.
 
 use super::job::{Job, JobResult};
-use crate::domain::{OrderId, Reason, Refusal};
+use crate::domain::{OrderId, Reason, Refusal, Separated};
 use crate::retry::{Backoff, Limits};
 use crate::store::{Applied, BatchTerms, Class, Outcome, Store, StoreError};
-use crate::telemetry::{GivenBack, Separated};
+use crate::telemetry::GivenBack;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;

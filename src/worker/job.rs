@@ -1,9 +1,8 @@
 //! One delivery on its way through the worker.
 
 use crate::broker::Delivery;
-use crate::domain::{PaymentEvent, Refusal};
+use crate::domain::{PaymentEvent, Refusal, Separated};
 use crate::store::Committed;
-use crate::telemetry::Separated;
 use std::sync::Arc;
 
 /// A delivery with the event that it carries. Shared, because a transaction may still hold it when nobody waits any more.

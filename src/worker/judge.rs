@@ -1,13 +1,21 @@
 //! What a delivery is, before the database is asked. Pure.
 
 use crate::broker::Delivery;
-use crate::message::{ATTEMPT_HEADER, Envelope, Judgement, ROUTING_KEY_HEADER, WAITS_HEADER};
+use crate::domain::{Reason, Refusal};
+use crate::message::{ATTEMPT_HEADER, Envelope, Judgement, ROUTING_KEY_HEADER, WAITS_HEADER, provider_of, routing_key};
+use std::borrow::Cow;
 use time::OffsetDateTime;
 
 /// Whether a delivery came out of one of our own retry queues. Those forward through the default exchange, to which
-/// relays have no right to write; so only then are our own headers believed.
+/// relays have no right to write, and the broker notes the queue; so only then are our own headers believed.
 pub(super) fn is_retry(delivery: &Delivery) -> bool {
-    delivery.exchange.is_empty()
+    delivery.exchange.is_empty() && delivery.death.as_ref().is_some_and(|death| death.was_put_off)
+}
+
+/// Whether somebody moved it here, by the management pages or a shovel. Under which key it was published first is then not
+/// known: its headers are still those of its first sender, who may be a relay.
+fn is_moved(delivery: &Delivery) -> bool {
+    delivery.exchange.is_empty() && !is_retry(delivery)
 }
 
 /// How often this message was put off before because no order had its payment.
@@ -25,12 +33,15 @@ fn own_number(delivery: &Delivery, header: &str) -> u32 {
     number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
-/// The key under which the message was first published.
-pub(super) fn first_routing_key(delivery: &Delivery) -> &str {
+/// The key under which the message was first published; of one that was moved by hand, the key that its body claims, for
+/// an operator to decide about.
+pub(super) fn first_routing_key(delivery: &Delivery) -> Cow<'_, str> {
     if is_retry(delivery) {
-        delivery.headers.text(ROUTING_KEY_HEADER).unwrap_or_default()
+        delivery.headers.text(ROUTING_KEY_HEADER).unwrap_or_default().into()
+    } else if is_moved(delivery) {
+        provider_of(&delivery.body).map(|provider| routing_key(&provider)).unwrap_or_default().into()
     } else {
-        &delivery.routing_key
+        delivery.routing_key.as_str().into()
     }
 }
 
@@ -39,16 +50,25 @@ pub(super) fn judge(delivery: &Delivery, is_live: bool, now: OffsetDateTime) -> 
     let envelope = Envelope {
         kind: delivery.kind.as_deref(),
         message_id: delivery.message_id.as_deref(),
-        routing_key: first_routing_key(delivery),
+        routing_key: &first_routing_key(delivery),
         body: &delivery.body,
     };
-    envelope.judge(is_live, now)
+    match envelope.judge(is_live, now) {
+        Judgement::Event(event) if is_moved(delivery) => Judgement::Refused(Refusal::new(
+            Reason::ProviderMismatch,
+            format!(
+                "moved here by hand, so nobody knows under which key it was published; a replay vouches for {}",
+                event.provider
+            ),
+        )),
+        judged @ (Judgement::Event(_) | Judgement::TestEvent | Judgement::Refused(_)) => judged,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Headers;
+    use crate::broker::{Death, Headers};
     use crate::domain::{MessageId, PaymentEvent, PaymentId, PaymentStatus, Provider, Reason};
     use crate::message;
     use time::macros::datetime;
@@ -128,6 +148,20 @@ mod tests {
         let mut retry = forged;
         retry.exchange = String::new();
         retry.routing_key = "fulfilment".to_owned();
+        assert_eq!(reason(&retry, true), Some(Reason::ProviderMismatch), "moved by hand");
+        assert_eq!(attempts_before(&retry), 0);
+        assert_eq!(first_routing_key(&retry), "payment.stripe", "what its body claims, for its letter");
+
+        let death = |was_put_off| Death {
+            reason: "expired".to_owned(),
+            queue: "fulfilment.retry.5s".to_owned(),
+            exchange: "payments.retry".to_owned(),
+            routing_key: "5s".to_owned(),
+            was_put_off,
+        };
+        retry.death = Some(death(false));
+        assert_eq!(reason(&retry, true), Some(Reason::ProviderMismatch));
+        retry.death = Some(death(true));
         assert_eq!(reason(&retry, true), None);
         assert_eq!(attempts_before(&retry), 7);
     }

@@ -16,13 +16,15 @@ mod trace;
 mod turns;
 
 use crate::address::AmqpAddress;
-use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, TopologyFault, WORK_QUEUE, Window};
+use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, WORK_QUEUE, Window};
 use crate::clock::Clock;
 use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
 use crate::domain::{DisputePolicy, Refusal};
+use crate::findings::Fault;
 use crate::followed::Followed;
 use crate::http::{Readiness, ReadinessFlag};
 use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
+use crate::shutdown::Shutdown;
 use crate::store::{self, ChangedOrders, Notebook, Store, StoreError};
 use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces};
 use session::{Ended, Session};
@@ -38,9 +40,6 @@ const RECONNECT: Limits =
 const FRUITLESS: Limits =
     Limits { initial: Duration::from_millis(200), max: Duration::from_secs(600), give_up_after: None };
 
-/// How long a session may go on after shutdown was requested; the process has 10 s altogether.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(7);
-
 /// How long a batch's transaction may take before its outcome counts as unknown.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -49,6 +48,12 @@ const LAST_NOTES_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How often the inbox's partitions are looked after.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How often this machine's clock is compared with Postgres'.
+const COMPARE_CLOCKS_EVERY: Duration = Duration::from_secs(60);
+
+/// A clock that is further off is told of.
+const CLOCK_OFF_MAX: time::Duration = time::Duration::seconds(30);
 
 /// How long a copy to a retry queue or a dead letter waits for its confirm.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
@@ -176,8 +181,9 @@ pub async fn run(
     metrics: Metrics,
     traces: Traces,
     readiness: Readiness,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> Result<(), StoreError> {
+    let stop = shutdown.token();
     let health = Health {
         postgres: readiness.dependency(Dependency::Postgres.name()),
         rabbitmq: readiness.dependency(Dependency::Rabbitmq.name()),
@@ -194,6 +200,9 @@ pub async fn run(
         clock: clock.clone(),
     });
     let notebook = Notebook::default();
+    // Messages are judged by the later of our clock and Postgres': one that is behind would refuse genuine ones as if they
+    // came from the future.
+    let judging = clock.apart();
     let mut fruitless = Backoff::new(FRUITLESS);
     let mut is_narrow = false;
     // One for the whole life: sessions that were given up count against its bound.
@@ -207,6 +216,9 @@ pub async fn run(
             stop.clone(),
         ));
         let writing = notebook.write_through(store.clone());
+        // At once: before the first delivery is judged.
+        compare_clocks(&store, &clock, &judging).await;
+        let comparing = tokio::spawn(keep_comparing_clocks(store.clone(), clock.clone(), judging.clone()));
         let pace = if is_narrow { settings.pace.narrow() } else { settings.pace };
         let ended = match consumer(&settings, pace.prefetch, &health, &stop).await {
             None => Ended::Drained { acknowledged: 0 },
@@ -221,15 +233,16 @@ pub async fn run(
                     rules: settings.rules.clone(),
                     pace,
                     acknowledged_max: is_narrow.then_some(NARROW_SESSION_MESSAGES),
-                    clock: clock.clone(),
+                    clock: judging.clone(),
                     metrics: metrics.clone(),
                     traces: traces.clone(),
                 };
-                session.run(&stop).await
+                session.run(&shutdown).await
             }
         };
         housekeeping.abort();
         writing.abort();
+        comparing.abort();
         let (acknowledged, given_back) = match ended {
             Ended::Drained { acknowledged } if stop.is_cancelled() => {
                 tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
@@ -240,10 +253,7 @@ pub async fn run(
                 store.close(Duration::from_secs(1)).await;
                 break;
             }
-            Ended::Drained { acknowledged } => {
-                store.close(Duration::from_secs(1)).await;
-                (acknowledged, 0)
-            }
+            Ended::Drained { acknowledged } => (acknowledged, 0),
             Ended::Stopped { acknowledged, given_back, cause } => {
                 tracing::warn!(event = "not_drained", acknowledged, given_back, cause = %cause,
                     "stopped with batches in hand; what was committed is known to the inbox, the rest goes to others");
@@ -306,7 +316,7 @@ enum NotYet {
     Broker(#[from] BrokerError),
     /// Without its retry queues and dead letters a worker could settle nothing that is not simply applied.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Topology(Vec<TopologyFault>),
+    Topology(Vec<Fault>),
 }
 
 /// Waits until the broker is there, with all the queues, and begins to consume. `None`: stopped meanwhile.
@@ -327,6 +337,33 @@ async fn consumer(settings: &Settings, prefetch: u16, health: &Health, stop: &Ca
     let opened = until_ok(RECONNECT, stop, "reaching RabbitMQ", open).await.ok();
     health.rabbitmq(opened.is_some());
     opened
+}
+
+/// Puts the clock that messages are judged by forward to Postgres', where that is ahead.
+async fn compare_clocks(store: &Store, clock: &Clock, judging: &Clock) {
+    let own = clock.clone();
+    match store.clock_ahead(move || own.now()).await {
+        Ok(ahead) => {
+            judging.put_forward(ahead);
+            if ahead.abs() > CLOCK_OFF_MAX {
+                tracing::warn!(
+                    event = "clock_off",
+                    postgres_ahead_s = ahead.whole_seconds(),
+                    "this machine's clock and Postgres' differ: set both by NTP. Messages are judged by the later one"
+                );
+            }
+        }
+        // The next one will tell.
+        Err(error) => tracing::debug!(event = "clocks_not_compared", cause = %error),
+    }
+}
+
+async fn keep_comparing_clocks(store: Store, clock: Clock, judging: Clock) {
+    let mut every = tokio::time::interval(COMPARE_CLOCKS_EVERY);
+    loop {
+        every.tick().await;
+        compare_clocks(&store, &clock, &judging).await;
+    }
 }
 
 /// Keeps the inbox's partitions ahead of time and drops old ones.

@@ -7,10 +7,11 @@ use super::judge::{is_retry, judge};
 use super::settle::{Decided, Settled, Settling, Waiting};
 use super::trace::BatchTrace;
 use super::turns::{Sorted, Turns};
-use super::{DRAIN_DEADLINE, Pace, Rules};
+use super::{Pace, Rules};
 use crate::broker::{BrokerError, Consumer, Delivery, Publisher};
 use crate::clock::Clock;
 use crate::message::Judgement;
+use crate::shutdown::Shutdown;
 use crate::store::{BatchTerms, ChangedOrders, Notebook, Store};
 use crate::telemetry::{GivenBack, Metrics, Traces};
 use futures_util::StreamExt;
@@ -112,9 +113,10 @@ struct Shared {
 }
 
 impl Session {
-    /// Works until `stop` and drains, or until a dependency is lost. Batches are worked on side by side and acknowledged
+    /// Works until the process stops and drains, or until a dependency is lost. Batches are worked on side by side and acknowledged
     /// in the order of their deliveries, so that one cumulative acknowledgement covers each.
-    pub(super) async fn run(self, stop: &CancellationToken) -> Ended {
+    pub(super) async fn run(self, shutdown: &Shutdown) -> Ended {
+        let stop = shutdown.token();
         let Self {
             mut consumer,
             store,
@@ -183,12 +185,12 @@ impl Session {
                     }
                 }
                 () = stop.cancelled(), if draining_until.is_none() => {
-                    draining_until = Some(Instant::now() + DRAIN_DEADLINE);
+                    draining_until = Some(Instant::now() + shutdown.drain_deadline());
                     tracing::info!(event = "draining", in_flight = in_flight.len(), "taking no more deliveries");
                     consumer.cancel();
                 }
                 () = tokio::time::sleep_until(drain_deadline), if draining_until.is_some() => {
-                    break Err(Failure::Lost(Lost::DrainTooLong(DRAIN_DEADLINE)));
+                    break Err(Failure::Lost(Lost::DrainTooLong(shutdown.drain_deadline())));
                 }
                 filled = consumer.fill(&mut batch, pace.batch_max, linger), if can_take => match filled {
                     Ok(Some(())) => {
@@ -314,8 +316,8 @@ async fn work_through(
             decide(Decided::of(&job, result, &shared.rules), Some(&job));
         }
     }
-    settling.wait_for_copies().await;
-    let Settling { settled, waiting, notes } = settling;
+    settling.wait_for_copies(&shared.metrics).await;
+    let Settling { settled, waiting, notes, .. } = settling;
     shared.notebook.note(notes.activity, notes.messages, now);
     Ok((settled, waiting))
 }

@@ -6,12 +6,12 @@ use super::judge::{attempts_before, first_routing_key, waits_before};
 use super::{COPY_PATIENCE, Rules};
 use crate::broker::{Confirmed, Delivery, Durable, Letter, Outgoing, PublishError, Publisher, RETRY_EXCHANGE};
 use crate::config::{RetryDelay, UnknownPayments};
-use crate::domain::{PaymentEvent, Reason, Refusal};
+use crate::domain::{PaymentEvent, Reason, Refusal, Separated};
 use crate::failpoint::{self, Failpoint};
 use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER, WAITS_HEADER};
 use crate::retry::{Backoff, Limits};
 use crate::store::{Activity, Committed, MessageNote, Noted};
-use crate::telemetry::{MessageOutcome, Metrics, Publishing, Separated};
+use crate::telemetry::{MessageOutcome, Metrics, Publishing};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -81,7 +81,7 @@ impl Notes {
             }
             MessageOutcome::PutOff => {
                 activity.put_off += 1;
-                Some(Noted::PutOff)
+                Some(told.separated.map_or(Noted::PutOff, Noted::Waits))
             }
             MessageOutcome::DeadLettered => {
                 activity.dead_lettered += 1;
@@ -195,11 +195,15 @@ impl Decided {
 /// A delivery whose copy is not confirmed yet. It ends with its proof, or, when its session ends before, without.
 pub(super) type Waiting = JoinHandle<Option<Settled>>;
 
+/// A copy on its way, and what is to be noted if it is not confirmed soon.
+type OnItsWay = (Waiting, Option<MessageNote>);
+
 /// Deliveries of a batch, settled as far as may be.
 #[derive(Debug, Default)]
 pub(super) struct Settling {
     pub(super) settled: Vec<Settled>,
     pub(super) waiting: Vec<Waiting>,
+    on_their_way: Vec<OnItsWay>,
     pub(super) notes: Notes,
 }
 
@@ -219,7 +223,7 @@ impl Settling {
             Fate::Acknowledge(proof) => self.settled.push(Settled { tag, told, _proof: proof }),
             Fate::Copy(copy) => {
                 let (publisher, metrics, ending) = (publisher.clone(), metrics.clone(), ending.clone());
-                self.waiting.push(tokio::spawn(async move {
+                let copying = tokio::spawn(async move {
                     let is_retry = copy.exchange == RETRY_EXCHANGE;
                     let confirmed = tokio::select! {
                         () = ending.cancelled() => return None,
@@ -229,24 +233,28 @@ impl Settling {
                         failpoint::hit(Failpoint::AfterRetryPublish);
                     }
                     Some(Settled { tag, told, _proof: Proof::Copied(confirmed) })
-                }));
+                });
+                let note = event.map(|event| MessageNote::new(event, Noted::Waits(Separated::CopyNotConfirmed)));
+                self.on_their_way.push((copying, note));
             }
         }
     }
 
     /// Waits a moment for the confirms of the copies: most come together, and the batch is acknowledged as one.
-    pub(super) async fn wait_for_copies(&mut self) {
+    pub(super) async fn wait_for_copies(&mut self, metrics: &Metrics) {
         let until = Instant::now() + COPY_PATIENCE;
-        let mut waiting = vec![];
-        for mut copy in self.waiting.drain(..) {
+        for (mut copy, note) in std::mem::take(&mut self.on_their_way) {
             match tokio::time::timeout_at(until, &mut copy).await {
                 Ok(Ok(settled)) => self.settled.extend(settled),
                 // It has no proof, and is never acknowledged.
                 Ok(Err(panicked)) => tracing::error!(event = "copy_lost", cause = %panicked),
-                Err(_elapsed) => waiting.push(copy),
+                Err(_elapsed) => {
+                    metrics.separated(Separated::CopyNotConfirmed);
+                    self.notes.messages.extend(note);
+                    self.waiting.push(copy);
+                }
             }
         }
-        self.waiting = waiting;
         self.settled.sort_unstable_by_key(|settled| settled.tag);
     }
 }
@@ -278,7 +286,7 @@ fn nth(delays: &[RetryDelay], n: u32) -> Option<&RetryDelay> {
 
 fn retry_copy(delivery: &Delivery, delay: &RetryDelay) -> Outgoing {
     let mut headers = delivery.headers.to_copy();
-    headers.set_text(ROUTING_KEY_HEADER, first_routing_key(delivery));
+    headers.set_text(ROUTING_KEY_HEADER, &first_routing_key(delivery));
     Outgoing {
         exchange: RETRY_EXCHANGE,
         routing_key: delay.label.clone(),
@@ -295,7 +303,7 @@ fn dead_letter(delivery: &Delivery, refusal: &Refusal) -> Outgoing {
     headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(delivery).saturating_add(1)));
     let letter = Letter {
         origin: "worker",
-        routing_key: first_routing_key(delivery).to_owned(),
+        routing_key: first_routing_key(delivery).into_owned(),
         message_id: delivery.message_id.clone().unwrap_or_default(),
         kind: delivery.kind.clone().unwrap_or_default(),
         headers,

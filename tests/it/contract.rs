@@ -231,6 +231,7 @@ fn asyncapi_names_what_the_code_names() {
         .collect();
     let headers = [
         message::ATTEMPT_HEADER,
+        message::WAITS_HEADER,
         message::ROUTING_KEY_HEADER,
         message::REASON_HEADER,
         message::DETAIL_HEADER,

@@ -14,7 +14,7 @@ const LINES_MAX: usize = 500;
 
 /// Rooms that use nothing but each other, so that everything may use them.
 const LEAVES: &[&str] =
-    &["config", "telemetry", "clock", "shutdown", "retry", "http", "failpoint", "address", "followed"];
+    &["config", "telemetry", "clock", "shutdown", "retry", "http", "failpoint", "findings", "address", "followed"];
 
 /// What a room may import from the rest of the crate. `leaves` is all of [`LEAVES`]; `message::fact_digest` is one item of a
 /// room; `*` is everything. Rooms that are not built yet have their rule already.
@@ -26,9 +26,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Rooms that talk to somebody.
     (
         "broker",
-        &["domain", "message", "config", "retry", "clock", "address", "followed", "http::client", "http::system_roots"],
+        &[
+            "domain",
+            "message",
+            "config",
+            "retry",
+            "clock",
+            "address",
+            "findings",
+            "followed",
+            "http::client",
+            "http::system_roots",
+        ],
     ),
-    ("store", &["domain", "message::fact_digest", "failpoint", "retry", "address", "followed"]),
+    ("store", &["domain", "message::fact_digest", "failpoint", "findings", "retry", "address", "followed"]),
     (
         "provider",
         &[
@@ -61,6 +72,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // A parameter's name is repeated to its sender, made harmless.
     ("http", &["leaves", "domain::tidy"]),
     ("failpoint", &["leaves"]),
+    ("findings", &["leaves"]),
     ("address", &["leaves"]),
     ("followed", &["leaves"]),
     // The simulation plays everyone, and the program puts all of it together.

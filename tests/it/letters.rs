@@ -6,6 +6,7 @@ mod command_line;
 mod concerning;
 mod filters;
 mod large;
+mod moved;
 mod outages;
 mod overpaid;
 mod replaying;
@@ -22,6 +23,7 @@ use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent};
 use grantonce::http::Readiness;
 use grantonce::ops::prospects::{self, Preview, Terms};
 use grantonce::ops::{self, OpsError};
+use grantonce::shutdown::Shutdown;
 use grantonce::sim::children::Child;
 use grantonce::store::{Actor, Letter, LetterFilter, LetterRow, NewReplay, Replay, ReplayPace, Store};
 use grantonce::telemetry::Metrics;
@@ -56,8 +58,9 @@ impl RunningOps {
         let RoleConfig::Ops(config) = Config::from_env(Role::Ops, &environment).unwrap().role else {
             panic!("another role's configuration")
         };
-        let (stop, metrics) = (CancellationToken::new(), Metrics::new());
-        let run = ops::run(config, Clock::system(), metrics.clone(), Readiness::new(), stop.clone());
+        let (shutdown, metrics) = (Shutdown::manual(), Metrics::new());
+        let stop = shutdown.token();
+        let run = ops::run(config, Clock::system(), metrics.clone(), Readiness::new(), shutdown);
         Self { stop, metrics, task: tokio::spawn(run) }
     }
 

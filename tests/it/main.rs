@@ -11,10 +11,12 @@
     reason = "a test that cannot go on says so by failing"
 )]
 
+mod addresses;
 mod amend;
 mod api;
 mod broker;
 mod cases;
+mod check;
 mod command_line;
 mod connecting;
 mod console;
@@ -22,9 +24,11 @@ mod contract;
 mod crash;
 mod events;
 mod explain;
+mod faults;
 mod forget;
 mod house;
 mod letters;
+mod logs;
 mod monitoring;
 mod outage;
 mod paypal;
@@ -33,7 +37,9 @@ mod readme;
 mod receiver;
 mod reconciler;
 mod rights;
+mod rolling;
 mod runbook;
+mod secrets;
 mod separated;
 mod store;
 mod storefront;

@@ -8,6 +8,7 @@ use grantonce::domain::{AccountId, Currency, Hint, MessageId, Money, OrderId, Pa
 use grantonce::http::{Readiness, plain_client};
 use grantonce::message;
 use grantonce::reconciler::{self, ReconcilerError};
+use grantonce::shutdown::Shutdown;
 use grantonce::sim::children::Child;
 use grantonce::sim::standin::Standin;
 use grantonce::store::{Attach, IdempotencyKey, NewOrder, Wanted};
@@ -50,8 +51,9 @@ impl Running {
             providers: providers(base),
             first_look_after: Duration::from_secs(120),
         };
-        let (stop, metrics, readiness) = (CancellationToken::new(), Metrics::new(), Readiness::new());
-        let run = reconciler::run(config, Clock::system(), metrics.clone(), traces, readiness.clone(), stop.clone());
+        let (shutdown, metrics, readiness) = (Shutdown::manual(), Metrics::new(), Readiness::new());
+        let stop = shutdown.token();
+        let run = reconciler::run(config, Clock::system(), metrics.clone(), traces, readiness.clone(), shutdown);
         Self { stop, metrics, readiness, task: tokio::spawn(run) }
     }
 

@@ -2,10 +2,13 @@
 
 use crate::support::{OrderSpec, RunningWorker, World, captured, event_for, eventually};
 use grantonce::broker::{self, DEAD_EXCHANGE, DEAD_QUEUE, Headers, Outgoing, PAYMENTS_EXCHANGE, WORK_QUEUE};
+use grantonce::domain::Separated;
 use grantonce::message;
 use lapin::options::QueueBindOptions;
 use lapin::types::FieldTable;
 use sqlx::{AssertSqlSafe, PgConnection};
+use std::time::Duration;
+use time::OffsetDateTime;
 
 /// Buyers that nothing is wrong with. Their messages are published in one go with the one that cannot be settled.
 const OTHERS: i64 = 40;
@@ -41,6 +44,29 @@ async fn only_the_others_are_granted(world: &World, worker: &RunningWorker, caus
     let metric = format!("grantonce_deliveries_separated_total{{cause=\"{cause}\"}}");
     eventually("it came back more often than it may be tried", async || worker.metric(&metric) >= TIMES).await;
     assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (OTHERS, 0));
+    let cause = Separated::from_name(cause).unwrap();
+    let lately = OffsetDateTime::now_utc() - Duration::from_secs(60);
+    eventually("the console tells it", async || {
+        world
+            .store()
+            .waiting_messages(lately)
+            .await
+            .unwrap()
+            .iter()
+            .any(|(told, messages)| (*told, *messages) == (cause, 2))
+    })
+    .await;
+    if cause != Separated::UnreadableOrder {
+        let told = explained(world, "stripe::evt_0").await;
+        assert!(told.contains(&format!("waits, because {}", cause.words())), "{told}");
+    }
+}
+
+/// What an operator is told of a message.
+async fn explained(world: &World, message: &str) -> String {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_grantonce"));
+    command.args(["explain", message]).env_clear().env("DATABASE_URL", &world.database_url);
+    String::from_utf8(command.output().await.unwrap().stdout).unwrap()
 }
 
 /// Nothing is wrong any more.

@@ -231,7 +231,9 @@ impl Given {
         }
         let mode = match mode.unwrap_or_default() {
             DatabaseTls::Require => DatabaseTls::VerifyCa,
-            mode => mode,
+            mode @ (DatabaseTls::Disable | DatabaseTls::Prefer | DatabaseTls::VerifyCa | DatabaseTls::VerifyFull) => {
+                mode
+            }
         };
         Ok((mode, Some(file.into())))
     }

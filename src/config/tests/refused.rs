@@ -39,7 +39,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("GRANTONCE_WORKERS", &["0", "33", "3.5", "many"]),
     ("GRANTONCE_BATCH_MAX", &["0", "1001"]),
     ("GRANTONCE_BATCH_WAIT_MS", &["5ms", "1001"]),
-    ("GRANTONCE_PREFETCH", &["0", "65536", "10"]),
+    ("GRANTONCE_PREFETCH", &["10", "0", "65536"]),
     ("GRANTONCE_RETRY_DELAYS", &["5", "1m,5s"]),
     ("GRANTONCE_MAX_ATTEMPTS", &["0", "1001"]),
     ("GRANTONCE_OUTAGE_GRACE", &["61s", "0s"]),

@@ -158,9 +158,10 @@ fn put_off(note: &NoteRecord, records: &Records, terms: Terms) -> Entry {
         "what became of it is not written down: it may have been dropped as a payment of somebody else's"
     };
     let text = format!(
-        "{} says {}, and its order was unknown: put off {}, the last at {}; {became}",
+        "{} says {}, and {}: put off {}, the last at {}; {became}",
         note.message_id,
         note.said,
+        note.cause().unwrap_or("its order was unknown"),
         counted(note.put_offs, "time"),
         moment(note.last_noted_at)
     );

@@ -219,9 +219,13 @@ fn of_letter(letter: &LetterRecord, paid_but: &str, order_id: Option<OrderId>) -
 
 fn waiting(note: &NoteRecord) -> Missing {
     let text = format!(
-        "message {} says {} and waits for its order: put off {}, the last at {}",
+        "message {} says {} and waits{}: put off {}, the last at {}",
         note.message_id,
         note.said,
+        match note.cause() {
+            Some(cause) => format!(", because {cause}"),
+            None => " for its order".to_owned(),
+        },
         counted(note.put_offs, "time"),
         moment(note.last_noted_at)
     );

@@ -1,6 +1,6 @@
 //! What is written about an order, row by row, as the store reads it: ids are as their columns have them.
 
-use crate::domain::Order;
+use crate::domain::{Order, Separated};
 use serde_json::Value;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
@@ -71,10 +71,23 @@ pub(crate) struct NoteRecord {
     pub(crate) said: String,
     pub(crate) copies: i64,
     pub(crate) put_offs: i64,
+    /// [`crate::domain::Separated`]'s name. None: it waits for its order, or for nothing.
+    pub(crate) waits_for: Option<String>,
     pub(crate) first_noted_at: OffsetDateTime,
     pub(crate) last_noted_at: OffsetDateTime,
     /// Whether the inbox has the message.
     pub(crate) is_admitted: bool,
+}
+
+impl NoteRecord {
+    /// Why it waits, where that is not its order.
+    pub(super) fn cause(&self) -> Option<&str> {
+        let name = self.waits_for.as_deref()?;
+        Some(match Separated::from_name(name) {
+            Some(cause) => cause.words(),
+            None => name,
+        })
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -168,6 +168,7 @@ fn note(put_offs: i64, last_noted_at: OffsetDateTime, is_admitted: bool) -> Note
         said: "captured".to_owned(),
         copies: 0,
         put_offs,
+        waits_for: None,
         first_noted_at: NOON,
         last_noted_at,
         is_admitted,

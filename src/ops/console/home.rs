@@ -5,7 +5,7 @@ use super::layout::{CALM_EVERY_S, Page, Part, Sorry, button_to, story_link};
 use super::words::{Tone, advice, age, ago, count, mark, number};
 use super::{App, QueueDepths, charts, replays};
 use crate::broker::{Depth, Depths};
-use crate::domain::{Currency, Money};
+use crate::domain::{Currency, Money, Separated};
 use crate::http::{Html, html};
 use crate::store::{LetterFilter, LetterGroup, OpenLetters, OverpaidOrder};
 use axum::extract::{Extension, State};
@@ -16,6 +16,9 @@ use time::{Duration, OffsetDateTime};
 
 /// Older figures than this say nothing about now.
 const QUEUES_STALE: Duration = Duration::minutes(2);
+
+/// Messages that had to wait are told for so long.
+const WAITING_LATELY: Duration = Duration::minutes(2);
 
 /// So many messages that wait are worth a word.
 const MANY_READY: u32 = 10_000;
@@ -28,6 +31,7 @@ pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<
     let now = app.now();
     let open = app.store().open_letters(now).await?;
     let groups = app.store().letter_groups(LetterFilter::default()).await?;
+    let waiting = app.store().waiting_messages(now - WAITING_LATELY).await?;
     let overpaid = app.store().overpaid_orders(OVERPAID_SHOWN).await?;
     let activity = app.store().activity(now - charts::SPAN).await?;
     let under_way = app.store().replays_under_way().await?;
@@ -40,7 +44,7 @@ pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<
     };
     let main = html![
         "<h1 class=\"unseen\">Health</h1><div id=\"health\" data-live class=\"stack\">"
-        [needs(&open, &groups, queues, now)] [self::overpaid(&overpaid, &open, now)]
+        [needs(&open, &groups, &waiting, queues, now)] [self::overpaid(&overpaid, &open, now)]
         [charts::section(&activity, now)] [letters(&groups, now)] [self::queues(queues, now)] [busy] "</div>"
     ];
     Ok(Page { title: "Health", part: Part::Health, every_s: Some(CALM_EVERY_S), main }.respond(
@@ -51,7 +55,13 @@ pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<
 }
 
 /// What needs somebody, the worst first; each with the way to begin.
-fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>, now: OffsetDateTime) -> Html {
+fn needs(
+    open: &OpenLetters,
+    groups: &[LetterGroup],
+    waiting: &[(Separated, i64)],
+    queues: Option<QueueDepths>,
+    now: OffsetDateTime,
+) -> Html {
     let letters: i64 = groups.iter().map(|group| group.letters).sum();
     let helpful: i64 = groups.iter().map(|group| group.helpful).sum();
     let mut needs = vec![];
@@ -69,6 +79,13 @@ fn needs(open: &OpenLetters, groups: &[LetterGroup], queues: Option<QueueDepths>
             Tone::Bad,
             html![(count(open.overpaid_orders, "order is", "orders are")) " paid twice, or too much."],
             button_to("#overpaid", "Which?", false),
+        ));
+    }
+    for (cause, messages) in waiting {
+        needs.push((
+            Tone::Wait,
+            html![(count(*messages, "message waits", "messages wait")) ", the others do not: " (cause.words()) "."],
+            html!["<span class=\"dim\">The runbook says what to do about <code>" (cause.name()) "</code>.</span>"],
         ));
     }
     if let Some(queues) = queues {

@@ -24,24 +24,24 @@ pub(super) async fn run(args: AmendToPaidArgs, terms: Terms, store: &Store, cloc
     let now = clock.now();
     let proposals = amending::look(store, &terms, filter, now).await.map_err(failed)?;
     if !args.json {
-        print(&tell::proposals(&proposals));
+        print(&tell::proposals(&proposals))?;
     }
     let reason = match args.reason {
         Some(reason) if args.yes => reason,
         Some(_) | None => {
             if args.json {
-                print(&format!("{}\n", looked("looked", &proposals)));
+                print(&format!("{}\n", looked("looked", &proposals)))?;
             } else if proposals.changes() > 0 {
-                print("nothing was changed. To amend: the same with --yes and --reason\n");
+                print("nothing was changed. To amend: the same with --yes and --reason\n")?;
             }
             return Ok(Exit::Done);
         }
     };
     if proposals.changes() == 0 {
         if args.json {
-            print(&format!("{}\n", looked("nothing_to_amend", &proposals)));
+            print(&format!("{}\n", looked("nothing_to_amend", &proposals)))?;
         } else {
-            print("nothing was changed: there is no such order whose price could be what was paid\n");
+            print("nothing was changed: there is no such order whose price could be what was paid\n")?;
         }
         return Ok(if proposals.all.is_empty() { Exit::Done } else { Exit::Fault });
     }
@@ -60,12 +60,12 @@ pub(super) async fn run(args: AmendToPaidArgs, terms: Terms, store: &Store, cloc
             "orders": lines.chain(stayed).collect::<Vec<_>>(),
             "next": NEXT,
         });
-        print(&format!("{object}\n"));
+        print(&format!("{object}\n"))?;
     } else {
         for done in done.iter().filter(|done| !done.is_done()) {
-            print(&format!("order {}: {}\n", done.order_id, done.in_words()));
+            print(&format!("order {}: {}\n", done.order_id, done.in_words()))?;
         }
-        print(&format!("amended: {amended} orders; {stays} stay as they are\nnext: {NEXT}\n"));
+        print(&format!("amended: {amended} orders; {stays} stay as they are\nnext: {NEXT}\n"))?;
     }
     Ok(if stays == 0 { Exit::Done } else { Exit::Fault })
 }

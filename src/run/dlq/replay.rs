@@ -38,13 +38,13 @@ pub(super) async fn run(
     let preview = prospects::preview(&store, &terms, filter.clone(), clock.now()).await.map_err(failed)?;
     let letters = if args.also_hopeless { preview.all.clone() } else { preview.helpful.clone() };
     if !args.json {
-        print(&tell::preview(&preview, args.also_hopeless));
+        print(&tell::preview(&preview, args.also_hopeless))?;
     }
     if !args.yes {
         if args.json {
-            print(&format!("{}\n", json!({ "outcome": "looked", "preview": preview_json(&preview) })));
+            print(&format!("{}\n", json!({ "outcome": "looked", "preview": preview_json(&preview) })))?;
         } else if !letters.is_empty() {
-            print("nothing was sent. To send: the same with --yes and --reason\n");
+            print("nothing was sent. To send: the same with --yes and --reason\n")?;
         }
         return Ok(Exit::Done);
     }
@@ -60,11 +60,11 @@ pub(super) async fn run(
     };
     let Some(begun) = store.begin_replay(replay).await.map_err(failed)? else {
         if args.json {
-            print(&format!("{}\n", json!({ "outcome": "nothing_to_send", "preview": preview_json(&preview) })));
+            print(&format!("{}\n", json!({ "outcome": "nothing_to_send", "preview": preview_json(&preview) })))?;
         } else {
             print(
                 "nothing was sent: there is no such letter that a replay would help and that nobody else has taken\n",
-            );
+            )?;
         }
         return Ok(if preview.all.is_empty() { Exit::Done } else { Exit::Fault });
     };
@@ -84,9 +84,9 @@ pub(super) async fn run(
     };
     let Some(ended) = ended else { return Ok(Exit::Fault) };
     if args.json {
-        print(&format!("{}\n", json!({ "outcome": "replayed", "replay": ended, "preview": preview_json(&preview) })));
+        print(&format!("{}\n", json!({ "outcome": "replayed", "replay": ended, "preview": preview_json(&preview) })))?;
     } else {
-        print(&format!("{}\n", tell::ended(&ended)));
+        print(&format!("{}\n", tell::ended(&ended)))?;
     }
     let counts = &ended.counts;
     let went_wrong = counts.dead_again + counts.canceled + counts.unanswered > 0;

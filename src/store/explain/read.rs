@@ -189,7 +189,7 @@ impl Tx {
         const WHAT: &str = "reading notes of messages";
         let mut notes = sqlx::query_as!(
             NoteRecord,
-            r#"SELECT message_id, provider, payment_id, order_id, said, copies, put_offs, first_noted_at,
+            r#"SELECT message_id, provider, payment_id, order_id, said, copies, put_offs, waits_for, first_noted_at,
                       last_noted_at, false AS "is_admitted!"
                FROM message_notes
                WHERE message_id = ANY($1) OR order_id = ANY($2)

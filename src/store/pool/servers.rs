@@ -132,12 +132,11 @@ impl Servers {
     }
 
     fn refused(&self, source: sqlx::Error) -> StoreError {
-        match &source {
-            sqlx::Error::Database(error) if error.code().as_deref() == Some("53300") => {
-                StoreError::TooManyConnections { connections_max: self.connections_max, source }
-            }
-            _ => StoreError::Sql { what: CONNECTING, source },
+        // too_many_connections
+        if source.as_database_error().and_then(|error| error.code()).as_deref() == Some("53300") {
+            return StoreError::TooManyConnections { connections_max: self.connections_max, source };
         }
+        StoreError::Sql { what: CONNECTING, source }
     }
 
     /// How a listener connects to the host that was used last, and the session it will be. It must be begun by

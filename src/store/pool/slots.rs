@@ -20,6 +20,10 @@ const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 const LOOK_FIRST: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Connections that are kept for operations that only read, where there are more than twice as many: these go on while all
+/// others wait for a commit.
+const READING: u32 = 4;
+
 /// Where every connection was given up, waiting for one is hardly worth it.
 const PATIENCE_WITHOUT_ANY: Duration = Duration::from_secs(1);
 
@@ -50,10 +54,30 @@ pub(super) struct Slots {
     pub(super) servers: Servers,
     connections_max: u32,
     /// One permit for each connection that is in use or was given up.
-    free: Arc<Semaphore>,
+    free: Lane,
+    /// The same for those that are kept for reading.
+    reading: Option<Lane>,
     /// Turns at making a connection.
     connecting: Semaphore,
     state: Mutex<State>,
+}
+
+/// A part of the connections.
+struct Lane {
+    size: u32,
+    permits: Arc<Semaphore>,
+}
+
+impl Lane {
+    fn new(size: u32) -> Self {
+        let permits = usize::try_from(size).unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS);
+        Self { size, permits: Arc::new(Semaphore::new(permits)) }
+    }
+
+    async fn close(&self) {
+        let _all = self.permits.acquire_many(self.size).await;
+        self.permits.close();
+    }
 }
 
 /// There are never more idle connections than free permits.
@@ -84,12 +108,12 @@ pub(super) struct Slot {
 impl Slots {
     /// Must be called inside a tokio runtime.
     pub(super) fn new(servers: Servers, connections_max: u32) -> Arc<Self> {
-        let permits =
-            usize::try_from(connections_max).unwrap_or(Semaphore::MAX_PERMITS).clamp(1, Semaphore::MAX_PERMITS);
+        let reading = if connections_max > 2 * READING { READING } else { 0 };
         let slots = Arc::new(Self {
             servers,
             connections_max,
-            free: Arc::new(Semaphore::new(permits)),
+            free: Lane::new(connections_max - reading),
+            reading: (reading > 0).then(|| Lane::new(reading)),
             connecting: Semaphore::new(CONNECTING_MAX),
             state: Mutex::default(),
         });
@@ -102,20 +126,26 @@ impl Slots {
     }
 
     /// Waits for the right to have a connection.
-    pub(super) async fn slot(self: &Arc<Self>, what: &'static str, patience: Duration) -> Result<Slot, StoreError> {
-        let all_given_up = self.state().given_up.len() >= usize::try_from(self.connections_max).unwrap_or(usize::MAX);
+    pub(super) async fn slot(
+        self: &Arc<Self>,
+        what: &'static str,
+        is_reading: bool,
+        patience: Duration,
+    ) -> Result<Slot, StoreError> {
+        let lane = self.reading.as_ref().filter(|_| is_reading).unwrap_or(&self.free);
+        let all_given_up = self.state().given_up.len() >= usize::try_from(lane.size).unwrap_or(usize::MAX);
         let patience = if all_given_up { patience.min(PATIENCE_WITHOUT_ANY) } else { patience };
-        match timeout(patience, Arc::clone(&self.free).acquire_owned()).await {
+        match timeout(patience, Arc::clone(&lane.permits).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Slot { slots: Arc::clone(self), permit: Some(permit), session: None }),
             Ok(Err(_closed)) => Err(StoreError::Sql { what, source: sqlx::Error::PoolClosed }),
-            Err(_elapsed) => Err(StoreError::NoConnection { what, why: self.none_free() }),
+            Err(_elapsed) => Err(StoreError::NoConnection { what, why: self.none_free(lane.size) }),
         }
     }
 
-    fn none_free(&self) -> NoneFree {
+    fn none_free(&self, connections_max: u32) -> NoneFree {
         let state = self.state();
         NoneFree {
-            connections_max: self.connections_max,
+            connections_max,
             given_up: state.given_up.len(),
             committing: state.given_up.iter().filter(|given_up| given_up.is_committing).count(),
             blind: state.blind.clone(),
@@ -126,7 +156,8 @@ impl Slots {
     pub(super) fn give_up_idle(self: &Arc<Self>) {
         let idle = std::mem::take(&mut self.state().idle);
         for session in idle {
-            if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+            let mut lanes = std::iter::once(&self.free).chain(&self.reading);
+            if let Some(permit) = lanes.find_map(|lane| Arc::clone(&lane.permits).try_acquire_owned().ok()) {
                 self.give_up(session.id.clone(), permit);
             }
         }
@@ -169,13 +200,13 @@ impl Slots {
 
     /// Waits until no connection is in use, and closes all. Nothing can be begun any more.
     pub(super) async fn close(&self) {
-        let all = self.free.acquire_many(self.connections_max).await;
-        self.free.close();
+        for lane in std::iter::once(&self.free).chain(&self.reading) {
+            lane.close().await;
+        }
         let idle = std::mem::take(&mut self.state().idle);
         for session in idle {
             say_goodbye(session.connection).await;
         }
-        drop(all);
     }
 
     #[cfg(test)]
@@ -208,7 +239,7 @@ impl Slot {
     }
 
     /// The session has said goodbye.
-    pub(super) fn is_over(mut self) {
+    pub(super) fn release(mut self) {
         self.session = None;
     }
 
@@ -283,6 +314,7 @@ async fn look_after(slots: Weak<Slots>) {
         let seen = slots.servers.alive(&asked).await;
         slots.learn(&asked, seen);
         drop(slots);
+        // The pace of the looks: nobody announces that a session has ended.
         sleep(pause).await;
         pause = (pause * 2).min(LOOK_EVERY);
     }

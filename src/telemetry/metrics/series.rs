@@ -1,10 +1,11 @@
 //! The series behind [`Metrics`](super::Metrics): their labels, names and texts.
 
-use crate::domain::{IgnoredWhy, Provider, Reason};
+use crate::domain::{IgnoredWhy, Provider, Reason, Separated};
 use crate::telemetry::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome,
-    PublishDestination, QueueName, ReplayOutcome, Separated, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
+use crate::telemetry::logging::lines_dropped;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
@@ -44,6 +45,16 @@ impl EncodeLabelValue for ReasonLabel {
 pub(super) struct WhyLabel(pub(super) IgnoredWhy);
 
 impl EncodeLabelValue for WhyLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        EncodeLabelValue::encode(&self.0.name(), encoder)
+    }
+}
+
+/// [`Separated`] as a label's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct CauseLabel(pub(super) Separated);
+
+impl EncodeLabelValue for CauseLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         EncodeLabelValue::encode(&self.0.name(), encoder)
     }
@@ -95,7 +106,7 @@ pub(super) struct HintLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct SeparatedLabels {
-    pub(super) cause: Separated,
+    pub(super) cause: CauseLabel,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -320,6 +331,11 @@ impl Inner {
         );
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
         r.register("long_polls", "Buyers who wait for an order's status", self.long_polls.clone());
+        r.register(
+            "log_lines_dropped",
+            "Log lines dropped, because stderr was not read or could not be written to",
+            lines_dropped(),
+        );
     }
 
     /// What is measured rather than counted, and what the ops role counts.
@@ -409,7 +425,7 @@ impl Inner {
             drop(self.given_back.get_or_create(&GivenBackLabels { cause }));
         }
         for cause in Separated::ALL.iter().copied() {
-            drop(self.separated.get_or_create(&SeparatedLabels { cause }));
+            drop(self.separated.get_or_create(&SeparatedLabels { cause: CauseLabel(cause) }));
         }
         for &outcome in ReplayOutcome::ALL {
             drop(self.replays.get_or_create(&ReplayLabels { outcome }));

@@ -11,7 +11,8 @@ use grantonce::domain::{
     Provider, RefundState,
 };
 use grantonce::followed::Followed;
-use grantonce::http::{Readiness, bind};
+use grantonce::http::{KEEP_ALIVE_DEFAULT, Readiness, bind};
+use grantonce::shutdown::Shutdown;
 use grantonce::store::{BatchTerms, Outcome, Profile, Store};
 use grantonce::telemetry::Metrics;
 use reqwest::header::HeaderMap;
@@ -106,6 +107,7 @@ impl Api {
         let token = |name: &str, token: &str| NamedToken { name: name.to_owned(), token: token.into() };
         let config = ApiConfig {
             addr: listener.local_addr(),
+            keep_alive: KEEP_ALIVE_DEFAULT,
             database: DatabaseConfig { url },
             tokens: Followed::new(vec![token("shop", SHOP), token("kiosk", KIOSK)]),
             status_token_key: Followed::new(STATUS_KEY.into()),
@@ -113,9 +115,10 @@ impl Api {
             providers,
             first_look_after: FIRST_LOOK_AFTER,
         };
-        let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+        let (metrics, shutdown) = (Metrics::new(), Shutdown::manual());
+        let stop = shutdown.token();
         let clock = Clock::fixed(NOW);
-        let run = api::run_on(listener, config, clock.clone(), metrics.clone(), Readiness::new(), stop.clone());
+        let run = api::run_on(listener, config, clock.clone(), metrics.clone(), Readiness::new(), shutdown);
         Self {
             worker: db.store(Profile::Batches),
             db,

@@ -16,6 +16,7 @@ use grantonce::domain::{
 };
 use grantonce::http::{Readiness, plain_client};
 use grantonce::reconciler::{self, ReconcilerError};
+use grantonce::shutdown::Shutdown;
 use grantonce::store::{
     Asked, Attach, BatchTerms, Class, ExplainTerms, IdempotencyKey, NewOrder, Outcome, Profile, Store,
 };
@@ -28,7 +29,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 const ADYEN_KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
 const STANDARD_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -75,8 +75,8 @@ pub async fn is_loud(case: &Case) {
     fake.knows(case, names);
     tries.order_to_ask_about(case, names).await;
     let worker = tries.world.start_worker();
-    let (stop, metrics) = (CancellationToken::new(), Metrics::new());
-    let task = tries.start_reconciler(&fake, &metrics, &stop);
+    let (shutdown, metrics) = (Shutdown::manual(), Metrics::new());
+    let task = tries.start_reconciler(&fake, &metrics, &shutdown);
     let paid = ("fulfilled".to_owned(), case.credits);
     eventually("it is paid", async || tries.state(names).await == paid).await;
     let contradicted = || {
@@ -99,7 +99,7 @@ pub async fn is_loud(case: &Case) {
     .await;
     tries.world.execute(again).await;
     eventually("it is said again", async || contradicted() >= 2).await;
-    stop.cancel();
+    shutdown.token().cancel();
     tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
     tries.world.settled(worker).await;
     assert_eq!(tries.state(names).await, paid);
@@ -421,9 +421,9 @@ impl Tries {
                 asked.push((*case, names, way, events));
             }
         }
-        let (stop, metrics) = (CancellationToken::new(), Metrics::new());
+        let (shutdown, metrics) = (Shutdown::manual(), Metrics::new());
         let worker = self.world.start_worker();
-        let task = self.start_reconciler(&fake, &metrics, &stop);
+        let task = self.start_reconciler(&fake, &metrics, &shutdown);
         eventually("every payment was asked about", async || looks(&metrics) >= asked.len()).await;
         for (case, names, way, _) in asked.iter().filter(|(case, ..)| !case.hints.is_empty()) {
             for copy in 0..2 {
@@ -440,7 +440,7 @@ impl Tries {
             }
         }
         eventually("the hints are noted", async || self.world.ready(HINTS_QUEUE).await == 0).await;
-        stop.cancel();
+        shutdown.token().cancel();
         tokio::time::timeout(Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
         self.world.settled(worker).await;
         for (case, names, way, events) in asked {
@@ -459,7 +459,7 @@ impl Tries {
         &self,
         fake: &Fake,
         metrics: &Metrics,
-        stop: &CancellationToken,
+        shutdown: &Shutdown,
     ) -> JoinHandle<Result<(), ReconcilerError>> {
         let config = ReconcilerConfig {
             database: DatabaseConfig { url: self.world.database_url.parse().unwrap() },
@@ -484,7 +484,7 @@ impl Tries {
             metrics.clone(),
             Traces::off(),
             Readiness::new(),
-            stop.clone(),
+            shutdown.clone(),
         ))
     }
 

@@ -5,8 +5,9 @@ use crate::support::{OrderSpec, World, captured, event_for};
 use grantonce::clock::Clock;
 use grantonce::config::{AdyenCapture, BrokerConfig, DatabaseConfig, NamedToken, OpsConfig, OpsTerms};
 use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent, Reason, Says, cause_of};
-use grantonce::http::{Readiness, bind, plain_client};
+use grantonce::http::{KEEP_ALIVE_DEFAULT, Readiness, bind, plain_client};
 use grantonce::ops;
+use grantonce::shutdown::Shutdown;
 use grantonce::store::{NewLetter, Store};
 use grantonce::telemetry::Metrics;
 use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE};
@@ -17,7 +18,6 @@ use sha2::{Digest as _, Sha256};
 use std::sync::Mutex;
 use std::time::Duration;
 use time::OffsetDateTime;
-use tokio_util::sync::CancellationToken;
 
 /// The token of the operator "ada".
 pub(super) const ADA: &str = "ada-token-ada-token-ada-token-1";
@@ -29,7 +29,7 @@ pub(super) struct Console {
     pub(super) world: World,
     pub(super) base: String,
     pub(super) store: Store,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 }
 
 /// An answer, read whole.
@@ -59,7 +59,7 @@ impl Answer {
 
 impl Drop for Console {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.shutdown.token().cancel();
     }
 }
 
@@ -68,27 +68,28 @@ impl Console {
     pub(super) async fn start() -> Self {
         let world = World::new().await;
         let store = world.store();
-        let stop = CancellationToken::new();
-        let base = Self::serve(&world, &[("ada", ADA), ("bob", BOB)], Clock::system(), stop.clone()).await;
-        Self { world, base, store, stop }
+        let shutdown = Shutdown::manual();
+        let base = Self::serve(&world, &[("ada", ADA), ("bob", BOB)], Clock::system(), shutdown.clone()).await;
+        Self { world, base, store, shutdown }
     }
 
     /// Another process of the same deployment, with these tokens. It ends with this one.
     pub(super) async fn another(&self, tokens: &[(&str, &str)]) -> String {
-        Self::serve(&self.world, tokens, Clock::system(), self.stop.clone()).await
+        Self::serve(&self.world, tokens, Clock::system(), self.shutdown.clone()).await
     }
 
     /// Another process of the same deployment, whose clock shows this.
     pub(super) async fn another_at(&self, at: OffsetDateTime) -> String {
-        Self::serve(&self.world, &[("ada", ADA)], Clock::fixed(at), self.stop.clone()).await
+        Self::serve(&self.world, &[("ada", ADA)], Clock::fixed(at), self.shutdown.clone()).await
     }
 
-    async fn serve(world: &World, tokens: &[(&str, &str)], clock: Clock, stop: CancellationToken) -> String {
+    async fn serve(world: &World, tokens: &[(&str, &str)], clock: Clock, shutdown: Shutdown) -> String {
         let listener = bind("ops", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let base = format!("http://{}", listener.local_addr());
         let token = |(name, token): &(&str, &str)| NamedToken { name: (*name).to_owned(), token: (*token).into() };
         let config = OpsConfig {
             addr: listener.local_addr(),
+            keep_alive: KEEP_ALIVE_DEFAULT,
             database: DatabaseConfig { url: world.database_url.parse().unwrap() },
             broker: BrokerConfig { url: world.amqp_url.parse().unwrap() },
             tokens: grantonce::followed::Followed::new(tokens.iter().map(token).collect()),
@@ -100,7 +101,7 @@ impl Console {
                 dispute_policy: DisputePolicy::Hold,
             },
         };
-        tokio::spawn(ops::run_on(listener, config, clock, Metrics::new(), Readiness::new(), stop));
+        tokio::spawn(ops::run_on(listener, config, clock, Metrics::new(), Readiness::new(), shutdown));
         base
     }
 

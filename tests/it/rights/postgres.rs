@@ -28,10 +28,10 @@ async fn each_role_has_what_it_needs() {
             (Role::Operator, "grantonce_operator", Profile::Operations),
             (Role::Verify, "grantonce_verify", Profile::Audit),
         ] {
-            assert_eq!(on.store(user, profile).check(role).await.unwrap(), [], "{user}");
+            assert_eq!(on.store(user, profile).check(role).await.unwrap().faults, [], "{user}");
         }
-        let faults = on.store("grantonce_verify", Profile::Requests).check(Role::Operator).await.unwrap();
-        let missing = |right: &str| faults.iter().any(|fault| fault.fault.contains(right));
+        let faults = on.store("grantonce_verify", Profile::Requests).check(Role::Operator).await.unwrap().faults;
+        let missing = |right: &str| faults.iter().any(|fault| fault.what.contains(right));
         assert!(missing("UPDATE on orders.amount_minor") && missing("INSERT on audit_log"), "{faults:?}");
         make_and_pay_an_order(on).await;
         make_and_amend_an_order(on).await;

@@ -3,10 +3,11 @@
 
 use super::{server, unique, with_cleanup};
 use grantonce::broker::{
-    self, DEAD_EXCHANGE, DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, WORK_QUEUE,
+    self, DEAD_EXCHANGE, DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, User, WORK_QUEUE,
     retry_queue,
 };
 use grantonce::config::RetryDelay;
+use grantonce::domain::Provider;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
     QueueDeclareOptions, QueueDeleteOptions,
@@ -172,6 +173,21 @@ async fn each_user_has_what_it_needs_and_no_more() {
         let migrate = host.url("grantonce-migrate").parse().unwrap();
         broker::declare(&migrate, &delays).await.unwrap();
         broker::declare(&migrate, &delays).await.unwrap();
+        let providers = |names: &[&str]| names.iter().map(|name| Provider::new(*name).unwrap()).collect::<Vec<_>>();
+        for user in [
+            User::Migrate(delays.clone()),
+            User::Receiver(providers(&["stripe", "paypal", "adyen", "standard"])),
+            User::Worker(delays.clone()),
+            User::Reconciler(providers(&["stripe", "paypal"])),
+            User::Ops,
+        ] {
+            let own = format!("grantonce-{}", user.name());
+            for role in &host.users {
+                let tried = broker::try_rights(&host.url(role).parse().unwrap(), &user).await.unwrap();
+                assert_eq!(tried.lacking.is_empty(), *role == own, "{role} as {own}: {:?}", tried.lacking);
+                assert!(tried.different.is_empty() && tried.blocked.is_none(), "{tried:?}");
+            }
+        }
         for role in &host.users {
             assert_eq!(
                 broker::inspect(&host.url(role).parse().unwrap(), &delays).await.unwrap(),

@@ -2,6 +2,7 @@
 //! test that fails.
 
 pub mod await_;
+pub mod balancer;
 pub mod browser;
 pub mod collector;
 pub mod db;

@@ -80,6 +80,17 @@ impl PrivateServers {
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
+    /// Says something to the private RabbitMQ; gives what it answers.
+    pub async fn rabbitmqctl(&self, args: &[&str]) -> String {
+        self.dev(&[&["rabbitmqctl", "--quiet"], args].concat()).await
+    }
+
+    /// Raises RabbitMQ's memory alarm, or ends it: from then on nobody may publish.
+    pub async fn memory_alarm(&self, is_raised: bool) {
+        let mark = if is_raised { "1kB" } else { "2GB" };
+        self.rabbitmqctl(&["set_vm_memory_high_watermark", "absolute", mark]).await;
+    }
+
     async fn dev(&self, args: &[&str]) -> String {
         let mut command = tokio::process::Command::new(DEV);
         command.args(args).env("DEV_DIR", &self.dir).stdin(Stdio::null());

@@ -7,6 +7,7 @@ use grantonce::clock::Clock;
 use grantonce::config::{RetryDelay, UnknownPayments};
 use grantonce::domain::{DisputePolicy, OrderId, PaymentEvent};
 use grantonce::http::Readiness;
+use grantonce::shutdown::Shutdown;
 use grantonce::sim::children::Children;
 use grantonce::sim::scratch::{Management, unique_name};
 use grantonce::store::{self, Profile, Store, StoreError};
@@ -206,24 +207,33 @@ impl World {
     }
 
     fn run_worker(settings: worker::Settings, traces: Traces) -> RunningWorker {
-        let (stop, metrics) = (CancellationToken::new(), Metrics::new());
-        let run = worker::run(settings, Clock::system(), metrics.clone(), traces, Readiness::new(), stop.clone());
+        let (shutdown, metrics) = (Shutdown::manual(), Metrics::new());
+        let stop = shutdown.token();
+        let run = worker::run(settings, Clock::system(), metrics.clone(), traces, Readiness::new(), shutdown);
         RunningWorker { stop, metrics, task: tokio::spawn(run) }
     }
 
     /// Children of the real binary, configured for this world; add the role's own variables.
     pub fn children(&self) -> Children {
-        Children::new(env!("CARGO_BIN_EXE_grantonce"), self.logs.path())
-            .env("DATABASE_URL", &self.database_url)
-            .env("AMQP_URL", &self.amqp_url)
-            .env("RUST_LOG", "info")
-            .env("GRANTONCE_LIVEMODE", "false")
-            .env("GRANTONCE_RECEIVER_ADDR", "127.0.0.1:0")
-            .env("GRANTONCE_API_ADDR", "127.0.0.1:0")
-            .env("GRANTONCE_METRICS_ADDR", "127.0.0.1:0")
-            .env("GRANTONCE_RETRY_DELAYS", "200ms,500ms")
-            .env("GRANTONCE_STRIPE_WEBHOOK_SECRETS", STRIPE_SECRET)
-            .env("GRANTONCE_LOG_FORMAT", "json")
+        let children = Children::new(env!("CARGO_BIN_EXE_grantonce"), self.logs.path());
+        self.environment().into_iter().fold(children, |children, (name, value)| children.env(name, value))
+    }
+
+    /// What the real program needs to know of this world.
+    pub fn environment(&self) -> [(&'static str, &str); 11] {
+        [
+            ("DATABASE_URL", &self.database_url),
+            ("AMQP_URL", &self.amqp_url),
+            ("RUST_LOG", "info"),
+            ("GRANTONCE_LIVEMODE", "false"),
+            ("GRANTONCE_RECEIVER_ADDR", "127.0.0.1:0"),
+            ("GRANTONCE_API_ADDR", "127.0.0.1:0"),
+            ("GRANTONCE_METRICS_ADDR", "127.0.0.1:0"),
+            ("GRANTONCE_SHUTDOWN_DELAY", "0s"),
+            ("GRANTONCE_RETRY_DELAYS", "200ms,500ms"),
+            ("GRANTONCE_STRIPE_WEBHOOK_SECRETS", STRIPE_SECRET),
+            ("GRANTONCE_LOG_FORMAT", "json"),
+        ]
     }
 
     /// Makes an order for a payment of Stripe's.

@@ -1,6 +1,13 @@
--- One order of locks for every transaction. `forget_account` locked orders in the order of their ids, but an account's attempts
+-- What waits is told with its cause, and every transaction takes its locks in one order.
+--
+-- `forget_account` locked orders in the order of their ids, but an account's attempts
 -- and dead letters in whatever order it found them, and could meet a replay in a circle. It keeps its rights.
 SET LOCAL lock_timeout = '5s';
+
+-- Why a message waits that could not be settled through no fault of its own; null for all others. Notes are off the worker's
+-- path: one that cannot be written while the index is made is lost, and nothing else.
+ALTER TABLE message_notes ADD COLUMN waits_for text;
+CREATE INDEX message_notes_waiting ON message_notes (last_noted_at) WHERE waits_for IS NOT NULL;
 
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 CREATE OR REPLACE FUNCTION forget_account(

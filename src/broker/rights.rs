@@ -1,0 +1,198 @@
+//! Whether a broker user may do what a role does. Each right is tried in a way that publishes nothing and takes nothing.
+
+use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect};
+use super::error::BrokerError;
+use super::topology::{
+    DEAD_EXCHANGE, DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, WORK_QUEUE, compare,
+};
+use crate::address::AmqpAddress;
+use crate::config::RetryDelay;
+use crate::domain::Provider;
+use crate::findings::Fault;
+use crate::followed::Followed;
+use crate::message::routing_key;
+use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Event};
+use std::future::ready;
+use std::pin::pin;
+
+/// Whose rights are tried.
+#[derive(Debug, Clone)]
+pub enum User {
+    /// Declares everything.
+    Migrate(Vec<RetryDelay>),
+    /// Publishes what these providers' webhooks say.
+    Receiver(Vec<Provider>),
+    /// Consumes payments, publishes retries and dead letters.
+    Worker(Vec<RetryDelay>),
+    /// Consumes hints, publishes what these providers answer.
+    Reconciler(Vec<Provider>),
+    /// Consumes dead letters, publishes replays.
+    Ops,
+}
+
+enum Deed {
+    Declare(Vec<RetryDelay>),
+    Publish(&'static str, String),
+    Consume(&'static str),
+}
+
+impl User {
+    /// As deploy/rabbitmq-permissions.sh names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Migrate(_) => "migrate",
+            Self::Receiver(_) => "receiver",
+            Self::Worker(_) => "worker",
+            Self::Reconciler(_) => "reconciler",
+            Self::Ops => "ops",
+        }
+    }
+
+    fn deeds(&self) -> Vec<Deed> {
+        let publish = |exchanges: &[&'static str], providers: &[Provider]| {
+            let each = |exchange: &&'static str| {
+                let exchange = *exchange;
+                providers.iter().map(move |provider| Deed::Publish(exchange, routing_key(provider)))
+            };
+            exchanges.iter().flat_map(each).collect::<Vec<_>>()
+        };
+        // The worker and ops publish under every provider's key; one stands for all.
+        let any = || "payment.stripe".to_owned();
+        match self {
+            Self::Migrate(delays) => vec![Deed::Declare(delays.clone())],
+            Self::Receiver(providers) => publish(&[PAYMENTS_EXCHANGE, HINTS_EXCHANGE, DEAD_EXCHANGE], providers),
+            Self::Worker(delays) => {
+                let mut deeds = vec![Deed::Consume(WORK_QUEUE), Deed::Publish(DEAD_EXCHANGE, any())];
+                deeds.extend(delays.iter().map(|delay| Deed::Publish(RETRY_EXCHANGE, delay.label.clone())));
+                deeds
+            }
+            Self::Reconciler(providers) => {
+                let mut deeds = vec![Deed::Consume(HINTS_QUEUE)];
+                deeds.extend(publish(&[PAYMENTS_EXCHANGE, DEAD_EXCHANGE], providers));
+                deeds
+            }
+            Self::Ops => vec![
+                Deed::Consume(DEAD_QUEUE),
+                Deed::Publish(PAYMENTS_EXCHANGE, any()),
+                Deed::Publish(HINTS_EXCHANGE, any()),
+            ],
+        }
+    }
+}
+
+/// What trying came to.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// Rights that are missing.
+    pub lacking: Vec<Fault>,
+    /// Exchanges and queues that are there with other properties.
+    pub different: Vec<Fault>,
+    /// RabbitMQ has an alarm, and no more was tried.
+    pub blocked: Option<Fault>,
+}
+
+/// Tries what a user does, as the user of the address. Exchanges and queues that are missing are passed over: see
+/// [`super::inspect`], which must have found nothing before [`User::Migrate`] is tried.
+pub async fn try_rights(url: &Followed<AmqpAddress>, user: &User) -> Result<Tried, BrokerError> {
+    // A connection of its own: RabbitMQ may block one that has published.
+    let connection = connect(url, "check rights").await?;
+    let tried = try_deeds(&connection, user).await;
+    close(&connection).await;
+    match tried {
+        Err(BrokerError::Deadline { .. }) if connection.status().blocked() => {
+            let blocked = Fault {
+                what: "RabbitMQ blocks this connection because memory or disk space runs out: nothing can be published"
+                    .to_owned(),
+                remedy: "look at `rabbitmq-diagnostics alarms`, and give the server memory or disk space".to_owned(),
+            };
+            Ok(Tried { blocked: Some(blocked), ..Tried::default() })
+        }
+        tried => tried,
+    }
+}
+
+async fn try_deeds(connection: &Connection, user: &User) -> Result<Tried, BrokerError> {
+    let mut all = Tried::default();
+    for deed in user.deeds() {
+        let (tried, what, right) = match &deed {
+            Deed::Declare(delays) => {
+                compare(connection, delays, &mut all).await?;
+                continue;
+            }
+            Deed::Publish(exchange, key) => (
+                publish(connection, exchange, key).await,
+                format!("publish to {exchange} under {key}"),
+                format!("`write` on {exchange}, and the topic permission for {key}"),
+            ),
+            Deed::Consume(queue) => {
+                (consume(connection, queue).await, format!("consume {queue}"), format!("`read` on {queue}"))
+            }
+        };
+        let Err(error) = tried else { continue };
+        match error.reply_code() {
+            Some(403) => all.lacking.push(Fault {
+                what: format!("this broker user may not {what}"),
+                remedy: format!(
+                    "give it {right}: deploy/rabbitmq-permissions.sh does so for grantonce-{}",
+                    user.name()
+                ),
+            }),
+            // Missing: told elsewhere.
+            Some(404) => {}
+            Some(_) | None => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
+/// Publishes in a transaction and rolls it back. The broker refuses at once what the user may not publish, and routes
+/// nothing before a commit.
+async fn publish(connection: &Connection, exchange: &'static str, key: &str) -> Result<(), BrokerError> {
+    const WHAT: &str = "trying to publish";
+    let channel = channel(connection).await?;
+    BrokerError::within(WHAT, ANSWER_DEADLINE, channel.tx_select()).await?;
+    // Were it committed all the same, a worker would refuse it: it has no properties.
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    let published = channel.basic_publish(exchange.into(), key.into(), options, b"grantonce check", properties);
+    let mut errors = pin!(connection.events_listener().filter_map(|event| ready(error_of(event))));
+    // Those of channels before this one.
+    while let Some(Some(_)) = errors.next().now_or_never() {}
+    let tried = async {
+        published.await?;
+        channel.tx_rollback().await
+    };
+    match BrokerError::within(WHAT, ANSWER_DEADLINE, tried).await {
+        // A call that comes too late is only told that the channel is closed; why is an event of the connection.
+        Err(error) if error.reply_code().is_none() && !channel.status().connected() => {
+            let why = tokio::time::timeout(ANSWER_DEADLINE, errors.next()).await;
+            Err(why.ok().flatten().map_or(error, |source| BrokerError::Amqp { what: WHAT, source }))
+        }
+        tried => tried,
+    }
+}
+
+fn error_of(event: Event) -> Option<lapin::Error> {
+    if let Event::Error(error) = event { Some(error) } else { None }
+}
+
+/// Begins to consume with an argument that the broker refuses, which it does after it has looked at the right: 406.
+async fn consume(connection: &Connection, queue: &'static str) -> Result<(), BrokerError> {
+    const WHAT: &str = "trying to consume";
+    let channel = channel(connection).await?;
+    // Were it accepted all the same, at most one message would be handed out and given back.
+    BrokerError::within(WHAT, ANSWER_DEADLINE, channel.basic_qos(1, BasicQosOptions::default())).await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-priority".into(), AMQPValue::LongString("not a number".into()));
+    let consumed = channel.basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), arguments);
+    match BrokerError::within(WHAT, ANSWER_DEADLINE, consumed).await {
+        Err(error) if error.reply_code() == Some(406) => Ok(()),
+        Ok(_) => {
+            BrokerError::within(WHAT, ANSWER_DEADLINE, channel.close(200, "done".into())).await?;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,46 @@
+//! What a look at a server found: what is wrong with the command that mends it, and what is worth knowing.
+
+use serde::Serialize;
+use std::fmt;
+
+/// Something that is wrong at a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// What is wrong, in one sentence.
+    pub what: String,
+    /// The command or setting that mends it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// What was found at one server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What has to be mended.
+    pub faults: Vec<Fault>,
+    /// What was compared, what could not be seen, and what an operator should look at.
+    pub notes: Vec<String>,
+}
+
+impl Findings {
+    /// Adds a fault.
+    pub fn fault(&mut self, what: impl Into<String>, remedy: impl Into<String>) {
+        self.faults.push(Fault { what: what.into(), remedy: remedy.into() });
+    }
+
+    /// Adds a note.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// Adds all that somebody else found.
+    pub fn extend(&mut self, other: Self) {
+        self.faults.extend(other.faults);
+        self.notes.extend(other.notes);
+    }
+}

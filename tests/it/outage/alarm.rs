@@ -1,0 +1,41 @@
+//! An alarm of RabbitMQ's: it reads no more from who publishes.
+
+use super::{receiver, world_on};
+use crate::support::{Answer, PrivateServers, Server, captured, event_for, eventually, paid};
+use grantonce::broker::PublishError;
+use std::time::{Duration, Instant};
+
+/// Far below the time that a confirm is awaited for, and far above what a busy machine takes.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+#[tokio::test]
+async fn o05_while_rabbitmq_blocks_publishing_senders_are_told_so_at_once_and_afterwards_it_goes_on() {
+    let servers = PrivateServers::start(Server::Rabbitmq).await;
+    let world = world_on(&servers).await;
+    let (_receiver, poster) = receiver(&world).await;
+    let publish = async |n: usize| {
+        let began = Instant::now();
+        let event = event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999));
+        (world.try_publish(&event).await, began.elapsed())
+    };
+    publish(0).await.0.unwrap();
+    for round in 1..=2 {
+        servers.memory_alarm(true).await;
+        // The broker tells who publishes, and only then. What was published then may be taken after the alarm.
+        let (first, took) = publish(round * 10).await;
+        assert!(matches!(first, Err(PublishError::NotConfirmed(_))) && took < AT_ONCE, "{first:?} after {took:?}");
+        let (next, took) = publish(round * 10 + 1).await;
+        let error = next.unwrap_err();
+        assert_eq!(error.to_string(), "publishing is blocked by RabbitMQ (memory alarm)");
+        assert!(error == PublishError::Blocked("memory alarm".to_owned()) && took < AT_ONCE, "{error} after {took:?}");
+        for n in 0..8 {
+            let began = Instant::now();
+            let answer = poster.post(&paid(1000 * round + n)).await;
+            assert_eq!(answer, Answer::ComeAgain);
+            assert!(began.elapsed() < AT_ONCE, "webhook {n} was answered after {:?}", began.elapsed());
+        }
+        servers.memory_alarm(false).await;
+        eventually("messages are taken again", async || publish(round * 10 + 1).await.0.is_ok()).await;
+        eventually("webhooks are taken again", async || poster.post(&paid(1000 * round)).await == Answer::Taken).await;
+    }
+}
