@@ -217,7 +217,9 @@ fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLe
             format!("moved here by hand, so its headers prove nothing and a replay vouches for it; they say: {detail}");
     }
     let faults = delivery.unreadable.as_ref().map_or("", |unreadable| unreadable.faults.as_str());
-    let detail = if detail.contains(faults) { detail } else { format!("{detail}; it cannot be read: {faults}") };
+    if !detail.contains(faults) {
+        detail = format!("{detail}; it cannot be read: {faults}");
+    }
     let routing_key = first_routing_key(&delivery).into_owned();
     let replay = delivery.headers.integer(REPLAY_HEADER).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
     let copied = delivery.headers.to_copy();
@@ -379,13 +381,9 @@ mod tests {
         let refused = |queue: &str, faults: &str, body: Vec<u8>| {
             let mut refused = delivery();
             let (queue, exchange) = (queue.to_owned(), "payments".to_owned());
-            refused.death = Some(Death {
-                reason: "rejected".to_owned(),
-                queue,
-                exchange,
-                routing_key: "payment.stripe".to_owned(),
-                was_put_off: false,
-            });
+            let routing_key = "payment.stripe".to_owned();
+            refused.death =
+                Some(Death { reason: "rejected".to_owned(), queue, exchange, routing_key, was_put_off: false });
             refused.unreadable = (!faults.is_empty())
                 .then(|| Unreadable { faults: faults.to_owned(), body_bytes: u64::try_from(body.len()).unwrap() });
             refused.body = body.into();
