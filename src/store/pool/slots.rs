@@ -223,13 +223,18 @@ impl Slot {
         let session = match idle {
             Some(session) => session,
             None => {
+                let in_vain = || Err(StoreError::Unanswered { what: "connecting to Postgres", after: patience });
+                let until = Instant::now() + patience;
                 let connect = async {
                     // To be held until it is done. It is never closed.
                     let _turn = self.slots.connecting.acquire().await;
+                    // What would be given up at once is not begun.
+                    if Instant::now() >= until {
+                        return in_vain();
+                    }
                     self.slots.servers.connect().await
                 };
-                let in_vain = Err(StoreError::Unanswered { what: "connecting to Postgres", after: patience });
-                let (connection, id) = timeout(patience, connect).await.unwrap_or(in_vain)?;
+                let (connection, id) = timeout(patience, connect).await.unwrap_or_else(|_elapsed| in_vain())?;
                 let now = Instant::now();
                 Session { connection, may_be_open: false, id, made_at: now, idle_since: now }
             }
