@@ -114,6 +114,14 @@ pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerEr
     Ok(channel)
 }
 
+/// Closes a channel, on a connection that lives longer. One that does not close goes with its connection.
+pub(super) async fn close_channel(channel: &Channel) {
+    if channel.status().connected() {
+        let closed = channel.close(200, "done".into());
+        drop(BrokerError::within("closing a channel", ANSWER_DEADLINE, closed).await);
+    }
+}
+
 /// Closes a connection politely, or gives up on it.
 pub(super) async fn close(connection: &Connection) {
     if let Err(error) = BrokerError::within("closing", ANSWER_DEADLINE, connection.close(200, "done".into())).await {

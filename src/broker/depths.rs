@@ -1,6 +1,6 @@
 //! How much lies in the queues, and who takes it: what AMQP itself tells, without the management API.
 
-use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect};
+use super::connection::{ANSWER_DEADLINE, Connection, channel, close, close_channel, connect};
 use super::error::BrokerError;
 use super::topology::{DEAD_QUEUE, HINTS_QUEUE, WORK_QUEUE};
 use crate::address::AmqpAddress;
@@ -77,8 +77,6 @@ async fn depth(connection: &Connection, queue: &str) -> Result<Depth, BrokerErro
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
     let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
     let found = BrokerError::within(WHAT, ANSWER_DEADLINE, asked).await?;
-    let closed = channel.close(200, "done".into());
-    // The answer is here; a channel that does not close goes with its connection.
-    drop(BrokerError::within(WHAT, ANSWER_DEADLINE, closed).await);
+    close_channel(&channel).await;
     Ok(Depth { ready: found.message_count(), consumers: found.consumer_count() })
 }

@@ -9,7 +9,7 @@
 //!
 //! What correctness rests on is a queue *argument*, not a policy: arguments cannot be lost or changed behind our back.
 
-use super::connection::{Connection, channel, close, connect};
+use super::connection::{Connection, channel, close, close_channel, connect};
 use super::error::BrokerError;
 use super::rights::Tried;
 use crate::address::AmqpAddress;
@@ -246,10 +246,12 @@ pub(super) async fn look_for_all(connection: &Connection, delays: &[RetryDelay])
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
         let found = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
         faults.extend(fault_of(name, BrokerError::within("looking for an exchange", ANSWER_DEADLINE, found).await)?);
+        close_channel(&channel).await;
     }
     for queue in plan(delays) {
         let channel = channel(connection).await?;
         faults.extend(fault_of(&queue.name, look_for(&channel, &queue.name).await)?);
+        close_channel(&channel).await;
     }
     Ok(faults)
 }

@@ -105,11 +105,11 @@ impl Store {
         Self { is_reading: true, ..self.clone() }
     }
 
-    /// Runs an operation in a task of its own and waits for it at most as long as the settings say.
+    /// Runs an operation in a task of its own, at most as long as the settings say.
     ///
-    /// The *waiter* gives up, never the task: a future of sqlx that is dropped half-way leaves its connection in a state
-    /// that nobody knows, inside an open transaction for instance. So nothing here is ever cancelled, also when an HTTP
-    /// client goes away, and a connection is used again only after its operation came to its end.
+    /// A *waiter* may give up, and the task goes on: a future of sqlx that is dropped half-way leaves its connection in a
+    /// state that nobody knows, inside an open transaction for instance. So nothing here is cancelled when an HTTP client
+    /// goes away, and a connection is used again only after its operation came to its end.
     pub(super) async fn run<T, F, Work>(&self, what: &'static str, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -119,26 +119,29 @@ impl Store {
         let mut slot = self.slots.slot(what, self.is_reading, self.deadline / 2).await?;
         // Not within the deadline: a connection that does not come is no reason to give up on the others.
         let session = slot.session(self.deadline / 2).await?;
-        let mut task = tokio::spawn(async move {
-            let session = Arc::new(Mutex::new(session));
-            let result = operation(Lent(Arc::clone(&session))).await;
-            if let Some(session) = Arc::into_inner(session) {
-                take_back(slot, session.into_inner(), result.as_ref().err()).await;
+        let (slots, deadline) = (Arc::clone(&self.slots), self.deadline);
+        let task = tokio::spawn(async move {
+            let work = async move {
+                let session = Arc::new(Mutex::new(session));
+                let result = operation(Lent(Arc::clone(&session))).await;
+                if let Some(session) = Arc::into_inner(session) {
+                    take_back(slot, session.into_inner(), result.as_ref().err()).await;
+                }
+                result
+            };
+            // In the task: it must come to its end also when its waiter has gone. What is dropped half-way then closes its
+            // connection, which is never used again.
+            match timeout(deadline, work).await {
+                Ok(result) => result,
+                Err(_elapsed) => {
+                    // The server's own timeouts are shorter. So the way to it is cut without a word, perhaps for every
+                    // connection, or it hangs in a commit, which has no timeout.
+                    slots.give_up_idle();
+                    Err(StoreError::Deadline { what, after: deadline })
+                }
             }
-            result
         });
-        match timeout(self.deadline, &mut task).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_ended)) => Err(StoreError::Lost { what }),
-            Err(_elapsed) => {
-                // The server's own timeouts are shorter. So the way to it is cut without a word, perhaps for every
-                // connection, or it hangs in a commit, which has no timeout.
-                self.slots.give_up_idle();
-                // Its connection is closed with it and never used again.
-                task.abort();
-                Err(StoreError::Deadline { what, after: self.deadline })
-            }
-        }
+        task.await.unwrap_or(Err(StoreError::Lost { what }))
     }
 
     /// How long a waiter waits for a whole transaction.

@@ -77,7 +77,7 @@ struct Worked {
     messages: usize,
     began: Instant,
     /// What may be acknowledged, and what waits for its copy.
-    worked: Result<(Vec<Settled>, Vec<Waiting>), Outage>,
+    worked: Result<(Vec<Settled>, Vec<Waiting>), Failure>,
     trace: Option<BatchTrace>,
 }
 
@@ -109,7 +109,10 @@ struct Shared {
     metrics: Metrics,
     traces: Traces,
     turns: Turns,
-    ending: CancellationToken,
+    /// No batch is held any longer.
+    stopping: CancellationToken,
+    /// Nothing is acknowledged any more, so no copy is waited for.
+    ended: CancellationToken,
 }
 
 impl Session {
@@ -132,8 +135,8 @@ impl Session {
         } = self;
         let mut in_hand = InHand::new(consumer.acknowledger(), metrics.clone());
         let grace = pace.outage_grace;
-        // Also when this session alone ends: batches that are held then are held no longer.
-        let ending = stop.child_token();
+        // Also cancelled when this session alone ends.
+        let (stopping, ended) = (stop.child_token(), CancellationToken::new());
         let shared = Arc::new(Shared {
             store,
             publisher,
@@ -145,7 +148,8 @@ impl Session {
             metrics: metrics.clone(),
             traces,
             turns: Turns::default(),
-            ending: ending.clone(),
+            stopping: stopping.clone(),
+            ended: ended.clone(),
         });
         let mut in_flight: FuturesOrdered<JoinHandle<Worked>> = FuturesOrdered::new();
         let mut waiting: FuturesUnordered<Waiting> = FuturesUnordered::new();
@@ -160,8 +164,9 @@ impl Session {
             if acknowledged_max.is_some_and(|max| in_hand.acknowledged() >= max) && in_flight.is_empty() {
                 break Ok(());
             }
-            let has_room = in_flight.len() < pace.batches_in_flight && waiting.len() < pace.waiting_max();
-            let can_take = !is_exhausted && has_room;
+            // What a drain has still to take is little, and it waits for no copy.
+            let has_room = waiting.len() < pace.waiting_max() || draining_until.is_some();
+            let can_take = !is_exhausted && has_room && in_flight.len() < pace.batches_in_flight;
             // Like Nagle's algorithm: with nothing under way a delivery goes at once, else it waits for company.
             let linger = if in_flight.is_empty() { Duration::ZERO } else { pace.batch_wait };
             let drain_deadline = draining_until.unwrap_or_else(Instant::now);
@@ -206,7 +211,8 @@ impl Session {
         };
         // Those that are still under way commit or not; unacknowledged, they come back and the inbox knows them. They
         // are waited for, so that the next session does not run into its own predecessor; but not past a shutdown's time.
-        ending.cancel();
+        stopping.cancel();
+        ended.cancel();
         let patience = if draining_until.is_some() { LEFT_AFTER_DRAIN } else { LEFT_AFTER_LOSS };
         let rest = async { while in_flight.next().await.is_some() {} };
         if tokio::time::timeout(patience, rest).await.is_err() {
@@ -255,7 +261,7 @@ async fn acknowledge(
             Ok(()) => Ok(waiting),
             Err(error) => Err(Failure::Lost(error.into())),
         },
-        Err(outage) => Err(Failure::Outage(outage)),
+        Err(failure) => Err(failure),
     };
     if let Some(trace) = trace {
         trace.end(acknowledged.as_ref().err().map(Failure::label));
@@ -289,13 +295,13 @@ async fn work_through(
     shared: &Shared,
     now: OffsetDateTime,
     mut trace: Option<&mut BatchTrace>,
-) -> Result<(Vec<Settled>, Vec<Waiting>), Outage> {
+) -> Result<(Vec<Settled>, Vec<Waiting>), Failure> {
     let mut settling = Settling::default();
     let mut decide = |decided: Decided, job: Option<&Job>| {
         if let Some(trace) = trace.as_deref_mut() {
             trace.decided(&decided);
         }
-        settling.add(decided, job.map(Job::event), &shared.publisher, &shared.metrics, &shared.ending);
+        settling.add(decided, job.map(Job::event), &shared.publisher, &shared.metrics, &shared.ended);
     };
     let mut jobs = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
@@ -309,14 +315,14 @@ async fn work_through(
     let Sorted { free, held } = shared.turns.sort(jobs);
     for part in [free, held] {
         let (jobs, turn) = part.come().await;
-        let done = apply(&shared.store, jobs, terms, shared.grace, &shared.ending).await?;
+        let done = apply(&shared.store, jobs, terms, shared.grace, &shared.stopping).await.map_err(Failure::Outage)?;
         drop(turn);
         shared.changed.announce(done.changed);
         for (job, result) in done.results {
             decide(Decided::of(&job, result, &shared.rules), Some(&job));
         }
     }
-    settling.wait_for_copies(&shared.metrics).await;
+    settling.wait_for_copies(&shared.metrics).await.map_err(|panicked| Failure::Lost(panicked.into()))?;
     let Settling { settled, waiting, notes, .. } = settling;
     shared.notebook.note(notes.activity, notes.messages, now);
     Ok((settled, waiting))

@@ -14,7 +14,7 @@ use crate::store::{Activity, Committed, MessageNote, Noted};
 use crate::telemetry::{MessageOutcome, Metrics, Publishing};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -215,18 +215,18 @@ impl Settling {
         event: Option<&PaymentEvent>,
         publisher: &Publisher,
         metrics: &Metrics,
-        ending: &CancellationToken,
+        ended: &CancellationToken,
     ) {
         let Decided { tag, told, fate } = decided;
         self.notes.add(&told, event);
         match fate {
             Fate::Acknowledge(proof) => self.settled.push(Settled { tag, told, _proof: proof }),
             Fate::Copy(copy) => {
-                let (publisher, metrics, ending) = (publisher.clone(), metrics.clone(), ending.clone());
+                let (publisher, metrics, ended) = (publisher.clone(), metrics.clone(), ended.clone());
                 let copying = tokio::spawn(async move {
                     let is_retry = copy.exchange == RETRY_EXCHANGE;
                     let confirmed = tokio::select! {
-                        () = ending.cancelled() => return None,
+                        () = ended.cancelled() => return None,
                         confirmed = publish(&publisher, *copy, &metrics) => confirmed,
                     };
                     if is_retry {
@@ -240,14 +240,13 @@ impl Settling {
         }
     }
 
-    /// Waits a moment for the confirms of the copies: most come together, and the batch is acknowledged as one.
-    pub(super) async fn wait_for_copies(&mut self, metrics: &Metrics) {
+    /// Waits a moment for the confirms of the copies: most come together, and the batch is acknowledged as one. Where one of
+    /// them panicked, nobody would ever settle its delivery.
+    pub(super) async fn wait_for_copies(&mut self, metrics: &Metrics) -> Result<(), JoinError> {
         let until = Instant::now() + COPY_PATIENCE;
         for (mut copy, note) in std::mem::take(&mut self.on_their_way) {
             match tokio::time::timeout_at(until, &mut copy).await {
-                Ok(Ok(settled)) => self.settled.extend(settled),
-                // It has no proof, and is never acknowledged.
-                Ok(Err(panicked)) => tracing::error!(event = "copy_lost", cause = %panicked),
+                Ok(settled) => self.settled.extend(settled?),
                 Err(_elapsed) => {
                     metrics.separated(Separated::CopyNotConfirmed);
                     self.notes.messages.extend(note);
@@ -256,6 +255,7 @@ impl Settling {
             }
         }
         self.settled.sort_unstable_by_key(|settled| settled.tag);
+        Ok(())
     }
 }
 
@@ -331,5 +331,17 @@ async fn publish(publisher: &Publisher, message: Outgoing, metrics: &Metrics) ->
             Err(_) => {}
         }
         tokio::time::sleep(backoff.next_delay().unwrap_or(AGAIN.max)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_copy_that_panics_ends_its_session() {
+        let copying = tokio::spawn(async { panic!("of a test") });
+        let mut settling = Settling { on_their_way: vec![(copying, None)], ..Settling::default() };
+        assert!(settling.wait_for_copies(&Metrics::new()).await.unwrap_err().is_panic());
     }
 }

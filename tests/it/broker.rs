@@ -2,7 +2,7 @@
 
 use crate::support::messages::{captured, event_for};
 use crate::support::{World, eventually, eventually_within};
-use grantonce::broker::{Outgoing, WORK_QUEUE};
+use grantonce::broker::{Outgoing, TopologyGauge, WORK_QUEUE};
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
@@ -172,4 +172,14 @@ async fn o08_a_worker_goes_on_by_the_next_host_when_its_own_is_lost() {
         .await;
     eventually_within(Duration::from_secs(30), "ten more by the second", async || world.grants().await == 20).await;
     world.settled(worker).await;
+}
+
+#[tokio::test]
+async fn looks_at_the_topology_leave_no_channel_open() {
+    let world = World::new().await;
+    let mut gauge =
+        TopologyGauge::new(format!("{}?channel_max=12", world.amqp_url).parse().unwrap(), world.retry_delays.clone());
+    for _ in 0..5 {
+        assert_eq!(gauge.read().await.unwrap(), [""; 0]);
+    }
 }

@@ -230,6 +230,41 @@ async fn a_message_that_no_retry_queue_takes_holds_up_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_worker_that_stops_puts_off_what_it_has_in_hand() {
+    use sqlx::Connection as _;
+    let world = World::new().await;
+    let worker = world.start_worker();
+    eventually("the worker consumes", async || world.consumers(WORK_QUEUE).await == 1).await;
+    let somebody = left_open(&world, "LOCK TABLE payments IN ACCESS EXCLUSIVE MODE").await;
+    world.publish(&event_for("pi_nobody", "evt_nobody", captured(1999))).await;
+    eventually("its transaction waits", async || world.waiting_for_locks().await > 0).await;
+    let metrics = worker.metrics.clone();
+    let draining = tokio::spawn(worker.drain());
+    eventually("it takes no more", async || world.consumers(WORK_QUEUE).await == 0).await;
+    somebody.close().await.unwrap();
+    draining.await.unwrap();
+    let told = metrics.render();
+    assert!(told.contains("grantonce_messages_total{outcome=\"put_off\"} 1"), "{told}");
+    let mut given_back = told.lines().filter(|line| line.starts_with("grantonce_deliveries_given_back_total"));
+    assert!(given_back.all(|line| line.ends_with(" 0")), "{told}");
+}
+
+#[tokio::test]
+async fn a_worker_with_as_many_waiting_copies_as_it_may_have_stops_at_once() {
+    let world = World::new().await;
+    let mut settings = world.worker_settings();
+    settings.pace.prefetch = 4;
+    bind(&world, false).await;
+    let worker = world.start_worker_with(settings);
+    for _ in 0..8 {
+        world.publish_raw(malformed()).await;
+    }
+    eventually("it takes no more", async || worker.metric("grantonce_deliveries_waiting") >= 2).await;
+    tokio::time::timeout(Duration::from_secs(5), worker.drain()).await.expect("it waits for no copy");
+    eventually("all were given back", async || world.ready(WORK_QUEUE).await == 8).await;
+}
+
+#[tokio::test]
 async fn a_lock_on_a_whole_table_gives_nothing_up_and_ends_with_the_lock() {
     use sqlx::Connection as _;
     let world = world().await;

@@ -1,10 +1,10 @@
 //! Futures of sqlx that are dropped half-way, by a timeout or an HTTP client that goes away.
 
 use super::{key, order_for, patient, terms};
-use crate::support::{World, captured, event_for, eventually_within};
+use crate::support::{Proxy, World, captured, event_for, eventually, eventually_within};
 use futures_util::future::join_all;
 use grantonce::domain::PaymentEvent;
-use grantonce::store::{Attach, Outcome, Store};
+use grantonce::store::{Attach, Outcome, Profile, Settings, Store};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -109,6 +109,21 @@ async fn a_caller_that_goes_away_leaves_no_transaction_open() {
         let _given_up = dropped_at_wait(n % 12, attach(store.clone(), n)).await;
         nothing_is_left_open(&world).await;
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_is_given_up_also_where_its_caller_went_away() {
+    let world = World::new().await;
+    let (proxy, url) = Proxy::before(&world.database_url).await;
+    let common = world.store_settings(Profile::Requests);
+    let deadline = Duration::from_secs(1);
+    let settings = Settings { url: url.as_str().parse().unwrap(), connections_max: 1, deadline, ..common };
+    let store = Store::new(&settings).unwrap();
+    store.ping().await.unwrap();
+    proxy.go_silent();
+    assert!(tokio::time::timeout(deadline / 4, store.ping()).await.is_err(), "there is no answer");
+    proxy.let_new_ones_through();
+    eventually("another caller has a connection", async || store.ping().await.is_ok()).await;
 }
 
 /// What callers went away from ends by itself, long before the server's own timeouts would end it.
