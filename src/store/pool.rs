@@ -129,7 +129,12 @@ impl Store {
         });
         match timeout(self.deadline, &mut task).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_ended)) => Err(StoreError::Lost { what }),
+            // sqlx panics at a time that `time` cannot hold, such as Postgres' `infinity`. To do the same again is of no use.
+            Ok(Err(ended)) if ended.is_panic() => Err(StoreError::impossible(
+                what,
+                "it panicked, perhaps at a value that was written by hand; see the log",
+            )),
+            Ok(Err(_canceled)) => Err(StoreError::Lost { what }),
             Err(_elapsed) => {
                 // The server's own timeouts are shorter. So the way to it is cut without a word, perhaps for every
                 // connection, or it hangs in a commit, which has no timeout.
