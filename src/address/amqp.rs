@@ -18,6 +18,9 @@ const GUEST: &str = "guest";
 /// Virtual host where none is named.
 const VHOST: &str = "/";
 
+/// AMQP writes its length into one byte.
+const VHOST_BYTES_MAX: usize = 255;
+
 /// The parameters that are known.
 const KNOWN: [&str; 5] = ["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
 
@@ -134,6 +137,10 @@ impl FromStr for AmqpAddress {
             password: password.into(),
             vhost: match decoded("virtual host", parts.path)? {
                 none if none.is_empty() => VHOST.to_owned(),
+                // The client library panics at it.
+                long if long.len() > VHOST_BYTES_MAX => {
+                    return Err(AddressError::TooLong { part: "virtual host", bytes_max: VHOST_BYTES_MAX });
+                }
                 vhost => vhost,
             },
             heartbeat_s: None,

@@ -31,6 +31,14 @@ pub enum AddressError {
         /// Where.
         part: String,
     },
+    /// More than the protocol has room for.
+    #[error("has a {part} of more than {bytes_max} bytes")]
+    TooLong {
+        /// Where.
+        part: &'static str,
+        /// How many there may be.
+        bytes_max: usize,
+    },
     /// No host at all. It does not mean this machine.
     #[error("must name a host")]
     NoHost,

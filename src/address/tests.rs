@@ -136,6 +136,15 @@ fn o15_what_is_no_address_is_refused_without_being_shown() {
     ] {
         fault::<AmqpAddress>(text, part);
     }
+    // Bytes are counted, as they are sent.
+    for (name, fits) in [("%C3%A4".repeat(127), true), ("%C3%A4".repeat(128), false), ("v".repeat(256), false)] {
+        let address = format!("amqp://u:hunter2@h/{name}");
+        if fits {
+            drop(amqp(&address))
+        } else {
+            fault::<AmqpAddress>(&address, "a virtual host of more than 255 bytes")
+        }
+    }
 }
 
 #[test]

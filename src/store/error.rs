@@ -74,7 +74,7 @@ pub enum StoreError {
          database in PgBouncer, or connect past it"
     )]
     SharedSession,
-    /// The task that did it ended without an answer: a panic, or the runtime is closing.
+    /// The task that did it ended without an answer: the runtime is closing.
     #[error("{what}: the task ended without an answer")]
     Lost {
         /// What was being done.

@@ -141,7 +141,15 @@ impl Store {
                 }
             }
         });
-        task.await.unwrap_or(Err(StoreError::Lost { what }))
+        match task.await {
+            Ok(result) => result,
+            // sqlx panics at a time that `time` cannot hold, such as Postgres' `infinity`. To do the same again is of no use.
+            Err(ended) if ended.is_panic() => Err(StoreError::impossible(
+                what,
+                "it panicked, perhaps at a value that was written by hand; see the log",
+            )),
+            Err(_canceled) => Err(StoreError::Lost { what }),
+        }
     }
 
     /// How long a waiter waits for a whole transaction.

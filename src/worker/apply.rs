@@ -187,8 +187,7 @@ async fn apply_part(
                 }
                 contended.next_delay().unwrap_or(CONTENDED.max)
             }
-            // A task that ended without an answer has panicked, most likely about something in this batch.
-            (StoreError::Lost { .. }, _) | (_, Class::Bug) => {
+            (_, Class::Bug) => {
                 tracing::error!(event = "batch_held", messages = jobs.len(), cause = %error, "held: schema, rights or program are at fault");
                 // Where a batch of nothing goes through, it is for what is in this one.
                 if store.rehearse(terms.now).await.is_ok() {

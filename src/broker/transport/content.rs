@@ -320,15 +320,20 @@ fn kept_headers(payload: &[u8], bytes_max: usize, faults: &mut Faults) -> Result
             break;
         }
         let entry = inside.bytes.get(from..inside.at).ok_or(Broken::Cut)?;
-        let is_flat = Walk { at: 1 + name.len(), ..Walk::new(entry) }.value(0).is_ok();
+        let read = Walk { at: 1 + name.len(), ..Walk::new(entry) }.value(0);
         // The broker's account of how the message came here is of use, however long.
         let is_small = entry.len() <= KEPT_HEADER_BYTES_MAX || name == b"x-death";
-        if is_flat && is_small && kept.len() + entry.len() <= room {
-            kept.extend_from_slice(entry);
-        } else {
-            let shown = name.get(..SHOWN_BYTES_MAX).unwrap_or(name);
-            faults.add(&format!("the header \"{}\" of {} bytes was dropped", shown.escape_ascii(), entry.len()));
-        }
+        let why = match read {
+            Ok(()) if is_small && kept.len() + entry.len() <= room => {
+                kept.extend_from_slice(entry);
+                continue;
+            }
+            Ok(()) => String::new(),
+            Err(Broken::TooDeep) => format!(": it nests more than {DEPTH_MAX} tables or lists"),
+            Err(Broken::Cut | Broken::UnknownType) => ": it cannot be read".to_owned(),
+        };
+        let (shown, bytes) = (name.get(..SHOWN_BYTES_MAX).unwrap_or(name).escape_ascii(), entry.len());
+        faults.add(&format!("the header \"{shown}\" of {bytes} bytes was dropped{why}"));
     }
     Ok((table, kept))
 }

@@ -141,6 +141,22 @@ async fn an_order_tells_how_it_stands() {
     api.end().await;
 }
 
+/// Nothing that comes back later, and no reason to fail the others that are read in the same moment.
+#[tokio::test]
+async fn o04_an_order_whose_time_cannot_be_read_is_a_fault_of_its_own() {
+    let api = Api::start().await;
+    let (good, _) = order(&api, "pi_1").await;
+    for (n, never) in ["infinity", "-infinity", "20000-01-01"].into_iter().enumerate() {
+        let (bad, _) = order(&api, &format!("pi_bad_{n}")).await;
+        let id = bad.rsplit('/').next().unwrap();
+        api.db.execute(format!("UPDATE orders SET updated_at = '{never}' WHERE id = '{id}'")).await;
+        let reads = (0..8).map(|n| api.get(if n % 2 == 0 { &bad } else { &good }));
+        let told: Vec<_> = futures_util::future::join_all(reads).await.iter().map(|answer| answer.status).collect();
+        assert_eq!(told, [500, 200].repeat(4), "{never}");
+    }
+    api.end().await;
+}
+
 #[tokio::test]
 async fn parameters_are_checked_all_at_once() {
     let api = Api::start().await;

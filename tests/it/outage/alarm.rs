@@ -2,7 +2,7 @@
 
 use super::{receiver, world_on};
 use crate::support::{Answer, PrivateServers, Server, captured, event_for, eventually, paid};
-use grantonce::broker::PublishError;
+use grantonce::broker::{PublishError, WORK_QUEUE};
 use std::time::{Duration, Instant};
 
 /// Far below the time that a confirm is awaited for, and far above what a busy machine takes.
@@ -38,4 +38,33 @@ async fn o05_while_rabbitmq_blocks_publishing_senders_are_told_so_at_once_and_af
         eventually("messages are taken again", async || publish(round * 10 + 1).await.0.is_ok()).await;
         eventually("webhooks are taken again", async || poster.post(&paid(1000 * round)).await == Answer::Taken).await;
     }
+}
+
+#[tokio::test]
+async fn o05_under_an_alarm_all_is_acknowledged_that_needs_no_copy() {
+    const BUYERS: usize = 600;
+    let servers = PrivateServers::start(Server::Rabbitmq).await;
+    let world = world_on(&servers).await;
+    world.orders(BUYERS).await;
+    let mut events: Vec<_> =
+        (0..BUYERS).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect();
+    events.insert(BUYERS / 2, event_for("pi_nobody", "evt_nobody", captured(1999)));
+    world.publish_all(&events).await;
+    servers.memory_alarm(true).await;
+    let worker = world.start_worker();
+    eventually("everybody has credits", async || world.grants().await == i64::try_from(BUYERS).unwrap()).await;
+    eventually("one message waits", async || worker.metric("grantonce_deliveries_waiting") == 1).await;
+    let given_back = "grantonce_deliveries_given_back_total{cause=\"publish_failed\"}";
+    assert_eq!(worker.metric(given_back), 0);
+    worker.drain().await;
+    eventually("it alone comes back", async || world.ready(WORK_QUEUE).await == 1).await;
+
+    servers.memory_alarm(false).await;
+    let mut settings = world.worker_settings();
+    settings.rules.attempts_max = 1;
+    let worker = world.start_worker_with(settings);
+    let letter = world.dead_letter().await;
+    assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::evt_nobody");
+    world.settled(worker).await;
+    world.verify().await;
 }
