@@ -62,8 +62,8 @@ impl PostgresNeeds {
             }
         };
         match probed {
-            Ok(Probed { is_read_only, lacks, server_time }) => {
-                self.writes.set(if is_read_only { Err("Postgres is read-only".to_owned()) } else { Ok(()) });
+            Ok(Probed { lacks, server_time }) => {
+                self.writes.met();
                 self.schema.set(lacking(&lacks));
                 self.clocks.set(agreeing(clock.now() - server_time));
                 Ok(())

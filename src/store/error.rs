@@ -65,8 +65,8 @@ pub enum StoreError {
         /// What they are busy with.
         why: NoneFree,
     },
-    /// The server takes no writes, and one that does was asked for. Nothing was begun.
-    #[error("Postgres is read-only (a standby?), and DATABASE_URL asks for a server that takes writes")]
+    /// The server takes no writes. Nothing was written.
+    #[error("Postgres is read-only: a standby, or default_transaction_read_only is on")]
     ReadOnly,
     /// What is set in a session, or prepared in it, would be lost or meet others.
     #[error(
@@ -181,13 +181,13 @@ impl StoreError {
                 matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
                     || error.code().as_deref() == Some(READ_ONLY)
             }
-            Self::Sql { source: sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_), .. } => true,
+            Self::Sql { source: sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_), .. }
+            | Self::ReadOnly => true,
             Self::Sql { .. }
             | Self::Deadline { .. }
             | Self::Unanswered { .. }
             | Self::TooManyConnections { .. }
             | Self::NoConnection { .. }
-            | Self::ReadOnly
             | Self::SharedSession
             | Self::Lost { .. }
             | Self::Corrupt { .. }

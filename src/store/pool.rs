@@ -95,7 +95,7 @@ impl Store {
     /// Prepares connections; connects when first used, so that a role starts while the database is away. Must be called
     /// inside a tokio runtime.
     pub fn new(settings: &Settings) -> Result<Self, StoreError> {
-        let slots = Slots::new(Servers::new(settings), settings.connections_max);
+        let slots = Slots::new(Servers::new(settings), settings);
         Ok(Self { slots, deadline: settings.deadline, is_reading: false })
     }
 
@@ -289,6 +289,8 @@ mod tests {
         tokio::spawn(async move {
             loop {
                 let (mut client, _) = listener.accept().await.unwrap();
+                // First to be counted are the ones that have ended.
+                tokio::task::yield_now().await;
                 seen.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 let open = Arc::clone(&open);
                 tokio::spawn(async move {
@@ -306,5 +308,16 @@ mod tests {
         let most = most.load(Ordering::SeqCst);
         assert!((1..=CONNECTING_MAX).contains(&most), "{most} at the same time");
         assert_eq!(store.slots.count_given_up(), 0, "no connection that was there was given up");
+    }
+
+    #[tokio::test]
+    async fn a_worker_has_all_its_connections_for_batches_and_the_api_keeps_some_for_reading() {
+        for (profile, for_writing) in [(Profile::Batches, 9), (Profile::Requests, 5)] {
+            let url = "postgres://user:password@localhost/database".parse().unwrap();
+            let settings = Settings { url, connections_max: 9, deadline: Duration::from_secs(1), profile };
+            let store = Store::new(&settings).unwrap();
+            let slots = join_all((0..9).map(|_| store.slots.slot("a test", false, Duration::ZERO))).await;
+            assert_eq!(slots.iter().filter(|slot| slot.is_ok()).count(), for_writing, "{profile:?}");
+        }
     }
 }

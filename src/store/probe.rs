@@ -11,8 +11,6 @@ const WHAT: &str = "looking whether Postgres commits";
 /// What a look finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed {
-    /// The server, or this user, may not write.
-    pub is_read_only: bool,
     /// What of the role's tables and rights is missing: each as `INSERT on orders`.
     pub lacks: Vec<String>,
     /// The server's clock.
@@ -20,7 +18,9 @@ pub struct Probed {
 }
 
 impl Store {
-    /// Commits a few bytes, and compares tables and rights with what the role needs. Rows are neither read nor written.
+    /// Commits a few bytes, and compares tables and rights with what the role needs. Rows are neither read nor written. Where
+    /// nothing can be written, the connection is not used again: another one may lead to a server that writes, or find that this
+    /// one does so again.
     pub async fn probe(&self, role: Role) -> Result<Probed, StoreError> {
         self.run(WHAT, move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -43,8 +43,10 @@ impl Tx {
         .fetch_one(self.connection())
         .await
         .map_err(StoreError::sql(WHAT))?;
-        let lacks = self.lacks(role).await?;
-        Ok(Probed { is_read_only: written.is_none(), lacks, server_time })
+        if written.is_none() {
+            return Err(StoreError::ReadOnly);
+        }
+        Ok(Probed { lacks: self.lacks(role).await?, server_time })
     }
 
     async fn lacks(&mut self, role: Role) -> Result<Vec<String>, StoreError> {

@@ -7,7 +7,7 @@ use crate::support::{OrderSpec, PgBouncer, World, captured, event_for, eventuall
 use grantonce::http::plain_client;
 use grantonce::sim::children::Children;
 use grantonce::sim::scratch::unique_name;
-use grantonce::store::{Profile, Settings, Store};
+use grantonce::store::{Profile, Role, Settings, Store, StoreError};
 use reqwest::Url;
 use sqlx::{Connection as _, PgConnection};
 use std::process::Output;
@@ -190,4 +190,22 @@ async fn deadlocks_of_whatever_program_are_counted_by_ops() {
     assert!(here.is_err() != there.is_err(), "{here:?} {there:?}");
     drop(first);
     eventually("ops has counted it", async || deadlocks().await == Some(1)).await;
+}
+
+#[tokio::test]
+async fn a_database_that_was_read_only_is_found_to_take_writes_again() {
+    let world = World::new().await;
+    let store = Store::new(&settings(&world.database_url, START)).unwrap();
+    let set = async |value: &str| {
+        let database = format!(
+            "EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {value}', current_database())"
+        );
+        world.execute(&format!("SET transaction_read_only = off; DO $$ BEGIN {database}; END $$")).await;
+    };
+    set("on").await;
+    let probed = store.probe(Role::Api).await;
+    assert!(matches!(probed, Err(StoreError::ReadOnly)), "{probed:?}");
+    set("off").await;
+    let probed = store.probe(Role::Api).await;
+    assert!(probed.is_ok(), "{probed:?}");
 }

@@ -4,7 +4,7 @@
 //! waits in COMMIT for a synchronous standby notices nothing of its client, and no timeout of the server ends it.
 
 use super::servers::{Alive, Servers, SessionId};
-use super::{CONNECTING_MAX, IDLE_MAX, LIFETIME_MAX};
+use super::{CONNECTING_MAX, IDLE_MAX, LIFETIME_MAX, Profile, Settings};
 use crate::store::error::{NoneFree, StoreError};
 use sqlx::{Connection, Executor, PgConnection};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -107,8 +107,11 @@ pub(super) struct Slot {
 
 impl Slots {
     /// Must be called inside a tokio runtime.
-    pub(super) fn new(servers: Servers, connections_max: u32) -> Arc<Self> {
-        let reading = if connections_max > 2 * READING { READING } else { 0 };
+    pub(super) fn new(servers: Servers, settings: &Settings) -> Arc<Self> {
+        let connections_max = settings.connections_max;
+        // Only the API has operations for which it keeps some.
+        let has_readers = settings.profile == Profile::Requests && connections_max > 2 * READING;
+        let reading = if has_readers { READING } else { 0 };
         let slots = Arc::new(Self {
             servers,
             connections_max,
