@@ -21,6 +21,12 @@ const VHOST: &str = "/";
 /// AMQP writes its length into one byte.
 const VHOST_BYTES_MAX: usize = 255;
 
+/// Least that `channel_max` may be: `check` looks for every exchange and queue on a channel of its own, up to 18 of them.
+const CHANNELS_MIN: u16 = 32;
+
+/// Least that `frame_max` may be: what RabbitMQ 4 can be set to at least, and what every copy that we publish fits into.
+const FRAME_BYTES_MIN: u32 = 8192;
+
 /// The parameters that are known.
 const KNOWN: [&str; 5] = ["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
 
@@ -178,11 +184,13 @@ impl AmqpAddress {
                 let ms = number(name, text, 1..=600_000, "milliseconds")?;
                 self.connection_timeout = Some(Duration::from_millis(ms));
             }
-            "channel_max" => self.channel_max = Some(number(name, text, 0..=u16::MAX, "channels, 0 for no limit")?),
-            // The protocol's smallest frame, in bytes.
+            "channel_max" if text == "0" => self.channel_max = Some(0),
+            "channel_max" => {
+                self.channel_max = Some(number(name, text, CHANNELS_MIN..=u16::MAX, "channels, or 0 for no limit")?);
+            }
             "frame_max" if text == "0" => self.frame_max_bytes = Some(0),
             "frame_max" => {
-                self.frame_max_bytes = Some(number(name, text, 4096..=u32::MAX, "bytes, or 0 for no limit")?)
+                self.frame_max_bytes = Some(number(name, text, FRAME_BYTES_MIN..=u32::MAX, "bytes, or 0 for no limit")?)
             }
             // What is left of KNOWN.
             _auth_mechanism => {

@@ -30,8 +30,8 @@ fn o08_an_amqp_address_leads_to_the_hosts_that_it_names() {
         ),
         ("amqp://u:pä@h/v", "amqp://u:p%C3%A4@h:5672/v"),
         (
-            "amqp://u:p@h/v?heartbeat=5&connection_timeout=3000&channel_max=10&frame_max=131072&auth_mechanism=AMQPLAIN",
-            "amqp://u:p@h:5672/v?heartbeat=5&connection_timeout=3000&channel_max=10&frame_max=131072&auth_mechanism=amqplain",
+            "amqp://u:p@h/v?heartbeat=5&connection_timeout=3000&channel_max=100&frame_max=131072&auth_mechanism=AMQPLAIN",
+            "amqp://u:p@h:5672/v?heartbeat=5&connection_timeout=3000&channel_max=100&frame_max=131072&auth_mechanism=amqplain",
         ),
         ("amqp://u:p@h/v?heartbeat=0&frame_max=0&auth_mechanism=plain", "amqp://u:p@h:5672/v?heartbeat=0&frame_max=0"),
     ] {
@@ -126,7 +126,8 @@ fn o15_what_is_no_address_is_refused_without_being_shown() {
         ("amqp://u:p@h/v?heartbeat=%ff", "a parameter heartbeat that is not UTF-8"),
         ("amqp://u:p@h/v?connection_timeout=0", "parameter connection_timeout"),
         ("amqp://u:p@h/v?channel_max=65536", "parameter channel_max"),
-        ("amqp://u:p@h/v?frame_max=4095", "parameter frame_max"),
+        ("amqp://u:p@h/v?channel_max=31", "parameter channel_max that must be a whole number from 32"),
+        ("amqp://u:p@h/v?frame_max=8191", "parameter frame_max that must be a whole number from 8192"),
         ("amqp://u:p@h/v?auth_mechanism=hunter2", "must be plain or amqplain"),
         ("amqp://u:p@h/v?auth_mechanism=external", "must be plain or amqplain"),
         ("amqp://u:p@h/v?heartbeat=1&hunter2=1", "number 2 after the ?, that is unknown; known are heartbeat,"),

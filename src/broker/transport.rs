@@ -52,7 +52,8 @@ pub(super) async fn greet(
     patience: Duration,
     properties: ConnectionProperties,
 ) -> lapin::Result<Connection> {
-    let filter = Mutex::new(Some(Filter::new(socket, ledger, patience)));
+    let frame_bytes_max = uri.query.frame_max.filter(|bytes| *bytes > 0).unwrap_or(FRAME_BYTES_MAX);
+    let filter = Mutex::new(Some(Filter::new(socket, Sieve::new(ledger, frame_bytes_max), patience)));
     // Asked once: the library is not told to connect anew.
     let connect = async move |_uri: AMQPUri, _runtime: Runtime<Kit>| {
         let filter = filter.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -77,10 +78,10 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    fn new(socket: Socket, ledger: Arc<Ledger>, patience: Duration) -> Self {
+    fn new(socket: Socket, sieve: Sieve, patience: Duration) -> Self {
         Self {
             socket,
-            sieve: Sieve::new(ledger),
+            sieve,
             input: vec![0; READ_BYTES],
             unsifted: (0, 0),
             output: Vec::new(),

@@ -173,6 +173,14 @@ impl StoreError {
         error.code().as_deref() == Some("55P03")
     }
 
+    /// Whether the server takes no writes at the moment.
+    pub(super) fn is_read_only(&self) -> bool {
+        let Self::Sql { source: sqlx::Error::Database(error), .. } = self else {
+            return matches!(self, Self::ReadOnly);
+        };
+        error.code().as_deref() == Some(READ_ONLY)
+    }
+
     /// Whether the connection it happened on is of no more use: it is lost, or leads to a server that takes no writes.
     pub(super) fn ends_session(&self) -> bool {
         match self {

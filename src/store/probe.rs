@@ -105,6 +105,7 @@ impl StoreError {
             }
             (Self::NoConnection { .. }, _) => "all connections to Postgres are in use".to_owned(),
             (Self::ReadOnly, _) => "Postgres is read-only".to_owned(),
+            (Self::Sql { .. }, Some(_)) if self.is_read_only() => "Postgres is read-only".to_owned(),
             (Self::SharedSession, _) => "DATABASE_URL leads to a pooler that shares sessions".to_owned(),
             (Self::Sql { .. }, Some(code)) => format!("Postgres refuses ({code})"),
             (Self::Sql { .. }, None) if self.class() == Class::Transient => "Postgres is out of reach".to_owned(),

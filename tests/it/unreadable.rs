@@ -123,6 +123,25 @@ async fn o02_what_cannot_be_read_is_a_dead_letter_and_its_neighbours_are_granted
     world.verify().await;
 }
 
+/// RabbitMQ sends properties in one frame, however small a frame its client has asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn o03_properties_larger_than_the_frame_that_amqp_url_asks_for_stop_nobody() {
+    let world = World::new().await;
+    world.orders(40).await;
+    let mut raw = RawAmqp::connect(&world.amqp_url);
+    for n in 0..40 {
+        let message = payment(n);
+        let large = header(b"large", b'S', &long(&vec![b'x'; 20_000]));
+        raw.publish(&if n == 20 { message.with_headers(large) } else { message });
+    }
+    let mut settings = world.worker_settings();
+    settings.amqp_url = format!("{}?frame_max=8192", world.amqp_url).parse().unwrap();
+    let worker = world.start_worker_with(settings);
+    eventually("the others are granted", async || world.grants().await == 39).await;
+    eventually("it is a letter", async || world.ready(DEAD_QUEUE).await == 1).await;
+    world.settled(worker).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn o02_a_letter_that_cannot_be_read_holds_up_no_other_letter_and_can_be_peeked_at() {
     let world = World::new().await;

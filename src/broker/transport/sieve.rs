@@ -65,8 +65,9 @@ pub(super) struct Sieve {
 }
 
 impl Sieve {
-    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
-        let frame_bytes_max = usize::try_from(FRAME_BYTES_MAX).unwrap_or(usize::MAX);
+    /// The library refuses frames of more than `frame_bytes_max`; RabbitMQ sends long headers in one frame all the same.
+    pub(super) fn new(ledger: Arc<Ledger>, frame_bytes_max: u32) -> Self {
+        let frame_bytes_max = usize::try_from(frame_bytes_max).unwrap_or(usize::MAX);
         Self { ledger, frame_bytes_max, rest: Rest::Pass(0), open: vec![], is_open: false }
     }
 
@@ -153,9 +154,9 @@ impl Sieve {
             RETURN => None,
             TUNE => {
                 if let Some(&[_, _, f3, f2, f1, f0]) = rest.first_chunk::<6>() {
-                    let theirs = u32::from_be_bytes([f3, f2, f1, f0]);
-                    let agreed = if theirs == 0 { FRAME_BYTES_MAX } else { theirs.min(FRAME_BYTES_MAX) };
-                    self.frame_bytes_max = usize::try_from(agreed).unwrap_or(usize::MAX);
+                    let theirs = usize::try_from(u32::from_be_bytes([f3, f2, f1, f0])).unwrap_or(usize::MAX);
+                    // 0 is no limit.
+                    self.frame_bytes_max = self.frame_bytes_max.min(if theirs == 0 { usize::MAX } else { theirs });
                 }
                 return;
             }

@@ -67,7 +67,7 @@ fn what_can_be_read_goes_through_byte_for_byte_however_it_comes() {
     .concat();
     for part in [1, 3, 8, 100, 1 << 20] {
         let ledger = Ledger::new(BOUNDS);
-        let mut sieve = Sieve::new(Arc::clone(&ledger));
+        let mut sieve = Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX);
         let (output, _) = sifted(&mut sieve, &bytes, part);
         assert_eq!(output, bytes, "in parts of {part}");
         assert!(sieve.open.is_empty());
@@ -82,7 +82,7 @@ fn what_cannot_be_read_is_mended_and_noted_beside_its_neighbours() {
     let mended = [message(1, b"ok", b"one"), message(2, b"?", b"two"), message(3, b"ok", b"three")].concat();
     for part in [1, 7, 1 << 20] {
         let ledger = Ledger::new(BOUNDS);
-        let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger)), &bytes, part);
+        let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX), &bytes, part);
         assert_eq!(output, mended);
         assert_eq!(claimed(&ledger, 1).1, "");
         assert_eq!(claimed(&ledger, 2), (3, r#"app_id is not UTF-8: "\xff""#.to_owned()));
@@ -97,7 +97,7 @@ fn a_body_that_is_too_large_is_cut_and_its_length_noted() {
         for part in [1, 7, 1 << 20] {
             let ledger = Ledger::new(Bounds { body_kept_bytes: kept, ..BOUNDS });
             let bytes = [message(1, b"a", &body), message(2, b"b", b"next")].concat();
-            let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger)), &bytes, part);
+            let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX), &bytes, part);
             let mut wanted = [deliver(1, 1, b"payment.stripe"), header(1, kept, b"a")].concat();
             let mut at = 0;
             for length in &frames {
@@ -121,7 +121,7 @@ fn a_header_of_any_size_is_replaced_without_being_held() {
     let told = format!("its properties are {} bytes long", payload.len());
     let bytes = [deliver(1, 1, b"k"), frame(HEADER, 1, &payload), frame(BODY, 1, b"body"), message(2, b"b", b"next")];
     let ledger = Ledger::new(BOUNDS);
-    let mut sieve = Sieve::new(Arc::clone(&ledger));
+    let mut sieve = Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX);
     let (output, _) = sifted(&mut sieve, &bytes.concat(), 60_000);
     let empty = frame(HEADER, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0]);
     assert_eq!(output, [deliver(1, 1, b"k"), empty, frame(BODY, 1, b"body"), message(2, b"b", b"next")].concat());
@@ -131,7 +131,7 @@ fn a_header_of_any_size_is_replaced_without_being_held() {
 #[test]
 fn nothing_more_is_taken_while_the_ledger_is_full_but_one_message_always_is() {
     let ledger = Ledger::new(Bounds { body_bytes_max: 10_000, ..BOUNDS });
-    let mut sieve = Sieve::new(Arc::clone(&ledger));
+    let mut sieve = Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX);
     let bytes = [message(1, b"a", &[1; 9_000]), message(2, b"b", &[2; 400])].concat();
     let mut output = vec![];
     let (taken, stop) = sieve.sift(&bytes, &mut output, OUTPUT_MAX);
@@ -153,7 +153,7 @@ fn returned_messages_come_without_their_bodies_and_need_no_ticket() {
     payload[8] = b'?';
     let ledger = Ledger::new(Bounds::NONE);
     let bytes = [returned, header(3, 10, b"a"), frame(BODY, 3, &[0; 10])].concat();
-    let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger)), &bytes, 5);
+    let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX), &bytes, 5);
     assert_eq!(output, [frame(METHOD, 3, &payload), header(3, 0, b"a")].concat());
 }
 
@@ -163,7 +163,7 @@ fn returned_messages_come_without_their_bodies_and_need_no_ticket() {
 fn the_sieve_is_quick() {
     let one = message(1, b"a relay of somebody's", &[b'x'; 390]);
     let (count, ledger) = (200_000_u32, Ledger::new(Bounds { bytes_max: usize::MAX, ..BOUNDS }));
-    let (mut sieve, mut output) = (Sieve::new(Arc::clone(&ledger)), vec![]);
+    let (mut sieve, mut output) = (Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX), vec![]);
     let began = Instant::now();
     for _ in 0..count {
         output.clear();
