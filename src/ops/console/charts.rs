@@ -21,7 +21,7 @@ pub(super) fn section(activity: &[ActivityMinute], now: OffsetDateTime) -> Html 
     html![
         "<section class=\"card\" aria-labelledby=\"flow\"><h2 id=\"flow\">The last hour</h2><div class=\"charts\">"
         [chart("applied", "", |minute| minute.applied)] [chart("duplicates absorbed", "", |minute| minute.duplicates)]
-        [chart("grants", "", |minute| minute.grants)] [chart("put off, order unknown", "", |minute| minute.put_off)]
+        [chart("grants", "", |minute| minute.grants)] [chart("put off", "", |minute| minute.put_off)]
         [chart("dead letters", " bad", |minute| minute.dead_lettered)] "</div></section>"
     ]
 }
