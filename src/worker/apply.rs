@@ -1,10 +1,12 @@
 //! Applying a batch, whatever it takes. An outage is waited out for a while. What one message or one locked row is to blame for
 //! is narrowed down until it stands alone, and everything else is committed.
 
-use super::job::{Job, JobResult};
+use super::Rules;
+use super::job::Job;
+use super::settle::Decided;
 use crate::domain::{OrderId, Reason, Refusal, Separated};
 use crate::retry::{Backoff, Limits};
-use crate::store::{Applied, BatchTerms, Class, Outcome, Store, StoreError};
+use crate::store::{Applied, BatchTerms, Class, Store, StoreError};
 use crate::telemetry::GivenBack;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,7 @@ const CONTENDED: Limits =
 const CONTENDED_TRIES_MAX: u32 = 5;
 
 /// How long a batch waits for a row that another transaction has locked. Ours hold one for milliseconds.
-pub(super) const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// How long the parts wait of a batch in which one row was locked for longer than that.
 const LOCK_WAIT_AGAIN: Duration = Duration::from_millis(100);
@@ -52,8 +54,8 @@ impl Outage {
 /// A batch that is through.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    /// Every job with what became of it.
-    pub(super) results: Vec<(Job, JobResult)>,
+    /// Every job with what is to become of it.
+    pub(super) decided: Vec<(Job, Decided)>,
     /// Orders whose readers see something new.
     pub(super) changed: Vec<OrderId>,
 }
@@ -71,6 +73,7 @@ struct Part {
 pub(super) async fn apply(
     store: &Store,
     jobs: Vec<Job>,
+    rules: &Rules,
     terms: BatchTerms,
     grace: Duration,
     stop: &CancellationToken,
@@ -85,7 +88,7 @@ pub(super) async fn apply(
         let error = match apply_part(store, &part, terms, grace, stop).await? {
             Ok(applied) => {
                 applied_any = true;
-                done.add(&part.jobs, applied);
+                done.add(&part.jobs, applied, rules);
                 continue;
             }
             Err(error) => error,
@@ -95,7 +98,7 @@ pub(super) async fn apply(
             if !applied_any && alone > ALONE_MAX {
                 return Err(Outage { held: Duration::ZERO, cause: error });
             }
-            done.results.push((job.clone(), alone_with(&error)));
+            done.decided.push((job.clone(), alone_with(&error, job, rules)));
             continue;
         }
         tracing::warn!(event = "narrowing", messages = part.jobs.len(), cause = %error, "one of these cannot be applied now");
@@ -109,7 +112,7 @@ pub(super) async fn apply(
                 parts.push(Part { jobs: Arc::from(half), lock_wait: LOCK_WAIT_AGAIN, is_locked: false });
             }
         } else if part.is_locked {
-            done.results.extend(held.iter().map(|(_, job)| ((*job).clone(), alone_with(&error))));
+            done.decided.extend(held.iter().map(|(_, job)| ((*job).clone(), alone_with(&error, job, rules))));
             parts.push(Part { jobs: jobs(&free), lock_wait: LOCK_WAIT, is_locked: false });
         } else {
             parts.push(Part { jobs: jobs(&held), lock_wait: LOCK_WAIT_AGAIN, is_locked: true });
@@ -120,33 +123,25 @@ pub(super) async fn apply(
 }
 
 impl Done {
-    fn add(&mut self, jobs: &[Job], applied: Applied) {
-        let committed = Arc::new(applied.committed);
-        self.changed.extend(applied.changed);
-        let result = |outcome| match outcome {
-            Outcome::Applied { granted } => JobResult::Applied { granted, committed: Arc::clone(&committed) },
-            Outcome::Duplicate => JobResult::Duplicate { committed: Arc::clone(&committed) },
-            Outcome::OrderUnknown => JobResult::OrderUnknown,
-            Outcome::Unreadable(detail) => JobResult::NotNow { why: Separated::UnreadableOrder, detail },
-            Outcome::Refused(refusal) => JobResult::Refused(refusal),
-        };
-        self.results.extend(jobs.iter().cloned().zip(applied.outcomes.into_iter().map(result)));
+    fn add(&mut self, jobs: &[Job], applied: Applied, rules: &Rules) {
+        let Applied { committed, outcomes, changed } = applied;
+        let committed = Arc::new(committed);
+        self.changed.extend(changed);
+        let decided = |(job, outcome)| (Job::clone(job), Decided::of(job, outcome, &committed, rules));
+        self.decided.extend(jobs.iter().zip(outcomes).map(decided));
     }
 }
 
 /// What becomes of a message that is to blame alone.
-fn alone_with(error: &StoreError) -> JobResult {
+fn alone_with(error: &StoreError, job: &Job, rules: &Rules) -> Decided {
     let detail = error.code().unwrap_or_else(|| error.to_string());
     match error.class() {
         Class::Data => {
             let detail = format!("Postgres refuses this message: {detail}");
-            JobResult::Refused(Refusal::new(Reason::RejectedByDatabase, detail))
+            Decided::refused(job.delivery(), &Refusal::new(Reason::RejectedByDatabase, detail))
         }
-        Class::Contended => JobResult::NotNow {
-            why: Separated::Locked,
-            detail: format!("another session of Postgres has locked what this message needs ({detail})"),
-        },
-        Class::Bug | Class::Transient => JobResult::NotNow { why: Separated::Fault, detail: error.to_string() },
+        Class::Contended => Decided::separated(job, Separated::Locked, &detail, rules),
+        Class::Bug | Class::Transient => Decided::separated(job, Separated::Fault, &error.to_string(), rules),
     }
 }
 

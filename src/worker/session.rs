@@ -315,11 +315,13 @@ async fn work_through(
     let Sorted { free, held } = shared.turns.sort(jobs);
     for part in [free, held] {
         let (jobs, turn) = part.come().await;
-        let done = apply(&shared.store, jobs, terms, shared.grace, &shared.stopping).await.map_err(Failure::Outage)?;
+        let done = apply(&shared.store, jobs, &shared.rules, terms, shared.grace, &shared.stopping)
+            .await
+            .map_err(Failure::Outage)?;
         drop(turn);
         shared.changed.announce(done.changed);
-        for (job, result) in done.results {
-            decide(Decided::of(&job, result, &shared.rules), Some(&job));
+        for (job, decided) in done.decided {
+            decide(decided, Some(&job));
         }
     }
     settling.wait_for_copies(&shared.metrics).await.map_err(|panicked| Failure::Lost(panicked.into()))?;

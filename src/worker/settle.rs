@@ -1,7 +1,7 @@
 //! Settling deliveries: what was put off or refused is copied to where it belongs, and the copy confirmed. A delivery whose copy
 //! is not confirmed soon waits alone; the others of its batch are acknowledged.
 
-use super::job::{Job, JobResult};
+use super::job::Job;
 use super::judge::{attempts_before, first_routing_key, waits_before};
 use super::{COPY_PATIENCE, Rules};
 use crate::broker::{Confirmed, Delivery, Durable, Letter, Outgoing, PublishError, Publisher, RETRY_EXCHANGE};
@@ -10,7 +10,7 @@ use crate::domain::{PaymentEvent, Reason, Refusal, Separated};
 use crate::failpoint::{self, Failpoint};
 use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER, WAITS_HEADER};
 use crate::retry::{Backoff, Limits};
-use crate::store::{Activity, Committed, MessageNote, Noted};
+use crate::store::{Activity, Committed, MessageNote, Noted, Outcome};
 use crate::telemetry::{MessageOutcome, Metrics, Publishing};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,28 +127,16 @@ impl Decided {
     }
 
     /// What the database has said about.
-    pub(super) fn of(job: &Job, result: JobResult, rules: &Rules) -> Self {
+    pub(super) fn of(job: &Job, outcome: Outcome, committed: &Arc<Committed>, rules: &Rules) -> Self {
         let delivery = job.delivery();
-        let committed =
-            |told, committed| Self { tag: delivery.tag, told, fate: Fate::Acknowledge(Proof::Committed(committed)) };
-        match result {
-            JobResult::Applied { granted, committed: by } => {
-                committed(Told { granted, ..Told::of(MessageOutcome::Applied) }, by)
-            }
-            JobResult::Duplicate { committed: by } => committed(Told::of(MessageOutcome::Duplicate), by),
-            JobResult::Refused(refusal) => Self::refused(delivery, &refusal),
-            JobResult::OrderUnknown => Self::put_off_or_give_up(delivery, job.event(), rules),
-            JobResult::NotNow { why, detail } => {
-                let message_id = job.event().message_id.as_str();
-                tracing::warn!(
-                    event = "separated",
-                    cause = why.name(),
-                    message_id,
-                    detail,
-                    "put off, and no attempt is counted"
-                );
-                Self::put_off_without_fault(delivery, why, rules)
-            }
+        let settled =
+            |told| Self { tag: delivery.tag, told, fate: Fate::Acknowledge(Proof::Committed(Arc::clone(committed))) };
+        match outcome {
+            Outcome::Applied { granted } => settled(Told { granted, ..Told::of(MessageOutcome::Applied) }),
+            Outcome::Duplicate => settled(Told::of(MessageOutcome::Duplicate)),
+            Outcome::Refused(refusal) => Self::refused(delivery, &refusal),
+            Outcome::OrderUnknown => Self::put_off_or_give_up(delivery, job.event(), rules),
+            Outcome::Unreadable(detail) => Self::separated(job, Separated::UnreadableOrder, &detail, rules),
         }
     }
 
@@ -177,8 +165,17 @@ impl Decided {
         }
     }
 
-    /// Comes back after a while that grows, however often, and uses no attempt up.
-    fn put_off_without_fault(delivery: &Delivery, why: Separated, rules: &Rules) -> Self {
+    /// What nobody can settle now, through no fault of its own: comes back after a while that grows, however often, and uses no
+    /// attempt up.
+    pub(super) fn separated(job: &Job, why: Separated, detail: &str, rules: &Rules) -> Self {
+        let (delivery, message_id) = (job.delivery(), job.event().message_id.as_str());
+        tracing::warn!(
+            event = "separated",
+            cause = why.name(),
+            message_id,
+            detail,
+            "put off, and no attempt is counted"
+        );
         let waits = waits_before(delivery);
         let short: Vec<_> = rules.retry_delays.iter().filter(|retry| retry.delay <= WAIT_MAX).cloned().collect();
         let told = Told { separated: Some(why), ..Told::of(MessageOutcome::PutOff) };
