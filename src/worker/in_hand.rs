@@ -37,10 +37,8 @@ impl InHand {
     /// Acknowledges what is settled, ascending by tag: at once as far as nothing before it waits, and one by one behind that.
     /// One acknowledgement for many costs the broker one write.
     pub(super) async fn acknowledge(&mut self, settled: Vec<Settled>) -> Result<(), BrokerError> {
-        for one in &settled {
-            self.tags.remove(&one.tag);
-        }
-        let first_left = self.tags.first().copied().unwrap_or(u64::MAX);
+        let is_left = |tag: &u64| settled.binary_search_by_key(tag, |one| one.tag).is_err();
+        let first_left = self.tags.iter().copied().find(is_left).unwrap_or(u64::MAX);
         let (together, alone) = settled.split_at(settled.partition_point(|one| one.tag < first_left));
         if let Some(last) = together.last() {
             self.acknowledger.acknowledge_through(last.tag, together).await?;
@@ -49,6 +47,7 @@ impl InHand {
             self.acknowledger.acknowledge(one.tag, one).await?;
         }
         for one in &settled {
+            self.tags.remove(&one.tag);
             one.told.count(&self.metrics);
         }
         self.acknowledged += u64::try_from(settled.len()).unwrap_or(u64::MAX);

@@ -42,7 +42,7 @@ pub(super) enum Ended {
     BrokerLost { acknowledged: u64, given_back: u64, cause: Lost },
 }
 
-/// Why the broker is taken for lost.
+/// Why a session could not go on, or not settle all that it had.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
     #[error(transparent)]
@@ -77,7 +77,7 @@ struct Worked {
     messages: usize,
     began: Instant,
     /// What may be acknowledged, and what waits for its copy.
-    worked: Result<(Vec<Settled>, Vec<Waiting>), Failure>,
+    worked: Result<(Vec<Settled>, Vec<Waiting>), Lost>,
     trace: Option<BatchTrace>,
 }
 
@@ -157,7 +157,7 @@ impl Session {
         let mut draining_until: Option<Instant> = None;
         let mut is_exhausted = false;
 
-        let lost: Result<(), Failure> = loop {
+        let lost: Result<(), Lost> = loop {
             if is_exhausted && in_flight.is_empty() {
                 break Ok(());
             }
@@ -175,7 +175,7 @@ impl Session {
                 Some(worked) = in_flight.next(), if !in_flight.is_empty() => {
                     match acknowledge(worked, &mut in_hand, &metrics).await {
                         Ok(copies) => waiting.extend(copies),
-                        Err(failure) => break Err(failure),
+                        Err(lost) => break Err(lost),
                     }
                     metrics.deliveries_waiting(waiting.len());
                 }
@@ -183,10 +183,10 @@ impl Session {
                     metrics.deliveries_waiting(waiting.len());
                     let settled = match copied {
                         Ok(settled) => settled.into_iter().collect(),
-                        Err(panicked) => break Err(Failure::Lost(panicked.into())),
+                        Err(panicked) => break Err(panicked.into()),
                     };
                     if let Err(error) = in_hand.acknowledge(settled).await {
-                        break Err(Failure::Lost(error.into()));
+                        break Err(error.into());
                     }
                 }
                 () = stop.cancelled(), if draining_until.is_none() => {
@@ -195,7 +195,7 @@ impl Session {
                     consumer.cancel();
                 }
                 () = tokio::time::sleep_until(drain_deadline), if draining_until.is_some() => {
-                    break Err(Failure::Lost(Lost::DrainTooLong(shutdown.drain_deadline())));
+                    break Err(Lost::DrainTooLong(shutdown.drain_deadline()));
                 }
                 filled = consumer.fill(&mut batch, pace.batch_max, linger), if can_take => match filled {
                     Ok(Some(())) => {
@@ -204,8 +204,8 @@ impl Session {
                         in_flight.push_back(tokio::spawn(work(full, Arc::clone(&shared))));
                     }
                     Ok(None) if draining_until.is_some() => is_exhausted = true,
-                    Ok(None) => break Err(Failure::Lost(Lost::Canceled)),
-                    Err(error) => break Err(Failure::Lost(error.into())),
+                    Ok(None) => break Err(Lost::Canceled),
+                    Err(error) => break Err(error.into()),
                 },
             }
         };
@@ -224,27 +224,9 @@ impl Session {
         match lost {
             Ok(()) if given_back == 0 => Ended::Drained { acknowledged },
             Ok(()) => Ended::Stopped { acknowledged, given_back, cause: Lost::CopiesNotConfirmed(waiting.len()) },
-            Err(Failure::Lost(cause)) if draining_until.is_some() => Ended::Stopped { acknowledged, given_back, cause },
-            Err(Failure::Outage(cause)) if draining_until.is_some() => {
-                Ended::Stopped { acknowledged, given_back, cause: Lost::Outage(cause) }
-            }
-            Err(Failure::Outage(cause)) => Ended::DatabaseOutage { acknowledged, given_back, cause },
-            Err(Failure::Lost(cause)) => Ended::BrokerLost { acknowledged, given_back, cause },
-        }
-    }
-}
-
-enum Failure {
-    Outage(Outage),
-    Lost(Lost),
-}
-
-impl Failure {
-    /// The metric's label.
-    fn label(&self) -> GivenBack {
-        match self {
-            Self::Outage(outage) => outage.label(),
-            Self::Lost(lost) => lost.label(),
+            Err(cause) if draining_until.is_some() => Ended::Stopped { acknowledged, given_back, cause },
+            Err(Lost::Outage(cause)) => Ended::DatabaseOutage { acknowledged, given_back, cause },
+            Err(cause) => Ended::BrokerLost { acknowledged, given_back, cause },
         }
     }
 }
@@ -254,17 +236,14 @@ async fn acknowledge(
     worked: Result<Worked, JoinError>,
     in_hand: &mut InHand,
     metrics: &Metrics,
-) -> Result<Vec<Waiting>, Failure> {
-    let Worked { messages, began, worked, trace } = worked.map_err(|error| Failure::Lost(error.into()))?;
+) -> Result<Vec<Waiting>, Lost> {
+    let Worked { messages, began, worked, trace } = worked?;
     let acknowledged = match worked {
-        Ok((settled, waiting)) => match in_hand.acknowledge(settled).await {
-            Ok(()) => Ok(waiting),
-            Err(error) => Err(Failure::Lost(error.into())),
-        },
-        Err(failure) => Err(failure),
+        Ok((settled, waiting)) => in_hand.acknowledge(settled).await.map(|()| waiting).map_err(Lost::from),
+        Err(lost) => Err(lost),
     };
     if let Some(trace) = trace {
-        trace.end(acknowledged.as_ref().err().map(Failure::label));
+        trace.end(acknowledged.as_ref().err().map(Lost::label));
     }
     metrics.batch(messages, began.elapsed());
     acknowledged
@@ -295,7 +274,7 @@ async fn work_through(
     shared: &Shared,
     now: OffsetDateTime,
     mut trace: Option<&mut BatchTrace>,
-) -> Result<(Vec<Settled>, Vec<Waiting>), Failure> {
+) -> Result<(Vec<Settled>, Vec<Waiting>), Lost> {
     let mut settling = Settling::default();
     let mut decide = |decided: Decided, job: Option<&Job>| {
         if let Some(trace) = trace.as_deref_mut() {
@@ -315,16 +294,14 @@ async fn work_through(
     let Sorted { free, held } = shared.turns.sort(jobs);
     for part in [free, held] {
         let (jobs, turn) = part.come().await;
-        let done = apply(&shared.store, jobs, &shared.rules, terms, shared.grace, &shared.stopping)
-            .await
-            .map_err(Failure::Outage)?;
+        let done = apply(&shared.store, jobs, &shared.rules, terms, shared.grace, &shared.stopping).await?;
         drop(turn);
         shared.changed.announce(done.changed);
         for (job, decided) in done.decided {
             decide(decided, Some(&job));
         }
     }
-    settling.wait_for_copies(&shared.metrics).await.map_err(|panicked| Failure::Lost(panicked.into()))?;
+    settling.wait_for_copies(&shared.metrics).await?;
     let Settling { settled, waiting, notes, .. } = settling;
     shared.notebook.note(notes.activity, notes.messages, now);
     Ok((settled, waiting))
