@@ -32,6 +32,7 @@ use health::Health;
 use session::{Ended, Session};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use turns::Turns;
 
 /// Between tries to reach a dependency.
 const RECONNECT: Limits =
@@ -203,7 +204,6 @@ pub async fn run(
             Some(consumer) => {
                 tracing::info!(event = "consuming", queue = WORK_QUEUE, prefetch = pace.prefetch);
                 let session = Session {
-                    consumer,
                     store: store.clone(),
                     publisher: publisher.clone(),
                     changed: ChangedOrders::announce_through(store.clone()),
@@ -214,8 +214,11 @@ pub async fn run(
                     clock: judging.clone(),
                     metrics: metrics.clone(),
                     traces: traces.clone(),
+                    turns: Turns::default(),
+                    stopping: stop.child_token(),
+                    ended: CancellationToken::new(),
                 };
-                session.run(&shutdown).await
+                session.run(consumer, &shutdown).await
             }
         };
         looking.abort();

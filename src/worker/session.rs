@@ -83,7 +83,6 @@ struct Worked {
 
 /// What a session works with.
 pub(super) struct Session {
-    pub(super) consumer: Consumer,
     pub(super) store: Store,
     pub(super) publisher: Publisher,
     pub(super) changed: ChangedOrders,
@@ -95,62 +94,21 @@ pub(super) struct Session {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) traces: Traces,
-}
-
-/// What every batch of a session shares.
-struct Shared {
-    store: Store,
-    publisher: Publisher,
-    changed: ChangedOrders,
-    notebook: Notebook,
-    rules: Rules,
-    grace: Duration,
-    clock: Clock,
-    metrics: Metrics,
-    traces: Traces,
-    turns: Turns,
-    /// No batch is held any longer.
-    stopping: CancellationToken,
+    pub(super) turns: Turns,
+    /// No batch is held any longer: the process stops, or this session alone ends.
+    pub(super) stopping: CancellationToken,
     /// Nothing is acknowledged any more, so no copy is waited for.
-    ended: CancellationToken,
+    pub(super) ended: CancellationToken,
 }
 
 impl Session {
     /// Works until the process stops and drains, or until a dependency is lost. Batches are worked on side by side and acknowledged
     /// in the order of their deliveries, so that one cumulative acknowledgement covers each.
-    pub(super) async fn run(self, shutdown: &Shutdown) -> Ended {
+    pub(super) async fn run(self, mut consumer: Consumer, shutdown: &Shutdown) -> Ended {
         let stop = shutdown.token();
-        let Self {
-            mut consumer,
-            store,
-            publisher,
-            changed,
-            notebook,
-            rules,
-            pace,
-            acknowledged_max,
-            clock,
-            metrics,
-            traces,
-        } = self;
+        let session = Arc::new(self);
+        let Self { pace, acknowledged_max, metrics, stopping, ended, .. } = session.as_ref();
         let mut in_hand = InHand::new(consumer.acknowledger(), metrics.clone());
-        let grace = pace.outage_grace;
-        // Also cancelled when this session alone ends.
-        let (stopping, ended) = (stop.child_token(), CancellationToken::new());
-        let shared = Arc::new(Shared {
-            store,
-            publisher,
-            changed,
-            notebook,
-            rules,
-            grace,
-            clock,
-            metrics: metrics.clone(),
-            traces,
-            turns: Turns::default(),
-            stopping: stopping.clone(),
-            ended: ended.clone(),
-        });
         let mut in_flight: FuturesOrdered<JoinHandle<Worked>> = FuturesOrdered::new();
         let mut waiting: FuturesUnordered<Waiting> = FuturesUnordered::new();
         let mut batch: Vec<Delivery> = Vec::with_capacity(pace.batch_max);
@@ -161,7 +119,8 @@ impl Session {
             if is_exhausted && in_flight.is_empty() {
                 break Ok(());
             }
-            if acknowledged_max.is_some_and(|max| in_hand.acknowledged() >= max) && in_flight.is_empty() {
+            let is_over = acknowledged_max.is_some_and(|max| in_hand.acknowledged() >= max);
+            if is_over && in_flight.is_empty() && waiting.is_empty() {
                 break Ok(());
             }
             // What a drain has still to take is little, and it waits for no copy.
@@ -173,7 +132,7 @@ impl Session {
             tokio::select! {
                 biased;
                 Some(worked) = in_flight.next(), if !in_flight.is_empty() => {
-                    match acknowledge(worked, &mut in_hand, &metrics).await {
+                    match acknowledge(worked, &mut in_hand, metrics).await {
                         Ok(copies) => waiting.extend(copies),
                         Err(lost) => break Err(lost),
                     }
@@ -201,7 +160,7 @@ impl Session {
                     Ok(Some(())) => {
                         let full = std::mem::replace(&mut batch, Vec::with_capacity(pace.batch_max));
                         in_hand.receive(&full);
-                        in_flight.push_back(tokio::spawn(work(full, Arc::clone(&shared))));
+                        in_flight.push_back(tokio::spawn(work(full, Arc::clone(&session))));
                     }
                     Ok(None) if draining_until.is_some() => is_exhausted = true,
                     Ok(None) => break Err(Lost::Canceled),
@@ -249,15 +208,15 @@ async fn acknowledge(
     acknowledged
 }
 
-async fn work(deliveries: Vec<Delivery>, shared: Arc<Shared>) -> Worked {
+async fn work(deliveries: Vec<Delivery>, session: Arc<Session>) -> Worked {
     let began = Instant::now();
     let messages = deliveries.len();
-    let now = shared.clock.now();
+    let now = session.clock.now();
     if let Some(waited) = longest_wait(&deliveries, now) {
-        shared.metrics.queue_wait(waited);
+        session.metrics.queue_wait(waited);
     }
-    let mut trace = BatchTrace::begin(&shared.traces, &deliveries, now);
-    let worked = work_through(deliveries, &shared, now, trace.as_mut()).await;
+    let mut trace = BatchTrace::begin(&session.traces, &deliveries, now);
+    let worked = work_through(deliveries, &session, now, trace.as_mut()).await;
     Worked { messages, began, worked, trace }
 }
 
@@ -271,7 +230,7 @@ fn longest_wait(deliveries: &[Delivery], now: OffsetDateTime) -> Option<Duration
 
 async fn work_through(
     deliveries: Vec<Delivery>,
-    shared: &Shared,
+    session: &Session,
     now: OffsetDateTime,
     mut trace: Option<&mut BatchTrace>,
 ) -> Result<(Vec<Settled>, Vec<Waiting>), Lost> {
@@ -280,29 +239,30 @@ async fn work_through(
         if let Some(trace) = trace.as_deref_mut() {
             trace.decided(&decided);
         }
-        settling.add(decided, job.map(Job::event), &shared.publisher, &shared.metrics, &shared.ended);
+        settling.add(decided, job.map(Job::event), &session.publisher, &session.metrics, &session.ended);
     };
     let mut jobs = Vec::with_capacity(deliveries.len());
     for delivery in deliveries {
-        match judge(&delivery, shared.rules.is_live, now) {
+        match judge(&delivery, session.rules.is_live, now) {
             Judgement::Event(event) => jobs.push(Job::new(delivery, event)),
             Judgement::TestEvent => decide(Decided::test_event(&delivery), None),
             Judgement::Refused(refusal) => decide(Decided::refused(&delivery, &refusal), None),
         }
     }
-    let terms = BatchTerms { dispute_policy: shared.rules.dispute_policy, now };
-    let Sorted { free, held } = shared.turns.sort(jobs);
+    let terms = BatchTerms { dispute_policy: session.rules.dispute_policy, now };
+    let Sorted { free, held } = session.turns.sort(jobs);
     for part in [free, held] {
         let (jobs, turn) = part.come().await;
-        let done = apply(&shared.store, jobs, &shared.rules, terms, shared.grace, &shared.stopping).await?;
+        let done =
+            apply(&session.store, jobs, &session.rules, terms, session.pace.outage_grace, &session.stopping).await?;
         drop(turn);
-        shared.changed.announce(done.changed);
+        session.changed.announce(done.changed);
         for (job, decided) in done.decided {
             decide(decided, Some(&job));
         }
     }
-    settling.wait_for_copies(&shared.metrics).await?;
+    settling.wait_for_copies(&session.metrics).await?;
     let Settling { settled, waiting, notes, .. } = settling;
-    shared.notebook.note(notes.activity, notes.messages, now);
+    session.notebook.note(notes.activity, notes.messages, now);
     Ok((settled, waiting))
 }
