@@ -58,7 +58,7 @@ pub struct Unreadable {
 }
 
 /// One delivery.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Delivery {
     /// Its number on the channel; ascending by one.
     pub tag: u64,

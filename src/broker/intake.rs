@@ -10,6 +10,7 @@ use crate::retry::{Backoff, Limits};
 use std::error::Error;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Between two tries to reach the broker.
@@ -20,6 +21,19 @@ const RECONNECT: Limits =
 /// costs each delivery one return, and the broker counts them: so it comes back ever more slowly.
 const FRUITLESS: Limits =
     Limits { initial: Duration::from_secs(1), max: Duration::from_secs(10 * 60), give_up_after: None };
+
+/// Between two tries of what was left. Whoever holds the lock ends some time.
+const LEFT: Limits = Limits { initial: Duration::from_secs(1), max: Duration::from_secs(60), give_up_after: None };
+
+/// What has become of a batch.
+#[derive(Debug)]
+pub struct Taken<Proof> {
+    /// That all but what was left is durable.
+    pub proof: Proof,
+    /// What cannot be taken now, for a reason of its own. It stays in hand, within the window, and is tried again after a
+    /// pause, without its neighbours.
+    pub left: Vec<Delivery>,
+}
 
 /// What is taken, and how much at once.
 #[derive(Debug, Clone)]
@@ -61,7 +75,7 @@ impl<E: Error + 'static> Lost<E> {
 impl Intake {
     /// Hands batches to `take` until `stop`, and acknowledges each for the proof that it gives. Nothing is consumed while
     /// `may_take` is false; `held` is told whether a consumer is held, and why not, and `refused` of what the consumer refuses.
-    pub async fn run<Take, Taken, Proof, Failure>(
+    pub async fn run<Take, Taking, Proof, Failure>(
         &self,
         take: Take,
         mut may_take: watch::Receiver<bool>,
@@ -69,8 +83,8 @@ impl Intake {
         refused: impl Fn(&Refusal) + Clone + Send + Sync + 'static,
         stop: &CancellationToken,
     ) where
-        Take: Fn(Vec<Delivery>) -> Taken,
-        Taken: Future<Output = Result<Proof, Failure>>,
+        Take: Fn(Vec<Delivery>) -> Taking,
+        Taking: Future<Output = Result<Taken<Proof>, Failure>>,
         Proof: Durable,
         Failure: Error + 'static,
     {
@@ -101,7 +115,7 @@ impl Intake {
     }
 
     /// Consumes until `stop`, or until something is lost; says whether anything was taken.
-    async fn consume<Take, Taken, Proof, Failure>(
+    async fn consume<Take, Taking, Proof, Failure>(
         &self,
         take: &Take,
         has_taken: &mut bool,
@@ -110,8 +124,8 @@ impl Intake {
         stop: &CancellationToken,
     ) -> Result<(), Lost<Failure>>
     where
-        Take: Fn(Vec<Delivery>) -> Taken,
-        Taken: Future<Output = Result<Proof, Failure>>,
+        Take: Fn(Vec<Delivery>) -> Taking,
+        Taking: Future<Output = Result<Taken<Proof>, Failure>>,
         Proof: Durable,
         Failure: Error + 'static,
     {
@@ -122,17 +136,41 @@ impl Intake {
         tracing::info!(event = "consuming", queue = self.queue, prefetch = self.window.deliveries_max);
         let ended = async {
             let acknowledger = consumer.acknowledger();
-            let mut batch = Vec::new();
+            let (mut batch, mut left, mut pause) = (Vec::new(), Vec::<Delivery>::new(), Backoff::new(LEFT));
+            let mut is_due_at = Instant::now();
             loop {
                 let filled = consumer.fill(&mut batch, self.batch_max, Duration::ZERO);
-                match stop.run_until_cancelled(filled).await {
+                let filled = async {
+                    match left.as_slice() {
+                        [] => Some(filled.await),
+                        _ if Instant::now() < is_due_at => timeout_at(is_due_at, filled).await.ok(),
+                        _ => None,
+                    }
+                };
+                let deliveries = match stop.run_until_cancelled(filled).await {
                     None => return Ok(()),
-                    Some(filled) => filled?.ok_or(Lost::Canceled)?,
+                    Some(Some(filled)) => {
+                        filled?.ok_or(Lost::Canceled)?;
+                        std::mem::take(&mut batch)
+                    }
+                    // What was left is due.
+                    Some(None) => std::mem::take(&mut left),
+                };
+                let tags: Vec<_> = deliveries.iter().map(|delivery| delivery.tag).collect();
+                let taken = take(deliveries).await.map_err(Lost::NotTaken)?;
+                if left.is_empty() && taken.left.is_empty() {
+                    pause.reset();
+                    let Some(last) = tags.last() else { continue };
+                    acknowledger.acknowledge_through(*last, &taken.proof).await?;
+                } else {
+                    for tag in tags.into_iter().filter(|tag| taken.left.iter().all(|left| left.tag != *tag)) {
+                        acknowledger.acknowledge(tag, &taken.proof).await?;
+                    }
+                    if !taken.left.is_empty() {
+                        is_due_at = Instant::now() + pause.next_delay().unwrap_or(LEFT.max);
+                        left.extend(taken.left);
+                    }
                 }
-                let deliveries = std::mem::take(&mut batch);
-                let Some(last) = deliveries.last().map(|last| last.tag) else { continue };
-                let proof = take(deliveries).await.map_err(Lost::NotTaken)?;
-                acknowledger.acknowledge_through(last, &proof).await?;
                 *has_taken = true;
             }
         };

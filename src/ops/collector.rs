@@ -4,7 +4,7 @@
 use super::says::says;
 use crate::address::AmqpAddress;
 use crate::broker::{
-    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE, Window,
+    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, Taken, WORK_QUEUE, Window,
 };
 use crate::clock::Clock;
 use crate::domain::{LetterId, Reason, Refusal, Says, cause_of, tidy};
@@ -29,6 +29,9 @@ const BATCH_MAX: usize = 100;
 /// Deliveries handed out ahead.
 const WINDOW: Window = Window { deliveries_max: 200, bytes_max: 32 * 1024 * 1024 };
 
+/// As many letters in a row, at the beginning of a batch, are taken for locked one by one.
+const LEFT_AT_FIRST: usize = 3;
+
 /// What is kept of a detail, in bytes.
 const DETAIL_BYTES_MAX: usize = 1_000;
 
@@ -43,7 +46,7 @@ pub(super) struct Collector {
     pub(super) consumer: NeedFlag,
 }
 
-/// Proof that every letter of a batch is kept.
+/// Proof that every letter of a batch is kept, but for those that are left.
 struct Kept {
     _committed: Vec<Committed>,
 }
@@ -64,26 +67,34 @@ impl Collector {
         intake.run(|deliveries| self.keep(deliveries), is_database_up, told, |_| {}, &stop).await;
     }
 
-    async fn keep(&self, deliveries: Vec<Delivery>) -> Result<Kept, StoreError> {
+    async fn keep(&self, deliveries: Vec<Delivery>) -> Result<Taken<Kept>, StoreError> {
         let now = self.clock.now();
-        let letters: Vec<NewLetter> = deliveries.into_iter().map(|delivery| read(delivery, self.terms, now)).collect();
-        let count = u64::try_from(letters.len()).unwrap_or(u64::MAX);
-        let committed = match self.store.keep_letters(letters.clone(), now).await {
+        let letters: Vec<NewLetter> =
+            deliveries.iter().map(|delivery| read(delivery.clone(), self.terms, now)).collect();
+        let count = letters.len();
+        let taken = match self.store.keep_letters(letters.clone(), now).await {
             Ok((committed, came_back)) => {
                 self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
-                vec![committed]
+                Taken { proof: Kept { _committed: vec![committed] }, left: vec![] }
             }
-            // Something in one of them that Postgres does not take: each by itself, so that the others are kept.
-            Err(error) if error.class() == Class::Data => self.keep_singly(letters, now).await?,
+            // Something in one of them that Postgres does not take, or a row of one of them that another session has
+            // locked: each by itself, so that the others are kept.
+            Err(error) if matches!(error.class(), Class::Data | Class::Contended) => {
+                self.keep_singly(deliveries.into_iter().zip(letters).collect(), now).await?
+            }
             Err(error) => return Err(error),
         };
-        self.metrics.letters_collected(count);
-        Ok(Kept { _committed: committed })
+        self.metrics.letters_collected(u64::try_from(count - taken.left.len()).unwrap_or(u64::MAX));
+        Ok(taken)
     }
 
-    async fn keep_singly(&self, letters: Vec<NewLetter>, now: OffsetDateTime) -> Result<Vec<Committed>, StoreError> {
-        let mut kept = vec![];
-        for letter in letters {
+    async fn keep_singly(
+        &self,
+        letters: Vec<(Delivery, NewLetter)>,
+        now: OffsetDateTime,
+    ) -> Result<Taken<Kept>, StoreError> {
+        let (mut kept, mut left) = (vec![], vec![]);
+        for (delivery, letter) in letters {
             let bare = bare(&letter);
             let result = match self.store.keep_letters(vec![letter], now).await {
                 Err(error) if error.class() == Class::Data => {
@@ -91,13 +102,20 @@ impl Collector {
                         "Postgres does not take all of this letter: body, id and reason are kept");
                     self.store.keep_letters(vec![bare], now).await
                 }
+                // Not where it looks as if nothing can be kept: then it is the table that is locked.
+                Err(error) if error.class() == Class::Contended && (!kept.is_empty() || left.len() < LEFT_AT_FIRST) => {
+                    tracing::warn!(event = "letter_left", letter = %bare.id, cause = %error,
+                        "another session has locked this letter's row: it is tried again later, without the others");
+                    left.push(delivery);
+                    continue;
+                }
                 result => result,
             };
             let (committed, came_back) = result?;
             self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
             kept.push(committed);
         }
-        Ok(kept)
+        Ok(Taken { proof: Kept { _committed: kept }, left })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::address::AmqpAddress;
 use crate::broker::{
-    Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher, Window,
+    Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher, Taken, Window,
 };
 use crate::clock::Clock;
 use crate::domain::{Hint, Reason, Refusal};
@@ -65,7 +65,7 @@ impl Hints {
             let (began_at, carried) = (self.clock.now(), self.carried(&deliveries));
             let noted = self.note(deliveries).await?;
             self.tell(carried, began_at);
-            Ok::<_, NotTaken>(noted)
+            Ok::<_, NotTaken>(Taken { proof: noted, left: vec![] })
         };
         let metrics = self.metrics.clone();
         let refused = move |refusal: &Refusal| {

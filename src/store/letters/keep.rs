@@ -6,8 +6,12 @@ use crate::store::error::StoreError;
 use crate::store::pool::Store;
 use crate::store::tx::{Committed, Tx};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+/// How long a letter waits for its row. Who holds it longer than that is a person.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// A dead letter as it came from the broker.
 #[derive(Debug, Clone)]
@@ -66,7 +70,7 @@ impl Store {
                 }
                 entry.1 = entry.1.saturating_add(1);
             }
-            let mut tx = Tx::begin(&pool).await?;
+            let mut tx = Tx::begin_waiting(&pool, LOCK_WAIT).await?;
             let mut came_back = 0;
             for (letter, copies) in once.into_values() {
                 came_back += u64::from(tx.keep_letter(letter, copies, now).await?);

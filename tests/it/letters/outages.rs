@@ -67,6 +67,29 @@ async fn ops_killed_again_and_again_while_it_collects_and_replays_loses_and_doub
     world.verify().await;
 }
 
+/// An operator's transaction on one row, left open: the copies of that letter wait, and nobody else does.
+#[tokio::test]
+async fn o04_a_letter_whose_row_is_locked_holds_up_no_other() {
+    let world = World::new().await;
+    let events: Vec<_> = (0..20).map(|n| paid(&format!("pi_{n}"), &format!("evt_{n}"))).collect();
+    world.publish_raw(letter_of(&events[0])).await;
+    let ops = super::RunningOps::start(&world);
+    eventually_within(START, "it is collected", async || collected(&world).await == 1).await;
+    let mut holder = world.sql.begin().await.unwrap();
+    sqlx::query("SELECT FROM dead_letters FOR UPDATE").execute(&mut *holder).await.unwrap();
+    for (few, count) in [(0..10, 10), (10..20, 20)] {
+        futures_util::future::join_all(events[few].iter().map(|event| world.publish_raw(letter_of(event)))).await;
+        eventually_within(START, "the others are collected", async || collected(&world).await == count).await;
+    }
+    let copies = "SELECT seen::bigint FROM dead_letters WHERE message_id LIKE '%evt_0'";
+    assert_eq!(world.count(copies).await, 1);
+    holder.rollback().await.unwrap();
+    eventually_within(PATIENCE, "the copy counts", async || world.count(copies).await == 2).await;
+    ops.stop().await;
+    assert_eq!(world.ready(DEAD_QUEUE).await, 0);
+    assert_eq!(world.count("SELECT sum(seen)::bigint FROM dead_letters").await, 21);
+}
+
 #[tokio::test]
 async fn postgres_crashed_while_letters_are_collected_and_replayed_costs_delay_only() {
     crashed_while_letters_move(Server::Postgres).await;
