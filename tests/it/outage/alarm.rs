@@ -45,7 +45,6 @@ async fn o05_under_an_alarm_all_is_acknowledged_that_needs_no_copy() {
     const BUYERS: usize = 600;
     let servers = PrivateServers::start(Server::Rabbitmq).await;
     let world = world_on(&servers).await;
-    world.orders(BUYERS).await;
     let mut events: Vec<_> =
         (0..BUYERS).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).collect();
     events.insert(BUYERS / 2, event_for("pi_nobody", "evt_nobody", captured(1999)));
