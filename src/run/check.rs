@@ -143,6 +143,8 @@ struct Report {
     found: Vec<(&'static str, Findings)>,
     /// The first of them ends the command.
     unreached: Vec<(&'static str, RunError)>,
+    /// Whether something could not be compared, so that a fault of it would not show.
+    is_partial: bool,
 }
 
 impl Report {
@@ -182,7 +184,11 @@ impl Report {
         for (server, error) in &self.unreached {
             text.push_str(&format!("! {server}: {}\n", causes(error)));
         }
-        text.push_str(if self.is_good() { "all is as it must be\n" } else { "not ready\n" });
+        text.push_str(match (self.is_good(), self.is_partial) {
+            (true, false) => "all is as it must be\n",
+            (true, true) => "what was compared is as it must be\n",
+            (false, _) => "not ready\n",
+        });
         text
     }
 
@@ -194,6 +200,7 @@ impl Report {
         let unreached = self.unreached.iter().map(|(server, error)| json!({"server": server, "cause": causes(error)}));
         let object = json!({
             "ok": self.is_good(),
+            "complete": !self.is_partial,
             "faults": faults.collect::<Vec<_>>(),
             "notes": notes.collect::<Vec<_>>(),
             "unreached": unreached.collect::<Vec<_>>(),
@@ -225,6 +232,7 @@ pub(super) async fn check(args: &CheckArgs, role: RoleConfig) -> Result<Exit, Ru
                      migrate, arguments; set GRANTONCE_MANAGEMENT_URL and run `grantonce check` without --role",
                 );
                 report.add(RABBITMQ, findings);
+                report.is_partial = true;
                 false
             }
         };

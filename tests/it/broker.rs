@@ -178,7 +178,7 @@ async fn o08_a_worker_goes_on_by_the_next_host_when_its_own_is_lost() {
 async fn looks_at_the_topology_leave_no_channel_open() {
     let world = World::new().await;
     let mut gauge =
-        TopologyGauge::new(format!("{}?channel_max=12", world.amqp_url).parse().unwrap(), world.retry_delays.clone());
+        TopologyGauge::new(format!("{}?channel_max=32", world.amqp_url).parse().unwrap(), world.retry_delays.clone());
     for _ in 0..5 {
         assert_eq!(gauge.read().await.unwrap(), [""; 0]);
     }

@@ -31,6 +31,9 @@ async fn o07_bindings_that_are_gone_are_faults_that_migrate_mends() {
     let blind = check(&world, &["--role", "worker"], &[]).await;
     assert_eq!(blind.exit, Some(0), "{blind:?}");
     blind.notes_have("AMQP does not show them: bindings, policies");
+    assert_eq!((&gone.said["complete"], &blind.said["complete"]), (&true.into(), &false.into()));
+    let printed = command(&world, &["check", "--role", "worker"]).output().await.unwrap().stdout;
+    assert!(String::from_utf8(printed).unwrap().ends_with("what was compared is as it must be\n"));
     assert_eq!(migrate(&world).await, Some(0));
     check(&world, &[], &[]).await.is_good();
 }
