@@ -85,7 +85,7 @@ impl Headers {
     }
 
     /// What may be published again: without the broker's own, and without the largest ones where all are more than
-    /// [`COPIED_BYTES_MAX`]. A header names what was dropped for its size.
+    /// `COPIED_BYTES_MAX`. A header names what was dropped for its size.
     #[must_use]
     pub fn to_copy(&self) -> Self {
         let bytes = |(name, value): &(&String, &HeaderValue)| {
