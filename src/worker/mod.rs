@@ -31,6 +31,7 @@ use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces}
 use health::Health;
 use session::{Ended, Session};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use turns::Turns;
 
@@ -347,7 +348,9 @@ async fn compare_clocks(store: &Store, clock: &Clock, judging: &Clock) {
 }
 
 async fn keep_comparing_clocks(store: Store, clock: Clock, judging: Clock) {
-    let mut every = tokio::time::interval(COMPARE_CLOCKS_EVERY);
+    // Compared once already.
+    let begin = Instant::now() + COMPARE_CLOCKS_EVERY;
+    let mut every = tokio::time::interval_at(begin, COMPARE_CLOCKS_EVERY);
     loop {
         every.tick().await;
         compare_clocks(&store, &clock, &judging).await;

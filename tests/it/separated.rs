@@ -1,9 +1,9 @@
 //! What cannot be settled now is separated from its batch: everybody else's credits come, and it costs no attempt.
 
 use crate::support::{OrderSpec, RunningWorker, World, captured, event_for, eventually};
-use grantonce::broker::{self, DEAD_EXCHANGE, DEAD_QUEUE, Headers, Outgoing, PAYMENTS_EXCHANGE, WORK_QUEUE};
+use crate::worker::raw;
+use grantonce::broker::{self, DEAD_EXCHANGE, DEAD_QUEUE, Outgoing, WORK_QUEUE};
 use grantonce::domain::Separated;
-use grantonce::message;
 use lapin::options::QueueBindOptions;
 use lapin::types::FieldTable;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -183,18 +183,6 @@ async fn while_a_copy_has_no_way(first: Outgoing, take_away: impl AsyncFn(&World
     assert_eq!(world.grants().await, OTHERS);
 }
 
-fn malformed() -> Outgoing {
-    Outgoing {
-        exchange: PAYMENTS_EXCHANGE,
-        routing_key: "payment.stripe".to_owned(),
-        message_id: "stripe::raw".to_owned(),
-        kind: message::TYPE.to_owned(),
-        content_type: message::CONTENT_TYPE,
-        headers: Headers::default(),
-        body: "no message".into(),
-    }
-}
-
 async fn bind(world: &World, is_bound: bool) {
     let (connection, channel) = world.channel().await;
     let (queue, exchange) = (DEAD_QUEUE.into(), DEAD_EXCHANGE.into());
@@ -211,7 +199,7 @@ async fn bind(world: &World, is_bound: bool) {
 async fn a_dead_letter_that_no_queue_takes_holds_up_nobody_else() {
     let (take_away, give_back) =
         (async |world: &World| bind(world, false).await, async |world: &World| bind(world, true).await);
-    while_a_copy_has_no_way(malformed(), take_away, give_back).await;
+    while_a_copy_has_no_way(raw(b"no message"), take_away, give_back).await;
 }
 
 #[tokio::test]
@@ -257,7 +245,7 @@ async fn a_worker_with_as_many_waiting_copies_as_it_may_have_stops_at_once() {
     bind(&world, false).await;
     let worker = world.start_worker_with(settings);
     for _ in 0..8 {
-        world.publish_raw(malformed()).await;
+        world.publish_raw(raw(b"no message")).await;
     }
     eventually("it takes no more", async || worker.metric("grantonce_deliveries_waiting") >= 2).await;
     tokio::time::timeout(Duration::from_secs(5), worker.drain()).await.expect("it waits for no copy");

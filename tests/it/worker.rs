@@ -18,7 +18,8 @@ fn reason(letter: &Delivery) -> String {
     header(letter, "x-grantonce-reason")
 }
 
-fn raw(body: &[u8]) -> Outgoing {
+/// A message of Stripe's that holds whatever is given.
+pub fn raw(body: &[u8]) -> Outgoing {
     Outgoing {
         exchange: PAYMENTS_EXCHANGE,
         routing_key: "payment.stripe".to_owned(),
