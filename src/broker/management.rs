@@ -15,11 +15,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// RabbitMQ tells the operator policy of a queue from statistics that are a few seconds old. As long as one that could do harm
 /// is not told of, they are read again, so often at most, once a second.
-const SURVEYS_MAX: usize = 9;
+const SURVEYS_MAX: usize = 20;
 
 /// RabbitMQ's HTTP API, for one vhost.
 #[derive(Debug, Clone)]

@@ -372,7 +372,13 @@ impl World {
     /// Waits until nothing is in the work queue or the retry queues, and everything that was in a worker's hands is
     /// settled.
     pub async fn settled(&self, worker: RunningWorker) {
-        for queue in [broker::WORK_QUEUE.to_owned(), broker::retry_queue("200ms"), broker::retry_queue("500ms")] {
+        // A quorum queue that has no leader yet, after a restart for instance, answers with 0 messages and 0 consumers.
+        eventually("the work queue has its worker and is empty", async || {
+            let found = self.look_at(broker::WORK_QUEUE).await;
+            found.consumer_count() > 0 && found.message_count() == 0
+        })
+        .await;
+        for queue in [broker::retry_queue("200ms"), broker::retry_queue("500ms")] {
             eventually(&format!("{queue} is empty"), async || self.ready(&queue).await == 0).await;
         }
         // A worker that drains settles all it holds; what it could not settle is ready again.
