@@ -1,30 +1,30 @@
-//! Amending what an order costs: the way out of a mismatch, before the grant only.
+//! Amending the price of an order. This is the way out of a mismatch, and it is possible before the grant only.
 
 use super::decide::{Impossible, settle};
 use super::money::{Currency, Money};
 use super::order::{Order, OrderStatus, PriceTerms};
 use super::status::{CaptureState, DisputePolicy, PaymentEvent, PaymentStatus};
 
-/// What becomes of an order when its price is amended. Never a grant: that is the worker's, for a message.
+/// The result of amending an order's price. It is never a grant: only the worker grants, for a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repriced {
     /// The order's status at the new price.
     pub status: OrderStatus,
-    /// Whether what is known of the payment brings the grant at the new price. The next message that is admitted does
-    /// it; until then the status stays.
+    /// Whether the known facts bring the grant at the new price. The next admitted message makes the grant; until then the status
+    /// stays.
     pub is_grant_due: bool,
 }
 
-/// Why a price stays as it is.
+/// Why a price cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AmendmentRefusal {
-    /// The credits are granted: from then on the price divides them.
+    /// The credits are granted. From then on, refunds are divided by the price.
     #[error("its credits are granted already")]
     Granted,
     /// Amounts in the old currency would count as amounts in the new one.
     #[error("money in {0} is known of its payment, so that it stays in {0}")]
     CurrencyKnown(Currency),
-    /// A payment's total must be the price, and one is known.
+    /// The total of a payment must equal the price, and a total is known.
     #[error(
         "the provider has said that {captured_minor} were captured altogether: the price is that, or the order another one"
     )]
@@ -32,16 +32,16 @@ pub enum AmendmentRefusal {
         /// In minor units.
         captured_minor: i64,
     },
-    /// The greatest discount that is accepted must not be above the price.
+    /// The greatest accepted discount must not be above the price.
     #[error("its discount_max_minor is {max_minor}: the price must not be below it")]
     BelowDiscountMax {
         /// In minor units.
         max_minor: i64,
     },
-    /// A fault of ours.
+    /// A fault of this program.
     #[error(transparent)]
     Impossible(#[from] Impossible),
-    /// One capture must not be above the price, and one would be.
+    /// A capture must not be above the price, and one would be.
     #[error("one capture of {captured_minor} is known: the price must not be below it")]
     BelowCapture {
         /// In minor units.
@@ -50,7 +50,7 @@ pub enum AmendmentRefusal {
 }
 
 impl AmendmentRefusal {
-    /// The public name.
+    /// The public name of the variant.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Granted => "granted",
@@ -63,10 +63,10 @@ impl AmendmentRefusal {
     }
 }
 
-/// What the order becomes at another price; `None` where it has that price already.
+/// What the order becomes at another price. `None` if it has that price already.
 ///
-/// Every joined fact must be one that the order would accept at the new price, too ([`super::assess`]): else what comes
-/// later of the same fact, a capture that fails for instance, would be refused, and the credits would stay.
+/// The order must accept every joined fact at the new price, too ([`super::assess`]). Otherwise a later statement about the same
+/// fact, for example that a capture failed, would be refused, and the credits would stay.
 pub fn reprice(order: &Order, price: Money, policy: DisputePolicy) -> Result<Option<Repriced>, AmendmentRefusal> {
     if order.price == price {
         return Ok(None);
@@ -90,32 +90,32 @@ pub fn reprice(order: &Order, price: Money, policy: DisputePolicy) -> Result<Opt
         return Err(AmendmentRefusal::BelowDiscountMax { max_minor });
     }
     let posting = settle(&Order { price, ..order.clone() }, policy)?;
-    // Without a grant there is nothing that an adjustment could change.
+    // Without a grant there is nothing to adjust.
     let status = if posting.grant { order.status } else { posting.status };
     Ok(Some(Repriced { status, is_grant_due: posting.grant }))
 }
 
-/// Why a message does not tell the price at which its order would accept it.
+/// Why a message does not lead to a price at which its order would accept it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PriceUntold {
-    /// It says something else of the payment.
+    /// It reports something else than a captured amount.
     #[error("the message does not say that money was captured")]
     NotCaptured,
-    /// The order's currency is a decision of its own.
+    /// Changing the currency of an order is a decision of its own.
     #[error("the money is in {said}, the order in {order}: amend it by hand")]
     Currency {
-        /// Of the money.
+        /// The currency of the money.
         said: Currency,
-        /// Of the order.
+        /// The currency of the order.
         order: Currency,
     },
-    /// The order's terms leave something out, and the message does not tell how much that was.
+    /// The order's price terms leave a part out, and the message does not say how much that part was.
     #[error("the message does not tell tax and discount, which price_terms {terms} need")]
     NoBreakdown {
-        /// The order's terms.
+        /// The order's price terms.
         terms: &'static str,
     },
-    /// No price makes the order accept that discount.
+    /// The order accepts this discount at no price.
     #[error(
         "the discount of {discount_minor} is above the order's discount_max_minor of {max_minor}, which no new price \
          changes: give the money back at the provider"
@@ -126,16 +126,16 @@ pub enum PriceUntold {
         /// In minor units.
         max_minor: i64,
     },
-    /// A price is above zero.
+    /// A price must be above zero.
     #[error("by the order's terms nothing was paid that could be a price")]
     Nothing,
-    /// Beyond every price.
+    /// The amount is above every possible price.
     #[error("what was paid is above every price")]
     OutOfRange,
 }
 
 impl PriceUntold {
-    /// The public name.
+    /// The public name of the variant.
     pub fn name(&self) -> &'static str {
         match self {
             Self::NotCaptured => "not_captured",
@@ -148,8 +148,8 @@ impl PriceUntold {
     }
 }
 
-/// The price at which the order would accept what a message says was captured: by the order's terms, that is all of it, or
-/// without the tax, or without the tax and as it was before the discount.
+/// The price at which the order would accept the captured amount of a message. The order's price terms decide whether that is the
+/// whole amount, the amount without the tax, or that amount before the discount.
 pub fn price_paid(order: &Order, event: &PaymentEvent) -> Result<Money, PriceUntold> {
     let PaymentStatus::Captured { money, state: CaptureState::Succeeded, breakdown, .. } = &event.status else {
         return Err(PriceUntold::NotCaptured);

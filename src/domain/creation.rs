@@ -1,82 +1,82 @@
-//! Creating a payment at a provider once, whatever is lost on the way.
+//! Creating a payment at a provider once, even if calls, answers or processes are lost.
 //!
-//! An attempt has a key of its own and is committed before its first call. Calling again under the same key is the question
-//! what became of the first call, for as long as the provider remembers the key. After that, and when the provider has
-//! bound the key to a failure, it is looked for by other means before a new attempt is made.
+//! An attempt has a key of its own and is committed before its first call. A second call under the same key tells what the first
+//! one did, as long as the provider remembers the key. After that, and if the provider has bound the key to a failure, the payment
+//! is searched for before a new attempt is made.
 
 use super::ids::Provider;
 use time::{Duration, OffsetDateTime};
 
-/// Most attempts for one order. Whatever eats that many is for a person to look at.
+/// Most attempts for one order. If they are used up, a person has to look at the order.
 pub const ATTEMPTS_MAX: usize = 20;
 
 /// How a provider treats the key of a call that creates a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyRules {
-    /// How long after its first call a key is certain to be remembered. Shorter than the provider says.
+    /// How long after its first call a key is certain to be remembered. This is shorter than the time that the provider documents.
     pub same_key_for: Duration,
-    /// How long after the last call it is looked whether a payment was made after all; none where a payment whose answer
-    /// was lost can be paid by nobody, and need not be looked for.
+    /// How long after the last call to search for a payment. `None`: nobody can pay a payment whose answer was lost, so no search
+    /// is needed.
     pub look_after: Option<Duration>,
 }
 
 impl KeyRules {
-    /// The rules of a provider, if payments can be created there at all.
+    /// The rules of a provider. `None` if payments cannot be created there.
     pub fn of(provider: &Provider) -> Option<Self> {
         match provider.as_str() {
             // Keys may be forgotten after 24 h (<https://docs.stripe.com/api/idempotent_requests>).
             "stripe" => Some(Self { same_key_for: Duration::hours(20), look_after: Some(Duration::hours(1)) }),
-            // 6 h for orders; an order can be paid only by who was given its link.
+            // PayPal remembers keys of orders for 6 h. Only a buyer who was given the link of an order can pay it.
             "paypal" => Some(Self { same_key_for: Duration::hours(5), look_after: None }),
             _ => None,
         }
     }
 }
 
-/// An attempt to create the payment, as it is known.
+/// One attempt to create the payment, as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// 1, 2, …
+    /// The number of the attempt, from 1.
     pub number: i32,
     /// When its key was first used.
     pub first_sent_at: OffsetDateTime,
-    /// And last.
+    /// When its key was last used.
     pub last_sent_at: OffsetDateTime,
-    /// Whether the provider has bound the key to something that is no payment.
+    /// Whether the provider has bound the key to something else than a payment.
     pub is_burnt: bool,
 }
 
 /// What to do next for an order that has no payment yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// Call under the key of this attempt: a new one, or the last one again.
+    /// Call under the key of this attempt, which is a new one or the last one.
     Call {
-        /// Which.
+        /// The number of the attempt.
         number: i32,
     },
-    /// Ask for payments of this order that were made since then. Where there is none, call under the key of a new attempt.
+    /// Ask for payments of this order that were created since then. If there is none, call under the key of a new attempt.
     LookFirst {
         /// When the first attempt was first sent.
         since: OffsetDateTime,
         /// The new attempt.
         number: i32,
     },
-    /// It is too early to look: what was sent last may still be on its way.
+    /// It is too early to search: the last call may still be on its way.
     Wait {
-        /// Until when.
+        /// When a search can be made.
         until: OffsetDateTime,
     },
-    /// [`ATTEMPTS_MAX`] are over.
+    /// [`ATTEMPTS_MAX`] attempts were made.
     GiveUp,
 }
 
-/// What to do next. `attempts` are all there were, in the order of their numbers.
+/// Decides what to do next. `attempts` are all attempts of the order, in the order of their numbers.
 pub fn next_step(rules: KeyRules, attempts: &[Attempt], now: OffsetDateTime) -> NextStep {
     let (Some(first), Some(last)) = (attempts.first(), attempts.last()) else {
         return NextStep::Call { number: 1 };
     };
-    // A clock that stands behind another process's only makes the key look younger than it is, by no more than the hours
-    // that the rules are short of the provider's.
+    // If this clock is behind the clock of another process, the key looks younger than it is. The rules are hours shorter than the
+    // provider's, which is more than clocks differ.
     if !last.is_burnt && now - last.first_sent_at < rules.same_key_for {
         return NextStep::Call { number: last.number };
     }
@@ -121,7 +121,7 @@ mod tests {
         for old in [attempt(1, 21.0, 2.0, false), attempt(1, 21.0, 1.0, true)] {
             assert_eq!(stripe(&[old]), NextStep::LookFirst { since: first_sent_at, number: 2 });
         }
-        // What was sent last may still be on its way to the list.
+        // The last call may not be in the list yet.
         for young in [attempt(1, 21.0, 0.5, false), attempt(1, 0.5, 0.5, true)] {
             assert_eq!(stripe(&[young]), NextStep::Wait { until: young.last_sent_at + Duration::hours(1) });
         }

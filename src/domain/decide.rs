@@ -1,4 +1,4 @@
-//! What an event means for an order. The only place where an order's status and its credits come from.
+//! What an event means for an order. The status and credits of an order come from here only.
 
 use super::facts::{FACTS_MAX, Stage, Sums};
 use super::money::Money;
@@ -7,36 +7,36 @@ use super::reason::{Reason, Refusal};
 use super::status::{Breakdown, DisputePolicy, PaymentEvent, PaymentStatus};
 use std::collections::BTreeMap;
 
-/// What the ledger has to write so that it holds what the facts say.
+/// What has to be written to the ledger so that it matches the facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Posting {
     /// The order's new status.
     pub status: OrderStatus,
-    /// Write the grant, of the order's full credits. At most once in an order's life.
+    /// Write the grant of the order's full credits. This happens at most once in the life of an order.
     pub grant: bool,
-    /// Signed credits to write as the next adjustment; 0 is none.
+    /// Signed credits to write as the next adjustment. 0: no adjustment.
     pub adjustment: i64,
     /// Net credits that the ledger holds afterwards: 0 to the order's credits.
     pub credits_net: i64,
-    /// Money that is kept beyond the price, in minor units; 0 where there is none.
+    /// Money kept beyond the price, in minor units. 0: none.
     pub overpaid_minor: i64,
 }
 
-/// An order that cannot be: its row was written by somebody else, or there is a fault in this program. Nothing may be granted
-/// or taken back by it.
+/// An order in an impossible state: another program wrote its row, or this program has a fault. No credits may be granted or taken
+/// back by it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("order {order_id} cannot be settled: {fault}")]
 pub struct Impossible {
-    /// Which order.
+    /// The order.
     pub order_id: super::OrderId,
-    /// What cannot be.
+    /// Which impossible state it is in.
     pub fault: &'static str,
 }
 
-/// Checks an event against the order it was found to belong to.
+/// Checks an event against the order to which it belongs.
 ///
-/// Whether an event is accepted depends on the order's own terms and on the event alone, never on what arrived before:
-/// else two arrivals of the same facts could end differently. (The one exception is the bound on their number.)
+/// The decision depends on the order's own terms and on the event only, never on earlier events. Otherwise the same facts could end
+/// differently in another order of arrival. (The one exception is the bound on their number.)
 pub fn assess(order: &Order, event: &PaymentEvent) -> Result<(), Refusal> {
     if event.provider != order.provider {
         return Err(Refusal::new(
@@ -76,7 +76,7 @@ pub fn assess(order: &Order, event: &PaymentEvent) -> Result<(), Refusal> {
                 return Err(Refusal::currency(order, *money));
             }
         }
-        // A dispute in another currency takes all: see `PaymentFacts::join`.
+        // A dispute in another currency takes everything: see `PaymentFacts::join`.
         PaymentStatus::Dispute { .. } => {}
     }
     if !order.facts.has_room_for(event) {
@@ -88,7 +88,7 @@ pub fn assess(order: &Order, event: &PaymentEvent) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether an order of these terms accepts that amount as captured.
+/// Whether an order with these terms accepts that captured amount.
 fn assess_amount(
     order: &Order,
     money: Money,
@@ -104,7 +104,7 @@ fn assess_amount(
             Err(Refusal::amount(order, money, "a payment's total must be the order's price"))
         }
         (PriceTerms::Total, _) => Ok(()),
-        // Nothing can be said of it yet: it waits for the parts.
+        // It cannot be judged yet: it waits for its parts.
         (PriceTerms::BeforeTax | PriceTerms::BeforeTaxAndDiscount { .. }, None) => Ok(()),
         (terms @ (PriceTerms::BeforeTax | PriceTerms::BeforeTaxAndDiscount { .. }), Some(breakdown)) => {
             let (tax, discount) = (breakdown.tax_minor(), breakdown.discount_minor());
@@ -127,16 +127,16 @@ fn assess_amount(
     }
 }
 
-/// All payments of an order together, in minor units of its price.
+/// The sums of all payments of an order, in minor units of its price.
 #[derive(Debug, Default)]
 struct Settled {
-    /// Whether the price is paid, whatever went back since.
+    /// Whether the price was paid, even if money went back since.
     is_paid: bool,
     /// How much of the price was not refunded.
     left: i128,
-    /// Of that, what belongs to payments without a dispute.
+    /// How much of that belongs to payments without a dispute.
     left_undisputed: i128,
-    /// Of what is left, what disputes neither hold nor have taken. By terms that leave something out, in credits.
+    /// What is left after disputes that hold or have taken money. With price terms that leave a part out, it is in credits.
     kept: i128,
     is_disputed: bool,
     is_under_way: bool,
@@ -164,7 +164,7 @@ impl Settled {
                 Stage::Over => all.is_over = true,
             }
         }
-        // What nobody named went back from, or is held of, one of the others.
+        // Amounts without a payment went back from one of the others, or are held there.
         let loose = loose_refunds + loose_disputes;
         let price = i128::from(measure.price_minor);
         if order.price_terms == PriceTerms::Total {
@@ -179,12 +179,12 @@ impl Settled {
         all.is_paid = order.facts.sums(measure).any(|sums| sums.priced.is_some());
         all.left = shares(|sums| sums.left).worth(price, loose_refunds);
         all.left_undisputed = shares(|sums| if sums.is_disputed { 0 } else { sums.left }).worth(price, loose);
-        // Counted in credits, so that nothing is rounded on the way over the price.
+        // Counted in credits, so that nothing is rounded on the way through the price.
         all.kept = shares(|sums| sums.kept).of_whole(i128::from(order.credits), loose);
         let paid_for =
             order.facts.sums(measure).filter_map(|sums| Some((sums.kept.min(sums.priced?), sums.priced?))).max();
         all.overpaid = match paid_for {
-            // What paid the price went back: other money is not known to be too much, it may wait for its parts.
+            // The money that paid the price went back. Other money is not known to be too much: it may wait for its parts.
             None | Some((0, 1..)) => 0,
             Some((paid_for, _)) => (kept - loose - paid_for).max(0),
         };
@@ -212,12 +212,12 @@ impl Settled {
     }
 }
 
-/// What is left of payments by what was paid for the price, where the order's terms leave something out. Money is worth as
-/// much of a whole as it is of what was paid; what is beyond that comes to more than a whole, and goes back first.
+/// What is left of payments, measured by the amount that was paid for the price, for price terms that leave a part out. Money
+/// counts as the share of the paid amount that it is. Money beyond a whole goes back first.
 struct Shares(BTreeMap<i128, i128>);
 
 impl Shares {
-    /// Payments of one total count together, so that no more is rounded than has to be.
+    /// Payments with one total are counted together, so that no more is rounded than necessary.
     fn of(all: impl Iterator<Item = Sums>, minor: fn(&Sums) -> i128) -> Self {
         let mut shares = BTreeMap::new();
         for sums in all {
@@ -228,12 +228,12 @@ impl Shares {
         Self(shares)
     }
 
-    /// How much of a whole it is worth, rounded down, less what went back of payments that nobody named: that counts against the
+    /// Its worth as a share of a whole, rounded down, minus what went back of payments without a name. That counts against the
     /// payment of which it takes the greatest share. Credits and amounts are at most 10^15, and there are about a thousand
-    /// payments, so that all of it stays far inside an `i128`.
+    /// payments, so all values stay far inside an `i128`.
     fn of_whole(&self, whole: i128, loose: i128) -> i128 {
         if self.0.contains_key(&0) {
-            // All of the price was discounted. There is nothing that could go back.
+            // The whole price was discounted. Nothing can go back.
             return whole;
         }
         let mut loose = loose;
@@ -241,14 +241,14 @@ impl Shares {
         self.0.iter().map(share).sum()
     }
 
-    /// The same of a price: something is left as long as one minor unit is.
+    /// The same for a price: something is left as long as one minor unit is left.
     fn worth(&self, price: i128, loose: i128) -> i128 {
         let left: i128 = self.0.values().sum();
         self.of_whole(price, loose).max((left - loose).min(1))
     }
 }
 
-/// What the order's facts amount to, and the difference to what the ledger holds.
+/// The result of the order's facts, and its difference to the ledger.
 pub fn settle(order: &Order, policy: DisputePolicy) -> Result<Posting, Impossible> {
     let impossible = |fault| Impossible { order_id: order.id, fault };
     let price = i128::from(order.price.amount_minor());
@@ -269,8 +269,7 @@ pub fn settle(order: &Order, policy: DisputePolicy) -> Result<Posting, Impossibl
     Ok(Posting { status: settled.status(price), grant, adjustment, credits_net, overpaid_minor })
 }
 
-/// floor(credits × what is kept ÷ what was paid). Credits and amounts are at most 10^15, so that the product stays far inside
-/// an `i128`.
+/// floor(credits × kept ÷ paid). Credits and amounts are at most 10^15, so the product stays far inside an `i128`.
 fn credits_of(order: &Order, settled: &Settled) -> i128 {
     let (credits, price) = (i128::from(order.credits), i128::from(order.price.amount_minor()));
     match order.price_terms {

@@ -1,8 +1,8 @@
-//! The payments' converging state: a join of facts.
+//! The facts of an order's payments, joined so that they converge.
 //!
-//! Not a state machine over events in the order of their arrival. [`PaymentFacts::join`] is commutative, associative
-//! and idempotent: whatever arrives first, twice, or late, the same set of facts gives the same state, so nothing here
-//! needs to remember which messages were seen.
+//! This is not a state machine over events in the order of their arrival. [`PaymentFacts::join`] is commutative, associative and
+//! idempotent. The same set of facts gives the same state, in any order and with any repetition, so no code has to remember which
+//! messages were seen.
 //!
 //! Totals belong to a payment, and an order may have several payments. Events that share an id of the payment are about the same
 //! payment. An event that names ids of two payments merges them into one.
@@ -19,21 +19,20 @@ use payment::{ALL_MINOR, Payment, unix_us};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 
-/// How many captures, refunds and disputes of one payment are kept, each, how many ids of it, and how many payments of one
-/// order (a batch in hand may go over it by its own length).
+/// Bound on the captures, refunds, disputes and ids of one payment, each, and on the payments of one order. (A batch may exceed it
+/// by its own length.)
 pub const FACTS_MAX: usize = 1_000;
 
-/// All that has been said of an order's payments, joined. Kept with the order as compact JSON.
+/// All facts about an order's payments, joined. They are stored with the order as compact JSON.
 ///
-/// The payment with the most money stands at the top of that JSON, in the form in which earlier releases kept the facts of
-/// all payments together: while two releases run side by side, the older one reads that one, and it is nearly always the only
-/// one.
+/// The payment with the most money stands at the top of that JSON. An earlier release kept the facts of all payments together in
+/// this form. While two releases run side by side, the older one reads this payment, which is nearly always the only one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PaymentFacts(Payment);
 
 impl PaymentFacts {
-    /// Whether the event's fact is known already or there is room for one more.
+    /// Whether the fact of the event is known already, or there is room for one more.
     pub(super) fn has_room_for(&self, event: &PaymentEvent) -> bool {
         let has_id = |payment: &&Payment| event.payment_ids().any(|id| payment.has_id(id.as_str()));
         match self.payments().find(has_id) {
@@ -42,7 +41,7 @@ impl PaymentFacts {
         }
     }
 
-    /// Joins what an accepted event says of an order in that currency and of those terms.
+    /// Joins an accepted event of an order in that currency and with those terms.
     pub(super) fn join(&mut self, event: &PaymentEvent, currency: Currency, terms: PriceTerms) {
         if event.status == PaymentStatus::PartsCanceled {
             let parts_canceled_at_unix_us = &mut self.0.parts_canceled_at_unix_us;
@@ -50,7 +49,7 @@ impl PaymentFacts {
             return;
         }
         let mut joined = Payment::of(event, currency, terms);
-        // Nearly always it is the only payment.
+        // Nearly always this is the only payment.
         if self.0.others.is_empty() && (self.0.is_same(&joined) || self.0.is_nothing()) {
             self.0.join(joined);
             return;
@@ -64,13 +63,13 @@ impl PaymentFacts {
         self.replace(others);
     }
 
-    /// Every payment that something is known of.
+    /// Every payment of which a fact is known.
     fn payments(&self) -> impl Iterator<Item = &Payment> {
         let first = Some(&self.0).filter(|first| !first.is_nothing());
         first.into_iter().chain(&self.0.others)
     }
 
-    /// Puts other payments in the place of those that are there, in one order, however they came.
+    /// Replaces the payments. The result does not depend on their order.
     fn replace(&mut self, mut payments: Vec<Payment>) {
         for payment in &mut payments {
             payment.others.clear();
@@ -86,7 +85,7 @@ impl PaymentFacts {
     /// Whether joining the event would change anything.
     pub(super) fn would_learn(&self, event: &PaymentEvent, currency: Currency, terms: PriceTerms) -> bool {
         let is_known = self.payments().any(|payment| event.payment_ids().any(|id| payment.has_id(id.as_str())));
-        // Of a payment that nobody knew everything is news.
+        // Everything about an unknown payment is new.
         if !is_known && event.status != PaymentStatus::PartsCanceled {
             return true;
         }
@@ -95,13 +94,13 @@ impl PaymentFacts {
         after != *self
     }
 
-    /// Whether nothing is known.
+    /// Whether no fact is known.
     pub fn is_empty(&self) -> bool {
         self.0 == Payment::default()
     }
 
-    /// Gives facts that were kept without their payment's ids the ids of an event whose payment had been registered to
-    /// this order before: earlier releases kept the facts of all payments of an order together.
+    /// Gives facts without ids the ids of an event whose payment was registered to this order before. An earlier release kept the
+    /// facts of all payments of an order together, without ids.
     pub fn name_the_nameless<'i>(&mut self, ids: impl Iterator<Item = &'i PaymentId> + Clone) {
         let is_known = |payment: &Payment| ids.clone().any(|id| payment.has_id(id.as_str()));
         if !self.payments().any(|payment| payment.ids.is_empty()) || self.payments().any(is_known) {
@@ -114,17 +113,17 @@ impl PaymentFacts {
         }
     }
 
-    /// What each payment comes to.
+    /// The sums of each payment.
     pub(super) fn sums(&self, measure: Measure) -> impl Iterator<Item = Sums> {
         self.payments().map(move |payment| payment.sums(measure, self.0.parts_canceled_at_unix_us))
     }
 
-    /// Money captured so far, of all payments, in minor units.
+    /// Money captured so far in all payments, in minor units.
     pub(super) fn captured_minor(&self, measure: Measure) -> i128 {
         self.sums(measure).map(|sums| sums.captured).sum()
     }
 
-    /// Whether any amount is known that counts in the order's currency.
+    /// Whether an amount is known that counts in the order's currency.
     pub(super) fn has_amounts(&self) -> bool {
         self.payments().any(|payment| {
             payment.captured_total_minor != 0
@@ -135,7 +134,7 @@ impl PaymentFacts {
         })
     }
 
-    /// A captured total that is known and would not be accepted at this price.
+    /// A known captured total that would not be accepted at this price.
     pub(super) fn total_against(&self, price_minor: i64, terms: PriceTerms) -> Option<i64> {
         self.payments().find_map(|payment| match terms {
             PriceTerms::Total => {
@@ -150,7 +149,7 @@ impl PaymentFacts {
         })
     }
 
-    /// The greatest single capture, whatever became of it.
+    /// The greatest single capture, also if it failed or was canceled.
     pub(super) fn greatest_capture_minor(&self) -> Option<i64> {
         self.payments().flat_map(|it| it.captures.values()).map(|capture| capture.amount_minor).max()
     }

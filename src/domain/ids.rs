@@ -1,4 +1,4 @@
-//! Identifiers, each a type of its own so that one cannot stand where another is meant.
+//! Identifiers. Each is a type of its own, so one cannot be used in the place of another.
 
 use super::text::{TextError, check_id};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest identifier we keep, in bytes. Providers' own ids stay far below (Stripe documents 255).
+/// Longest identifier that is accepted, in bytes. Providers' ids are much shorter (Stripe documents 255).
 const ID_BYTES_MAX: usize = 255;
 
 macro_rules! text_id {
@@ -17,7 +17,7 @@ macro_rules! text_id {
         pub struct $name(String);
 
         impl $name {
-            /// Checks and takes a text: not empty, within its bound in bytes, no control characters, no blanks at
+            /// Checks and takes a text: not empty, within its bound in bytes, without control characters, and without blanks at
             /// either end.
             pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
                 let text = text.into();
@@ -64,18 +64,18 @@ macro_rules! text_id {
 }
 
 text_id!(
-    /// What makes two messages the same message: the inbox admits each once. Formed by our receiver as
-    /// `<path>:<account>:<event>[:<type>][#n]`; a relay forms its own, beginning with `<provider>:`.
+    /// The identity of a message. The inbox admits each id once. Our receiver forms it as `<path>:<account>:<event>[:<type>][#n]`.
+    /// A relay forms its own, which begins with `<provider>:`.
     MessageId,
     ID_BYTES_MAX
 );
 text_id!(
-    /// One of the ids by which a provider knows a payment (Stripe: `pi_…`, `cs_…`, `ch_…`).
+    /// One of the ids of a payment at its provider (Stripe: `pi_…`, `cs_…`, `ch_…`).
     PaymentId,
     ID_BYTES_MAX
 );
 text_id!(
-    /// The site's id of whoever gets the credits. Opaque to us.
+    /// The site's id of the account that gets the credits. grantonce does not interpret it.
     AccountId,
     ID_BYTES_MAX
 );
@@ -85,20 +85,20 @@ text_id!(
     ID_BYTES_MAX
 );
 text_id!(
-    /// The account at the provider that a payment belongs to, where it is not our own (Stripe Connect: `acct_…`).
+    /// The account at the provider that a payment belongs to, if it is not our own (Stripe Connect: `acct_…`).
     ProviderAccount,
     ID_BYTES_MAX
 );
 
 impl MessageId {
-    /// For a message that brought no id which could be kept: `<provider>::sha256-<digest in hex>`, the digest being that
-    /// of its body. At most 105 bytes.
+    /// The id of a message that brought no usable id: `<provider>::sha256-<digest in hex>`, with the digest of its body. At most
+    /// 105 bytes.
     pub fn from_digest(provider: &Provider, sha256: [u8; 32]) -> Self {
         Self(format!("{provider}::sha256-{}", hex::encode(sha256)))
     }
 }
 
-/// A payment provider's name as it stands in routing keys: `stripe`, `paypal`, `adyen`, `standard`, or a relay's own.
+/// The name of a payment provider in routing keys: `stripe`, `paypal`, `adyen`, `standard`, or a relay's own.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct Provider(Cow<'static, str>);
@@ -108,7 +108,7 @@ impl Provider {
     pub const STRIPE: Self = Self(Cow::Borrowed("stripe"));
     /// Adyen.
     pub const ADYEN: Self = Self(Cow::Borrowed("adyen"));
-    /// Whoever holds a secret of our Standard Webhooks endpoint.
+    /// Every sender that has a secret of our Standard Webhooks endpoint.
     pub const STANDARD: Self = Self(Cow::Borrowed("standard"));
     /// PayPal.
     pub const PAYPAL: Self = Self(Cow::Borrowed("paypal"));
@@ -116,7 +116,7 @@ impl Provider {
     /// Longest name, in bytes.
     pub const BYTES_MAX: usize = 32;
 
-    /// Takes `[a-z0-9][a-z0-9_-]*`, at most 32 bytes: it becomes one word of an AMQP routing key and a metric label.
+    /// Takes `[a-z0-9][a-z0-9_-]*`, at most 32 bytes. The name becomes one word of an AMQP routing key and a metric label.
     pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
         const FORM: &str = "1 to 32 of a-z, 0-9, _ and -, beginning with a letter or digit";
         let text = text.into();
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for Provider {
     }
 }
 
-/// Our own id of an order: a UUID of version 7, so that the keys of new orders lie side by side in their index.
+/// Our own id of an order: a UUID of version 7, so the keys of new orders lie side by side in their index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(transparent)]
 pub struct OrderId(pub uuid::Uuid);
@@ -166,7 +166,7 @@ impl fmt::Display for OrderId {
 impl FromStr for OrderId {
     type Err = TextError;
     fn from_str(text: &str) -> Result<Self, TextError> {
-        // Only the hyphenated form, so that one order has one spelling everywhere.
+        // Only the hyphenated form is accepted, so an order has one spelling everywhere.
         if text.len() != 36 {
             return Err(TextError::BadForm("a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057"));
         }

@@ -1,4 +1,4 @@
-//! What is known of one payment, and what it comes to.
+//! The facts of one payment, and their sums.
 
 use super::FACTS_MAX;
 use crate::domain::ids::FactId;
@@ -11,25 +11,24 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// Stands for a dispute in another currency: it takes all, however much was captured and whatever the order's price is
-/// amended to.
+/// Stands for a dispute in another currency. It takes everything, whatever was captured and whatever price the order is amended to.
 pub(super) const ALL_MINOR: i64 = i64::MAX;
 
-/// What is known of one capture. The order of the fields is the order of the join: what the provider said last counts.
+/// The facts of one capture. The order of the fields is the order of the join: the provider's latest statement counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Capture {
-    /// When the provider said so; 0 where that was not kept.
+    /// The time of the provider's statement. 0: it was not stored.
     #[serde(default, skip_serializing_if = "is_zero")]
     at_unix_us: i64,
-    /// Releases that know nothing of `is_canceled` take a canceled capture for a failed one.
+    /// Releases that do not know `is_canceled` read a canceled capture as a failed one.
     state: CaptureState,
-    /// It was announced and will never take place.
+    /// It was announced, and will never take place.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     is_canceled: bool,
     pub(super) amount_minor: i64,
 }
 
-/// What is known of one refund. The order of the fields is the order of the join.
+/// The facts of one refund. The order of the fields is the order of the join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Refund {
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -38,18 +37,18 @@ pub(super) struct Refund {
     amount_minor: i64,
 }
 
-/// What is known of one dispute. The order of the fields is the order of the join.
+/// The facts of one dispute. The order of the fields is the order of the join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Dispute {
     #[serde(default, skip_serializing_if = "is_zero")]
     at_unix_us: i64,
     round: u32,
     state: DisputeState,
-    /// [`ALL_MINOR`] where the dispute is in another currency.
+    /// [`ALL_MINOR`] if the dispute is in another currency.
     pub(super) amount_minor: i64,
 }
 
-/// A total whose parts the provider has told: the greatest.
+/// A total with its parts, as told by the provider. The greatest one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct PricedTotal {
     pub(super) total_minor: i64,
@@ -65,7 +64,7 @@ pub(super) struct Failure {
     pub(super) reason: String,
 }
 
-/// Microseconds since 1970. Every date that can be written with a four-digit year fits.
+/// Microseconds since 1970. Every date with a four-digit year fits.
 pub(super) fn unix_us(at: time::OffsetDateTime) -> i64 {
     at.unix_timestamp() * 1_000_000 + i64::from(at.microsecond())
 }
@@ -74,19 +73,20 @@ fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
-/// All that has been said of one payment, joined.
+/// All facts of one payment, joined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Payment {
-    /// By what it is known. Empty only in rows of a release that kept the facts of all payments of an order together.
-    /// Each once, in ascending order. Written as one text, a line each, which is less work for Postgres than a list.
+    /// The ids of the payment, each once, in ascending order. They are empty only in rows of a release that kept the facts of all
+    /// payments of an order together. They are stored as one text with a line for each, which is less work for Postgres than a
+    /// list.
     #[serde(skip_serializing_if = "Vec::is_empty", with = "lines")]
     pub(super) ids: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) captured_total_minor: i64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) captures: BTreeMap<String, Capture>,
-    /// Kept where the order's terms need it.
+    /// Stored only if the order's price terms need it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) priced_total: Option<PricedTotal>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -104,12 +104,12 @@ pub(super) struct Payment {
     /// The order's other payments. Only the payment at the top of the JSON has them: see `PaymentFacts`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) others: Vec<Payment>,
-    /// The last time at which all parts of the order were given back. Only at the top of the JSON.
+    /// The latest time at which all parts of the order were given back. Only at the top of the JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parts_canceled_at_unix_us: Option<i64>,
 }
 
-/// Ids in one text. No id has a line break in it.
+/// Ids in one text. No id contains a line break.
 mod lines {
     use serde::{Deserialize, Deserializer, Serializer};
     use std::borrow::Cow;
@@ -153,39 +153,39 @@ fn has_room<F>(facts: &BTreeMap<String, F>, id: &FactId) -> bool {
     facts.len() < FACTS_MAX || facts.contains_key(id.as_str())
 }
 
-/// What a payment comes to, in minor units of the order's currency. Each amount is an `i64` and there are about
-/// [`FACTS_MAX`] of a kind at most, so that sums stay far inside an `i128`.
+/// The sums of a payment, in minor units of the order's currency. Each amount is an `i64`, and there are at most about
+/// [`FACTS_MAX`] of each kind, so sums stay far inside an `i128`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::domain) struct Sums {
-    /// Money that was captured and stands.
+    /// Captured money that stands.
     pub(in crate::domain) captured: i128,
-    /// Of that, what did not go back to the buyer, disputes aside.
+    /// How much of that did not go back to the buyer, without disputes.
     pub(in crate::domain) left: i128,
-    /// Of that, what disputes neither hold nor have taken.
+    /// How much of that is neither held nor taken by disputes.
     pub(in crate::domain) kept: i128,
     /// Whether a dispute is open or lost.
     pub(in crate::domain) is_disputed: bool,
-    /// A total that is captured and whose parts pay the price by the order's terms: what was paid for the price.
+    /// A captured total whose parts pay the price by the order's price terms: the amount that was paid for the price.
     pub(in crate::domain) priced: Option<i128>,
-    /// What went back, and what disputes hold or have taken, of a payment that nobody named: it counts against the order.
+    /// Money that went back, or that disputes hold or have taken, of a payment without a name. It counts against the order.
     pub(in crate::domain) loose_refunds: i128,
     pub(in crate::domain) loose_disputes: i128,
     /// How far the payment has come.
     pub(in crate::domain) stage: Stage,
 }
 
-/// How far a payment has come that may not have paid.
+/// The progress of a payment that may not be paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::domain) enum Stage {
-    /// The buyer can pay, or nothing is known of it.
+    /// The buyer can pay, or nothing is known about it.
     Open,
-    /// Something is under way, or money is there.
+    /// The payment is under way, or money is there.
     UnderWay,
-    /// Given up.
+    /// The payment was given up.
     Over,
 }
 
-/// The order's side of what a payment comes to.
+/// The fields of the order that the sums depend on.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::domain) struct Measure {
     pub(in crate::domain) price_minor: i64,
@@ -194,7 +194,7 @@ pub(in crate::domain) struct Measure {
 }
 
 impl Payment {
-    /// What one event says.
+    /// Joins one event.
     pub(super) fn of(event: &PaymentEvent, currency: Currency, terms: PriceTerms) -> Self {
         let occurred_at_unix_us = unix_us(event.occurred_at);
         let at_unix_us = event.as_of.map_or(occurred_at_unix_us, unix_us);
@@ -216,7 +216,7 @@ impl Payment {
                 payment.captured_total_minor = money.amount_minor();
                 payment.price(money.amount_minor(), *breakdown, terms);
             }
-            // A total that failed says only that an attempt failed: which money it takes back, it does not say.
+            // A failed total says only that an attempt failed. It does not say which money is gone.
             PaymentStatus::Captured { capture_id: None, state: CaptureState::Failed, .. } => {
                 payment.last_failure = failure("capture failed");
             }
@@ -226,7 +226,7 @@ impl Payment {
             }
             PaymentStatus::Failed { reason } => payment.last_failure = failure(reason),
             PaymentStatus::Canceled => payment.canceled = true,
-            // About all payments of the order: see `PaymentFacts::join`.
+            // This is about all payments of the order: see `PaymentFacts::join`.
             PaymentStatus::PartsCanceled => {}
             PaymentStatus::Refund { refund_id, state, money } => {
                 let refund = Refund { at_unix_us, state: *state, amount_minor: money.amount_minor() };
@@ -257,9 +257,9 @@ impl Payment {
         self.ids.dedup();
     }
 
-    /// Whether nothing is known of it. What stands at the top for the whole order does not count.
+    /// Whether no fact is known about it. What stands at the top for the whole order does not count.
     pub(super) fn is_nothing(&self) -> bool {
-        // Whatever was said since has brought an id along.
+        // Every later statement brought an id.
         self.ids.is_empty() && {
             let whole_order = Self {
                 others: self.others.clone(),
@@ -270,8 +270,8 @@ impl Payment {
         }
     }
 
-    /// Whether both are about the same payment: they share an id, or one of them knows the payment by nothing but the id of
-    /// a dispute or refund of the other.
+    /// Whether both are about the same payment: they share an id, or one of them knows its payment only by the id of a dispute or
+    /// refund of the other.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let names_fact = |one: &Self, other: &Self| {
             other.ids.iter().any(|id| one.disputes.contains_key(id) || one.refunds.contains_key(id))
@@ -279,7 +279,7 @@ impl Payment {
         self.ids.iter().any(|id| other.has_id(id)) || names_fact(self, other) || names_fact(other, self)
     }
 
-    /// Whether the provider named no payment: all that is known of it is a dispute or refund of its own id.
+    /// Whether the provider named no payment, only the id of a dispute or refund.
     fn is_unnamed(&self) -> bool {
         !self.ids.is_empty()
             && self.ids.iter().all(|id| self.disputes.contains_key(id) || self.refunds.contains_key(id))
@@ -336,7 +336,7 @@ impl Payment {
         sum.max(i128::from(self.captured_total_minor))
     }
 
-    /// Money on its way back or back with the buyer, disputes aside.
+    /// Money that went back to the buyer or is on its way back, without disputes.
     fn refunded_minor(&self) -> i128 {
         let sum = |failed: bool| -> i128 {
             self.refunds
@@ -361,7 +361,7 @@ impl Payment {
             .sum()
     }
 
-    /// Whether something is under way: the last thing heard of an attempt is not that it failed.
+    /// Whether the payment is under way: the latest statement about an attempt is not a failure.
     fn is_pending(&self) -> bool {
         match (self.pending_at_unix_us, &self.last_failure) {
             (None, _) => false,
@@ -371,7 +371,7 @@ impl Payment {
     }
 
     pub(super) fn sums(&self, measure: Measure, parts_canceled_at_unix_us: Option<i64>) -> Sums {
-        // By terms that leave out a discount, the whole price may be less than the price.
+        // With price terms that leave out a discount, the whole price may be paid by less than the price.
         let whole_minor = self.priced_total.map_or(measure.price_minor, |priced| priced.total_minor);
         let is_given_back = |capture: &Capture| {
             parts_canceled_at_unix_us.is_some_and(|at| capture.at_unix_us <= at) && capture.amount_minor < whole_minor
@@ -380,7 +380,7 @@ impl Payment {
         let (refunded, disputed) = (self.refunded_minor(), self.disputed_minor(measure.policy));
         let gave_up = || self.captures.values().any(|capture| capture.is_canceled || is_given_back(capture));
         let stage = if captured > 0 && measure.terms != PriceTerms::Total {
-            // It may be all of the price: it waits for its parts.
+            // It may be the whole price, so it waits for its parts.
             Stage::UnderWay
         } else if self.canceled || (captured == 0 && gave_up()) {
             Stage::Over
