@@ -246,7 +246,7 @@ impl Survey {
         if wanted.accepted().as_ref() == Some(&queue.arguments) {
             findings.note(format!(
                 "queue {name} is as an earlier release made it, without x-overflow: reject-publish. It works; to make it \
-                 anew without losing a letter, see README, \"Deploying\""
+                 anew without losing a letter, see docs/deployment.md"
             ));
             return;
         }

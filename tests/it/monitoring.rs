@@ -1,5 +1,6 @@
 //! What operators are given: alerts, runbook, dashboard and the page about metrics, against the metrics that there are.
 
+use crate::readme::{anchor, anchors};
 use grantonce::domain::{Provider, Reason};
 use grantonce::http::Readiness;
 use grantonce::telemetry::{ListenerName, LookOutcome, Metrics, QueueName, RoleName, WebhookEndpoint, WebhookOutcome};
@@ -18,7 +19,6 @@ const ALERT_TESTS: [&str; 2] = [
 const DASHBOARD: &str = include_str!("../../deploy/grafana/grantonce.json");
 const RUNBOOK: &str = include_str!("../../docs/runbook.md");
 const PAGE: &str = include_str!("../../docs/metrics.md");
-const HEALTH: &str = include_str!("../../docs/health.md");
 
 /// Labels that Prometheus itself gives.
 const SCRAPE_LABELS: [&str; 2] = ["job", "instance"];
@@ -112,21 +112,6 @@ fn alerts() -> Vec<(&'static str, &'static str)> {
 
 fn key<'a>(alert: &'a str, name: &str) -> Option<&'a str> {
     alert.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "))
-}
-
-/// GitHub's anchor of a heading.
-fn anchor(heading: &str) -> String {
-    let kept = heading.to_lowercase();
-    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>().replace(' ', "-")
-}
-
-fn anchors(page: &str) -> BTreeSet<String> {
-    let mut is_code = false;
-    let is_heading = |line: &&str| {
-        is_code ^= line.trim_start().starts_with("```");
-        !is_code && line.starts_with('#')
-    };
-    page.lines().filter(is_heading).map(|line| anchor(line.trim_start_matches('#').trim())).collect()
 }
 
 fn promtool(args: &[&str]) {
@@ -239,23 +224,6 @@ fn the_page_about_metrics_has_every_metric_with_its_labels_and_no_other() {
             let values: BTreeSet<_> =
                 told[2].split(", ").map(|value| value.trim().trim_matches('`').to_owned()).collect();
             assert_eq!(Some(&values), of.get(&told[1]), "{} of {name}", &told[1]);
-        }
-    }
-}
-
-#[test]
-fn links_of_the_operators_pages_lead_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let link = Regex::new(r"\]\(([^) ]+)\)").unwrap();
-    for (name, page) in [("runbook.md", RUNBOOK), ("metrics.md", PAGE), ("health.md", HEALTH)] {
-        for found in link.captures_iter(page).filter(|found| !found[1].starts_with("http")) {
-            let (path, section) = found[1].split_once('#').unwrap_or((&found[1], ""));
-            let target = if path.is_empty() { root.join("docs").join(name) } else { root.join("docs").join(path) };
-            assert!(target.exists(), "docs/{name} leads to {path}");
-            if !section.is_empty() {
-                let text = std::fs::read_to_string(&target).unwrap();
-                assert!(anchors(&text).contains(section), "docs/{name} leads to {}", &found[1]);
-            }
         }
     }
 }

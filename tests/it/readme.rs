@@ -1,24 +1,61 @@
-//! The README against the program: what it says of the configuration, and the files it names.
+//! README and the pages in `docs/` against the program: the configuration, the files they name, and their links.
 
 use grantonce::config::{DefaultValue, VARIABLES};
 use grantonce::domain::Reason;
+use regex::Regex;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-const README: &str = include_str!("../../README.md");
+const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
+const DEAD_LETTERS: &str = include_str!("../../docs/dead-letters.md");
+const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
 
 const PREFIX: &str = "GRANTONCE_";
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The Markdown files of a folder, with their text.
+fn pages_of(folder: &str) -> Vec<(PathBuf, String)> {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let pages = entries.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// README and its neighbours, and all pages of the book.
+fn pages() -> Vec<(PathBuf, String)> {
+    let pages = [pages_of("."), pages_of("docs")].concat();
+    assert!(pages.len() > 20, "the pages are found: {}", pages.len());
+    pages
+}
+
 /// The row of a table whose first cell begins with this name.
-fn row(name: &str) -> Option<&'static str> {
-    README.lines().find(|line| line.starts_with(&format!("| `{name}`")))
+fn row<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+    page.lines().find(|line| line.starts_with(&format!("| `{name}`")))
+}
+
+/// The anchor that GitHub and mdBook give a heading.
+pub(crate) fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).collect::<String>().replace(' ', "-")
+}
+
+/// The anchors of all headings of a page.
+pub(crate) fn anchors(page: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    let is_heading = |line: &&str| {
+        is_code ^= line.trim_start().starts_with("```");
+        !is_code && line.starts_with('#')
+    };
+    page.lines().filter(is_heading).map(|line| anchor(line.trim_start_matches('#').trim())).collect()
 }
 
 #[test]
 fn every_variable_has_its_row_with_its_default_and_meaning() {
     for variable in VARIABLES {
         let name = variable.name;
-        let row = row(name).unwrap_or_else(|| panic!("{name} has no row in README.md"));
+        let row = row(CONFIGURATION, name).unwrap_or_else(|| panic!("{name} has no row in docs/configuration.md"));
         assert!(row.contains(variable.meaning), "{name}: {row} does not say: {}", variable.meaning);
         assert_eq!(row.contains("(s)"), variable.is_secret, "{name}: {row}");
         match variable.default {
@@ -33,27 +70,62 @@ fn every_variable_has_its_row_with_its_default_and_meaning() {
 #[test]
 fn every_name_of_ours_exists() {
     let known: BTreeSet<_> = VARIABLES.iter().map(|variable| variable.name).collect();
-    let names = README.match_indices(PREFIX).map(|(at, _)| {
-        let name = &README[at..];
-        &name[..name.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(name.len())]
-    });
-    for name in names.filter(|name| *name != PREFIX) {
-        let is_file = name.strip_suffix("_FILE").is_some_and(|secret| known.contains(secret));
-        assert!(known.contains(name) || is_file, "README.md names {name}, which does not exist");
+    for (path, page) in [pages_of("docs"), vec![("README.md".into(), include_str!("../../README.md").into())]].concat()
+    {
+        let names = page.match_indices(PREFIX).map(|(at, _)| {
+            let name = &page[at..];
+            &name[..name.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(name.len())]
+        });
+        for name in names.filter(|name| *name != PREFIX) {
+            let is_file = name.strip_suffix("_FILE").is_some_and(|secret| known.contains(secret));
+            assert!(known.contains(name) || is_file, "{} names {name}, which does not exist", path.display());
+        }
     }
 }
 
 #[test]
 fn every_reason_of_a_dead_letter_has_its_row() {
     for reason in Reason::ALL {
-        assert!(row(reason.name()).is_some(), "{} has no row in README.md", reason.name());
+        assert!(row(DEAD_LETTERS, reason.name()).is_some(), "{} has no row in docs/dead-letters.md", reason.name());
     }
 }
 
 #[test]
-fn every_test_that_it_names_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let named = README.split('`').filter(|text| text.ends_with(".rs"));
-    let missing: Vec<_> = named.clone().filter(|path| !root.join(path).is_file()).collect();
-    assert!(named.count() > 5 && missing.is_empty(), "README.md names {missing:?}");
+fn every_test_that_guarantees_name_is_there() {
+    let named = GUARANTEES.split('`').filter(|text| text.ends_with(".rs"));
+    let missing: Vec<_> = named.clone().filter(|path| !root().join(path).is_file()).collect();
+    assert!(named.count() > 5 && missing.is_empty(), "docs/guarantees.md names {missing:?}");
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let link = Regex::new(r#"\]\(([^) ]+)\)|src="([^"]+)""#).unwrap();
+    let (mut faults, mut links) = (vec![], 0);
+    for (path, page) in pages() {
+        for found in link.captures_iter(&page) {
+            let to = found.get(1).or(found.get(2)).unwrap().as_str();
+            if to.starts_with("http") {
+                continue;
+            }
+            links += 1;
+            let (file, section) = to.split_once('#').unwrap_or((to, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let is_there = target.exists()
+                && (section.is_empty() || anchors(&std::fs::read_to_string(&target).unwrap()).contains(section));
+            if !is_there {
+                faults.push(format!("{}: {to}", path.display()));
+            }
+        }
+    }
+    assert!(links > 100, "links are found: {links}");
+    assert!(faults.is_empty(), "these links lead nowhere:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_page_stands_in_the_summary() {
+    let summary = std::fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
+    for (path, _) in pages_of("docs") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(name == "SUMMARY.md" || summary.contains(&format!("]({name})")), "docs/SUMMARY.md lacks {name}");
+    }
 }
