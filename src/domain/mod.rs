@@ -1,7 +1,7 @@
-//! What the system is about, as pure values: ids, money, what a provider can say of a payment, and what that
-//! means for an order's credits.
+//! The domain as pure values: ids, money, the facts that a provider can report about a payment, and what they mean for the credits
+//! of an order.
 //!
-//! Nothing in here waits, reads a clock, or talks to anything. Every other room may use this one; it uses none.
+//! This room does not wait, reads no clock, and talks to nothing. Every other room may use it; it uses no other room.
 
 mod amend;
 mod creation;

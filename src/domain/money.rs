@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Largest amount we take, in minor units: 10^15. Far above any payment, far below where sums of facts overflow.
+/// Largest accepted amount, in minor units: 10^15. It is far above any payment, and far below the point where sums of facts
+/// overflow.
 pub const AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;
 
 /// Why an amount or a currency was refused.
@@ -26,7 +27,7 @@ pub enum MoneyError {
         /// The currency.
         currency: Currency,
     },
-    /// An amount that a provider who counts fewer decimals has no words for.
+    /// A provider counts fewer decimals for this currency, and cannot express the amount.
     #[error("{amount_minor} {currency} minor units are no whole number with {decimals} decimals")]
     Finer {
         /// The amount, in ISO 4217 minor units.
@@ -38,15 +39,15 @@ pub enum MoneyError {
     },
 }
 
-/// An ISO 4217 currency that is in use.
+/// An ISO 4217 currency in use.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency {
     code: &'static str,
     decimals: u8,
 }
 
-/// The codes that are in use, by their decimals, most of them first, each list in alphabetical order: ISO 4217's list one, without metals, tests
-/// and funds of no country.
+/// The codes in use, grouped by their decimals, the largest group first, each in alphabetical order: list one of ISO 4217, without
+/// metals, tests and funds of no country.
 #[rustfmt::skip]
 static LISTED: [(u8, &[&str]); 4] = [
     (2, &[
@@ -73,7 +74,7 @@ static LISTED: [(u8, &[&str]); 4] = [
 ];
 
 impl Currency {
-    /// Takes three capital letters that ISO 4217 lists.
+    /// Takes three capital letters from the list of ISO 4217.
     pub fn new(code: &str) -> Result<Self, MoneyError> {
         LISTED
             .iter()
@@ -89,7 +90,7 @@ impl Currency {
         self.code
     }
 
-    /// How many decimals ISO 4217 gives the currency: the minor unit is 10^-decimals.
+    /// The number of decimals that ISO 4217 gives the currency: the minor unit is 10^-decimals.
     pub fn decimals(self) -> u8 {
         self.decimals
     }
@@ -127,7 +128,7 @@ impl<'de> Deserialize<'de> for Currency {
     }
 }
 
-/// The same amount with another number of decimals; none where it is no whole number then.
+/// The same amount with another number of decimals. `None` if it is not a whole number then.
 fn rescale(amount: i64, from_decimals: u8, to_decimals: u8) -> Result<Option<i64>, MoneyError> {
     let factor =
         10_i64.checked_pow(u32::from(from_decimals.abs_diff(to_decimals))).ok_or(MoneyError::OutOfRange(amount))?;
@@ -155,7 +156,7 @@ impl Money {
         }
     }
 
-    /// Converts an amount counted with `given_decimals` decimals into ISO 4217 minor units, exactly or not at all.
+    /// Converts an amount with `given_decimals` decimals into ISO 4217 minor units, exactly or not at all.
     pub fn from_units(amount: i64, given_decimals: u8, currency: Currency) -> Result<Self, MoneyError> {
         let amount_minor = rescale(amount, given_decimals, currency.decimals())?.ok_or(MoneyError::NotExact {
             amount,
@@ -165,7 +166,7 @@ impl Money {
         Self::new(amount_minor, currency)
     }
 
-    /// The amount counted with `decimals` decimals, exactly or not at all: the way back from [`Money::from_units`].
+    /// The amount with `decimals` decimals, exactly or not at all. The inverse of [`Money::from_units`].
     pub fn to_units(self, decimals: u8) -> Result<i64, MoneyError> {
         let Self { amount_minor, currency } = self;
         rescale(amount_minor, currency.decimals(), decimals)?.ok_or(MoneyError::Finer {
@@ -187,7 +188,7 @@ impl Money {
 }
 
 impl Money {
-    /// As people write it: `19.99 USD`, `1500 JPY`.
+    /// The amount for people: `19.99 USD`, `1500 JPY`.
     pub fn written(self) -> String {
         let decimals = usize::from(self.currency.decimals());
         let digits = format!("{:0>width$}", self.amount_minor, width = decimals + 1);

@@ -1,4 +1,4 @@
-//! The order: what was sold, for how much, and how its payment stands.
+//! An order: what was sold, its price, and the state of its payment.
 
 use super::facts::{Measure, PaymentFacts, Sums};
 use super::ids::{AccountId, OrderId, Provider, ProviderAccount};
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 /// Most credits one order may sell.
 pub const CREDITS_MAX: i64 = 1_000_000_000_000_000;
 
-/// What of a payment must equal the order's price.
+/// Which amount of a payment must equal the order's price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PriceTerms {
-    /// All that the buyer pays.
+    /// The whole amount that the buyer pays.
     #[default]
     Total,
-    /// What the buyer pays, without the tax that was added on top.
+    /// The amount that the buyer pays, without the tax that was added on top.
     BeforeTax,
-    /// The same, as it was before a discount.
+    /// The amount without that tax, before the discount.
     BeforeTaxAndDiscount {
-        /// The greatest discount that is accepted, in minor units: 0 to the price.
+        /// The greatest accepted discount, in minor units: 0 to the price.
         discount_max_minor: i64,
     },
 }
@@ -37,7 +37,7 @@ impl PriceTerms {
         }
     }
 
-    /// The greatest discount that is accepted, in minor units; `None` where the terms do not speak of discounts.
+    /// The greatest accepted discount, in minor units. `None` if the terms do not allow discounts.
     pub fn discount_max_minor(self) -> Option<i64> {
         match self {
             Self::Total | Self::BeforeTax => None,
@@ -45,7 +45,7 @@ impl PriceTerms {
         }
     }
 
-    /// The terms of that name for an order of that price.
+    /// The terms of that name, for an order with that price.
     pub fn new(name: &str, discount_max_minor: Option<i64>, price: Money) -> Result<Self, PriceTermsError> {
         let terms = match (name, discount_max_minor) {
             ("total", None) => Self::Total,
@@ -63,7 +63,7 @@ impl PriceTerms {
         }
     }
 
-    /// How much of the price a total of these parts pays, in minor units. Must equal the price.
+    /// How much of the price a total with these parts pays, in minor units. It must equal the price.
     pub(super) fn worth_minor(self, total_minor: i64, breakdown: Breakdown) -> i128 {
         let total = i128::from(total_minor);
         match self {
@@ -79,13 +79,13 @@ impl PriceTerms {
 /// Why price terms are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PriceTermsError {
-    /// No such terms.
+    /// The name is unknown.
     #[error("price_terms must be total, before_tax or before_tax_and_discount")]
     Unknown,
     /// The limit is missing.
     #[error("price_terms before_tax_and_discount needs discount_max_minor, the greatest discount to accept")]
     NoDiscountMax,
-    /// A limit without discounts.
+    /// A limit was given, but the terms do not allow discounts.
     #[error("discount_max_minor goes with price_terms before_tax_and_discount alone")]
     NoDiscounts,
     /// The limit is out of range.
@@ -98,21 +98,21 @@ pub enum PriceTermsError {
     },
 }
 
-/// How an order stands, as buyers and sites see it. Always derived from the facts, never set by hand.
+/// The state of an order, as buyers and sites see it. It is always derived from the facts and never set by hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderStatus {
-    /// Nothing heard, or the last attempt failed.
+    /// Nothing was reported, or the last attempt failed.
     AwaitingPayment,
-    /// The provider is at it, or a part of the money is there.
+    /// The payment is under way, or a part of the money is there.
     Processing,
-    /// Paid; the credits are granted.
+    /// The order is paid and the credits are granted.
     Fulfilled,
-    /// Given up or expired at the provider, and not paid.
+    /// The payment was given up or expired at the provider, and is not paid.
     Canceled,
-    /// A part of the money went back, and a part of the credits.
+    /// A part of the money went back, and with it a part of the credits.
     PartiallyRefunded,
-    /// All the money went back, and all the credits.
+    /// All the money went back, and with it all the credits.
     Refunded,
     /// A dispute is open or lost.
     Disputed,
@@ -147,7 +147,7 @@ impl OrderStatus {
         .find(|status| status.name() == name)
     }
 
-    /// Whether a buyer who waits for the outcome has it. A later event may still change a settled order.
+    /// Whether a waiting buyer has the outcome. A later event may still change a settled order.
     pub fn is_settled(self) -> bool {
         match self {
             Self::AwaitingPayment | Self::Processing => false,
@@ -156,42 +156,42 @@ impl OrderStatus {
     }
 }
 
-/// An order as the worker holds it while its row is locked.
+/// An order as the worker reads it for a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// Our id.
+    /// Our id of the order.
     pub id: OrderId,
-    /// Who gets the credits.
+    /// The account that gets the credits.
     pub account_id: AccountId,
-    /// How many credits are sold; 1 to [`CREDITS_MAX`].
+    /// The number of credits sold; 1 to [`CREDITS_MAX`].
     pub credits: i64,
-    /// What it costs; above zero.
+    /// The price; above zero.
     pub price: Money,
-    /// What of a payment must equal that.
+    /// Which amount of a payment must equal the price.
     pub price_terms: PriceTerms,
-    /// Who takes the money.
+    /// The provider that takes the money.
     pub provider: Provider,
-    /// The account at the provider; none is our own.
+    /// The account at the provider. `None`: our own.
     pub provider_account: Option<ProviderAccount>,
-    /// How it stands.
+    /// The state of the order.
     pub status: OrderStatus,
-    /// Whether the grant is written. Once true, true for ever.
+    /// Whether the grant is written. Once true, it stays true.
     pub is_granted: bool,
-    /// Net credits that the ledger holds for this order: the grant and all adjustments.
+    /// Net credits of this order in the ledger: the grant and all adjustments.
     pub credits_posted: i64,
-    /// Number of the order's last adjustment; 0 while there is none.
+    /// Number of the order's last adjustment. 0: there is none.
     pub revision: i32,
-    /// All that the provider has said so far, joined.
+    /// All facts that the provider reported, joined.
     pub facts: PaymentFacts,
 }
 
 impl Order {
-    /// Joins what an accepted event says.
+    /// Joins an accepted event.
     pub fn join(&mut self, event: &PaymentEvent) {
         self.facts.join(event, self.price.currency(), self.price_terms);
     }
 
-    /// Whether an accepted event says something that is not known yet.
+    /// Whether an accepted event brings a fact that is not known yet.
     pub fn would_learn(&self, event: &PaymentEvent) -> bool {
         self.facts.would_learn(event, self.price.currency(), self.price_terms)
     }
@@ -201,7 +201,7 @@ impl Order {
         self.facts.captured_minor(self.measure(policy))
     }
 
-    /// How many of its payments are kept that each pay the whole price. More than one: it was paid twice, or more often.
+    /// How many payments with the whole price are kept. More than one: the order was paid several times.
     pub fn payments_kept(&self, policy: DisputePolicy) -> usize {
         let price = i128::from(self.price.amount_minor());
         let is_kept = |sums: &Sums| match self.price_terms {
@@ -213,14 +213,14 @@ impl Order {
         self.facts.sums(self.measure(policy)).filter(is_kept).count()
     }
 
-    /// Whether money is there of which it is not known how much of the price it pays, because nobody has told its parts.
+    /// Whether money is there but its share of the price is unknown, because its parts were not reported.
     pub fn lacks_breakdown(&self, policy: DisputePolicy) -> bool {
         self.price_terms != PriceTerms::Total
             && self.captured_minor(policy) > 0
             && !self.facts.sums(self.measure(policy)).any(|sums| sums.priced.is_some())
     }
 
-    /// What the payments' facts are measured by.
+    /// The fields that the payments' facts are measured by.
     pub(super) fn measure(&self, policy: DisputePolicy) -> Measure {
         Measure { price_minor: self.price.amount_minor(), terms: self.price_terms, policy }
     }

@@ -1,38 +1,38 @@
-//! When a provider is asked about a payment of which nothing, or nothing more, is heard.
+//! When to ask a provider about a payment for which no webhook came, or no further one.
 //!
-//! Webhooks tell everything, nearly always, and within seconds. So the provider is asked soon after an order should have
-//! been paid, then less and less often; and about an order that is paid from time to time, for as long as a refund or a
-//! dispute may have passed unheard.
+//! Nearly always, webhooks report everything within seconds. So the provider is asked soon after an order should have been paid,
+//! and then less and less often. A paid order is asked about from time to time, as long as a refund or dispute may have been
+//! missed.
 
 use super::ids::Provider;
 use super::order::OrderStatus;
 use time::{Duration, OffsetDateTime};
 
-/// Ages at which an order without money is asked about, as multiples of the first one. With a first look after two
-/// minutes: 2 and 10 minutes, half an hour, 2 and 8 hours, 1, 2, 4, 8 and 16 days.
+/// Ages at which an unpaid order is asked about, as multiples of the first one. With a first look after two minutes: 2 and 10
+/// minutes, half an hour, 2 and 8 hours, 1, 2, 4, 8 and 16 days.
 const UNPAID_AT: [i32; 10] = [1, 5, 15, 60, 240, 720, 1_440, 2_880, 5_760, 11_520];
 
-/// How many of them an order has that nobody began to pay. Stripe tries to deliver a webhook for three days; after the
-/// eighth look, at four, it is an abandoned cart. A bank debit that is under way can take two weeks.
+/// How many of these looks an order gets if nobody began to pay it. Stripe tries to deliver a webhook for three days. After the
+/// eighth look, at four days, the order is an abandoned cart. A bank debit that is under way can take two weeks.
 const LOOKS_AT_A_CART: usize = 8;
 
-/// Ages, in days, at which an order with money in it is asked about. Card networks take disputes for up to 120 days.
+/// Ages, in days, at which a paid order is asked about. Card networks take disputes for up to 120 days.
 const PAID_AT_DAYS: [i64; 5] = [1, 7, 30, 60, 125];
 
-/// Waits after a provider could not be asked: this, doubled each time, up to the second.
+/// Pauses after a failed call to a provider: the first value, doubled each time, up to the second.
 const FIRST_WAIT: Duration = Duration::seconds(30);
 const LONGEST_WAIT: Duration = Duration::hours(1);
 
-/// How long after a payment was asked about it is asked about again, however often somebody wants it.
+/// Shortest time between two looks at one payment, however often a look is requested.
 pub const LOOKS_APART: Duration = Duration::seconds(5);
 
-/// Whether the provider has something to ask: what became of a payment, by its id. Adyen has not, and of relays'
-/// providers we know no address: their payments rely on messages alone.
+/// Whether the provider can be asked about a payment by its id. Adyen cannot. For relays' providers no address is known. Their
+/// payments depend on messages only.
 pub fn can_be_asked(provider: &str) -> bool {
     [Provider::STRIPE, Provider::PAYPAL].iter().any(|known| known.as_str() == provider)
 }
 
-/// Whether money has come in, as far as we have heard.
+/// Whether money has come in, as far as it is known.
 pub fn is_unpaid(status: OrderStatus) -> bool {
     match status {
         OrderStatus::AwaitingPayment | OrderStatus::Processing | OrderStatus::Canceled => true,
@@ -42,13 +42,13 @@ pub fn is_unpaid(status: OrderStatus) -> bool {
     }
 }
 
-/// The first look at an order that was paid.
+/// The age of a paid order at its first look.
 pub const PAID_FIRST_LOOK: Duration = match PAID_AT_DAYS {
     [first, ..] => Duration::days(first),
 };
 
-/// When to ask about an order next, after it was asked about now; none when nothing more is to be expected. `first` is the
-/// age at which an unpaid order is asked about first.
+/// When to ask about an order again after a look now. `None`: nothing more is expected. `first` is the age of an unpaid order at
+/// its first look.
 pub fn next_look(
     status: OrderStatus,
     created_at: OffsetDateTime,
@@ -66,20 +66,20 @@ pub fn next_look(
     ages.into_iter().map(|age| created_at + age).find(|at| *at > now)
 }
 
-/// When to ask again after `failures` calls in a row that the provider did not answer, the last one now.
+/// When to ask again after `failures` failed calls in a row, the last one now.
 pub fn look_again(failures: u32, now: OffsetDateTime) -> OffsetDateTime {
     let doubled = FIRST_WAIT * 2_i32.saturating_pow(failures.saturating_sub(1).min(20));
     now + doubled.min(LONGEST_WAIT)
 }
 
-/// How many may be asked about now at `per_s` a second, where what was asked so far fills the time up to `busy_until`;
-/// and until when it is filled once so many are. At most one second's worth at once.
+/// How many looks may start now at `per_s` a second, if earlier looks fill the time up to `busy_until`. Also returns until when the
+/// time is filled after that many. At most one second's worth at once.
 pub fn allowance(per_s: u16, busy_until: OffsetDateTime, now: OffsetDateTime) -> u16 {
     let free = (now + Duration::SECOND - busy_until.max(now)).whole_milliseconds().clamp(0, 1_000);
     u16::try_from(free * i128::from(per_s) / 1_000).unwrap_or(0)
 }
 
-/// Until when the time is filled after `count` more.
+/// Until when the time is filled after `count` more looks.
 pub fn busy_until(per_s: u16, count: u16, busy_until: OffsetDateTime, now: OffsetDateTime) -> OffsetDateTime {
     busy_until.max(now) + Duration::SECOND * i32::from(count) / i32::from(per_s.max(1))
 }
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(all(OrderStatus::AwaitingPayment), [2, 10, 30, 120, 480, 1_440, 2_880, 5_760]);
         assert_eq!(all(OrderStatus::Canceled), all(OrderStatus::AwaitingPayment));
         assert_eq!(all(OrderStatus::Processing)[7..], [5_760, 11_520, 23_040]);
-        // Whoever comes late does not make up for what was missed.
+        // A late caller does not make up for missed time.
         let late = MADE + Duration::hours(27);
         assert_eq!(next_look(OrderStatus::Processing, MADE, FIRST, late), Some(MADE + Duration::days(2)));
     }

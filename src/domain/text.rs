@@ -3,10 +3,10 @@
 /// Why a text was refused. The message says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// Nothing but an empty string.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// Longer than the bound.
+    /// The text is longer than the bound.
     #[error("is {bytes} bytes long; at most {max_bytes} are allowed")]
     TooLong {
         /// Length of what was given.
@@ -14,16 +14,15 @@ pub enum TextError {
         /// The bound.
         max_bytes: usize,
     },
-    /// A character that is not allowed there: control characters never are, because Postgres refuses NUL and
-    /// a line break would forge log lines.
+    /// A control character. Postgres refuses NUL, and a line break would forge log lines.
     #[error("has a character that is not allowed at byte {at}: {allowed}")]
     BadCharacter {
         /// Byte offset of the first offending character.
         at: usize,
-        /// What would be allowed.
+        /// What is allowed.
         allowed: &'static str,
     },
-    /// Not of the form that is asked for.
+    /// The text does not have the required form.
     #[error("must be {0}")]
     BadForm(&'static str),
 }

@@ -1,7 +1,7 @@
-//! Reading a provider's JSON so that what is missing or odd is named, and no value of the body gets into the words.
+//! Reads a provider's JSON. Errors name the missing or odd field, and never contain a value of the body.
 //!
-//! Two kinds of JSON are read: [`Value`], which owns what it holds, and [`Body`], which a webhook is read into and which
-//! borrows its texts from the bytes that came. To own them all was a tenth of what a receiver does for a webhook.
+//! Two kinds of JSON can be read. [`Value`] owns its content. [`Body`] is for webhooks and borrows its texts from the received
+//! bytes: owning them took a tenth of the receiver's time for a webhook.
 
 mod body;
 
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-/// What is odd about a field, in words that complete "the field …".
+/// What is wrong with a field, as text that completes "the field …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {fault}")]
 pub struct Odd {
@@ -19,7 +19,7 @@ pub struct Odd {
     fault: String,
 }
 
-/// Any piece of JSON, wherever it is kept.
+/// Any piece of JSON, of either kind.
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'v> {
     /// `null`.
@@ -39,18 +39,18 @@ pub enum Part<'v> {
 /// A list's items.
 #[derive(Debug, Clone, Copy)]
 pub enum List<'v> {
-    /// Of a [`Value`].
+    /// The items of a [`Value`].
     Owned(&'v [Value]),
-    /// Of a [`Body`].
+    /// The items of a [`Body`].
     Read(&'v [Body<'v>]),
 }
 
 /// An object's fields.
 #[derive(Debug, Clone, Copy)]
 pub enum Fields<'v> {
-    /// Of a [`Value`].
+    /// The fields of a [`Value`].
     Owned(&'v Map<String, Value>),
-    /// Of a [`Body`].
+    /// The fields of a [`Body`].
     Read(&'v [(Cow<'v, str>, Body<'v>)]),
 }
 
@@ -91,12 +91,12 @@ impl<'v> Part<'v> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// True or false, if it is one of them.
+    /// The boolean, if it is one.
     pub fn as_bool(self) -> Option<bool> {
         if let Self::Flag(flag) = self { Some(flag) } else { None }
     }
 
-    /// The whole number, if it is one that fits.
+    /// The whole number, if it is one and fits.
     pub fn as_i64(self) -> Option<i64> {
         if let Self::Number(number) = self { number.as_i64() } else { None }
     }
@@ -111,14 +111,14 @@ impl<'v> Part<'v> {
         Some(owned.iter().map(Self::from).chain(read.iter().map(Self::from)))
     }
 
-    /// A field, if it is an object that has it, be it `null`.
+    /// A field, if this is an object that has it, also if the field is `null`.
     pub fn get(self, field: &str) -> Option<Self> {
         if let Self::Object(fields) = self { fields.get(field) } else { None }
     }
 }
 
 impl<'v> Fields<'v> {
-    /// A field's value. Of several of one name it is the last one, in either kind of JSON.
+    /// The value of a field. If a name occurs several times, the last one counts, in either kind of JSON.
     fn get(self, field: &str) -> Option<Part<'v>> {
         match self {
             Self::Owned(fields) => fields.get(field).map(Part::from),
@@ -127,8 +127,8 @@ impl<'v> Fields<'v> {
     }
 }
 
-/// A JSON object and where it lies in the body. A field that is null counts as missing throughout: providers do not
-/// tell the two apart.
+/// A JSON object and its path in the body. A `null` field counts as missing everywhere, because providers do not distinguish the
+/// two.
 #[derive(Clone, Copy)]
 pub struct Object<'v> {
     path: &'static str,
@@ -136,64 +136,64 @@ pub struct Object<'v> {
 }
 
 impl<'v> Object<'v> {
-    /// The whole body; none where it is something other than an object.
+    /// The whole body. `None` if it is not an object.
     pub fn root(body: impl Into<Part<'v>>) -> Option<Self> {
         Self::at(body, "")
     }
 
-    /// An object that lies at `path`; none where it is something else.
+    /// The object at `path`. `None` if it is not an object.
     pub fn at(value: impl Into<Part<'v>>, path: &'static str) -> Option<Self> {
         if let Part::Object(fields) = value.into() { Some(Self { path, fields }) } else { None }
     }
 
-    /// An object within; `path` is where it lies from the root on, for the words.
+    /// An object inside this one. `path` is its place from the root, for errors.
     pub fn object(&self, field: &str, path: &'static str) -> Result<Self, Odd> {
         let value = self.value(field).ok_or_else(|| self.missing(field))?;
         Self::at(value, path).ok_or_else(|| self.odd(field, "must be an object"))
     }
 
-    /// A list of objects within; one that is missing is empty. `path` is what each of them is called in the words.
+    /// A list of objects inside this one. A missing list is empty. `path` is the name of an item in errors.
     pub fn list(&self, field: &str, path: &'static str) -> Result<Vec<Self>, Odd> {
         let Some(value) = self.value(field) else { return Ok(Vec::new()) };
         let all = value.as_array().and_then(|items| items.map(|item| Self::at(item, path)).collect());
         all.ok_or_else(|| self.odd(field, "must be a list of objects"))
     }
 
-    /// A field's value, unless it is missing.
+    /// The value of a field, unless it is missing.
     pub fn value(&self, field: &str) -> Option<Part<'v>> {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
-    /// Whether a field is there and says `null`.
+    /// Whether a field is present and `null`.
     pub fn has_null(&self, field: &str) -> bool {
         self.fields.get(field).is_some_and(Part::is_null)
     }
 
-    /// A text that has to be there, and to be whole.
+    /// A required text without lost characters.
     pub fn text(&self, field: &str) -> Result<&'v str, Odd> {
         let value = self.value(field).ok_or_else(|| self.missing(field))?;
         let text = value.as_str().ok_or_else(|| self.odd(field, "must be a text"))?;
         whole(text).map_err(|fault| self.odd(field, fault))
     }
 
-    /// A text that has to be there and to be well-formed.
+    /// A required text in the right form.
     pub fn parsed<T: FromStr<Err: fmt::Display>>(&self, field: &str) -> Result<T, Odd> {
         self.text(field)?.parse().map_err(|fault| self.odd(field, fault))
     }
 
-    /// A whole number that has to be there.
+    /// A required whole number.
     pub fn integer(&self, field: &str) -> Result<i64, Odd> {
         let value = self.value(field).ok_or_else(|| self.missing(field))?;
         value.as_i64().ok_or_else(|| self.odd(field, "must be a whole number"))
     }
 
-    /// True or false.
+    /// A required boolean.
     pub fn flag(&self, field: &str) -> Result<bool, Odd> {
         let value = self.value(field).ok_or_else(|| self.missing(field))?;
         value.as_bool().ok_or_else(|| self.odd(field, "must be true or false"))
     }
 
-    /// Names a field and its fault.
+    /// An error that names the field and its fault.
     pub fn odd(&self, field: &str, fault: impl fmt::Display) -> Odd {
         let dot = if self.path.is_empty() { "" } else { "." };
         Odd { field: format!("{}{dot}{field}", self.path), fault: fault.to_string() }
@@ -204,7 +204,7 @@ impl<'v> Object<'v> {
     }
 }
 
-/// The text, if no part of it was lost: where a character was cut in two, U+FFFD stands in its place.
+/// The text, if no part of it was lost. U+FFFD stands in the place of a character that was cut in two.
 pub(super) fn whole(text: &str) -> Result<&str, String> {
     if text.contains(char::REPLACEMENT_CHARACTER) {
         return Err("has a broken character in it".to_owned());

@@ -1,7 +1,6 @@
-//! How providers write what this room means: fields of JSON, units of currencies, words for states.
+//! Providers' own formats for the facts of this room: fields of JSON, units of currencies, names of states.
 //!
-//! A webhook and the answer to a call of ours say the same things in the same words. Both are read here, so that what
-//! is asked joins with what was told.
+//! A webhook and an answer to one of our calls have the same format. Both are read here, so facts from both can be joined.
 
 mod json;
 pub mod paypal;

@@ -1,4 +1,4 @@
-//! PayPal's words.
+//! PayPal's format.
 //!
 //! Rules from <https://developer.paypal.com/docs/api/orders/v2/>, <https://developer.paypal.com/docs/api/customer-disputes/v1/>
 //! and <https://developer.paypal.com/api/rest/reference/currency-codes/>.
@@ -11,14 +11,14 @@ use crate::domain::{
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Most digits of an amount: more than any amount that we take, and they fit an `i64`.
+/// Most digits of an amount. This is more than any accepted amount has, and fits an `i64`.
 const AMOUNT_DIGITS_MAX: usize = 18;
 
-/// Longest query of a link that is followed, in bytes.
+/// Longest query of a followed link, in bytes.
 const QUERY_BYTES_MAX: usize = 1000;
 
-/// What one capture says. A partly refunded one stands; its refunds are told by themselves. `breakdown` tells the parts of its
-/// amount.
+/// The fact of one capture. A partly refunded capture stands; its refunds are reported by themselves. `breakdown` has the parts of
+/// its amount.
 pub fn capture(capture: &Object<'_>, breakdown: Option<Breakdown>) -> Result<Vec<PaymentStatus>, Odd> {
     let capture_id: FactId = capture.parsed("id")?;
     let fact = |state| -> Result<PaymentStatus, Odd> {
@@ -41,12 +41,12 @@ pub fn capture(capture: &Object<'_>, breakdown: Option<Breakdown>) -> Result<Vec
     }
 }
 
-/// Whether money of a capture came in, whatever became of it afterwards.
+/// Whether the money of a capture came in, also if it went back later.
 pub fn is_counting(capture: &Object<'_>) -> Result<bool, Odd> {
     Ok(matches!(capture.text("status")?, "COMPLETED" | "PARTIALLY_REFUNDED" | "REFUNDED"))
 }
 
-/// The parts of a purchase unit's amount; none where PayPal does not tell them.
+/// The parts of the amount of a purchase unit. `None` if PayPal does not report them.
 pub fn breakdown(unit: &Object<'_>) -> Result<Option<Breakdown>, Odd> {
     let total = amount(unit)?;
     let whole = unit.object("amount", "purchase_units[].amount")?;
@@ -76,7 +76,7 @@ pub fn breakdown(unit: &Object<'_>) -> Result<Option<Breakdown>, Odd> {
     Breakdown::new(total, part("tax_total")?, discount).map(Some).map_err(|fault| whole.odd("breakdown", fault))
 }
 
-/// All that went back of a refund's capture until then, by the refund's own account; none where it does not tell.
+/// The total of all refunds of a refund's capture so far, as the refund reports it. `None` if it does not.
 pub fn refunded_of_capture(refund: &Object<'_>) -> Result<Option<Money>, Odd> {
     let (field, total) = ("seller_payable_breakdown", "total_refunded_amount");
     if refund.value(field).is_none() {
@@ -86,7 +86,7 @@ pub fn refunded_of_capture(refund: &Object<'_>) -> Result<Option<Money>, Odd> {
     breakdown.value(total).map(|_| money(&breakdown, total)).transpose()
 }
 
-/// One refund.
+/// The fact of one refund.
 pub fn refund(refund: &Object<'_>) -> Result<PaymentStatus, Odd> {
     let state = match refund.text("status")? {
         "PENDING" => RefundState::Pending,
@@ -97,25 +97,26 @@ pub fn refund(refund: &Object<'_>) -> Result<PaymentStatus, Odd> {
     Ok(PaymentStatus::Refund { refund_id: refund.parsed("id")?, state, money: amount(refund)? })
 }
 
-/// One dispute, as a list tells it. It holds the money while it is open, and no longer: what the buyer gets in the end is a
-/// refund or a reversal of the capture, told by itself, and must not count twice.
+/// The fact of one dispute from a list. It holds the money only while it is open. What the buyer gets in the end is a refund or a
+/// reversal of the capture. That is reported by itself and must not count twice.
 pub fn dispute(dispute: &Object<'_>) -> Result<PaymentStatus, Odd> {
     let stage = "dispute_life_cycle_stage";
     let stage = dispute.value(stage).map(|_| dispute.text(stage)).transpose()?;
     let state = match (dispute.text("status")?, stage) {
-        // Whoever won.
+        // Resolved, whoever won.
         ("RESOLVED", _) => DisputeState::Won,
-        // Between the buyer and the seller; PayPal is not asked to decide yet.
+        // Between the buyer and the seller. PayPal does not have to decide yet.
         (_, Some("INQUIRY")) => DisputeState::Inquiry,
-        // Whoever has to answer, and what PayPal may add: the money is not ours until it says so.
+        // Somebody has to answer, or a state that PayPal adds later: the money is not ours until PayPal says so.
         _ => DisputeState::Open,
     };
     let money = money(dispute, "dispute_amount")?;
-    // The stages after a chargeback are appeals of the seller, whose money is gone by then: no round that would hold it anew.
+    // Stages after a chargeback are appeals of the seller, whose money is gone by then. They are no new round that would hold it
+    // again.
     Ok(PaymentStatus::Dispute { dispute_id: dispute.parsed("dispute_id")?, state, round: 1, money })
 }
 
-/// What to ask the same list for to get its next page: the query of the link that leads there, where there is one.
+/// The query for the next page of a list: that of the link to it, if there is one.
 pub fn next_query<'v>(page: &Object<'v>) -> Result<Option<&'v str>, Odd> {
     for link in page.list("links", "links[]")? {
         if link.text("rel")? == "next" {
@@ -127,18 +128,18 @@ pub fn next_query<'v>(page: &Object<'v>) -> Result<Option<&'v str>, Odd> {
     Ok(None)
 }
 
-/// Whether it can stand behind a question mark as it is.
+/// Whether the text can follow a question mark unchanged.
 fn is_query(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~%=&+/:".contains(&b);
     (1..=QUERY_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain)
 }
 
-/// Ours, where `custom_id` is one.
+/// Our order id, if `custom_id` is one.
 pub fn order_id(object: &Object<'_>) -> Option<OrderId> {
     object.value("custom_id")?.as_str()?.parse().ok()
 }
 
-/// The order that a capture or a refund belongs to, where it tells.
+/// The order of a capture or refund, if it is named.
 pub fn order_of(object: &Object<'_>) -> Result<Option<PaymentId>, Odd> {
     if object.value("supplementary_data").is_none() {
         return Ok(None);
@@ -151,14 +152,14 @@ pub fn order_of(object: &Object<'_>) -> Result<Option<PaymentId>, Odd> {
     ids.value("order_id").map(|_| ids.parsed("order_id")).transpose()
 }
 
-/// What the link `up` leads to, where it leads to such a place: a refund's to `/captures/`, a capture's to `/orders/`.
+/// The target of the link `up`, if it is such a place: `/captures/` for a refund, `/orders/` for a capture.
 pub fn parent(object: &Object<'_>, place: &str) -> Option<PaymentId> {
     let up = object.value("links")?.as_array()?.filter(|link| link.get("rel").and_then(Part::as_str) == Some("up"));
     let mut ids = up.filter_map(|link| link.get("href")?.as_str()?.rsplit_once(place));
     ids.find_map(|(_, id)| id.parse().ok())
 }
 
-/// A time; none where it is missing.
+/// A time. `None` if it is missing.
 pub fn time(object: &Object<'_>, field: &str) -> Result<Option<OffsetDateTime>, Odd> {
     if object.value(field).is_none() {
         return Ok(None);
@@ -181,7 +182,7 @@ fn money(object: &Object<'_>, field: &'static str) -> Result<Money, Odd> {
     Money::from_units(units, decimals, currency).map_err(|fault| amount.odd("value", fault))
 }
 
-/// `10.99` is 1099 with 2 decimals.
+/// `10.99` becomes 1099 with 2 decimals.
 fn decimal(text: &str) -> Option<(i64, u8)> {
     let (whole, part) = match text.split_once('.') {
         Some((_, "")) => return None,
@@ -197,7 +198,7 @@ fn decimal(text: &str) -> Option<(i64, u8)> {
     Some((digits.parse().ok()?, u8::try_from(part.len()).ok()?))
 }
 
-/// The amount as PayPal wants it written.
+/// The amount in PayPal's format.
 pub fn amount_text(money: Money) -> Result<String, MoneyError> {
     let decimals = decimals(money.currency());
     let units = money.to_units(decimals)?;
@@ -208,7 +209,7 @@ pub fn amount_text(money: Money) -> Result<String, MoneyError> {
     })
 }
 
-/// How many decimals PayPal takes: HUF and TWD have two in ISO 4217 and none there.
+/// The number of decimals at PayPal. HUF and TWD have two in ISO 4217, and none at PayPal.
 fn decimals(currency: Currency) -> u8 {
     match currency.as_str() {
         "HUF" | "JPY" | "TWD" => 0,

@@ -1,4 +1,4 @@
-//! Stripe's words.
+//! Stripe's format.
 //!
 //! Rules from <https://docs.stripe.com/api> and <https://docs.stripe.com/currencies>.
 
@@ -9,10 +9,10 @@ use crate::domain::{
 };
 use time::OffsetDateTime;
 
-/// The first day of `2024-10-28.acacia`: refunds of every kind have events of their own from then on.
+/// The first day of `2024-10-28.acacia`. From then on, refunds of every kind have events of their own.
 const ACACIA: &str = "2024-10-28";
 
-/// The first day of `2025-03-31.basil`: a released hold is no refund any more
+/// The first day of `2025-03-31.basil`. From then on, a released hold is no refund
 /// (<https://docs.stripe.com/changelog/basil/2025-03-31/remove-refund-from-partial-capture-and-payment-cancellation-flow>).
 const BASIL: &str = "2025-03-31";
 
@@ -28,7 +28,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// The shape of an event, by the day of its `api_version`. Without one it is the newest.
+    /// The form of an event, by the day of its `api_version`. Without one, it is the newest.
     pub fn of(event: &Object<'_>) -> Result<Self, Odd> {
         if event.value("api_version").is_none() {
             return Ok(Self::Basil);
@@ -50,22 +50,22 @@ impl Shape {
     }
 }
 
-/// The whole sum received so far.
+/// The total of a payment intent received so far.
 pub fn captured(object: &Object<'_>, amount: &str) -> Result<PaymentStatus, Odd> {
     Ok(captured_of(money(object, amount)?, None))
 }
 
-/// The same of a checkout session, with the parts of its total.
+/// The total of a checkout session, with its parts.
 pub fn session_captured(session: &Object<'_>) -> Result<PaymentStatus, Odd> {
     Ok(captured_of(money(session, "amount_total")?, breakdown(session)?))
 }
 
-/// The whole sum received so far.
+/// The total of a checkout session received so far.
 pub fn captured_of(money: Money, breakdown: Option<Breakdown>) -> PaymentStatus {
     PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded, breakdown }
 }
 
-/// What of a charge's `amount` was captured, in Stripe's unit. Objects of old versions do not tell the amount.
+/// The captured part of a charge's `amount`, in Stripe's unit. Objects of old versions do not report it.
 fn captured_units(charge: &Object<'_>) -> Result<i64, Odd> {
     if charge.value("amount_captured").is_some() {
         return charge.integer("amount_captured");
@@ -73,13 +73,13 @@ fn captured_units(charge: &Object<'_>) -> Result<i64, Odd> {
     if charge.flag("captured")? { charge.integer("amount") } else { Ok(0) }
 }
 
-/// The sum that a charge without a payment intent brought so far.
+/// The total of a charge without a payment intent so far.
 pub fn charge_captured(charge: &Object<'_>) -> Result<PaymentStatus, Odd> {
     let field = if charge.value("amount_captured").is_some() { "amount_captured" } else { "amount" };
     captured(charge, field)
 }
 
-/// The parts of a session's total; none where the session has no field that tells them.
+/// The parts of a session's total. `None` if the session has no field for them.
 ///
 /// `amount_subtotal − amount_discount + amount_shipping + tax on top = amount_total`. Tax that the prices contain is a part of
 /// the subtotal, so the tax on top may be less than `amount_tax` (<https://docs.stripe.com/api/checkout/sessions/object>).
@@ -118,22 +118,22 @@ fn session_decimals(session: &Object<'_>) -> Result<u8, Odd> {
     decimals(currency(session)?).ok_or_else(|| session.odd("currency", UNIT_UNKNOWN))
 }
 
-/// Stripe's words for the buyer, else its error code. Never its `decline_code`: "stolen_card" and the like must not be
-/// shown to the buyer (<https://docs.stripe.com/declines/codes>), and this reason is.
+/// Stripe's text for the buyer, else its error code. Never its `decline_code`: the buyer must not see "stolen_card" and the like
+/// (<https://docs.stripe.com/declines/codes>), and the buyer sees this reason.
 pub fn failed(intent: &Object<'_>) -> PaymentStatus {
     let word = |field| intent.value("last_payment_error")?.get(field)?.as_str();
     PaymentStatus::failed(word("message").or_else(|| word("code")).unwrap_or("the payment failed"))
 }
 
-/// What a charge without a payment intent says of a failed attempt.
+/// The failed attempt of a charge without a payment intent.
 pub fn charge_failed(charge: &Object<'_>) -> PaymentStatus {
     let word = |field| charge.value(field)?.as_str();
     PaymentStatus::failed(word("failure_message").or_else(|| word("failure_code")).unwrap_or("the payment failed"))
 }
 
-/// What a charge says of its refunds: the sum so far. None where all of it is the released part of a hold.
-///
-/// Before basil, `amount_refunded` counts against `amount`, so that what was never captured is in it. (Unless the account asked
+/// The refunds of a charge: the total so far. `None` if all of it is the released part of a hold.
+/// Before basil, `amount_refunded` counts against `amount`, so it contains the part that was never captured. (An account can ask to
+/// leave that part out. Then the sum may be smaller than that part.)
 /// to leave it out: then the sum may be smaller than that part.)
 pub fn refunded_total(charge: &Object<'_>, shape: Shape) -> Result<Option<PaymentStatus>, Odd> {
     let refunded = charge.integer("amount_refunded")?;
@@ -148,18 +148,18 @@ pub fn refunded_total(charge: &Object<'_>, shape: Shape) -> Result<Option<Paymen
     Ok(Some(PaymentStatus::RefundedTotal { money: units_of(charge, "amount_refunded", given_back)? }))
 }
 
-/// What of a charge was authorised and never captured, in Stripe's unit.
+/// The authorised part of a charge that was never captured, in Stripe's unit.
 fn released_units(charge: &Object<'_>) -> Result<i64, Odd> {
     let amount = charge.integer("amount")?;
     Ok(amount.saturating_sub(captured_units(charge)?).max(0))
 }
 
-/// The same of a charge in an answer, whose refunds are all known: `listed` is the sum of those that gave money back, in
-/// Stripe's unit. The answer may be of an old version, whatever was asked for: what no refund explains is then the released
-/// part of a hold.
+/// The refunds of a charge in an answer, which lists all of them. `listed` is the sum of those that gave money back, in Stripe's
+/// unit. The answer may be of an old version, whatever version was requested. The amount that no refund explains is then the
+/// released part of a hold.
 pub fn refunded_total_of_answer(charge: &Object<'_>, listed: i128) -> Result<Option<PaymentStatus>, Odd> {
     let refunded = charge.integer("amount_refunded")?;
-    // Without both amounts nothing can have been released.
+    // Without both amounts, no part can have been released.
     let tells_capture = charge.value("amount").is_some()
         && (charge.value("amount_captured").is_some() || charge.value("captured").is_some());
     let released = if tells_capture { released_units(charge)? } else { 0 };
@@ -168,14 +168,14 @@ pub fn refunded_total_of_answer(charge: &Object<'_>, listed: i128) -> Result<Opt
     if refunded == 0 { Ok(None) } else { refunded_total(charge, shape) }
 }
 
-/// What a refund gives back, in Stripe's unit; 0 where it failed or is a released hold.
+/// The amount that a refund gives back, in Stripe's unit. 0 if it failed or is a released hold.
 pub fn refunded_units(refund: &Object<'_>) -> Result<i64, Odd> {
     let has_failed = matches!(self::refund(refund)?, PaymentStatus::Refund { state: RefundState::Failed, .. });
     if has_failed || is_released_hold(refund, Shape::Classic) { Ok(0) } else { refund.integer("amount") }
 }
 
-/// Whether a refund is the released part of a hold: it succeeded, and no money moved. What it names is told by
-/// `charge.refunded` as well, so that nothing is lost by leaving it out.
+/// Whether a refund is the released part of a hold: it succeeded and moved no money. `charge.refunded` reports the same, so it can
+/// be left out.
 pub fn is_released_hold(refund: &Object<'_>, shape: Shape) -> bool {
     let has_moved_nothing = match shape {
         Shape::Basil => false,
@@ -185,7 +185,7 @@ pub fn is_released_hold(refund: &Object<'_>, shape: Shape) -> bool {
     has_moved_nothing && refund.value("status").and_then(Part::as_str) == Some("succeeded")
 }
 
-/// One refund.
+/// The fact of one refund.
 pub fn refund(refund: &Object<'_>) -> Result<PaymentStatus, Odd> {
     let state = match refund.text("status")? {
         "pending" | "requires_action" => RefundState::Pending,
@@ -196,28 +196,28 @@ pub fn refund(refund: &Object<'_>) -> Result<PaymentStatus, Odd> {
     Ok(PaymentStatus::Refund { refund_id: refund.parsed("id")?, state, money: money(refund, "amount")? })
 }
 
-/// One dispute. Its state follows the money, where the dispute tells which moved.
+/// The fact of one dispute. Its state follows the money, if the dispute reports what moved.
 pub fn dispute(dispute: &Object<'_>) -> Result<PaymentStatus, Odd> {
     let disputed = money(dispute, "amount")?;
     let moved = moved(dispute, disputed.currency())?;
     let is_back = moved.is_some_and(|moved| moved.sum >= 0);
     let state = match dispute.text("status")? {
         "won" => DisputeState::Won,
-        // Of old API versions: the money went back as a refund, which is reported by itself and must not count twice.
+        // In old API versions the money went back as a refund. That is reported by itself and must not count twice.
         "charge_refunded" => DisputeState::Won,
-        // Stopped before it became a dispute: by giving the money back at once (Visa RDR), or without any.
+        // Stopped before it became a dispute: by an immediate refund (Visa RDR), or without one.
         "prevented" if moved.is_none() || is_back => DisputeState::Won,
         "prevented" => DisputeState::Lost,
         "lost" if is_back => DisputeState::Won,
         "lost" => DisputeState::Lost,
         warning if warning.starts_with("warning_") => DisputeState::Inquiry,
-        // `needs_response`, `under_review`, and what Stripe may add: the money is not ours until it says so.
+        // `needs_response`, `under_review`, and states that Stripe adds later: the money is not ours until Stripe says so.
         _ => DisputeState::Open,
     };
     dispute_of(dispute, state, disputed, moved)
 }
 
-/// The same of an event that says that money came back, whatever the dispute's status is by then.
+/// The fact of a dispute in an event that reports returned money, whatever the status of the dispute is by then.
 pub fn reinstated(dispute: &Object<'_>) -> Result<PaymentStatus, Odd> {
     let disputed = money(dispute, "amount")?;
     let moved = moved(dispute, disputed.currency())?;
@@ -225,7 +225,7 @@ pub fn reinstated(dispute: &Object<'_>) -> Result<PaymentStatus, Odd> {
     dispute_of(dispute, if is_part { DisputeState::Lost } else { DisputeState::Won }, disputed, moved)
 }
 
-/// A lost dispute takes what it has moved, where that can be told in its own currency.
+/// A lost dispute takes the amount that it moved, if that is known in its own currency.
 fn dispute_of(
     dispute: &Object<'_>,
     state: DisputeState,
@@ -240,16 +240,16 @@ fn dispute_of(
     Ok(PaymentStatus::Dispute { dispute_id: dispute.parsed("id")?, state, round: 1, money })
 }
 
-/// The money that a dispute has moved.
+/// The money that a dispute moved.
 #[derive(Debug, Clone, Copy)]
 struct Moved {
-    /// The sum, in Stripe's unit: below zero where it was taken from us. Fees are not in it.
+    /// The sum, in Stripe's unit, without fees. It is below zero if the money was taken from us.
     sum: i64,
-    /// Whether all of it is in the dispute's own currency. The account's balance may be in another one.
+    /// Whether all of it is in the currency of the dispute. The balance of the account may be in another one.
     is_in_currency: bool,
 }
 
-/// None where the dispute has moved nothing yet.
+/// `None` if the dispute has moved no money yet.
 fn moved(dispute: &Object<'_>, disputed: Currency) -> Result<Option<Moved>, Odd> {
     const FIELD: &str = "balance_transactions";
     let mut moved: Option<Moved> = None;
@@ -263,7 +263,7 @@ fn moved(dispute: &Object<'_>, disputed: Currency) -> Result<Option<Moved>, Odd>
     Ok(moved)
 }
 
-/// When a dispute, or money that it moved, is from: the latest.
+/// The latest time of a dispute and of the money that it moved.
 pub fn dispute_time(dispute: &Object<'_>) -> Result<OffsetDateTime, Odd> {
     let mut latest = time(dispute, "created")?;
     for transaction in dispute.list("balance_transactions", "balance_transactions[]")? {
@@ -274,7 +274,7 @@ pub fn dispute_time(dispute: &Object<'_>) -> Result<OffsetDateTime, Odd> {
     Ok(latest)
 }
 
-/// The id of another object, where there is one: as such, or within the object where that was expanded.
+/// The id of another object, if there is one: as a text, or in the expanded object.
 pub fn reference(object: &Object<'_>, field: &str) -> Result<Option<PaymentId>, Odd> {
     let Some(value) = object.value(field) else { return Ok(None) };
     let id = value.as_str().or_else(|| value.get("id")?.as_str());
@@ -300,8 +300,8 @@ pub fn charges(intent: &Object<'_>) -> Result<Vec<PaymentId>, Odd> {
     Ok(ids)
 }
 
-/// Ours, where `metadata.order_id` is one: only an API key can set metadata. `client_reference_id` does not count, which
-/// a buyer can set in the address of a payment link.
+/// Our order id, if `metadata.order_id` is one. Only an API key can set metadata. `client_reference_id` does not count, because a
+/// buyer can set it in the address of a payment link.
 pub fn order_id(object: &Object<'_>) -> Option<OrderId> {
     object.value("metadata")?.get("order_id")?.as_str()?.parse().ok()
 }
@@ -318,7 +318,7 @@ pub fn money(object: &Object<'_>, amount: &str) -> Result<Money, Odd> {
     units_of(object, amount, object.integer(amount)?)
 }
 
-/// So many of Stripe's units in the object's own currency; `field` is where they come from.
+/// An amount of Stripe's units in the object's own currency. `field` is the field that contains it.
 fn units_of(object: &Object<'_>, field: &str, units: i64) -> Result<Money, Odd> {
     let currency = currency(object)?;
     let decimals = decimals(currency).ok_or_else(|| object.odd("currency", UNIT_UNKNOWN))?;
@@ -332,13 +332,13 @@ fn currency(object: &Object<'_>) -> Result<Currency, Odd> {
     Currency::new(&code).map_err(|fault| object.odd("currency", fault))
 }
 
-/// The amount in Stripe's unit; none where Stripe's unit of that currency is unknown.
+/// The amount in Stripe's unit. `None` if that unit is unknown for the currency.
 pub fn units(money: Money) -> Option<Result<i64, MoneyError>> {
     Some(money.to_units(decimals(money.currency())?))
 }
 
-/// How many decimals Stripe counts. Not ISO 4217's: MGA has none there, and ISK and UGX keep two, always zero, as they
-/// had before they lost them. None where Stripe's page says nothing and ISO's number is not the usual one.
+/// The number of decimals at Stripe. It differs from ISO 4217: MGA has none, and ISK and UGX keep two, which are always zero.
+/// `None` if Stripe's page is silent and ISO's number is not the usual one.
 pub fn decimals(currency: Currency) -> Option<u8> {
     match currency.as_str() {
         "BIF" | "CLP" | "DJF" | "GNF" | "JPY" | "KMF" | "KRW" | "MGA" | "PYG" | "RWF" | "VND" | "VUV" | "XAF"

@@ -1,11 +1,11 @@
-//! JSON that is read once and thrown away: texts lie where they came in, fields in the order they came in.
+//! JSON that is read once and dropped. Texts stay in the received bytes, and fields keep their order.
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Any JSON, its texts borrowed from the bytes it was read from, but for those that have escapes in them.
+/// Any JSON. Its texts are borrowed from the bytes, except texts with escapes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body<'b> {
     /// `null`.
@@ -18,15 +18,15 @@ pub enum Body<'b> {
     Text(Cow<'b, str>),
     /// A list.
     List(Vec<Body<'b>>),
-    /// An object. A name may stand there more than once: the last one counts.
+    /// An object. A name may occur several times; the last one counts.
     Object(Vec<(Cow<'b, str>, Body<'b>)>),
 }
 
 impl<'b> Body<'b> {
-    /// Reads all of the bytes. Nested too deep for serde_json (128 levels) is an error, too.
+    /// Reads all bytes. Nesting that is too deep for serde_json (128 levels) is an error, too.
     ///
-    /// A character that somebody cut in two (one half of a surrogate pair, as `\\ud83d`) is read as U+FFFD: it is usually in a
-    /// text that nobody needs. [`Object::text`](super::Object::text) refuses it.
+    /// A character that was cut in two (one half of a surrogate pair, such as `\\ud83d`) is read as U+FFFD. It is usually in a text
+    /// that nobody needs. [`Object::text`](super::Object::text) refuses it.
     pub fn read(bytes: &'b [u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes).or_else(|error| match mended(bytes) {
             Some(mended) => serde_json::from_slice::<Body<'_>>(&mended).map(Body::into_owned),
@@ -34,7 +34,7 @@ impl<'b> Body<'b> {
         })
     }
 
-    /// The same, borrowed from nothing.
+    /// The same, but owned.
     fn into_owned(self) -> Body<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         match self {
@@ -50,13 +50,13 @@ impl<'b> Body<'b> {
     }
 }
 
-/// The same JSON with U+FFFD for each half of a surrogate pair that stands alone; none where there is no such half. It is as
-/// long as before.
+/// The same JSON with U+FFFD for each half of a surrogate pair that stands alone. `None` if there is no such half. The length stays
+/// the same.
 pub fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut mended = bytes.to_vec();
     let mut is_changed = false;
     let mut at = 0;
-    // Only texts have backslashes in them: elsewhere they are refused when the JSON is read.
+    // Only texts contain backslashes. Elsewhere, the JSON reader refuses them.
     while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
         at += found;
         let Some(unit) = escaped_unit(bytes, at) else {
@@ -80,7 +80,7 @@ pub fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
     is_changed.then_some(mended)
 }
 
-/// The sixteen bits of the escape `\\uXXXX` that begins there.
+/// The sixteen bits of the escape `\\uXXXX` at this place.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
@@ -147,7 +147,7 @@ impl<'de> Visitor<'de> for Any {
     }
 }
 
-/// A field's name.
+/// The name of a field.
 struct Name;
 
 impl<'de> DeserializeSeed<'de> for Name {
@@ -228,7 +228,8 @@ mod tests {
             prop_assert_eq!(Body::read(&bytes).is_ok(), serde_json::from_slice::<Value>(&mended).is_ok());
         }
 
-        /// Whatever stands in a text: what serde_json reads is read as it does, and what it refuses for a cut character is read.
+        /// The content of a text. It is read like serde_json, and a text that serde_json refuses for a cut character is read as
+        /// well.
         #[test]
         fn only_cut_characters_are_mended(
             parts in proptest::collection::vec(
