@@ -1,7 +1,7 @@
-//! An order's whole story, told from what is written about it: oldest first, with a summary of what is missing.
+//! The whole story of an order, made from its records: oldest first, with a summary of what is missing.
 //!
-//! The store reads records, `tell` makes the [`Story`] of them, and whoever shows it shows the same sentences and fields.
-//! The JSON form of a story is public: `contract/story.v1.schema.json`.
+//! The store reads records, `tell` makes the [`Story`], and every output shows the same sentences and fields. The JSON form of a
+//! story is public: `contract/story.v1.schema.json`.
 
 mod decision;
 mod entries;
@@ -25,7 +25,7 @@ use super::order::OrderStatus;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-/// What a story can be asked for by.
+/// The kinds of ids for which a story can be requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectKind {
@@ -33,11 +33,11 @@ pub enum SubjectKind {
     Order,
     /// The id of a dead letter.
     Letter,
-    /// The id of a message.
+    /// The id of a message (`message_id`).
     Message,
-    /// One of the ids by which a provider knows a payment.
+    /// One of the ids of a payment at its provider.
     Payment,
-    /// The site's id of whoever gets the credits.
+    /// The site's id of the account that gets the credits.
     Account,
 }
 
@@ -63,77 +63,77 @@ impl SubjectKind {
     }
 }
 
-/// What a story is about.
+/// The subject of a story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Subject {
-    /// What the id stands for.
+    /// The kind of the id.
     pub kind: SubjectKind,
-    /// The id, as it was asked for.
+    /// The id from the request.
     pub id: String,
 }
 
-/// A story.
+/// The story of one subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Story {
-    /// What it is about.
+    /// The subject of the story.
     pub subject: Subject,
-    /// How it stands now.
+    /// The present state.
     pub summary: Summary,
-    /// The orders that it is about; an account's are the newest first.
+    /// The orders of the story. For an account, the newest come first.
     pub orders: Vec<OrderLine>,
-    /// What happened, oldest first. An account's orders have each its own story.
+    /// The events, oldest first. For an account, each order has its own story.
     pub entries: Vec<Entry>,
-    /// Earlier entries for which there was no room.
+    /// The number of earlier entries that did not fit.
     pub entries_left_out: usize,
-    /// What is not told because it is no longer kept, or was more than is read.
+    /// What is left out, because it is no longer kept or because there are too many rows.
     pub gaps: Vec<String>,
 }
 
-/// How the subject of a story stands now.
+/// The present state of the subject of a story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// In a sentence.
+    /// The state in a sentence.
     pub text: String,
-    /// Whether a person has to do something about it.
+    /// Whether a person has to act.
     pub needs_attention: bool,
-    /// What is missing or to be done next, and what is waited for.
+    /// What is missing, what to do next, and what is awaited.
     pub missing: Vec<Missing>,
 }
 
-/// An order in a line.
+/// An order in one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderLine {
-    /// Our id.
+    /// Our id of the order.
     pub order_id: OrderId,
-    /// Who gets the credits.
+    /// The account that gets the credits.
     pub account_id: AccountId,
-    /// How it stands.
+    /// The state of the order.
     pub status: OrderStatus,
-    /// Credits sold.
+    /// Credits sold, before refunds.
     pub credits: i64,
-    /// Credits that the account has of it, net.
+    /// Net credits of the account from this order.
     pub credits_granted: i64,
-    /// What it costs, in minor units.
+    /// The price, in minor units.
     pub amount_minor: i64,
-    /// ISO 4217.
+    /// The currency of the price (ISO 4217).
     pub currency: String,
-    /// Who takes the money.
+    /// The provider that takes the money.
     pub provider: String,
-    /// At which account there; none is our own.
+    /// The account at the provider. `None`: our own.
     pub provider_account: Option<String>,
-    /// The ids of its payment, the first one first.
+    /// The ids of its payments, the first one first.
     pub payment_ids: Vec<String>,
-    /// When it was made.
+    /// When the order was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When it last changed.
+    /// When the order last changed.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
-    /// In a sentence.
+    /// The state in a sentence.
     pub text: String,
-    /// Whether a person has to do something about it.
+    /// Whether a person has to act.
     pub needs_attention: bool,
-    /// What is missing or to be done next, and what is waited for.
+    /// What is missing, what to do next, and what is awaited.
     pub missing: Vec<Missing>,
 }
 

@@ -1,23 +1,23 @@
-//! What an admitted message did to the ledger, and why.
+//! The effect of an admitted message on the ledger, with the reason.
 
 use super::records::{AdjustmentRecord, AdmittedRecord, GrantRecord};
 use serde::Serialize;
 
-/// What an admitted message did to the ledger.
+/// The effect of an admitted message on the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// It brought the grant, and maybe an adjustment at once.
+    /// It made the grant, and possibly an adjustment in the same transaction.
     Granted,
-    /// It brought an adjustment.
+    /// It made an adjustment.
     Adjusted,
-    /// Another message of the same transaction stands for what both brought.
+    /// Another message of the same transaction is shown with the effect of both.
     PostedWithAnother,
-    /// No credits moved by it.
+    /// It moved no credits.
     Nothing,
 }
 
-/// What the message did, how many credits moved by it, and why in a sentence.
+/// The effect of the message, the number of credits that moved, and the reason in a sentence.
 pub(super) fn decision_of(
     message: &AdmittedRecord,
     grant: Option<&GrantRecord>,
@@ -52,7 +52,7 @@ pub(super) fn decision_of(
     (Decision::Nothing, 0, why_nothing(message.said.as_deref(), was_granted).to_owned())
 }
 
-/// Why no credits moved by a message that says this.
+/// Why a message with this status moved no credits.
 fn why_nothing(said: Option<&str>, was_granted: bool) -> &'static str {
     match (said, was_granted) {
         (Some("pending"), _) => "no credits move: nothing is paid by it",

@@ -1,4 +1,4 @@
-//! Each row of the records as one entry of the story.
+//! Makes an entry of the story from each row of the records.
 
 use super::decision::decision_of;
 use super::missing::is_waiting;
@@ -7,7 +7,7 @@ use super::tell::{Terms, moment};
 use super::{Entry, Happening};
 use crate::domain::{OrderId, counted};
 
-/// All entries, in no particular order.
+/// All entries, in any order.
 pub(super) fn entries(records: &Records, terms: Terms) -> Vec<Entry> {
     let mut entries = vec![];
     for record in &records.orders {
@@ -23,7 +23,7 @@ pub(super) fn entries(records: &Records, terms: Terms) -> Vec<Entry> {
     entries
 }
 
-/// As [`crate::domain::Money`] is told.
+/// The amount in the form of [`crate::domain::Money`].
 fn in_words(amount_minor: i64, currency: &str) -> String {
     format!("{amount_minor} {currency} (minor units)")
 }
@@ -31,7 +31,7 @@ fn in_words(amount_minor: i64, currency: &str) -> String {
 fn created(record: &OrderRecord, records: &Records) -> Entry {
     let order = &record.order;
     let id = order.id.to_string();
-    // An amendment tells what it cost before.
+    // An amendment records the price before it.
     let amended =
         records.audit.iter().filter(|line| line.action == AMEND && line.subject == id).min_by_key(|line| line.at);
     let before = amended.and_then(|line| line.before.as_ref()).map(|before| {
@@ -62,13 +62,13 @@ fn created(record: &OrderRecord, records: &Records) -> Entry {
     Entry { at: record.created_at, what, text }
 }
 
-/// What was admitted and written to the ledger.
+/// Admitted messages and ledger rows.
 fn ledger(record: &OrderRecord, records: &Records) -> Vec<Entry> {
     let id = record.order.id;
     let grant = records.grants.iter().find(|grant| grant.order_id == id.0);
     let adjustments: Vec<_> = records.adjustments.iter().filter(|adjustment| adjustment.order_id == id.0).collect();
     let is_cut = records.cut.contains(&"inbox");
-    // Of an account's orders messages are not read at all, and nothing is said of the ledger.
+    // For an account, messages are not read at all, so nothing is said about the ledger.
     let is_pruned = |message: &str| !is_cut && !records.admitted.iter().any(|admitted| admitted.message_id == message);
     let pruned = |is_pruned: bool| if is_pruned { "; the inbox has forgotten the message" } else { "" };
     let mut entries = vec![];
@@ -209,7 +209,7 @@ fn letter(letter: &LetterRecord) -> Vec<Entry> {
         verdict_detail: letter.verdict_detail.clone(),
     };
     let mut entries = vec![Entry { at: letter.first_seen_at, what, text }];
-    // What it was from the start is told already; a replay has an entry of its own.
+    // The first state is told already; a replay has an entry of its own.
     let is_news = letter.state != "replaying" && (letter.state != "open" || letter.state_by.is_some());
     if is_news {
         let by = letter.state_by.as_deref().map_or_else(|| " by itself".to_owned(), |actor| format!(" by {actor}"));
@@ -281,7 +281,7 @@ fn looks(records: &Records) -> impl Iterator<Item = Entry> {
     })
 }
 
-/// The audit log's name for a change of price.
+/// The name of a change of price in the audit log.
 const AMEND: &str = "order.amend";
 
 fn by_hand(line: &AuditRecord, records: &Records) -> Entry {

@@ -1,4 +1,4 @@
-//! What can happen to an order, with its fields and its sentence.
+//! The events of an order's story, with their fields and sentences.
 
 use super::Decision;
 use crate::domain::{AccountId, OrderId};
@@ -7,20 +7,20 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// One thing that happened.
+/// One event of the story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// When.
+    /// When it happened.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// What: its kind, and the fields of that kind.
+    /// The kind of the event and its fields.
     #[serde(flatten)]
     pub what: Happening,
-    /// The same in a sentence.
+    /// The event in a sentence.
     pub text: String,
 }
 
-/// What happened. In JSON the variant's name is the entry's `kind`.
+/// The kinds of events. In JSON, the name of the variant is the entry's `kind`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(
@@ -28,7 +28,7 @@ pub struct Entry {
     reason = "the fields are those of the tables, and are described in contract/story.v1.schema.json"
 )]
 pub enum Happening {
-    /// The site made the order. The price is the one of then.
+    /// The site created the order, with its price at that time.
     OrderCreated {
         order_id: OrderId,
         account_id: AccountId,
@@ -37,7 +37,7 @@ pub enum Happening {
         currency: Option<String>,
         provider: String,
     },
-    /// Somebody changed what the order costs.
+    /// An operator changed the price of the order.
     OrderAmended {
         order_id: OrderId,
         actor: String,
@@ -46,7 +46,7 @@ pub enum Happening {
         before: Option<Value>,
         after: Option<Value>,
     },
-    /// The provider was called to create the order's payment.
+    /// The provider was called to create the payment of the order.
     PaymentAttempted {
         order_id: OrderId,
         number: i32,
@@ -55,9 +55,9 @@ pub enum Happening {
         is_burnt: bool,
         payment_id: Option<String>,
     },
-    /// An id of a payment was registered to the order, for ever.
+    /// An id of a payment was registered to the order. This never changes.
     PaymentRegistered { order_id: OrderId, provider: String, payment_id: String },
-    /// A message came before its order, and was sent to wait.
+    /// A message came before its order, and waits in a retry queue.
     MessagePutOff {
         message_id: String,
         provider: String,
@@ -69,7 +69,7 @@ pub enum Happening {
         last_noted_at: OffsetDateTime,
         is_waiting: bool,
     },
-    /// A message was admitted, and what it says joined to the order's facts.
+    /// A message was admitted, and its fact was joined to the order's facts.
     MessageAdmitted {
         message_id: String,
         order_id: OrderId,
@@ -80,9 +80,9 @@ pub enum Happening {
         decision: Decision,
         credits: i64,
     },
-    /// The order's one grant.
+    /// The grant of the order. There is only one.
     CreditsGranted { order_id: OrderId, account_id: String, credits: i64, message_id: String, is_message_pruned: bool },
-    /// A signed difference.
+    /// An adjustment with its sign.
     CreditsAdjusted {
         order_id: OrderId,
         revision: i32,
@@ -110,9 +110,9 @@ pub enum Happening {
         verdict: Option<String>,
         verdict_detail: Option<String>,
     },
-    /// A dead letter came to stand as it does now.
+    /// A dead letter changed its state.
     LetterChanged { letter_id: Uuid, state: String, actor: Option<String>, reason: Option<String> },
-    /// A dead letter was sent back to work.
+    /// A dead letter was replayed.
     LetterReplayed {
         letter_id: Uuid,
         replay_id: i64,
@@ -124,7 +124,7 @@ pub enum Happening {
         #[serde(with = "time::serde::rfc3339::option")]
         ended_at: Option<OffsetDateTime>,
     },
-    /// The provider was asked about the payment, the last time; or is to be asked for the first time.
+    /// The provider was asked about the payment, or a first look is due.
     ProviderAsked {
         provider: String,
         payment_id: String,
@@ -137,7 +137,7 @@ pub enum Happening {
         failures: i32,
         wanted: i32,
     },
-    /// Somebody did something else by hand.
+    /// An operator did something else.
     ActedByHand {
         action: String,
         subject: String,
@@ -149,7 +149,7 @@ pub enum Happening {
 }
 
 impl Happening {
-    /// The public name.
+    /// The public name of the kind.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::OrderCreated { .. } => "order_created",
@@ -168,7 +168,7 @@ impl Happening {
         }
     }
 
-    /// What comes first of what has the same time.
+    /// The order of entries with the same time.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::OrderCreated { .. } => 0,

@@ -1,4 +1,4 @@
-//! What an order lacks, what is to be done next, and what is waited for.
+//! What an order lacks, what to do next, and what is awaited.
 
 use super::money::{self, Reported};
 use super::records::{LetterRecord, LookRecord, NoteRecord, OrderRecord, PaymentRecord, Records};
@@ -8,16 +8,16 @@ use serde::Serialize;
 use time::Duration;
 use uuid::Uuid;
 
-/// From when on a look that is due is late: the reconcilers are behind, or there is none.
+/// A look that is overdue by this time is late: the reconcilers are behind, or none is running.
 const LOOK_LATE_AFTER: Duration = Duration::minutes(15);
 
-/// Failures in a row after which somebody should look at the provider, or at our credentials there.
+/// After this many failed calls in a row, somebody should check the provider, or our credentials there.
 const FAILURES_MANY: i32 = 3;
 
-/// How long after it was last put off a message is taken to wait still: the longest delay that can be set is a day.
+/// A message counts as waiting for this long after it was last put off. The longest delay that can be configured is a day.
 const WAITS_AT_MOST: Duration = Duration::hours(25);
 
-/// What kind of thing is missing.
+/// The kinds of missing things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingCode {
@@ -27,27 +27,27 @@ pub enum MissingCode {
     LetterReplaying,
     /// A message waits for its order.
     MessageWaiting,
-    /// The facts bring the grant, which only a message can.
+    /// The facts suffice for the grant, but only a message can make it.
     GrantDue,
-    /// The ledger does not hold what the facts amount to.
+    /// The ledger does not match the facts.
     CreditsDue,
     /// The order's row and the ledger disagree.
     LedgerDiffers,
-    /// A part of the price is there.
+    /// A part of the price is paid.
     PartlyPaid,
-    /// Money is there, and nobody has told the parts of its amount that the order's price terms ask for.
+    /// Money is there, but the parts of its amount, which the order's price terms need, were not reported.
     BreakdownMissing,
-    /// More money is kept than the order costs.
+    /// More money is kept than the price.
     Overpaid,
-    /// A payment is reported and not applied.
+    /// A payment was reported and not applied.
     PaymentNotApplied,
-    /// The provider could not be asked, again and again.
+    /// The provider could not be asked several times in a row.
     ProviderNotAnswering,
-    /// The provider should have been asked by now.
+    /// The look at the provider is overdue.
     LookOverdue,
-    /// The provider says that money went back, and tells no refund of it.
+    /// The provider says that money went back, but shows no refund of it.
     RefundUntold,
-    /// The provider has not made the order's payment.
+    /// The provider has not created the order's payment.
     PaymentNotCreated,
     /// No payment is registered to the order.
     NoPayment,
@@ -55,18 +55,18 @@ pub enum MissingCode {
     AwaitingPayment,
 }
 
-/// Something that is missing, to be done, or waited for.
+/// Something that is missing, has to be done, or is awaited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// Which kind.
+    /// Its kind.
     pub code: MissingCode,
-    /// Whether a person has to do something about it.
+    /// Whether a person has to act.
     pub needs_attention: bool,
-    /// In a sentence.
+    /// It in a sentence.
     pub text: String,
-    /// What to do.
+    /// What to do about it.
     pub next: Option<String>,
-    /// The dead letter that it is about.
+    /// The dead letter that it is about, if any.
     pub letter_id: Option<Uuid>,
 }
 
@@ -88,7 +88,7 @@ pub(super) fn is_waiting(note: &NoteRecord, records: &Records, terms: Terms) -> 
         && !records.letters.iter().any(|letter| letter.message_id == note.message_id)
 }
 
-/// What is missing of an order.
+/// Everything that an order lacks.
 pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) -> Vec<Missing> {
     let order = &record.order;
     let mut missing = of_letters(record, records);
@@ -137,7 +137,7 @@ pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) ->
     missing
 }
 
-/// What is missing where no order is known.
+/// Everything that is missing if no order is known.
 pub(super) fn without_order(records: &Records, terms: Terms) -> Vec<Missing> {
     let letters = records.letters.iter().filter_map(|letter| of_letter(letter, "", None));
     let notes = records.notes.iter().filter(|note| is_waiting(note, records, terms)).map(waiting);
@@ -145,15 +145,15 @@ pub(super) fn without_order(records: &Records, terms: Terms) -> Vec<Missing> {
     letters.chain(notes).chain(looks).collect()
 }
 
-/// Credits that the ledger holds of an order.
+/// Net credits of an order in the ledger.
 pub(super) fn ledger_of(id: OrderId, records: &Records) -> i64 {
     let grants = records.grants.iter().filter(|grant| grant.order_id == id.0).map(|grant| grant.credits);
     let adjustments = records.adjustments.iter().filter(|adjustment| adjustment.order_id == id.0);
     grants.chain(adjustments.map(|adjustment| adjustment.credits)).sum()
 }
 
-/// Letters that concern this order: they name it, or a payment that is registered to it. One that was not read yet is
-/// known by the main id of its payment alone.
+/// Dead letters that concern this order: they name it, or a payment that is registered to it. A dead letter that was not read yet
+/// is known only by the main id of its payment.
 fn letters_about<'a>(record: &'a OrderRecord, records: &'a Records) -> impl Iterator<Item = &'a LetterRecord> {
     let id = record.order.id.0;
     let has_payment = |letter: &LetterRecord, payment: &PaymentRecord| {
@@ -170,7 +170,7 @@ fn letters_about<'a>(record: &'a OrderRecord, records: &'a Records) -> impl Iter
     })
 }
 
-/// Notes of messages that are about this order in the same way.
+/// Notes of messages that concern this order in the same way.
 fn notes_about<'a>(record: &'a OrderRecord, records: &'a Records) -> impl Iterator<Item = &'a NoteRecord> {
     let id = record.order.id.0;
     records.notes.iter().filter(move |note| {
@@ -208,7 +208,7 @@ fn of_letter(letter: &LetterRecord, paid_but: &str, order_id: Option<OrderId>) -
             text = format!("{text}, and is being replayed");
             (MissingCode::LetterReplaying, None)
         }
-        // Resolved, or archived by somebody.
+        // The dead letter is resolved or archived.
         _ => return None,
     };
     if let Some(detail) = &letter.verdict_detail {
@@ -245,7 +245,7 @@ fn of_look(look: &LookRecord, terms: Terms) -> Vec<Missing> {
     missing
 }
 
-/// What the provider's last answer came to stands in the look: `store::Said`.
+/// The result of the provider's last answer is in the look: `store::Said`.
 fn untold_refund(look: &LookRecord) -> Option<Missing> {
     (look.said.as_deref() == Some("refund_untold")).then(|| {
         let text = format!(

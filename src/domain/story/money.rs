@@ -1,4 +1,4 @@
-//! What is told of an order's money: too much of it, parts that are missing, and payments that are reported and not applied.
+//! What the story says about an order's money: too much money, missing parts, and payments that were reported and not applied.
 
 use super::missing::{Missing, MissingCode};
 use super::records::{LetterRecord, LookRecord, NoteRecord, OrderRecord};
@@ -6,11 +6,11 @@ use super::tell::{Terms, moment};
 use crate::domain::{Currency, Money, Order, PriceTerms};
 use time::Duration;
 
-/// How long the parts of a captured amount are waited for before somebody should look: the event that has them comes with the
-/// others.
+/// How long to wait for the parts of a captured amount. After that, somebody should look. The event with the parts comes at about
+/// the same time as the others.
 const BREAKDOWN_LATE_AFTER: Duration = Duration::minutes(15);
 
-/// How long after a provider called it paid the message that says so may be on its way.
+/// How long the message may be on its way after a provider said "paid".
 const ANSWER_LATE_AFTER: Duration = Duration::minutes(5);
 
 fn written(amount_minor: i64, currency: Currency) -> String {
@@ -24,7 +24,7 @@ fn captured(order: &Order, terms: Terms) -> (i128, String) {
     (captured, written(amount, order.price.currency()))
 }
 
-/// More money is kept than the order costs.
+/// More money is kept than the price.
 pub(super) fn overpaid(order: &Order, overpaid_minor: i64, terms: Terms) -> Option<Missing> {
     if overpaid_minor <= 0 {
         return None;
@@ -39,7 +39,7 @@ pub(super) fn overpaid(order: &Order, overpaid_minor: i64, terms: Terms) -> Opti
     Some(Missing::attention(MissingCode::Overpaid, text, next))
 }
 
-/// Money is there, and does not pay the price yet: the rest of it is waited for, or the parts of its amount.
+/// Money is there and does not pay the price yet. The rest of it is awaited, or the parts of its amount.
 pub(super) fn lacking(record: &OrderRecord, terms: Terms) -> Option<Missing> {
     let order = &record.order;
     let (minor, amount) = captured(order, terms);
@@ -63,16 +63,16 @@ pub(super) fn lacking(record: &OrderRecord, terms: Terms) -> Option<Missing> {
     })
 }
 
-/// Where a payment of an order may be reported, beside its facts.
+/// Places where a payment of an order may be reported, besides its facts.
 #[derive(Clone, Copy)]
 pub(super) struct Reported<'a> {
     pub(super) letters: &'a [&'a LetterRecord],
-    /// Of messages that wait.
+    /// The notes of waiting messages.
     pub(super) notes: &'a [&'a NoteRecord],
     pub(super) looks: &'a [&'a LookRecord],
 }
 
-/// What is to be told of an unpaid order instead of that nothing is paid, because something says otherwise.
+/// If something says that an unpaid order is paid, what to tell instead of "nothing is paid".
 pub(super) fn reported(record: &OrderRecord, reported: Reported<'_>, terms: Terms) -> Option<Missing> {
     let Reported { letters, notes, looks } = reported;
     let amount_of = |letter: &LetterRecord| {

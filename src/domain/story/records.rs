@@ -1,11 +1,11 @@
-//! What is written about an order, row by row, as the store reads it: ids are as their columns have them.
+//! The stored rows about an order, as the store reads them. Ids are as in their columns.
 
 use crate::domain::{Order, Separated};
 use serde_json::Value;
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-/// Everything that a story is told from. Lists are in no particular order, and may be cut.
+/// All records of a story. Lists are in any order and may be cut.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Records {
     pub(crate) orders: Vec<OrderRecord>,
@@ -19,13 +19,13 @@ pub(crate) struct Records {
     pub(crate) replays: Vec<ReplayRecord>,
     pub(crate) looks: Vec<LookRecord>,
     pub(crate) audit: Vec<AuditRecord>,
-    /// The first day of which the inbox has a partition of its own: what is older may be pruned.
+    /// The first day for which the inbox has a partition of its own. Older rows may be gone.
     pub(crate) inbox_since: Option<Date>,
-    /// Tables of which more rows were there than are read: the oldest are missing.
+    /// Tables with more rows than were read. The oldest rows are missing.
     pub(crate) cut: Vec<&'static str>,
 }
 
-/// An order, with what the worker does not need of it.
+/// An order, with the columns that the worker does not need.
 #[derive(Debug, Clone)]
 pub(crate) struct OrderRecord {
     pub(crate) order: Order,
@@ -37,7 +37,7 @@ pub(crate) struct OrderRecord {
 pub(crate) struct PaymentRecord {
     pub(crate) order_id: Uuid,
     pub(crate) provider: String,
-    /// Empty where it is our own.
+    /// Empty: our own account.
     pub(crate) provider_account: String,
     pub(crate) payment_id: String,
     pub(crate) registered_at: OffsetDateTime,
@@ -57,7 +57,7 @@ pub(crate) struct AttemptRecord {
 pub(crate) struct AdmittedRecord {
     pub(crate) message_id: String,
     pub(crate) order_id: Uuid,
-    /// None: admitted before it was written down.
+    /// `None`: it was admitted by a release that did not store it.
     pub(crate) said: Option<String>,
     pub(crate) admitted_at: OffsetDateTime,
 }
@@ -71,16 +71,16 @@ pub(crate) struct NoteRecord {
     pub(crate) said: String,
     pub(crate) copies: i64,
     pub(crate) put_offs: i64,
-    /// [`crate::domain::Separated`]'s name. None: it waits for its order, or for nothing.
+    /// The name of a [`crate::domain::Separated`]. `None`: it waits for its order, or for nothing.
     pub(crate) waits_for: Option<String>,
     pub(crate) first_noted_at: OffsetDateTime,
     pub(crate) last_noted_at: OffsetDateTime,
-    /// Whether the inbox has the message.
+    /// Whether the inbox contains the message.
     pub(crate) is_admitted: bool,
 }
 
 impl NoteRecord {
-    /// Why it waits, where that is not its order.
+    /// Why the message waits, if not for its order.
     pub(super) fn cause(&self) -> Option<&str> {
         let name = self.waits_for.as_deref()?;
         Some(match Separated::from_name(name) {
@@ -112,26 +112,26 @@ pub(crate) struct AdjustmentRecord {
 #[derive(Debug, Clone)]
 pub(crate) struct LetterRecord {
     pub(crate) id: Uuid,
-    /// Empty where it has none.
+    /// Empty: it has none.
     pub(crate) message_id: String,
     pub(crate) reason: String,
     pub(crate) detail: String,
     pub(crate) origin: String,
     pub(crate) attempts: i32,
     pub(crate) provider: String,
-    /// Empty where it is our own.
+    /// Empty: our own account.
     pub(crate) provider_account: String,
     pub(crate) payment_id: Option<String>,
-    /// Every id by which it names its payment.
+    /// Every id of its payment in the message.
     pub(crate) payment_ids: Vec<String>,
     pub(crate) order_id: Option<Uuid>,
-    /// Orders that it names. They need not be orders of ours.
+    /// Orders in the message. They may not be orders of ours.
     pub(crate) order_ids: Vec<Uuid>,
-    /// In words, for people: nothing is decided by it.
+    /// Prose for people. Nothing is decided by it.
     pub(crate) said: Option<String>,
-    /// Whether what follows, the account and the lists of ids hold what its body says.
+    /// Whether the next fields, the account and the lists of ids were filled from the body.
     pub(crate) is_read: bool,
-    /// The contract's `status.type`; none: it cannot be read.
+    /// `status.type` of the contract. `None`: it cannot be read.
     pub(crate) said_type: Option<String>,
     pub(crate) said_state: Option<String>,
     pub(crate) amount_minor: Option<i64>,
@@ -149,12 +149,12 @@ pub(crate) struct LetterRecord {
 }
 
 impl LetterRecord {
-    /// Whether it says that money came in.
+    /// Whether it reports money that came in.
     pub(super) fn reports_money(&self) -> bool {
         self.said_type.as_deref() == Some("captured") && self.said_state.as_deref() == Some("succeeded")
     }
 
-    /// Whether somebody may still do something about it.
+    /// Whether it may still be replayed or archived.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state.as_str(), "open" | "replaying")
     }

@@ -1,4 +1,4 @@
-//! From records to a story. Pure.
+//! Makes a story from records. Pure.
 
 use super::entries::entries;
 use super::missing;
@@ -10,24 +10,24 @@ use std::collections::BTreeSet;
 use time::{OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
-/// By what a story is told.
+/// The settings of a story.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
-    /// When.
+    /// The present time.
     pub(crate) now: OffsetDateTime,
     /// Whether open disputes take credits.
     pub(crate) dispute_policy: DisputePolicy,
-    /// Most entries; of more, the oldest are left out.
+    /// Most entries. If there are more, the oldest are left out.
     pub(crate) entries_max: usize,
 }
 
-/// A time as sentences have it.
+/// A time in the form of the sentences.
 pub(super) fn moment(at: OffsetDateTime) -> String {
     let at = at.to_offset(UtcOffset::UTC);
     format!("{} {:02}:{:02}:{:02}Z", at.date(), at.hour(), at.minute(), at.second())
 }
 
-/// Tells the story.
+/// Makes the story.
 pub(crate) fn tell(subject: Subject, records: &Records, terms: Terms) -> Story {
     let orders: Vec<OrderLine> = newest_first(records).map(|order| line_of(order, records, terms)).collect();
     let mut entries = entries(records, terms);
@@ -49,12 +49,12 @@ fn newest_first(records: &Records) -> impl Iterator<Item = &OrderRecord> {
 /// Which entries belong to a story.
 enum Scope<'a> {
     All,
-    /// Of a message, and of the dead letters that it became.
+    /// Entries of a message, and of its dead letters.
     Message {
         id: &'a str,
         letters: BTreeSet<Uuid>,
     },
-    /// What was done to an account. What happened to its orders is told with each of them.
+    /// Acts on an account. The events of its orders are told with each order.
     Account,
 }
 
@@ -124,7 +124,7 @@ fn line_of(record: &OrderRecord, records: &Records, terms: Terms) -> OrderLine {
     }
 }
 
-/// How an order stands, in a sentence.
+/// The state of an order, in a sentence.
 fn standing(record: &OrderRecord) -> String {
     let order = &record.order;
     let (status, of) = (order.status.name(), format!("{} of {} credits", order.credits_posted, order.credits));
@@ -143,7 +143,7 @@ fn standing(record: &OrderRecord) -> String {
 fn summary(subject: &Subject, orders: &[OrderLine], entries: &[Entry], records: &Records, terms: Terms) -> Summary {
     let missing: Vec<_> = match orders.is_empty() {
         true => missing::without_order(records, terms),
-        // What is missing of an account's orders is told with each.
+        // What an account's orders lack is told with each order.
         false if subject.kind == SubjectKind::Account => vec![],
         false => orders.iter().flat_map(|order| order.missing.clone()).collect(),
     };
