@@ -24,11 +24,11 @@ pub(super) static DOOR: Door = Door {
     events: Some(table::page),
 };
 
-/// Adyen makes keys of 32 bytes.
+/// Adyen's keys have 32 bytes.
 const KEY_BYTES_MIN: usize = 16;
 
-/// Adyen puts one item into a request today; its contract allows for more. A body of the greatest length holds no more
-/// than this of any that say something.
+/// Adyen puts one item into a request today, but its contract allows more. A body of the greatest length cannot hold more useful
+/// items than this.
 const ITEMS_MAX: usize = 1_000;
 
 pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
@@ -45,7 +45,7 @@ pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
     Mac::new(&key)
 }
 
-/// Signs a whole body, where it has no items: some of Adyen's webhooks that report no payments are sent to the same address.
+/// Signs a whole body without items. Adyen sends some webhooks that report no payments to the same address.
 const BODY_SIGNATURE_HEADER: &str = "hmacsignature";
 
 /// The items of a body.
@@ -54,7 +54,7 @@ fn items<'v>(body: &'v Body<'v>) -> Option<Vec<Object<'v>>> {
     items.map(|item| Object::root(item.get("NotificationRequestItem")?)).collect()
 }
 
-/// Every item is signed by itself, and every one counts: one that is not ours refuses the request.
+/// Every item has its own signature, and every one must be valid: one bad item refuses the request.
 fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>, Rejection> {
     let malformed = |fault| Rejection::Malformed { fault };
     let body = Body::read(request.body).map_err(|_| malformed("it is not JSON"))?;
@@ -87,12 +87,12 @@ fn tag(signature: &str) -> Option<Tag> {
     BASE64_STANDARD.decode(signature).ok().and_then(|tag| Tag::try_from(tag).ok())
 }
 
-/// What an item's signature covers: eight fields between colons, nothing escaped, what is missing empty.
+/// The signed text of an item: eight fields between colons, without escapes; a missing field is empty.
 struct Signed {
     text: String,
-    /// Whether a field other than the merchant's own reference holds a colon. With all others free of them there is one way to
-    /// split the text into the fields. Else the same signature also fits an item that says something else, so nothing that such
-    /// an item says may be applied. Reports are named by such a text, and must be answered with 2xx all the same.
+    /// Whether a field other than the merchant's own reference contains a colon. If no other field does, the text can be split into
+    /// its fields in one way only. Otherwise the same signature also fits an item with other content, so such an item must never be
+    /// applied. Names of reports contain colons, and they must be answered with 2xx all the same.
     is_ambiguous: bool,
 }
 
@@ -140,8 +140,8 @@ fn translate(verified: &Verified<'_>) -> Vec<Translation> {
     let Ok(body) = Body::read(verified.body) else {
         return vec![verified.untranslatable(None, None, "the body is not JSON")];
     };
-    // Not signed, so it decides nothing; but a webhook of the other environment that was given our key is a mistake that
-    // somebody has to see.
+    // It is not signed, so it decides nothing. But a webhook of the other environment with our key is a mistake that an operator
+    // must see.
     let live = Part::from(&body).get("live");
     let is_live = live.and_then(|live| live.as_bool().or_else(|| live.as_str()?.parse().ok()));
     match items(&body) {
@@ -150,7 +150,7 @@ fn translate(verified: &Verified<'_>) -> Vec<Translation> {
     }
 }
 
-/// A body without items, which was signed as a whole.
+/// A body without items, signed as a whole.
 fn translate_body(verified: &Verified<'_>, body: &Body<'_>) -> Translation {
     let kind = Part::from(body).get("type").and_then(Part::as_str);
     match kind.map(|kind| (kind, does(table::ROWS, kind))) {
@@ -195,8 +195,8 @@ fn translate_item(verified: &Verified<'_>, item: &Object<'_>, is_live: Option<bo
     });
     match checked {
         Ok(events) => Translation::Events(events),
-        // Test or live is told by the key alone, so nothing here may be dropped as a test event. The id of an item that could
-        // be another one is not used up.
+        // Only the key tells test from live, so nothing may be dropped as a test event here. An ambiguous item does not use up the
+        // id of the other reading.
         Err(odd) => {
             let message_id = message_id.ok().filter(|_| !is_ambiguous);
             verified.untranslatable(message_id, None, &odd.to_string()).concerning(concerns)
@@ -204,13 +204,13 @@ fn translate_item(verified: &Verified<'_>, item: &Object<'_>, is_live: Option<bo
     }
 }
 
-/// There is no event id: the copies of one event share the reference, the code and the outcome.
+/// There is no event id. Copies of one event share the reference, the code and the outcome.
 fn message_id(verified: &Verified<'_>, item: &Object<'_>) -> Result<MessageId, Odd> {
     let event = format!("{}:{}:{}", item.text("pspReference")?, item.text("eventCode")?, success(item)?);
     verified.message_id("", &event).map_err(|fault| item.odd("pspReference", fault))
 }
 
-/// A text in JSON's clothes.
+/// A text that may be a JSON boolean or number.
 fn success(item: &Object<'_>) -> Result<bool, Odd> {
     if let Some(success) = item.value("success").and_then(Part::as_bool) {
         return Ok(success);
@@ -235,8 +235,8 @@ fn said(verified: &Verified<'_>, item: &Object<'_>) -> Result<Said, Odd> {
     }
 }
 
-/// The merchant's own reference is set where the payment is made, by the site's server. One that is not an id of ours belongs
-/// to a payment that the order knows by its reference.
+/// The site's server sets the merchant's own reference when it creates the payment. If it is not one of our ids, the order knows
+/// the payment by Adyen's reference.
 fn order_id(item: &Object<'_>) -> Option<OrderId> {
     item.value("merchantReference").and_then(|text| text.as_str()?.parse().ok())
 }

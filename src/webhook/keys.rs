@@ -1,4 +1,4 @@
-//! The keys that an endpoint verifies with.
+//! The keys of an endpoint.
 
 use super::signature::Mac;
 use super::trust::{CertificateUrl, Trust};
@@ -6,80 +6,80 @@ use super::{CertificateProof, Endpoint, Proof, Rejection, SecretProof, Subscript
 use secrecy::{ExposeSecret, SecretString};
 use std::fmt;
 
-/// The keys of one endpoint. Any of them may have signed, so that a secret can be rolled without a gap.
+/// The keys of one endpoint. A request may be signed with any of them, so a secret can be replaced without a gap.
 pub struct Keys {
     endpoint: Endpoint,
     held: Held,
     terms: Terms,
 }
 
-/// What the configured secrets were made into.
+/// The parsed secrets.
 enum Held {
     Macs { proof: &'static SecretProof, macs: Vec<Mac> },
     Ids { proof: &'static CertificateProof, subscriptions: Subscriptions },
 }
 
-/// What is wrong with a configured secret. Says nothing of the secret itself.
+/// What is wrong with a configured secret. The text never contains the secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
-    /// An empty secret is one that everybody has.
+    /// The secret is empty, so everybody knows it.
     #[error("is empty")]
     Empty,
-    /// A blank or line break, as left behind by a file or by copying.
+    /// The secret contains a blank or a line break, as files and copying leave behind.
     #[error("has a character other than printable ASCII without blanks; look for a line break or a quotation mark")]
     BadCharacter,
-    /// Standard Webhooks serialises a symmetric secret as `whsec_` and base64.
+    /// Standard Webhooks writes a symmetric secret as `whsec_` and base64.
     #[error("must begin with whsec_")]
     NoPrefix,
-    /// What follows the prefix cannot be decoded.
+    /// The text after the prefix cannot be decoded.
     #[error("is not base64 after whsec_")]
     NotBase64,
     /// Adyen shows its keys as hexadecimal digits.
     #[error("is not made of pairs of hexadecimal digits")]
     NotHex,
-    /// An Adyen key that is only part of one.
+    /// The Adyen key is incomplete.
     #[error("is too short: at least {min_digits} hexadecimal digits")]
     TooFewDigits {
-        /// The least that is taken.
+        /// The shortest accepted length.
         min_digits: usize,
     },
-    /// Something else than the id of a webhook subscription.
+    /// The text is not the id of a webhook subscription.
     #[error("is no id of a PayPal webhook, which is 1 to 50 letters and digits")]
     NotWebhookId,
-    /// Anybody can have events signed under this one, by PayPal's own certificate.
+    /// With this id, anybody can get events signed by PayPal's own certificate.
     #[error("is the webhook simulator's, whose events must not count where GRANTONCE_LIVEMODE is true")]
     Simulator,
-    /// Standard Webhooks asks for 24 bytes.
+    /// Standard Webhooks requires 24 bytes.
     #[error("is too short: at least {min_bytes} bytes, as base64 after whsec_")]
     TooShort {
-        /// The least that is taken.
+        /// The shortest accepted length.
         min_bytes: usize,
     },
 }
 
-/// Why a list of secrets makes no keys.
+/// Why a list of secrets is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// An endpoint without a secret can verify nothing.
+    /// An endpoint without a secret cannot verify anything.
     #[error("no webhook secret of {} is configured", endpoint.path())]
     NoSecret {
-        /// Which endpoint.
+        /// The endpoint.
         endpoint: Endpoint,
     },
     /// One of the secrets cannot be used.
     #[error("webhook secret {position} of {} {fault}", endpoint.path())]
     Secret {
-        /// Which endpoint.
+        /// The endpoint.
         endpoint: Endpoint,
-        /// Which of the list, counted from 1.
+        /// The position in the list, from 1.
         position: usize,
-        /// What is wrong with it.
+        /// What is wrong with the secret.
         fault: KeyFault,
     },
 }
 
 impl Keys {
-    /// Takes the secrets that are configured for an endpoint: at least one, each well-formed.
+    /// Takes the configured secrets of an endpoint: at least one, and all valid.
     pub fn new(endpoint: Endpoint, secrets: &[SecretString], terms: Terms) -> Result<Self, KeyError> {
         if secrets.is_empty() {
             return Err(KeyError::NoSecret { endpoint });
@@ -94,7 +94,8 @@ impl Keys {
         Ok(Self { endpoint, held, terms })
     }
 
-    /// Says whom to believe where a certificate proves who signed; without it, nobody. Means nothing to other endpoints.
+    /// Sets whom to trust, for an endpoint whose signatures are proven by a certificate. Without it, nobody is trusted. Other
+    /// endpoints ignore it.
     pub fn trusting(mut self, trusted: Trust) -> Self {
         match &mut self.held {
             Held::Ids { subscriptions, .. } => subscriptions.trust = trusted,
@@ -103,13 +104,13 @@ impl Keys {
         self
     }
 
-    /// The endpoint whose requests they verify.
+    /// The endpoint of these keys.
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint
     }
 
-    /// Where the certificate lies that [`Keys::verify_with`] needs for this request; none where a shared secret proves who
-    /// signed.
+    /// The address of the certificate that [`Keys::verify_with`] needs for this request. `None` if the endpoint uses shared
+    /// secrets.
     pub fn certificate_url(&self, request: &Unverified<'_>) -> Result<Option<CertificateUrl>, Rejection> {
         match &self.held {
             Held::Macs { .. } => Ok(None),
@@ -117,13 +118,13 @@ impl Keys {
         }
     }
 
-    /// Checks the raw bytes against the signature that came with them, and the signed time against `request.now`.
+    /// Checks the signature of the raw bytes, and compares the signed time with `request.now`.
     pub fn verify<'a>(&self, request: Unverified<'a>) -> Result<Verified<'a>, Rejection> {
         self.verify_with(request, &[])
     }
 
-    /// As [`Keys::verify`], with what lies at the [`certificate_url`](Self::certificate_url): certificates as PEM, which
-    /// are judged at `request.now`.
+    /// Like [`Keys::verify`], with the content of [`certificate_url`](Self::certificate_url): PEM certificates, which are judged at
+    /// `request.now`.
     pub fn verify_with<'a>(&self, request: Unverified<'a>, certificates: &[u8]) -> Result<Verified<'a>, Rejection> {
         let delivery_id = match &self.held {
             Held::Macs { proof, macs } => (proof.verify)(macs, &request)?,

@@ -1,8 +1,8 @@
-//! PayPal: a signature by a certificate of its own, and events that are hints and no more.
+//! PayPal: signatures with PayPal's certificate, and events that are only hints.
 //!
-//! What is signed covers the body by its CRC-32 alone, and anybody can make another body of the same CRC-32: whoever has
-//! seen one genuine request, in a log for instance, can send any body he likes under its signature. So nothing that a body
-//! says is believed. It names payments, and PayPal is asked what became of them.
+//! The signature covers only the CRC-32 of the body, and anybody can make another body with the same CRC-32. So anyone who has seen
+//! one genuine request, for example in a log, can send any body under its signature. Therefore a body is trusted for nothing but
+//! the name of a payment, and PayPal is asked about that payment.
 //!
 //! Rules from <https://developer.paypal.com/api/rest/webhooks/rest/> and
 //! <https://developer.paypal.com/api/rest/webhooks/event-names/>; the certificate's names from PayPal's SDKs for Java
@@ -37,27 +37,27 @@ const SIGNATURE_HEADER: &str = "paypal-transmission-sig";
 const URL_HEADER: &str = "paypal-cert-url";
 const ALGORITHM_HEADER: &str = "paypal-auth-algo";
 
-/// The one algorithm there is.
+/// The only supported algorithm.
 const ALGORITHM: &str = "SHA256withRSA";
 
-/// What PayPal's simulator signs with instead of a subscription's id, for whoever asks it to.
+/// PayPal's simulator signs with this text in the place of a subscription's id.
 const SIMULATOR_ID: &str = "WEBHOOK_ID";
 
 /// Longest id of a subscription, as PayPal's API documents it.
 const WEBHOOK_ID_BYTES_MAX: usize = 50;
 
-/// Whose certificate signs. The simulator signs with the first as well, and so it counts everywhere.
+/// Names of the certificate that signs. The simulator signs with the first as well, so that name is accepted everywhere.
 const NAME: &str = "messageverificationcerts.paypal.com";
 const SANDBOX_NAME: &str = "messageverificationcerts.sandbox.paypal.com";
 
-/// What stands between PayPal's certificates and the roots: of those of 2017 to 2026 the first, which PayPal's own SDKs
-/// bring along, too, because what lies at the address may be the one certificate alone. Without the right one here, the
-/// system's CA certificates have to have it.
+/// The intermediates between PayPal's certificates and the roots. The first belongs to the certificates of 2017 to 2026. PayPal's
+/// own SDKs ship theirs too, because the address may serve the certificate without its chain. If the right one is missing here, the
+/// system's CA certificates must contain it.
 static BETWEEN: &[u8] = include_bytes!("paypal/intermediates.pem");
 
 static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
-/// Most payments that one dispute may name. They are hints, each of which asks PayPal.
+/// Most payments that one dispute may name. Each hint makes a call to PayPal.
 const DISPUTED_MAX: usize = 8;
 
 fn id(text: &str, terms: Terms) -> Result<String, KeyFault> {
@@ -70,12 +70,12 @@ fn id(text: &str, terms: Terms) -> Result<String, KeyFault> {
     if text == SIMULATOR_ID {
         return if terms.livemode { Err(KeyFault::Simulator) } else { Ok(text.to_owned()) };
     }
-    // Nothing else could be told apart in the signed text, whose parts stand between vertical bars.
+    // The signed text is separated by vertical bars, so no other characters may occur.
     let is_id = text.len() <= WEBHOOK_ID_BYTES_MAX && text.bytes().all(|b| b.is_ascii_alphanumeric());
     if is_id { Ok(text.to_owned()) } else { Err(KeyFault::NotWebhookId) }
 }
 
-/// What the headers say.
+/// The headers of the signature.
 struct Transmission<'a> {
     id: &'a str,
     time: &'a str,
@@ -88,7 +88,7 @@ fn transmission<'a>(trust: &Trust, request: &Unverified<'a>) -> Result<Transmiss
     let needed = |header| single(request, header)?.ok_or(malformed(header, "is missing"));
     let signature = single(request, SIGNATURE_HEADER)?.ok_or(Rejection::SignatureMissing)?;
     let (id, time) = (needed(ID_HEADER)?, needed(TIME_HEADER)?);
-    // The bar parts them in the signed text, and one signature must not fit two partings.
+    // The bar separates the signed text, and a signature must fit one way to split it only.
     for (header, text) in [(ID_HEADER, id), (TIME_HEADER, time)] {
         if text.contains('|') {
             return Err(malformed(header, "must not have a vertical bar"));
@@ -105,8 +105,8 @@ fn url(trust: &Trust, request: &Unverified<'_>) -> Result<CertificateUrl, Reject
     Ok(transmission(trust, request)?.url)
 }
 
-/// The signed time is not compared with ours: PayPal sends an event again for three days and says nothing of signing it
-/// anew. A replay says what was said before, and only that PayPal is to be asked.
+/// The signed time is not compared with our time: PayPal repeats an event for three days and does not document a new signature. A
+/// replayed request repeats an old hint, and its only effect is a question to PayPal.
 fn verify(held: &Subscriptions, request: &Unverified<'_>, certificates: &[u8]) -> Result<(), Rejection> {
     let Transmission { id, time, signature, url: _ } = transmission(&held.trust, request)?;
     let text = |webhook_id: &String| signed_text(id, time, webhook_id, request.body);
@@ -137,7 +137,7 @@ fn translate(verified: &Verified<'_>) -> Vec<Translation> {
     })
 }
 
-/// What can be read of an event that cannot be applied. Of money it is believed nothing.
+/// The readable parts of an event that cannot be applied. No amount in it is trusted.
 fn concerns(event: &Object<'_>) -> Concerns {
     let mut payment_ids = Vec::new();
     if let Ok(resource) = event.object("resource", "resource") {
@@ -150,7 +150,7 @@ fn concerns(event: &Object<'_>) -> Concerns {
     Concerns { order_id: order_named(event), provider_account: None, payment_ids, status: None }
 }
 
-/// The order that an event names, wherever the site may have put its id.
+/// The order that an event names, in any place where a site may have put its id.
 fn order_named(event: &Object<'_>) -> Option<OrderId> {
     let resource = event.value("resource")?;
     let at = |path: &[&str]| path.iter().try_fold(resource, |part, field| part.get(field))?.as_str()?.parse().ok();
@@ -162,7 +162,7 @@ fn order_named(event: &Object<'_>) -> Option<OrderId> {
         .or_else(|| at(&["detail", "reference"]))
 }
 
-/// One hint for each payment that an event names.
+/// One hint for each payment in an event.
 fn read(verified: &Verified<'_>, event: &Object<'_>) -> Result<Vec<Translation>, Odd> {
     let kind = event.text("event_type")?;
     let payments = match does(table::ROWS, kind) {
@@ -184,15 +184,15 @@ fn read(verified: &Verified<'_>, event: &Object<'_>) -> Result<Vec<Translation>,
             payment_id: named.payment_id,
             related_ids: named.related_ids,
             provider_account: None,
-            // A body could say anything. It is the webhook's configuration at PayPal that decides, as for all of ours.
+            // The body is not trusted here. As for all endpoints, the configuration of the webhook at PayPal decides.
             livemode: verified.terms.livemode,
         }))
     };
     (1..).zip(payments).map(hint).collect()
 }
 
-/// `<event id>:<event type>`, because the simulator uses one id for events of different types; of several hints the later
-/// ones have a number as well.
+/// `<event id>:<event type>`, because the simulator uses one id for events of different types. If there are several hints, the
+/// later ones also have a number.
 fn message_id(verified: &Verified<'_>, event: &Object<'_>, number: usize) -> Result<MessageId, Odd> {
     let (id, kind) = (event.text("id")?, event.text("event_type")?);
     if id.contains(':') {
@@ -202,7 +202,7 @@ fn message_id(verified: &Verified<'_>, event: &Object<'_>, number: usize) -> Res
     verified.message_id("", &format!("{id}:{kind}{number}")).map_err(|fault| event.odd("id", fault))
 }
 
-/// A payment by what an event calls it.
+/// A payment under the names that an event uses.
 struct Named {
     payment_id: PaymentId,
     related_ids: Vec<PaymentId>,
@@ -214,7 +214,7 @@ impl Named {
     }
 }
 
-/// The payments that an event names.
+/// The payments in an event.
 fn payments(read: Read, event: &Object<'_>) -> Result<Vec<Named>, Odd> {
     let resource = event.object("resource", "resource")?;
     match read {
@@ -224,9 +224,9 @@ fn payments(read: Read, event: &Object<'_>) -> Result<Vec<Named>, Odd> {
     }
 }
 
-/// A capture or an authorization, or a refund, whose parent is the capture. The order comes first, where it is told: an order of
-/// ours knows it from the beginning. A refund comes before it: PayPal does not list every one with its order, and only its own id
-/// leads to it for certain.
+/// A capture or an authorization, or a refund, whose parent is the capture. The order comes first if it is named, because our order
+/// knows it from the beginning. The id of a refund comes before it: PayPal does not list every refund with its order, and only its
+/// own id certainly leads to it.
 fn capture(resource: &Object<'_>) -> Result<Named, Odd> {
     let own: PaymentId = resource.parsed("id")?;
     let order = order_of(resource)?.or_else(|| parent(resource, "/orders/"));
@@ -237,13 +237,13 @@ fn capture(resource: &Object<'_>) -> Result<Named, Odd> {
     })
 }
 
-/// Orders name themselves; a reversed approval names its order.
+/// Orders name themselves. A reversed approval names its order.
 fn order(resource: &Object<'_>) -> Result<Named, Odd> {
     let field = if resource.value("order_id").is_some() { "order_id" } else { "id" };
     resource.parsed(field).map(Named::by)
 }
 
-/// The seller's side of each transaction is the capture.
+/// On the seller's side, each transaction is the capture.
 fn disputed(resource: &Object<'_>) -> Result<Vec<Named>, Odd> {
     let field = "disputed_transactions";
     let transactions = resource.list(field, "disputed_transactions[]")?;

@@ -1,56 +1,56 @@
-//! Why a request was turned away.
+//! Why a request was refused.
 
 use http::StatusCode;
 
-/// How far the signed time may lie from ours, either way, in seconds. Stripe's and Standard Webhooks' own default.
+/// How far the signed time may differ from ours, in either direction, in seconds. This is the default of Stripe and Standard
+/// Webhooks.
 pub const TOLERANCE_SECONDS: i64 = 300;
 
-/// Why a request was turned away before anybody read its body. The texts hold nothing that the request brought, so that
-/// no signature and no forged line can reach a log through them.
+/// Why a request was refused before its body was read. The texts contain nothing from the request, so no signature and no forged
+/// line can get into a log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// No signature header at all, or an empty one.
+    /// The signature header is missing or empty.
     #[error("the request is not signed: send it with the signature header of the webhook's provider")]
     SignatureMissing,
-    /// A header that the signature needs is missing, duplicated or not of its form.
+    /// A required header is missing, occurs twice, or is malformed.
     #[error("the header {header} {fault}")]
     SignatureMalformed {
-        /// Which header.
+        /// The header.
         header: &'static str,
         /// What is wrong with it.
         fault: &'static str,
     },
-    /// No key of ours made any of the signatures for this body.
+    /// None of our keys made any of the signatures for this body.
     #[error(
         "no signature matches: compare the endpoint's secret with the configured ones, and see that nothing between \
          changes the body"
     )]
     SignatureWrong,
-    /// The certificate that is to prove the signature lies where none of ours does.
+    /// The certificate of the signature is at an address that is not trusted.
     #[error("the signing certificate is not at a host that is allowed: compare GRANTONCE_PAYPAL_CERT_HOSTS")]
     CertificateElsewhere,
-    /// The certificate is there, and is not to be believed.
+    /// The certificate was fetched and is not trusted.
     #[error("the signing certificate {fault}")]
     CertificateRefused {
         /// What is wrong with it.
         fault: &'static str,
     },
-    /// The signature is good, but was made too long ago: a replay, or a clock that is wrong.
+    /// The signature is valid but too old: the request was replayed, or a clock is wrong.
     #[error("signed {age_seconds} s ago, at most {TOLERANCE_SECONDS} s are allowed: sign anew, and check both clocks")]
     TooOld {
-        /// How long ago.
+        /// The age of the signature.
         age_seconds: i64,
     },
-    /// The signature is good, but was made in the future.
+    /// The signature is valid, but its time is in the future.
     #[error(
         "signed {ahead_seconds} s ahead of our clock, at most {TOLERANCE_SECONDS} s are allowed: check both clocks"
     )]
     TooNew {
-        /// How far ahead.
+        /// How far it is in the future.
         ahead_seconds: i64,
     },
-    /// The signature cannot be looked for, because it lies in a body that cannot be read. Only from providers who sign
-    /// that way.
+    /// The signature is inside the body, and the body cannot be read. This happens only with providers that sign this way.
     #[error("the body is malformed: {fault}")]
     Malformed {
         /// What is wrong with it.
@@ -59,7 +59,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// The HTTP status to answer with: 400 for [`Rejection::Malformed`], else 401.
+    /// The HTTP status of the answer: 400 for [`Rejection::Malformed`], else 401.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed { .. } => StatusCode::BAD_REQUEST,
@@ -73,12 +73,12 @@ impl Rejection {
         }
     }
 
-    /// Whether it is answered 401.
+    /// Whether the answer is 401.
     pub fn is_unauthorized(&self) -> bool {
         self.status() == StatusCode::UNAUTHORIZED
     }
 
-    /// A metric's label.
+    /// The metric's label.
     pub fn name(&self) -> &'static str {
         match self {
             Self::SignatureMissing => "signature_missing",

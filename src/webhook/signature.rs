@@ -1,5 +1,5 @@
-//! What all HMAC-signed webhooks share: a header that stands once, a tag compared in constant time, a time within
-//! tolerance.
+//! Common parts of HMAC-signed webhooks: a header that occurs once, a comparison in constant time, and a tolerance for the signed
+//! time.
 
 use super::rejection::{Rejection, TOLERANCE_SECONDS};
 use super::{KeyFault, Unverified};
@@ -8,10 +8,10 @@ use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq};
 use time::OffsetDateTime;
 
-/// An HMAC-SHA256 tag.
+/// The tag of HMAC-SHA256.
 pub(super) type Tag = [u8; 32];
 
-/// HMAC-SHA256 with its key taken in.
+/// HMAC-SHA256 that has read its key.
 #[derive(Clone)]
 pub(super) struct Mac(Hmac<Sha256>);
 
@@ -20,11 +20,11 @@ impl Mac {
         if key.is_empty() {
             return Err(KeyFault::Empty);
         }
-        // HMAC takes keys of any length above that, so this error does not occur.
+        // HMAC takes keys of any greater length, so this error does not occur.
         Hmac::new_from_slice(key).map(Self).map_err(|_| KeyFault::Empty)
     }
 
-    /// The tag over `parts` with a full stop between them.
+    /// The tag over `parts`, separated by full stops.
     pub(super) fn tag(&self, parts: &[&[u8]]) -> Tag {
         let mut mac = self.0.clone();
         for (n, part) in parts.iter().enumerate() {
@@ -37,7 +37,7 @@ impl Mac {
     }
 }
 
-/// Checks that any of the keys made any of the tags over `parts`. How long it takes says nothing of which, or how much
+/// Checks whether any of the keys made any of the tags over `parts`. The time that it takes does not reveal which tag, or how much
 /// of one, was right.
 pub(super) fn check(macs: &[Mac], parts: &[&[u8]], tags: &[Tag]) -> Result<(), Rejection> {
     let mut is_good = Choice::from(0);
@@ -50,8 +50,8 @@ pub(super) fn check(macs: &[Mac], parts: &[&[u8]], tags: &[Tag]) -> Result<(), R
     if bool::from(is_good) { Ok(()) } else { Err(Rejection::SignatureWrong) }
 }
 
-/// A header's text; none where it is missing or empty. A second header of the name is refused: whoever is on the way might
-/// look at the other one.
+/// The text of a header. `None` if it is missing or empty. A repeated header is refused, because another program on the way might
+/// have read the other one.
 pub(super) fn single<'a>(request: &Unverified<'a>, header: &'static str) -> Result<Option<&'a str>, Rejection> {
     let malformed = |fault| Rejection::SignatureMalformed { header, fault };
     let mut values = request.headers.get_all(header).iter();
@@ -63,15 +63,15 @@ pub(super) fn single<'a>(request: &Unverified<'a>, header: &'static str) -> Resu
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
-/// Seconds since 1970, in digits only: a sign or a blank would be signed along and still mean the same time.
+/// Seconds since 1970, digits only. A sign or a blank would be part of the signed text but not change the time.
 pub(super) fn unix_seconds(text: &str) -> Option<i64> {
     // Eleven digits reach the year 5138.
     let is_number = (1..=11).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     if is_number { text.parse().ok() } else { None }
 }
 
-/// Checks that a signature's time lies within the tolerance. To be asked after [`check`], so that only who has a key
-/// learns anything of our clock.
+/// Checks that the signed time is within the tolerance. Call it after [`check`], so only the owner of a key learns anything about
+/// our clock.
 pub(super) fn check_time(signed_at: i64, now: OffsetDateTime) -> Result<(), Rejection> {
     let age_seconds = now.unix_timestamp().saturating_sub(signed_at);
     if age_seconds > TOLERANCE_SECONDS {

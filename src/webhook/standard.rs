@@ -1,7 +1,7 @@
 //! Standard Webhooks 1.0 (<https://www.standardwebhooks.com>), whose body is our own `payment-status.v1`.
 //!
-//! The few lines are our own: the crate `standardwebhooks` (1.0.1, of 2024) reads the system's clock, takes the first of
-//! duplicated headers, knows no `svix-` names, and refuses bodies that are not UTF-8 instead of handing them on.
+//! This small implementation is our own. The crate `standardwebhooks` (1.0.1, of 2024) reads the system's clock, takes the first of
+//! repeated headers, does not know the `svix-` names, and refuses bodies that are not UTF-8.
 
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
 use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
@@ -15,28 +15,28 @@ use serde_json::Value;
 pub(super) static DOOR: Door =
     Door { provider: Provider::STANDARD, proof: Proof::Secret(SecretProof { key, verify }), translate, events: None };
 
-/// The specification's least length of a symmetric secret.
+/// The shortest symmetric secret that the specification allows.
 const KEY_BYTES_MIN: usize = 24;
 
-/// Secrets are copied by hand, and padding gets lost.
+/// Secrets are copied by hand, and their padding gets lost.
 const BASE64_SECRET: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The names of one family's headers.
+/// The header names of one family.
 struct Names {
     id: &'static str,
     timestamp: &'static str,
     signature: &'static str,
 }
 
-/// The specification's names.
+/// The names in the specification.
 const WEBHOOK: Names = Names { id: "webhook-id", timestamp: "webhook-timestamp", signature: "webhook-signature" };
-/// The same as Svix sends them, whose scheme became the specification.
+/// The names that Svix sends. Its scheme became the specification.
 const SVIX: Names = Names { id: "svix-id", timestamp: "svix-timestamp", signature: "svix-signature" };
 
-/// What one family's headers said.
+/// The headers of one family in a request.
 #[derive(PartialEq, Eq)]
 struct Signed<'a> {
     id: &'a str,
@@ -60,8 +60,8 @@ pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
 }
 
 fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>, Rejection> {
-    // A sender may write both families, but then both must say the same; a family in parts is never completed from the
-    // other one. So there is no request of which two readers could take two different ids or times.
+    // A sender may write both families, but then they must be equal. A family that is incomplete is never completed from the other
+    // one. So no request can be read with two different ids or times.
     let signed = match (family(request, &WEBHOOK)?, family(request, &SVIX)?) {
         (Some(webhook), Some(svix)) if webhook == svix => webhook,
         (Some(_), Some(_)) => return Err(malformed(SVIX.id, "and its like say something else than the webhook- ones")),
@@ -70,7 +70,7 @@ fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>,
     };
     let timestamp = unix_seconds(signed.timestamp)
         .ok_or(malformed(WEBHOOK.timestamp, "must be whole seconds since 1970, in digits only"))?;
-    // `v1a` is Ed25519, for which we have no key; what cannot be decoded matches nothing.
+    // `v1a` is Ed25519, for which there is no key here. A signature that cannot be decoded matches nothing.
     let tags: Vec<Tag> = signed
         .signatures
         .split(' ')
@@ -94,8 +94,8 @@ fn family<'a>(request: &Unverified<'a>, names: &Names) -> Result<Option<Signed<'
         (None, _, Some(_)) => return Err(malformed(names.id, "is missing")),
         (Some(_), None, Some(_)) => return Err(malformed(names.timestamp, "is missing")),
     };
-    // "It's important that both the message id and the timestamp … not be allowed to include any `.`" (specification 1.0):
-    // the full stop parts them from the body, and one signature must not fit two partings.
+    // "It's important that both the message id and the timestamp … not be allowed to include any `.`" (specification 1.0). The full
+    // stop separates them from the body, and a signature must fit one way to split it only.
     if !id.bytes().all(|b| b.is_ascii_graphic() && b != b'.') {
         return Err(malformed(names.id, "must be printable ASCII without blanks and full stops"));
     }
@@ -112,7 +112,7 @@ fn translate(verified: &Verified<'_>) -> Vec<Translation> {
 
 fn translated(verified: &Verified<'_>) -> Translation {
     let livemode = || serde_json::from_slice::<Value>(verified.body).ok()?.get("livemode")?.as_bool();
-    // The id is stable over all attempts of one delivery. The body's own is not looked at.
+    // The id is the same in all attempts of one delivery. The id in the body is not used.
     let message_id = match verified.message_id("", verified.delivery_id.unwrap_or_default()) {
         Ok(message_id) => message_id,
         Err(fault) => return verified.untranslatable(None, livemode(), &format!("{}: {fault}", WEBHOOK.id)),

@@ -1,4 +1,4 @@
-//! Stripe: its signature, what its snapshot events say of a payment, and which payment its thin events lead to.
+//! Stripe: its signature, the facts in its snapshot events, and the payments to which its thin events lead.
 //!
 //! Rules from <https://docs.stripe.com/webhooks>, <https://docs.stripe.com/api/events/types> and
 //! <https://docs.stripe.com/api/v2/core/events/event-types>; what its words mean stands in `domain::dialect::stripe`.
@@ -23,10 +23,10 @@ pub(super) static DOOR: Door = Door {
 
 const HEADER: &str = "stripe-signature";
 
-/// The `object` of an event that says only that something happened, and to what.
+/// The `object` of an event without a snapshot: it only says that something happened to an object.
 const THIN_EVENT: &str = "v2.core.event";
 
-/// What a thin event can be about that is a payment, or leads to one: the `type` of its related object.
+/// Related objects of thin events that are a payment or lead to one, by their `type`.
 const LEADS_TO_PAYMENT: [&str; 5] = ["payment_intent", "checkout.session", "charge", "refund", "dispute"];
 
 pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
@@ -36,7 +36,7 @@ pub(super) fn key(secret: &str) -> Result<Mac, KeyFault> {
     Mac::new(secret.as_bytes())
 }
 
-/// `t=<unix>,v1=<hex>[,v1=…][,v0=…]`: two `v1` while a secret is rolled; `v0` is a test signature and never counts.
+/// `t=<unix>,v1=<hex>[,v1=…][,v0=…]`. There are two `v1` while a secret is replaced. `v0` is a test signature and never counts.
 fn verify<'a>(macs: &[Mac], request: &Unverified<'a>) -> Result<Option<&'a str>, Rejection> {
     let malformed = |fault| Rejection::SignatureMalformed { header: HEADER, fault };
     let header = single(request, HEADER)?.ok_or(Rejection::SignatureMissing)?;
@@ -104,7 +104,7 @@ fn snapshot(
         Meaning::Payment(said) => said,
         Meaning::Ignored(why) => return Ok(Translation::ignored(kind, why)),
     };
-    // From here on a fault is about the envelope: what the object says is known.
+    // From here on, a fault is one of the envelope. The object was read.
     let enveloped = || -> Result<PaymentEvent, Odd> {
         Ok(PaymentEvent {
             provider: DOOR.provider.clone(),
@@ -123,7 +123,7 @@ fn snapshot(
     Ok(Translation::Events(vec![event]))
 }
 
-/// A thin event has no snapshot, and its related object's id is all that is taken from it.
+/// A thin event has no snapshot. Only the id of its related object is used.
 fn thin(
     event: &Object<'_>,
     message_id: Result<&MessageId, &Odd>,
@@ -132,12 +132,12 @@ fn thin(
     let kind = event.text("type")?;
     let ignored = || match does(table::ROWS, kind) {
         Does::Ignored(why) => Translation::ignored(kind, why),
-        // Of a type that is about payments, and this one is about something else.
+        // Events of this type are about payments, but this one is not.
         Does::Applied(_) | Does::Hint(_) | Does::DeadLetter | Does::DeadLetterIfOurs => {
             Translation::ignored(kind, IgnoredWhy::NoPayment)
         }
     };
-    // Events that are about nothing in particular have none.
+    // Events without a related object.
     if event.value("related_object").is_none() {
         return Ok(ignored());
     }
@@ -155,8 +155,8 @@ fn thin(
     }))
 }
 
-/// The connected account that a snapshot event belongs to; without one it is our own. Destinations of an organisation name it
-/// in `context` alone (<https://docs.stripe.com/get-started/account/orgs/setup>).
+/// The connected account of a snapshot event. `None`: our own account. Destinations of an organisation name it in `context` only
+/// (<https://docs.stripe.com/get-started/account/orgs/setup>).
 fn account(event: &Object<'_>) -> Result<Option<ProviderAccount>, Odd> {
     let Some(_) = event.value("account") else { return context(event) };
     let account = checked_account(event, "account", event.text("account")?)?;
@@ -166,7 +166,7 @@ fn account(event: &Object<'_>) -> Result<Option<ProviderAccount>, Odd> {
     }
 }
 
-/// A context is a path: the account is its last step.
+/// A context is a path. The account is its last step.
 fn context(event: &Object<'_>) -> Result<Option<ProviderAccount>, Odd> {
     let Some(_) = event.value("context") else { return Ok(None) };
     let path = event.text("context")?;
@@ -174,7 +174,7 @@ fn context(event: &Object<'_>) -> Result<Option<ProviderAccount>, Odd> {
 }
 
 fn checked_account(event: &Object<'_>, field: &str, account: &str) -> Result<ProviderAccount, Odd> {
-    // It stands between colons in the message id: two different pairs of ids must not make the same one.
+    // It stands between colons in the message id. Two pairs of ids must not make the same message id.
     if account.contains(':') {
         return Err(event.odd(field, "must not have a colon"));
     }

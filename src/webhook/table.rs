@@ -1,22 +1,22 @@
-//! The tables of event types: what we do with each type that a provider publishes, and why.
+//! The tables of event types: what grantonce does with each type that a provider publishes, and why.
 //!
-//! A provider's file decides by its table, with one lookup for each event. The pages `docs/events-….md` are made from the
-//! same tables.
+//! A provider's file decides by its table, with one lookup for each event. The pages `docs/events-….md` are generated from the same
+//! tables.
 
 use super::Endpoint;
 use crate::domain::IgnoredWhy;
 use std::fmt::Write as _;
 
-/// What we do with events of a type. `R` tells the provider's file how to read them.
+/// What grantonce does with events of a type. `R` tells the provider's file how to read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Does<R> {
-    /// They are read, and what they say is published.
+    /// They are read, and their facts are published.
     Applied(R),
     /// The provider is asked about the payment that they name.
     Hint(R),
-    /// They may report money in a form that we cannot apply: an operator decides.
+    /// They may report money in a form that cannot be applied. An operator decides.
     DeadLetter,
-    /// The same where they name an order of ours. Others are ignored as [`IgnoredWhy::NotOurs`].
+    /// The same if they name one of our orders. Others are ignored as [`IgnoredWhy::NotOurs`].
     DeadLetterIfOurs,
     /// They change nothing.
     Ignored(IgnoredWhy),
@@ -25,17 +25,17 @@ pub(super) enum Does<R> {
 /// One type of event, or a family of them.
 #[derive(Debug)]
 pub(super) struct Row<R: 'static> {
-    /// The type's name as the provider publishes it. With a `*` at its end it is a family: every type that begins so and has
-    /// no row of its own, and no row of a smaller family.
+    /// The type's name as the provider publishes it. With a `*` at its end it is a family: all types with this beginning that have
+    /// no row of their own and no row of a smaller family.
     pub(super) name: &'static str,
-    /// What we do.
+    /// What grantonce does.
     pub(super) does: Does<R>,
     /// Why, in one sentence.
     pub(super) why: &'static str,
 }
 
 impl<R> Row<R> {
-    /// They are read, and what they say is published.
+    /// They are read, and their facts are published.
     pub(super) const fn applied(name: &'static str, read: R, why: &'static str) -> Self {
         Self { name, does: Does::Applied(read), why }
     }
@@ -55,7 +55,7 @@ impl<R> Row<R> {
         Self { name, does: Does::DeadLetter, why }
     }
 
-    /// An operator decides where they name an order of ours.
+    /// An operator decides if they name one of our orders.
     pub(super) const fn dead_letter_if_ours(name: &'static str, why: &'static str) -> Self {
         Self { name, does: Does::DeadLetterIfOurs, why }
     }
@@ -74,7 +74,7 @@ pub(super) fn row<R>(rows: &'static [Row<R>], kind: &str) -> Option<&'static Row
     rows.iter().find(|row| row.name == kind && row.family().is_none()).or_else(family)
 }
 
-/// What we do with events of that type. What no row speaks of is for an operator.
+/// What grantonce does with events of that type. If there is no row, an operator decides.
 pub(super) fn does<R: Copy>(rows: &'static [Row<R>], kind: &str) -> Does<R> {
     row(rows, kind).map_or(Does::DeadLetter, |row| row.does)
 }
@@ -84,15 +84,15 @@ pub(super) fn does<R: Copy>(rows: &'static [Row<R>], kind: &str) -> Does<R> {
 pub struct Listed {
     /// The type, or a family with a `*` at its end.
     pub name: &'static str,
-    /// What we do, in words.
+    /// What grantonce does, in words.
     pub does: &'static str,
-    /// The reason that is counted, where it is ignored.
+    /// The reason for ignoring it, which is counted.
     pub ignored: Option<IgnoredWhy>,
     /// Why, in one sentence.
     pub why: &'static str,
 }
 
-/// What a page is made from.
+/// The parts of a page.
 pub(super) struct Page {
     title: &'static str,
     intro: &'static str,
@@ -115,12 +115,12 @@ impl Page {
     }
 }
 
-/// The rows of an endpoint's table; none where its bodies are our own contract.
+/// The rows of an endpoint's table. `None` if its bodies are our own contract.
 pub fn listed(endpoint: Endpoint) -> Option<Vec<Listed>> {
     endpoint.door().events.map(|page| page().rows)
 }
 
-/// The page about an endpoint's events, as Markdown; none where its bodies are our own contract.
+/// The page about an endpoint's events, as Markdown. `None` if its bodies are our own contract.
 pub fn page(endpoint: Endpoint) -> Option<String> {
     let Page { title, intro, rows } = endpoint.door().events?();
     let mut page = format!(

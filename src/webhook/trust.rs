@@ -1,4 +1,4 @@
-//! Certificates that webhooks are signed with: where one may come from, when it is to be believed, and what it signed.
+//! Certificates of webhooks: from where they may come, when they are trusted, and what they sign.
 
 use super::Rejection;
 use rustls::pki_types::pem::PemObject as _;
@@ -8,24 +8,24 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, Error, KeyUsage};
 
-/// Most certificates that are taken at once: the one that signs, and those between it and a root.
+/// Most certificates that are read at once: the one that signs, and those between it and a root.
 const CERTIFICATES_MAX: usize = 8;
 
-/// Longest address of a certificate. PayPal's have 80 bytes.
+/// Longest address of a certificate. PayPal's addresses have 80 bytes.
 const URL_BYTES_MAX: usize = 300;
 
-/// Whom an endpoint believes whose webhooks are signed with a certificate. The default is nobody.
+/// Whom an endpoint with certificates trusts. The default is nobody.
 #[derive(Clone, Default)]
 pub struct Trust {
-    /// Hosts that a certificate may be fetched from, each as it stands in an address: in small letters, with a port only
-    /// where that is not https' own.
+    /// Hosts from which a certificate may be fetched, as they are written in an address: in lower case, with a port only if it is
+    /// not that of https.
     pub hosts: Vec<String>,
-    /// Where a chain of certificates may end.
+    /// The roots at which a chain of certificates may end.
     pub anchors: Vec<TrustAnchor<'static>>,
 }
 
-/// Where a certificate lies: over https, at one of the hosts that are trusted, and in letters that no two readers read
-/// differently. Made by [`Keys::certificate_url`](super::Keys::certificate_url).
+/// The address of a certificate: over https, at a trusted host, in characters that every program reads alike. Made by
+/// [`Keys::certificate_url`](super::Keys::certificate_url).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CertificateUrl(String);
 
@@ -36,24 +36,24 @@ impl CertificateUrl {
     }
 }
 
-/// What is said to be signed, and how.
+/// A signature, and what it has to prove.
 pub(super) struct Signed<'a> {
-    /// Certificates as PEM, the one that signs first.
+    /// PEM certificates, the one that signs first.
     pub(super) certificates: &'a [u8],
-    /// More of them that may stand between it and a root. They are believed no more than those that were sent along.
+    /// Possible intermediates. They are trusted no more than those in the request.
     pub(super) between: &'a [u8],
-    /// One of these names must be the signer's.
+    /// The signer must have one of these names.
     pub(super) names: &'a [&'a str],
-    /// One of these was signed.
+    /// The signed text must be one of these.
     pub(super) texts: &'a [String],
     /// RSA with SHA-256, PKCS #1 v1.5.
     pub(super) signature: &'a [u8],
 }
 
 impl Trust {
-    /// Takes an address that a request brought. Says no to everything that could lead elsewhere than it seems to: the host
-    /// is compared letter by letter up to the first slash, so that it can have neither a user nor another port, and what
-    /// follows has no letter that is escaped, cut off or normalised on the way.
+    /// Takes an address from a request. Refuses every address that could lead elsewhere than it seems. The host is compared
+    /// character by character up to the first slash, so there can be no user and no other port. The rest contains no character that
+    /// is escaped, cut off or normalised on the way.
     pub(super) fn certificate_url(&self, header: &'static str, url: &str) -> Result<CertificateUrl, Rejection> {
         let malformed = |fault| Rejection::SignatureMalformed { header, fault };
         if url.len() > URL_BYTES_MAX {
@@ -75,7 +75,7 @@ impl Trust {
         }
     }
 
-    /// Checks that a certificate which is to be believed at this time has signed.
+    /// Checks that a certificate that is trusted at this time made the signature.
     pub(super) fn check(&self, signed: &Signed<'_>, now: OffsetDateTime) -> Result<(), Rejection> {
         let certificates = certificates(signed.certificates)?;
         let Some((first, others)) = certificates.split_first() else {
@@ -87,7 +87,7 @@ impl Trust {
         signer
             .verify_for_usage(ALL_VERIFICATION_ALGS, &self.anchors, &between, at, KeyUsage::server_auth(), None, None)
             .map_err(|error| refusal(&error))?;
-        // By the whole name: one with a star would be somebody else's as well.
+        // The whole name must match. A certificate with a star would also belong to others.
         if !signer.valid_dns_names().any(|name| signed.names.contains(&name)) {
             return Err(refused("is made out to another name"));
         }
@@ -98,7 +98,7 @@ impl Trust {
     }
 }
 
-/// Says how many, and not whom: a system trusts a hundred and more.
+/// It tells how many roots there are, not which: a system trusts more than a hundred.
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust").field("hosts", &self.hosts).field("anchors", &self.anchors.len()).finish()
@@ -121,7 +121,7 @@ fn refusal(error: &Error) -> Rejection {
     } else if matches!(error, Error::CertNotValidYet { .. }) {
         "is not valid yet: see that our clock is right"
     } else if matches!(error, Error::UnknownIssuer | Error::InvalidSignatureForPublicKey) {
-        // The second is of one that has the name of a trusted one, and not its key.
+        // The second has the name of a trusted root, but not its key.
         "leads to none that this system trusts: install the system's CA certificates, or name a file that has the \
          missing one in SSL_CERT_FILE"
     } else {

@@ -1,4 +1,4 @@
-//! What an item says of its payment. Which items come here, and how each is read, the table of codes says.
+//! Translates an item into facts about its payment. The table of codes decides which items come here and how each is read.
 
 use super::table::Read;
 use crate::domain::dialect::{Object, Odd, Part};
@@ -6,20 +6,20 @@ use crate::domain::{
     CaptureState, Currency, DisputeState, FactId, IgnoredWhy, Money, PaymentId, PaymentStatus, RefundState,
 };
 
-/// Most parts that one Adyen order may list. A shopper combines a few gift cards with one more payment.
+/// Most parts that one Adyen order may list. A buyer combines a few gift cards with one more payment.
 const PARTS_MAX: usize = 100;
 
-/// What an item says.
+/// The facts of an item.
 pub(super) enum Said {
-    /// Something of one or several payments.
+    /// Facts about one or several payments.
     Facts(Vec<Fact>),
     /// Nothing that changes a payment.
     Nothing(IgnoredWhy),
 }
 
-/// One thing that an item says of one payment.
+/// One fact about one payment.
 pub(super) struct Fact {
-    /// What tells the message id of this fact from those of the item's other facts.
+    /// The part of the message id that differs from the item's other facts.
     pub(super) suffix: String,
     pub(super) payment_id: PaymentId,
     /// A further id that leads to the payment.
@@ -30,9 +30,9 @@ pub(super) struct Fact {
 /// Reads one item.
 pub(super) struct Reader<'r, 'v> {
     pub(super) item: &'r Object<'v>,
-    /// Whether the item says that it succeeded.
+    /// Whether the item reports success.
     pub(super) success: bool,
-    /// Whether a payment is paid only when the merchant has captured it.
+    /// Whether a payment is paid only after a manual capture.
     pub(super) is_captured_by_hand: bool,
 }
 
@@ -40,7 +40,7 @@ impl Reader<'_, '_> {
     pub(super) fn said(&self, read: Read) -> Result<Said, Odd> {
         let failed = || Ok(Said::Nothing(IgnoredWhy::RequestFailed));
         match (read, self.success) {
-            // A card was checked, and nothing taken.
+            // A card was checked, and no money was taken.
             (Read::Authorisation, true) if self.amount_is_zero() => Ok(Said::Nothing(IgnoredWhy::NoMoney)),
             (Read::Authorisation, true) if self.is_captured_by_hand => self.one(PaymentStatus::Pending),
             (Read::Authorisation, true) => {
@@ -49,7 +49,7 @@ impl Reader<'_, '_> {
             (Read::Authorisation, false) => self.one(PaymentStatus::failed(
                 self.text("reason").filter(|reason| !reason.is_empty()).unwrap_or("refused"),
             )),
-            // The capture by hand tells how much was taken in the end.
+            // The manual capture tells the final amount.
             (Read::Adjustment, true) if self.is_captured_by_hand => {
                 Ok(Said::Nothing(IgnoredWhy::SaidByAnotherEvent))
             }
@@ -59,7 +59,7 @@ impl Reader<'_, '_> {
                  amend the order or refund the payment",
             )),
             (Read::Capture, true) => self.capture(),
-            // A request that was refused is not the failure of a capture that took place.
+            // A refused request does not mean that the existing capture failed.
             (Read::Capture, false) => failed(),
             (Read::CaptureFailed, _) => self.capture_failed(),
             (Read::Pending, true) => self.one(PaymentStatus::Pending),
@@ -71,7 +71,7 @@ impl Reader<'_, '_> {
             (Read::OfferClosed, true) => self.one(PaymentStatus::Canceled),
             (Read::CancelOrRefund, true) => self.cancel_or_refund(),
             (Read::Refund, true) => self.one(self.refund_made()?),
-            // Known by its own id, so that it takes nothing from another refund.
+            // It has its own id, so it takes nothing from another refund.
             (Read::Refund, false) | (Read::RefundUndone, _) => self.one(self.refunded(RefundState::Failed)?),
             (Read::PostponedRefund, true) => self.one(self.refunded(RefundState::Pending)?),
             (Read::VoidedRefund, true) => Err(self.item.odd(
@@ -81,7 +81,7 @@ impl Reader<'_, '_> {
             )),
             (Read::OrderClosed, true) => Ok(Said::Nothing(IgnoredWhy::SaidByAnotherEvent)),
             (Read::OrderClosed, false) => self.parts_given_back(),
-            // Money counts when it is captured, and a rejected payment is not.
+            // Money counts when it is captured. A rejected payment is not captured.
             (Read::ReviewRejected, _) if self.is_captured_by_hand => Ok(Said::Nothing(IgnoredWhy::NoMoney)),
             (Read::ReviewRejected, _) => Err(self.item.odd(
                 "eventCode",
@@ -111,7 +111,7 @@ impl Reader<'_, '_> {
         self.facts(vec![("", status)])
     }
 
-    /// Things said of one payment, each with what its message id ends with.
+    /// The facts about one payment, each with the end of its message id.
     fn facts(&self, statuses: Vec<(&str, PaymentStatus)>) -> Result<Said, Odd> {
         let payment_id = payment_id(self.item)?;
         let fact = |(suffix, status): (&str, _)| Fact {
@@ -123,7 +123,7 @@ impl Reader<'_, '_> {
         Ok(Said::Facts(statuses.into_iter().map(fact).collect()))
     }
 
-    /// What undoes a payment must name it: its own reference is another one.
+    /// An item that undoes a payment must name it: its own reference is a different one.
     fn needs_original(&self) -> Result<(), Odd> {
         match self.text("originalReference") {
             None | Some("") => Err(self.item.odd("originalReference", "is missing, so that it names no payment")),
@@ -135,8 +135,7 @@ impl Reader<'_, '_> {
         self.item.parsed("pspReference")
     }
 
-    /// The capture that Adyen makes by itself. Its authorisation announces it, and it has no message of its own: it goes by the
-    /// payment's reference.
+    /// The automatic capture. The authorisation announces it, and it has no message of its own, so it uses the payment's reference.
     fn announced_capture_id(&self) -> Result<FactId, Odd> {
         FactId::new(payment_id(self.item)?.as_str()).map_err(|fault| self.item.odd("pspReference", fault))
     }
@@ -146,8 +145,8 @@ impl Reader<'_, '_> {
         Ok(PaymentStatus::Captured { money, capture_id: Some(capture_id), state, breakdown: None })
     }
 
-    /// A capture that somebody asked for. Where the authorisation has announced one, it takes that one's place: several such
-    /// captures may be parts of the payment.
+    /// A requested capture. It replaces the capture that the authorisation announced, and several such captures may be parts of the
+    /// payment.
     fn capture(&self) -> Result<Said, Odd> {
         let made = self.captured(self.own_id()?, CaptureState::Succeeded)?;
         if self.is_captured_by_hand {
@@ -158,7 +157,7 @@ impl Reader<'_, '_> {
         self.facts(vec![("#capture", made), ("#announced", announced)])
     }
 
-    /// Has the reference of the capture, which may be one that Adyen made by itself.
+    /// It has the reference of the capture, which may be an automatic one.
     fn capture_failed(&self) -> Result<Said, Odd> {
         let made = self.captured(self.own_id()?, CaptureState::Failed)?;
         if self.is_captured_by_hand {
@@ -169,7 +168,7 @@ impl Reader<'_, '_> {
         self.facts(vec![("", announced), ("#capture", made)])
     }
 
-    /// An authorisation that ended before it was captured. What was captured by hand stays.
+    /// An authorisation that ended before its capture. Manual captures stay.
     fn canceled(&self) -> Result<PaymentStatus, Odd> {
         if self.is_captured_by_hand {
             return Ok(PaymentStatus::Canceled);
@@ -177,9 +176,8 @@ impl Reader<'_, '_> {
         Ok(PaymentStatus::CaptureCanceled { capture_id: self.announced_capture_id()? })
     }
 
-    /// Adyen chooses, and tells its choice where the signature does not reach. So the choice is a part of the message id: a
-    /// message that was changed on its way does not keep the genuine one out. Without it, it counts as a refund, which takes the
-    /// same credits.
+    /// Adyen chooses between the two, and its choice is not signed. So the choice is a part of the message id, and a message that
+    /// was changed on its way does not block the genuine one. Without a choice it counts as a refund, which takes the same credits.
     fn cancel_or_refund(&self) -> Result<Said, Odd> {
         let action = self.item.value("additionalData").and_then(|data| data.get("modification.action")?.as_str());
         match action {
@@ -206,8 +204,8 @@ impl Reader<'_, '_> {
         Ok(PaymentStatus::Refund { refund_id: self.own_id()?, state, money: self.money()? })
     }
 
-    /// All steps of a dispute have its reference. Some steps have no other one, so those that name the payment make it known
-    /// that the dispute's leads there, too.
+    /// All steps of a dispute have its reference, and some have no other one. So a step that names the payment also registers the
+    /// reference of the dispute for it.
     fn dispute(&self, round: u32, state: DisputeState) -> Result<Said, Odd> {
         let payment_id = payment_id(self.item)?;
         let own: PaymentId = self.item.parsed("pspReference")?;
@@ -216,8 +214,8 @@ impl Reader<'_, '_> {
         Ok(Said::Facts(vec![Fact { suffix: String::new(), payment_id, related_id, status }]))
     }
 
-    /// An Adyen order of several payments was not paid in full: its payments were canceled or refunded. Where they are listed,
-    /// each is told by its own reference, so that payments of another attempt are left alone.
+    /// An Adyen order of several payments was not paid in full, so its payments were canceled or refunded. If they are listed, each
+    /// is reported under its own reference, and payments of another attempt are left alone.
     fn parts_given_back(&self) -> Result<Said, Odd> {
         let data = self.item.value("additionalData");
         let part = |n: usize| data.and_then(|data| data.get(&format!("order-{n}-pspReference"))?.as_str());
@@ -253,7 +251,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// The payment's reference: on what was done to a payment later it is the original one.
+/// The reference of the payment. For later changes to a payment, it is the original reference.
 pub(super) fn payment_id(item: &Object<'_>) -> Result<PaymentId, Odd> {
     let field = match item.value("originalReference").and_then(Part::as_str) {
         None | Some("") => "pspReference",
@@ -262,7 +260,7 @@ pub(super) fn payment_id(item: &Object<'_>) -> Result<PaymentId, Odd> {
     item.parsed(field)
 }
 
-/// How many decimals Adyen counts: ISO 4217's, but for those on its page
+/// The number of decimals at Adyen: as in ISO 4217, except for the currencies on its page
 /// <https://docs.adyen.com/development-resources/currency-codes/>.
 fn decimals(currency: Currency) -> u8 {
     match currency.as_str() {

@@ -1,4 +1,4 @@
-//! Adyen's event codes and what we do with each.
+//! Adyen's event codes and what grantonce does with each.
 //!
 //! From <https://docs.adyen.com/api-explorer/Webhooks/latest/overview>,
 //! <https://docs.adyen.com/development-resources/webhooks/webhook-types/> and
@@ -8,7 +8,7 @@ use super::super::table::{Page, Row};
 use crate::domain::DisputeState::{self, Inquiry, Lost, Open, Won};
 use crate::domain::IgnoredWhy::{NoMoney, NoPayment, NotOurs, SaidByAnotherEvent};
 
-/// How an item is read. Whether it says `success` decides further.
+/// How an item is read. Its `success` decides further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
     Authorisation,
@@ -23,14 +23,14 @@ pub(super) enum Read {
     OfferClosed,
     CancelOrRefund,
     Refund,
-    /// A refund that did not come about, or came back.
+    /// A refund that failed or came back.
     RefundUndone,
     PostponedRefund,
     VoidedRefund,
     /// The end of an Adyen order of several payments.
     OrderClosed,
     ReviewRejected,
-    /// A step of a dispute. Steps of one time rank by round, then by state.
+    /// A step of a dispute. Steps of the same time are ordered by round, then by state.
     Dispute {
         round: u32,
         state: DisputeState,

@@ -1,9 +1,9 @@
-//! PayPal's event types (<https://developer.paypal.com/api/rest/webhooks/event-names/>) and what we do with each.
+//! PayPal's event types (<https://developer.paypal.com/api/rest/webhooks/event-names/>) and what grantonce does with each.
 
 use super::super::table::{Page, Row};
 use crate::domain::IgnoredWhy::{NoMoney, NoPayment, SaidByAnotherEvent};
 
-/// What `resource` is.
+/// The kind of `resource`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
     /// A capture or an authorization, or a refund, whose parent is the capture.

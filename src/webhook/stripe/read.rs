@@ -1,4 +1,4 @@
-//! What a snapshot event says of a payment, by what its type says has happened.
+//! The facts in a snapshot event, by its type.
 
 use super::super::Concerns;
 use super::table::{Charge, Intent, Read, Session};
@@ -6,14 +6,14 @@ use crate::domain::dialect::stripe::{self as words, Shape, order_id, reference};
 use crate::domain::dialect::{Object, Odd, Part};
 use crate::domain::{CaptureState, IgnoredWhy, OrderId, PaymentId, PaymentStatus, RELATED_IDS_MAX};
 
-/// What an event says.
+/// The facts of an event.
 pub(super) enum Meaning {
     Payment(Said),
-    /// It changes nothing.
+    /// The event changes nothing.
     Ignored(IgnoredWhy),
 }
 
-/// A payment by its ids, and what is said of it.
+/// A payment by its ids, with the fact about it.
 pub(super) struct Said {
     pub(super) payment_id: PaymentId,
     pub(super) related_ids: Vec<PaymentId>,
@@ -25,7 +25,7 @@ pub(super) struct Said {
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) odd: Odd,
-    /// What it would say, where that much can be read.
+    /// The fact it would report, if that much can be read.
     pub(super) status: Option<Box<PaymentStatus>>,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn meaning(read: Read, event: &Object<'_>) -> Result<Meaning, Fault> 
     Ok(Meaning::Payment(said))
 }
 
-/// `data.object`, which must be a snapshot of the kind that the event type promises.
+/// `data.object`. It must be a snapshot of the kind that belongs to the event type.
 fn object<'v>(event: &Object<'v>, is: &str) -> Result<Object<'v>, Odd> {
     let object = any_object(event)?;
     if object.text("object")? == is { Ok(object) } else { Err(object.odd("object", format_args!("must be {is:?}"))) }
@@ -67,7 +67,7 @@ fn payment_intent(happened: Intent, event: &Object<'_>) -> Result<Said, Odd> {
     let intent = object(event, "payment_intent")?;
     let status = match happened {
         Intent::Paid => words::captured(&intent, "amount_received")?,
-        // Waiting for the bank, for the buyer, or (`amount_capturable_updated`) for us: authorised, not paid.
+        // Waiting for the bank, for the buyer, or (`amount_capturable_updated`) for us. It is authorised and not paid.
         Intent::Pending => PaymentStatus::Pending,
         Intent::Failed => words::failed(&intent),
         Intent::Canceled => PaymentStatus::Canceled,
@@ -93,11 +93,11 @@ fn checkout_session(happened: Session, event: &Object<'_>) -> Result<Meaning, Fa
         Session::LaterFailed => PaymentStatus::failed("the payment failed"),
         Session::Completed | Session::LaterPaid => match session.text("payment_status")? {
             "paid" => words::session_captured(&session)?,
-            // A payment method that takes days: `async_payment_succeeded` or `…_failed` follows.
+            // A payment method that takes days. `async_payment_succeeded` or `…_failed` follows.
             "unpaid" if happened == Session::Completed => PaymentStatus::Pending,
-            // A discount of the whole price: the order's price terms decide whether that pays for it.
+            // A discount of the whole price. The price terms of the order decide whether that pays for it.
             "no_payment_required" if session.integer("amount_total")? == 0 => words::session_captured(&session)?,
-            // Something is to be paid later, and no event of this session will tell.
+            // The buyer pays later, and no event of this session will report it.
             "no_payment_required" if order_id.is_none() => return Ok(Meaning::Ignored(IgnoredWhy::NotOurs)),
             "no_payment_required" => {
                 let fault = "is no_payment_required with an amount_total above 0: the session of our order was completed \
@@ -115,8 +115,8 @@ fn checkout_session(happened: Session, event: &Object<'_>) -> Result<Meaning, Fa
     Ok(Meaning::Payment(Said { payment_id, related_ids, order_id, status }))
 }
 
-/// A session that sets up a way to pay, or a subscription. Money that it takes is an invoice's, which pays for no order: where
-/// it names an order, somebody waits for credits that nothing will ever bring.
+/// A session that sets up a payment method or a subscription. Its money belongs to an invoice, which pays for no order. If it names
+/// an order, somebody waits for credits that will never come.
 fn not_a_payment(happened: Session, mode: &str, session: &Object<'_>) -> Result<Meaning, Fault> {
     let is_over = matches!(happened, Session::Completed | Session::LaterPaid);
     let is_paid = is_over && session.text("payment_status")? != "unpaid";
@@ -134,8 +134,7 @@ fn not_a_payment(happened: Session, mode: &str, session: &Object<'_>) -> Result<
     Err(Fault { odd: session.odd("mode", fault), status })
 }
 
-/// A charge counts where it was made without a payment intent, by an integration of years ago. The order's id is then in its
-/// own metadata.
+/// A charge counts if it was made without a payment intent, by an old integration. Its own metadata then contains the order id.
 fn charge(happened: Charge, event: &Object<'_>) -> Result<Meaning, Fault> {
     let charge = object(event, "charge")?;
     if reference(&charge, "payment_intent")?.is_some() {
@@ -146,7 +145,7 @@ fn charge(happened: Charge, event: &Object<'_>) -> Result<Meaning, Fault> {
             words::charge_captured(&charge)?
         }
         Charge::Updated => return Ok(Meaning::Ignored(IgnoredWhy::NoMoney)),
-        // Authorised, and not captured.
+        // Authorised and not captured.
         Charge::Paid | Charge::Pending => PaymentStatus::Pending,
         Charge::Failed => words::charge_failed(&charge),
         Charge::Expired => PaymentStatus::Canceled,
@@ -154,7 +153,7 @@ fn charge(happened: Charge, event: &Object<'_>) -> Result<Meaning, Fault> {
     Ok(Meaning::Payment(of_charge(&charge, charge.parsed("id").map(Some)?, status)?))
 }
 
-/// Fires on partial refunds, too; `amount_refunded` is the sum so far.
+/// It also fires for partial refunds. `amount_refunded` is the total so far.
 fn charge_refunded(event: &Object<'_>) -> Result<Meaning, Fault> {
     let charge = object(event, "charge")?;
     let Some(status) = words::refunded_total(&charge, Shape::of(event)?)? else {
@@ -176,8 +175,8 @@ fn refund(event: &Object<'_>) -> Result<Meaning, Fault> {
     Ok(Meaning::Payment(of_charge(&refund, charge, status)?))
 }
 
-/// What hangs on a charge: the payment is its payment intent, or the charge itself where it was made without one. The
-/// metadata of refunds and disputes, and of charges with an intent, are their own, and not where our order id is put.
+/// The payment behind an object of a charge: the payment intent, or the charge itself if it has no intent. Refunds, disputes and
+/// charges with an intent have metadata of their own, which is not the place for our order id.
 fn of_charge(object: &Object<'_>, charge: Option<PaymentId>, status: PaymentStatus) -> Result<Said, Odd> {
     let is_charge = object.value("object").and_then(Part::as_str) == Some("charge");
     let (payment_id, related_ids, order_id) = match (reference(object, "payment_intent")?, charge) {
@@ -188,11 +187,11 @@ fn of_charge(object: &Object<'_>, charge: Option<PaymentId>, status: PaymentStat
     Ok(Said { payment_id, related_ids, order_id, status })
 }
 
-/// Where the objects of events that we cannot apply carry our order's id: their own metadata, or those of the subscription that
-/// an invoice is for (before and since `2025-03-31.basil`).
+/// Where events that cannot be applied carry our order id: in their own metadata, or in that of the subscription of an invoice
+/// (before and since `2025-03-31.basil`).
 const ORDER_ID_PLACES: [&[&str]; 3] = [&[], &["subscription_details"], &["parent", "subscription_details"]];
 
-/// What an event is about that cannot be applied, as far as it can be read.
+/// The readable parts of an event that cannot be applied.
 pub(super) fn concerns(event: &Object<'_>, status: Option<PaymentStatus>) -> Concerns {
     let Ok(object) = any_object(event) else { return Concerns { status, ..Concerns::default() } };
     let is = object.value("object").and_then(Part::as_str);
@@ -210,7 +209,7 @@ pub(super) fn concerns(event: &Object<'_>, status: Option<PaymentStatus>) -> Con
     Concerns { order_id: named_order(&object), payment_ids, status, ..Concerns::default() }
 }
 
-/// The order that an object names in any of the places where one may stand.
+/// The order that an object names, in any place where one may be.
 fn named_order(object: &Object<'_>) -> Option<OrderId> {
     ORDER_ID_PLACES.iter().find_map(|path| {
         let (first, rest) = match path.split_first() {
@@ -229,7 +228,7 @@ fn invoice_paid(object: &Object<'_>) -> Option<PaymentStatus> {
     (money.amount_minor() > 0).then_some(status)
 }
 
-/// An event of a type that is for an operator where it names an order.
+/// An event of a type that goes to an operator if it names an order.
 pub(super) fn if_ours(kind: &str, event: &Object<'_>) -> Result<Meaning, Fault> {
     let Ok(object) = any_object(event) else { return Ok(Meaning::Ignored(IgnoredWhy::NotOurs)) };
     if named_order(&object).is_none() {

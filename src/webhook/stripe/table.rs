@@ -1,5 +1,5 @@
 //! Stripe's event types (<https://docs.stripe.com/api/events/types>, <https://docs.stripe.com/api/v2/core/events/event-types>)
-//! and what we do with each.
+//! and what grantonce does with each.
 
 use super::super::table::{Page, Row};
 use crate::domain::IgnoredWhy::{NoMoney, NoPayment, NotOurs, SaidByAnotherEvent, UnknownType};
@@ -11,7 +11,7 @@ pub(super) enum Read {
     Intent(Intent),
     /// `data.object` is a checkout session.
     Session(Session),
-    /// `data.object` is a charge, which counts where it was made without a payment intent.
+    /// `data.object` is a charge. It counts if it was made without a payment intent.
     Charge(Charge),
     /// `data.object` is a charge with the sum of its refunds.
     ChargeRefunded,
@@ -46,7 +46,7 @@ pub(super) enum Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Charge {
     Paid,
-    /// A change of any kind, which may be a capture that took its time.
+    /// A change of any kind. It may be a late capture.
     Updated,
     Pending,
     Failed,
