@@ -72,7 +72,7 @@ pub enum Failure<E> {
     Permanent(E),
 }
 
-/// Why [`until_ok`] ended without a result.
+/// Why [`retry_until_ok`] ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfinished<E: Error + 'static> {
     /// Shutdown was requested first.
@@ -88,7 +88,7 @@ pub enum Unfinished<E: Error + 'static> {
 ///
 /// `op` itself is never cancelled half-way: it has to end by a deadline of its own. Shutdown ends the wait between
 /// two tries, and keeps a new one from beginning.
-pub async fn until_ok<T, E, F, Try>(
+pub async fn retry_until_ok<T, E, F, Try>(
     limits: Limits,
     shutdown: &CancellationToken,
     what: &str,
@@ -172,7 +172,7 @@ mod tests {
     async fn it_tries_until_it_succeeds() {
         let mut tries = 0;
         let token = CancellationToken::new();
-        let done = until_ok(FAST, &token, "test", || {
+        let done = retry_until_ok(FAST, &token, "test", || {
             tries += 1;
             ready(if tries < 4 { Err(Failure::Transient(Nope(tries))) } else { Ok(tries) })
         });
@@ -183,7 +183,7 @@ mod tests {
     async fn a_permanent_failure_and_the_end_of_patience_return_the_cause() {
         let mut tries = 0;
         let token = CancellationToken::new();
-        let end = until_ok(FAST, &token, "test", || {
+        let end = retry_until_ok(FAST, &token, "test", || {
             tries += 1;
             ready(Err::<(), _>(if tries < 3 {
                 Failure::Transient(Nope(tries))
@@ -194,7 +194,8 @@ mod tests {
         assert!(matches!(end.await, Err(Unfinished::Failed(Nope(3)))));
 
         let impatient = Limits { give_up_after: Some(Duration::ZERO), ..FAST };
-        let end = until_ok(impatient, &token, "test", async || -> Result<(), _> { Err(Failure::Transient(Nope(1))) });
+        let end =
+            retry_until_ok(impatient, &token, "test", async || -> Result<(), _> { Err(Failure::Transient(Nope(1))) });
         assert!(matches!(end.await, Err(Unfinished::Failed(Nope(1)))));
     }
 
@@ -204,7 +205,7 @@ mod tests {
         let slow = Limits { initial: hour, max: hour, give_up_after: None };
         let token = CancellationToken::new();
         let finished = AtomicBool::new(false);
-        let end = until_ok(slow, &token, "test", || async {
+        let end = retry_until_ok(slow, &token, "test", || async {
             token.cancel();
             tokio::task::yield_now().await;
             finished.store(true, Ordering::SeqCst);
@@ -212,7 +213,8 @@ mod tests {
         });
         assert!(matches!(end.await, Err(Unfinished::Stopped)));
         assert!(finished.load(Ordering::SeqCst));
-        let end = until_ok(slow, &token, "test", async || -> Result<(), Failure<Nope>> { panic!("must not begin") });
+        let end =
+            retry_until_ok(slow, &token, "test", async || -> Result<(), Failure<Nope>> { panic!("must not begin") });
         assert!(matches!(end.await, Err(Unfinished::Stopped)));
     }
 }

@@ -84,19 +84,19 @@ impl Ability {
 
 /// Tells callers and readiness what one lane can do.
 #[derive(Debug, Clone)]
-pub(super) struct Telling {
+pub(super) struct AbilityReporter {
     lane: usize,
     ability: watch::Sender<Ability>,
 }
 
-impl Telling {
+impl AbilityReporter {
     /// For this lane.
     pub(super) fn of(lane: usize, ability: &watch::Sender<Ability>) -> Self {
         Self { lane, ability: ability.clone() }
     }
 
     /// Whether the lane can publish.
-    pub(super) fn lane(&self, now: Result<(), PublishError>) {
+    pub(super) fn set_lane(&self, now: Result<(), PublishError>) {
         self.ability.send_if_modified(|ability| match ability.lanes.get_mut(self.lane) {
             Some(lane) if *lane != now => {
                 *lane = now;
@@ -107,11 +107,11 @@ impl Telling {
     }
 
     /// How the broker answered a message.
-    pub(super) fn answer(&self, message: &Outgoing, refused: Option<&PublishError>) {
+    pub(super) fn note_answer(&self, message: &Outgoing, refused: Option<&PublishError>) {
         let (exchange, is_probe) = (message.exchange, message.routing_key == PROBE_KEY);
         match refused {
-            Some(PublishError::Unroutable { .. }) if is_probe => self.taken(exchange),
-            None => self.taken(exchange),
+            Some(PublishError::Unroutable { .. }) if is_probe => self.note_accepted(exchange),
+            None => self.note_accepted(exchange),
             Some(
                 error @ (PublishError::Refused | PublishError::ChannelClosed(_) | PublishError::Unroutable { .. }),
             ) => {
@@ -129,7 +129,7 @@ impl Telling {
         }
     }
 
-    fn taken(&self, exchange: &str) {
+    fn note_accepted(&self, exchange: &str) {
         if !self.ability.borrow().refusals.is_empty() {
             self.ability.send_if_modified(|ability| ability.refusals.remove(exchange).is_some());
         }
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn an_exchange_that_refused_its_last_message_speaks_against_publishing_until_it_takes_one_or_for_a_while() {
         let (tell, ability) = watch::channel(of(vec![Ok(())]));
-        let telling = Telling::of(0, &tell);
+        let reporter = AbilityReporter::of(0, &tell);
         let message = |exchange, routing_key: &str| Outgoing {
             exchange,
             routing_key: routing_key.to_owned(),
@@ -179,14 +179,14 @@ mod tests {
             body: bytes::Bytes::new(),
         };
         let returned = PublishError::Unroutable { exchange: "a", routing_key: PROBE_KEY.to_owned() };
-        telling.answer(&message("a", PROBE_KEY), Some(&returned));
+        reporter.note_answer(&message("a", PROBE_KEY), Some(&returned));
         assert!(ability.borrow().check().is_ok(), "a probe is to come back");
-        telling.answer(&message("a", "x"), Some(&PublishError::Refused));
-        telling.answer(&message("b", "x"), None);
+        reporter.note_answer(&message("a", "x"), Some(&PublishError::Refused));
+        reporter.note_answer(&message("b", "x"), None);
         assert_eq!(ability.borrow().check(), Err(&PublishError::Refused));
-        telling.answer(&message("a", "x"), None);
+        reporter.note_answer(&message("a", "x"), None);
         assert_eq!(ability.borrow().check(), Ok(()));
-        telling.answer(&message("a", "x"), Some(&PublishError::Refused));
+        reporter.note_answer(&message("a", "x"), Some(&PublishError::Refused));
         assert_eq!(ability.borrow().accepted_at(Instant::now() + DOUBT_LASTS), Ok(()));
     }
 }

@@ -1,7 +1,7 @@
 //! Making a connection, with a deadline on every step.
 
 use super::error::BrokerError;
-use super::transport::{Bounds, FRAME_BYTES_MAX, Ledger, dial, greet};
+use super::transport::{Bounds, FRAME_BYTES_MAX, InboundMeter, dial, greet};
 use crate::address::{AmqpAddress, AmqpAuth, HostPort};
 use crate::followed::Followed;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
@@ -45,13 +45,13 @@ pub(super) async fn connect(url: &Followed<AmqpAddress>, name: &str) -> Result<C
 }
 
 /// Connects, and bounds what deliveries of this connection may take up in memory. What the client library does not know of them
-/// is in the ledger. The hosts of the address are tried in their order, and of each all addresses that it has, IPv6 or IPv4, each
+/// is in the meter. The hosts of the address are tried in their order, and of each all addresses that it has, IPv6 or IPv4, each
 /// with a deadline of its own.
 pub(super) async fn connect_within(
     url: &Followed<AmqpAddress>,
     name: &str,
     bounds: Bounds,
-) -> Result<(Connection, Arc<Ledger>), BrokerError> {
+) -> Result<(Connection, Arc<InboundMeter>), BrokerError> {
     let address = url.current();
     let deadline = address.connection_timeout.map_or(ANSWER_DEADLINE, |most| most.min(ANSWER_DEADLINE));
     let mut failed = BrokerError::NoHost;
@@ -65,14 +65,14 @@ pub(super) async fn connect_within(
             }
         };
         for addr in addrs.take(ADDRESSES_MAX) {
-            let (uri, ledger) = (uri(&address, host), Ledger::new(bounds));
+            let (uri, meter) = (uri(&address, host), InboundMeter::new(bounds));
             let properties = ConnectionProperties::default().with_connection_name(format!("grantonce {name}").into());
             let connected = async {
                 let socket = dial(&uri, addr).await?;
-                greet(uri.clone(), socket, Arc::clone(&ledger), deadline, properties).await
+                greet(uri.clone(), socket, Arc::clone(&meter), deadline, properties).await
             };
             match BrokerError::within("connecting", deadline, connected).await {
-                Ok(connection) => return Ok((Connection { connection, channels: Mutex::default() }, ledger)),
+                Ok(connection) => return Ok((Connection { connection, channels: Mutex::default() }, meter)),
                 Err(error) => {
                     tracing::debug!(event = "broker_not_reached", host = host.host, %addr, cause = %error);
                     failed = error;

@@ -4,7 +4,7 @@ use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect_wit
 use super::error::BrokerError;
 use super::headers::{Death, Headers};
 use super::topology::DEAD_QUEUE;
-use super::transport::{Bounds, Ledger};
+use super::transport::{Bounds, InboundMeter};
 use crate::address::AmqpAddress;
 use crate::domain::{Reason, Refusal};
 use crate::followed::Followed;
@@ -83,15 +83,15 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Puts together what the client library and the ledger know of a delivery.
+    /// Puts together what the client library and the meter know of a delivery.
     pub(super) fn read(
         delivery: lapin::message::Delivery,
         channel: &Channel,
-        ledger: &Arc<Ledger>,
+        meter: &Arc<InboundMeter>,
     ) -> Result<Self, BrokerError> {
         let text = |text: &Option<lapin::types::ShortString>| text.as_ref().map(|text| text.as_str().to_owned());
         let properties = &delivery.properties;
-        let ticket = ledger.claim(channel.id(), delivery.delivery_tag).ok_or(BrokerError::StreamEnded)?;
+        let ticket = meter.claim(channel.id(), delivery.delivery_tag).ok_or(BrokerError::StreamEnded)?;
         let is_cut = u64::try_from(delivery.data.len()).is_ok_and(|bytes| bytes < ticket.body_bytes);
         let unreadable = (is_cut || !ticket.unreadable.is_empty())
             .then_some(Unreadable { faults: ticket.unreadable, body_bytes: ticket.body_bytes });
@@ -106,7 +106,7 @@ impl Delivery {
             death: properties.headers().as_ref().and_then(Death::read),
             exchange: String::from(delivery.exchange),
             routing_key: String::from(delivery.routing_key),
-            body: ledger.hold(delivery.data, ticket.bytes),
+            body: meter.hold(delivery.data, ticket.bytes),
             unreadable,
         })
     }
@@ -129,7 +129,7 @@ pub struct Consumer {
     connection: Connection,
     channel: Channel,
     stream: lapin::Consumer,
-    ledger: Arc<Ledger>,
+    meter: Arc<InboundMeter>,
     batch_bytes_max: usize,
     /// Who is told of what is refused here. `None`: everything is handed out, as for the last queue of all.
     refused: Option<Refused>,
@@ -171,7 +171,7 @@ impl Consumer {
             body_kept_bytes: if is_last { LETTER_BODY_BYTES_MAX } else { 0 },
             bytes_max: window.bytes_max,
         };
-        let (connection, ledger) = connect_within(url, name, bounds).await?;
+        let (connection, meter) = connect_within(url, name, bounds).await?;
         let channel = channel(&connection).await?;
         let qos = channel.basic_qos(window.deliveries_max, BasicQosOptions::default());
         BrokerError::within("setting the prefetch", ANSWER_DEADLINE, qos).await?;
@@ -182,7 +182,7 @@ impl Consumer {
             connection,
             channel,
             stream,
-            ledger,
+            meter,
             batch_bytes_max: window.bytes_max / BATCHES_IN_WINDOW,
             refused: if is_last { None } else { Some(Box::new(refused)) },
             refusing: None,
@@ -251,7 +251,7 @@ impl Consumer {
                 next = self.stream.next() => next,
             };
             let delivery = match next {
-                Some(Ok(delivery)) => Delivery::read(delivery, &self.channel, &self.ledger).map_err(End::Failed)?,
+                Some(Ok(delivery)) => Delivery::read(delivery, &self.channel, &self.meter).map_err(End::Failed)?,
                 Some(Err(source)) => return Err(End::Failed(BrokerError::Amqp { what: "receiving", source })),
                 None => return Err(End::Canceled),
             };

@@ -27,7 +27,7 @@ const LEFT: Limits = Limits { initial: Duration::from_secs(1), max: Duration::fr
 
 /// What has become of a batch.
 #[derive(Debug)]
-pub struct Taken<Proof> {
+pub struct BatchResult<Proof> {
     /// That all but what was left is durable.
     pub proof: Proof,
     /// What cannot be taken now, for a reason of its own. It stays in hand, within the window, and is tried again after a
@@ -84,7 +84,7 @@ impl Intake {
         stop: &CancellationToken,
     ) where
         Take: Fn(Vec<Delivery>) -> Taking,
-        Taking: Future<Output = Result<Taken<Proof>, Failure>>,
+        Taking: Future<Output = Result<BatchResult<Proof>, Failure>>,
         Proof: Durable,
         Failure: Error + 'static,
     {
@@ -125,7 +125,7 @@ impl Intake {
     ) -> Result<(), Lost<Failure>>
     where
         Take: Fn(Vec<Delivery>) -> Taking,
-        Taking: Future<Output = Result<Taken<Proof>, Failure>>,
+        Taking: Future<Output = Result<BatchResult<Proof>, Failure>>,
         Proof: Durable,
         Failure: Error + 'static,
     {

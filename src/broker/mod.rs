@@ -27,7 +27,7 @@ pub use consumer::{Acknowledger, Consumer, Delivery, Durable, LETTER_BODY_BYTES_
 pub use depths::{Depth, DepthGauge, Depths};
 pub use error::BrokerError;
 pub use headers::{Death, HeaderValue, Headers};
-pub use intake::{Intake, Taken};
+pub use intake::{BatchResult, Intake};
 pub use management::{Compared, Management, QueueFacts};
 pub use outgoing::Letter;
 pub use peek::{PeekError, peek};

@@ -52,14 +52,14 @@ pub async fn peek(
         }
         None => compare_by_declaring(url).await?,
     }
-    let (connection, ledger) = connect_within(url, "dlq peek", BOUNDS).await?;
+    let (connection, meter) = connect_within(url, "dlq peek", BOUNDS).await?;
     let peeked = async {
         let channel = channel(&connection).await?;
         let mut letters = vec![];
         for _ in 0..count_max {
             let got = channel.basic_get(DEAD_QUEUE.into(), BasicGetOptions { no_ack: false });
             match BrokerError::within("looking at a dead letter", ANSWER_DEADLINE, got).await? {
-                Some(message) => letters.push(Delivery::read(message.delivery, &channel, &ledger)?),
+                Some(message) => letters.push(Delivery::read(message.delivery, &channel, &meter)?),
                 None => break,
             }
         }

@@ -5,7 +5,7 @@
 //! not to its own; once the whole group is confirmed every return is there, and each is matched by what it carries.
 //! Many callers thereby share one wait for the broker's disks.
 
-use super::ability::{Ability, DOUBT_LASTS, PROBE_KEY, Telling};
+use super::ability::{Ability, AbilityReporter, DOUBT_LASTS, PROBE_KEY};
 use super::alarm::Alarm;
 use super::connection::{Connection, channel, close, connect};
 use super::error::BrokerError;
@@ -168,7 +168,7 @@ impl Publisher {
         let lanes = (0..count)
             .map(|number| {
                 let (queue, waiting) = mpsc::channel(settings.waiting_max.max(1));
-                tokio::spawn(run_lane(settings.clone(), waiting, Telling::of(number, &tell)));
+                tokio::spawn(run_lane(settings.clone(), waiting, AbilityReporter::of(number, &tell)));
                 Lane { queue }
             })
             .collect();
@@ -228,7 +228,7 @@ impl Publisher {
 /// while.
 type Doubt = Option<(Instant, PublishError)>;
 
-async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Request>, telling: Telling) {
+async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Request>, reporter: AbilityReporter) {
     let mut backoff = Backoff::new(RECONNECT);
     let mut doubt: Doubt = None;
     loop {
@@ -236,9 +236,9 @@ async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Reque
             Ok((connection, channel)) => {
                 backoff.reset();
                 let alarm = Alarm::watch(&connection);
-                let ended = serve(&channel, &mut waiting, &alarm, &telling, &mut doubt, &settings).await;
+                let ended = serve(&channel, &mut waiting, &alarm, &reporter, &mut doubt, &settings).await;
                 if let Ended::Broken(cause) = &ended {
-                    telling.lane(Err(cause.clone()));
+                    reporter.set_lane(Err(cause.clone()));
                 }
                 close(&connection).await;
                 match ended {
@@ -248,7 +248,7 @@ async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Reque
             }
             Err(error) => PublishError::Unavailable(error.to_string()),
         };
-        telling.lane(Err(cause.clone()));
+        reporter.set_lane(Err(cause.clone()));
         let pause = backoff.next_delay().unwrap_or(RECONNECT.max);
         tracing::warn!(event = "publisher_disconnected", name = settings.name, cause = %cause, retry_in_ms = pause.as_millis());
         let refusal = PublishError::Unavailable(cause.to_string());
@@ -295,25 +295,25 @@ async fn serve(
     channel: &Channel,
     waiting: &mut mpsc::Receiver<Request>,
     alarm: &Alarm,
-    telling: &Telling,
+    reporter: &AbilityReporter,
     doubt: &mut Doubt,
     settings: &PublisherSettings,
 ) -> Ended {
     let mut group = Vec::new();
     loop {
         let doubted = doubt.as_ref().filter(|(since, _)| since.elapsed() < DOUBT_LASTS);
-        telling.lane(doubted.map_or(Ok(()), |(_, cause)| Err(cause.clone())));
+        reporter.set_lane(doubted.map_or(Ok(()), |(_, cause)| Err(cause.clone())));
         let next = tokio::time::timeout(IDLE_LOOK, waiting.recv_many(&mut group, GROUP_MAX));
         match alarm.cuts_short(next).await {
-            None => return sit_out(channel, waiting, alarm, telling).await,
+            None => return sit_out(channel, waiting, alarm, reporter).await,
             Some(Err(_idle)) if channel.status().connected() => continue,
             Some(Err(_idle)) => return Ended::lost("the connection was lost"),
             Some(Ok(0)) => return Ended::NoMoreCallers,
             Some(Ok(_)) => {}
         }
-        let published = publish_group(channel, &mut group, alarm, telling, settings).await;
+        let published = publish_group(channel, &mut group, alarm, reporter, settings).await;
         if alarm.has_come() {
-            return sit_out(channel, waiting, alarm, telling).await;
+            return sit_out(channel, waiting, alarm, reporter).await;
         }
         if let Err(cause) = published {
             if matches!(cause, PublishError::NotConfirmed(_)) {
@@ -327,7 +327,12 @@ async fn serve(
 
 /// Answers callers at once while an alarm of the broker's lasts. The connection is kept for the news of its end, and then
 /// made anew: what was in flight when the alarm came is confirmed to nobody, and a return could be taken for another's.
-async fn sit_out(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, alarm: &Alarm, telling: &Telling) -> Ended {
+async fn sit_out(
+    channel: &Channel,
+    waiting: &mut mpsc::Receiver<Request>,
+    alarm: &Alarm,
+    reporter: &AbilityReporter,
+) -> Ended {
     let mut reasons = alarm.reason();
     loop {
         let reason = reasons.borrow_and_update().clone();
@@ -336,7 +341,7 @@ async fn sit_out(channel: &Channel, waiting: &mut mpsc::Receiver<Request>, alarm
             return Ended::lost("the connection was lost");
         }
         let cause = PublishError::Blocked(reason);
-        telling.lane(Err(cause.clone()));
+        reporter.set_lane(Err(cause.clone()));
         let is_going_on = tokio::select! {
             going_on = refuse_until(Instant::now() + IDLE_LOOK, waiting, &cause) => going_on,
             _ = reasons.changed() => true,
@@ -352,7 +357,7 @@ async fn publish_group(
     channel: &Channel,
     group: &mut Vec<Request>,
     alarm: &Alarm,
-    telling: &Telling,
+    reporter: &AbilityReporter,
     settings: &PublisherSettings,
 ) -> Result<(), PublishError> {
     let (began, deadline) = (Instant::now(), settings.confirm_deadline);
@@ -416,7 +421,7 @@ async fn publish_group(
             (Ok(()), None) => Ok(Confirmed(())),
             (Err(error), _) => Err(error),
         };
-        telling.answer(&message, result.as_ref().err());
+        reporter.note_answer(&message, result.as_ref().err());
         // A caller that has gone does not read its answer.
         drop(answer.send(result));
     }

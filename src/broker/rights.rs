@@ -33,7 +33,7 @@ pub enum User {
     Ops,
 }
 
-enum Deed {
+enum Operation {
     Declare(Vec<RetryDelay>),
     Publish(&'static str, String),
     Consume(&'static str),
@@ -51,33 +51,33 @@ impl User {
         }
     }
 
-    fn deeds(&self) -> Vec<Deed> {
+    fn operations(&self) -> Vec<Operation> {
         let publish = |exchanges: &[&'static str], providers: &[Provider]| {
             let each = |exchange: &&'static str| {
                 let exchange = *exchange;
-                providers.iter().map(move |provider| Deed::Publish(exchange, routing_key(provider)))
+                providers.iter().map(move |provider| Operation::Publish(exchange, routing_key(provider)))
             };
             exchanges.iter().flat_map(each).collect::<Vec<_>>()
         };
         // The worker and ops publish under every provider's key; one stands for all.
         let any = || "payment.stripe".to_owned();
         match self {
-            Self::Migrate(delays) => vec![Deed::Declare(delays.clone())],
+            Self::Migrate(delays) => vec![Operation::Declare(delays.clone())],
             Self::Receiver(providers) => publish(&[PAYMENTS_EXCHANGE, HINTS_EXCHANGE, DEAD_EXCHANGE], providers),
             Self::Worker(delays) => {
-                let mut deeds = vec![Deed::Consume(WORK_QUEUE), Deed::Publish(DEAD_EXCHANGE, any())];
-                deeds.extend(delays.iter().map(|delay| Deed::Publish(RETRY_EXCHANGE, delay.label.clone())));
-                deeds
+                let mut operations = vec![Operation::Consume(WORK_QUEUE), Operation::Publish(DEAD_EXCHANGE, any())];
+                operations.extend(delays.iter().map(|delay| Operation::Publish(RETRY_EXCHANGE, delay.label.clone())));
+                operations
             }
             Self::Reconciler(providers) => {
-                let mut deeds = vec![Deed::Consume(HINTS_QUEUE)];
-                deeds.extend(publish(&[PAYMENTS_EXCHANGE, DEAD_EXCHANGE], providers));
-                deeds
+                let mut operations = vec![Operation::Consume(HINTS_QUEUE)];
+                operations.extend(publish(&[PAYMENTS_EXCHANGE, DEAD_EXCHANGE], providers));
+                operations
             }
             Self::Ops => vec![
-                Deed::Consume(DEAD_QUEUE),
-                Deed::Publish(PAYMENTS_EXCHANGE, any()),
-                Deed::Publish(HINTS_EXCHANGE, any()),
+                Operation::Consume(DEAD_QUEUE),
+                Operation::Publish(PAYMENTS_EXCHANGE, any()),
+                Operation::Publish(HINTS_EXCHANGE, any()),
             ],
         }
     }
@@ -116,18 +116,18 @@ pub async fn try_rights(url: &Followed<AmqpAddress>, user: &User) -> Result<Trie
 
 async fn try_deeds(connection: &Connection, user: &User) -> Result<Tried, BrokerError> {
     let mut all = Tried::default();
-    for deed in user.deeds() {
-        let (tried, what, right) = match &deed {
-            Deed::Declare(delays) => {
+    for operation in user.operations() {
+        let (tried, what, right) = match &operation {
+            Operation::Declare(delays) => {
                 compare(connection, delays, &mut all).await?;
                 continue;
             }
-            Deed::Publish(exchange, key) => (
+            Operation::Publish(exchange, key) => (
                 publish(connection, exchange, key).await,
                 format!("publish to {exchange} under {key}"),
                 format!("`write` on {exchange}, and the topic permission for {key}"),
             ),
-            Deed::Consume(queue) => {
+            Operation::Consume(queue) => {
                 (consume(connection, queue).await, format!("consume {queue}"), format!("`read` on {queue}"))
             }
         };

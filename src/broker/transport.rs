@@ -2,23 +2,23 @@
 //! fill the memory.
 //!
 //! The library makes its own connections by default. Here it is handed one that is made already, and that passes its bytes
-//! through a [`sieve::Sieve`]. For that it has to be told of a runtime whose connections are ours, [`Kit`].
+//! through a [`frame_filter::FrameFilter`]. For that it has to be told of a runtime whose connections are ours, [`Kit`].
 
 mod content;
-mod ledger;
-mod sieve;
+mod frame_filter;
+mod inbound_meter;
 
-pub(super) use ledger::{Bounds, Ledger};
-pub(super) use sieve::FRAME_BYTES_MAX;
+pub(super) use frame_filter::FRAME_BYTES_MAX;
+pub(super) use inbound_meter::{Bounds, InboundMeter};
 
 use async_rs::traits::{Executor, Reactor, RuntimeKit};
 use async_rs::util::Task;
 use async_rs::{Runtime, Tokio};
+use frame_filter::{FrameFilter, HEARTBEAT_FRAME, Stop};
 use futures_util::io::{AsyncRead, AsyncWrite};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
-use sieve::{HEARTBEAT_FRAME, Sieve, Stop};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -48,12 +48,12 @@ pub(super) async fn dial(uri: &AMQPUri, addr: SocketAddr) -> io::Result<Socket> 
 pub(super) async fn greet(
     uri: AMQPUri,
     socket: Socket,
-    ledger: Arc<Ledger>,
+    meter: Arc<InboundMeter>,
     patience: Duration,
     properties: ConnectionProperties,
 ) -> lapin::Result<Connection> {
     let frame_bytes_max = uri.query.frame_max.filter(|bytes| *bytes > 0).unwrap_or(FRAME_BYTES_MAX);
-    let filter = Mutex::new(Some(Filter::new(socket, Sieve::new(ledger, frame_bytes_max), patience)));
+    let filter = Mutex::new(Some(Filter::new(socket, FrameFilter::new(meter, frame_bytes_max), patience)));
     // Asked once: the library is not told to connect anew.
     let connect = async move |_uri: AMQPUri, _runtime: Runtime<Kit>| {
         let filter = filter.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -62,13 +62,13 @@ pub(super) async fn greet(
     Connection::connector(uri, Runtime::new(Kit(Tokio::current())), connect, properties).await
 }
 
-/// A socket whose incoming bytes pass through a sieve.
+/// A socket whose incoming bytes pass through a [`FrameFilter`].
 pub(super) struct Filter {
     socket: Socket,
-    sieve: Sieve,
+    frame_filter: FrameFilter,
     /// Read and not yet sifted: the bytes from the first number to the second.
     input: Vec<u8>,
-    unsifted: (usize, usize),
+    unread: (usize, usize),
     /// Sifted, for the library, from this byte on.
     output: Vec<u8>,
     handed_on: usize,
@@ -78,12 +78,12 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    fn new(socket: Socket, sieve: Sieve, patience: Duration) -> Self {
+    fn new(socket: Socket, frame_filter: FrameFilter, patience: Duration) -> Self {
         Self {
             socket,
-            sieve,
+            frame_filter,
             input: vec![0; READ_BYTES],
-            unsifted: (0, 0),
+            unread: (0, 0),
             output: Vec::new(),
             handed_on: 0,
             // The deadline of the greeting.
@@ -93,21 +93,21 @@ impl Filter {
     }
 
     /// Sifts what has been read. `None`: there is something to hand on.
-    fn sift(&mut self) -> Option<Stop> {
+    fn pass(&mut self) -> Option<Stop> {
         self.output.clear();
         self.handed_on = 0;
-        let (from, to) = self.unsifted;
+        let (from, to) = self.unread;
         let input = self.input.get(from..to).unwrap_or_default();
-        let (taken, stop) = self.sieve.sift(input, &mut self.output, READ_BYTES);
-        self.unsifted.0 += taken;
+        let (taken, stop) = self.frame_filter.pass(input, &mut self.output, READ_BYTES);
+        self.unread.0 += taken;
         self.output.is_empty().then_some(stop)
     }
 
     /// Makes room for so many bytes at once, counted from the first one that is not sifted.
     fn make_room(&mut self, needed: usize) {
-        let (from, to) = self.unsifted;
+        let (from, to) = self.unread;
         self.input.copy_within(from..to, 0);
-        self.unsifted = (0, to - from);
+        self.unread = (0, to - from);
         let length = needed.max(READ_BYTES);
         if self.input.len() < length || to - from < READ_BYTES {
             self.input.resize(length, 0);
@@ -138,12 +138,12 @@ impl AsyncRead for Filter {
                 filter.handed_on += count;
                 return Poll::Ready(Ok(count));
             }
-            match filter.sift() {
+            match filter.pass() {
                 None => {}
                 Some(Stop::NoRoom) => {
                     // Registered first, asked again then: room that is made in between is seen.
-                    filter.sieve.ledger().wake_later(context.waker());
-                    if filter.sift().is_none() {
+                    filter.frame_filter.meter().wake_later(context.waker());
+                    if filter.pass().is_none() {
                         continue;
                     }
                     if !filter.is_timed {
@@ -158,13 +158,13 @@ impl AsyncRead for Filter {
                 }
                 Some(Stop::Needs(needed)) => {
                     filter.make_room(needed);
-                    let to = filter.unsifted.1;
+                    let to = filter.unread.1;
                     let room = filter.input.get_mut(to..).unwrap_or_default();
                     match Pin::new(&mut filter.socket).poll_read(context, room) {
                         Poll::Ready(Ok(0)) => return Poll::Ready(Ok(0)),
-                        Poll::Ready(Ok(count)) => filter.unsifted.1 += count,
+                        Poll::Ready(Ok(count)) => filter.unread.1 += count,
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Pending if filter.sieve.is_open() => {
+                        Poll::Pending if filter.frame_filter.is_open() => {
                             filter.is_timed = false;
                             return Poll::Pending;
                         }

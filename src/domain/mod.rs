@@ -11,10 +11,10 @@ mod facts;
 mod ids;
 mod ignored;
 mod letter;
+mod letter_content;
 mod money;
 mod order;
 mod reason;
-mod says;
 mod schedule;
 mod separated;
 mod status;
@@ -28,10 +28,10 @@ pub use facts::{FACTS_MAX, PaymentFacts};
 pub use ids::{AccountId, FactId, MessageId, OrderId, PaymentId, Provider, ProviderAccount};
 pub use ignored::IgnoredWhy;
 pub use letter::{LetterId, LetterState, Outlook, Verdict, cause_of};
+pub use letter_content::LetterContent;
 pub use money::{AMOUNT_MINOR_MAX, Currency, Money, MoneyError};
 pub use order::{CREDITS_MAX, Order, OrderStatus, PriceTerms, PriceTermsError};
 pub use reason::{Reason, Refusal};
-pub use says::Says;
 pub use schedule::{
     LOOKS_APART, PAID_FIRST_LOOK, allowance, busy_until, can_be_asked, is_unpaid, look_again, next_look,
 };

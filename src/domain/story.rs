@@ -5,19 +5,19 @@
 
 mod decision;
 mod entries;
-mod happening;
 mod missing;
 mod money;
 mod records;
+mod story_event;
 mod tell;
 
 pub use decision::Decision;
-pub use happening::{Entry, Happening};
 pub use missing::{Missing, MissingCode};
 pub(crate) use records::{
     AdjustmentRecord, AdmittedRecord, AttemptRecord, AuditRecord, GrantRecord, LetterRecord, LookRecord, NoteRecord,
     OrderRecord, PaymentRecord, Records, ReplayRecord,
 };
+pub use story_event::{Entry, StoryEvent};
 pub(crate) use tell::{Terms, tell};
 
 use super::ids::{AccountId, OrderId};

@@ -1,13 +1,13 @@
 //! Moves dead letters from the broker, where they can only wait, to Postgres, where people can look at them. Commit, then
 //! acknowledge; a copy of a letter finds the row of the first.
 
-use super::says::says;
+use super::letter_content::read_content;
 use crate::address::AmqpAddress;
 use crate::broker::{
-    DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, Taken, WORK_QUEUE, Window,
+    BatchResult, DEAD_EXCHANGE, DEAD_QUEUE, DELIVERY_LIMIT, Delivery, Durable, HINTS_QUEUE, Intake, WORK_QUEUE, Window,
 };
 use crate::clock::Clock;
-use crate::domain::{LetterId, Reason, Refusal, Says, cause_of, tidy};
+use crate::domain::{LetterContent, LetterId, Reason, Refusal, cause_of, tidy};
 use crate::followed::Followed;
 use crate::http::NeedFlag;
 use crate::message::{
@@ -67,7 +67,7 @@ impl Collector {
         intake.run(|deliveries| self.keep(deliveries), is_database_up, told, |_| {}, &stop).await;
     }
 
-    async fn keep(&self, deliveries: Vec<Delivery>) -> Result<Taken<Kept>, StoreError> {
+    async fn keep(&self, deliveries: Vec<Delivery>) -> Result<BatchResult<Kept>, StoreError> {
         let now = self.clock.now();
         let letters: Vec<NewLetter> =
             deliveries.iter().map(|delivery| read(delivery.clone(), self.terms, now)).collect();
@@ -75,7 +75,7 @@ impl Collector {
         let taken = match self.store.keep_letters(letters.clone(), now).await {
             Ok((committed, came_back)) => {
                 self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
-                Taken { proof: Kept { _committed: vec![committed] }, left: vec![] }
+                BatchResult { proof: Kept { _committed: vec![committed] }, left: vec![] }
             }
             // Something in one of them that Postgres does not take, or a row of one of them that another session has
             // locked: each by itself, so that the others are kept.
@@ -92,7 +92,7 @@ impl Collector {
         &self,
         letters: Vec<(Delivery, NewLetter)>,
         now: OffsetDateTime,
-    ) -> Result<Taken<Kept>, StoreError> {
+    ) -> Result<BatchResult<Kept>, StoreError> {
         let (mut kept, mut left) = (vec![], vec![]);
         for (delivery, letter) in letters {
             let bare = bare(&letter);
@@ -115,13 +115,17 @@ impl Collector {
             self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
             kept.push(committed);
         }
-        Ok(Taken { proof: Kept { _committed: kept }, left })
+        Ok(BatchResult { proof: Kept { _committed: kept }, left })
     }
 }
 
 /// What of a letter Postgres takes in any case.
 fn bare(letter: &NewLetter) -> NewLetter {
-    NewLetter { headers: serde_json::Value::Object(serde_json::Map::new()), says: Says::default(), ..letter.clone() }
+    NewLetter {
+        headers: serde_json::Value::Object(serde_json::Map::new()),
+        content: LetterContent::default(),
+        ..letter.clone()
+    }
 }
 
 /// Who gave a message up, and why.
@@ -250,7 +254,7 @@ fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLe
     let (message_id, kind) = (message_id.unwrap_or_default(), kind.unwrap_or_default());
     let body_bytes = unreadable.map_or(body.len(), |it| usize::try_from(it.body_bytes).unwrap_or(usize::MAX));
     let id = identity(&message_id, &kind, &routing_key, &body, u64::try_from(body_bytes).unwrap_or(u64::MAX));
-    let says = says(&kind, &message_id, &routing_key, &body, terms, now);
+    let content = read_content(&kind, &message_id, &routing_key, &body, terms, now);
     let detail = tidy(&detail, DETAIL_BYTES_MAX);
     NewLetter {
         id,
@@ -266,7 +270,7 @@ fn read(delivery: Delivery, terms: webhook::Terms, now: OffsetDateTime) -> NewLe
         origin,
         attempts,
         replay,
-        says,
+        content,
     }
 }
 
@@ -320,8 +324,8 @@ mod tests {
         assert_eq!(letter.routing_key, "payment.acme");
         assert_eq!(letter.cause, "order … costs … USD");
         assert_eq!(letter.headers, serde_json::json!({ "traceparent": "00-1-2-01" }));
-        assert_eq!(letter.says.payment_ids.iter().map(PaymentId::as_str).collect::<Vec<_>>(), ["pi_1"]);
-        assert_eq!(letter.says.words.as_deref(), Some("captured 19.99 USD"));
+        assert_eq!(letter.content.payment_ids.iter().map(PaymentId::as_str).collect::<Vec<_>>(), ["pi_1"]);
+        assert_eq!(letter.content.words.as_deref(), Some("captured 19.99 USD"));
     }
 
     #[test]
@@ -365,8 +369,8 @@ mod tests {
         (odd.message_id, odd.kind, odd.body) = (None, None, vec![0, 159, 146, 150].into());
         let letter = read(odd, TERMS, NOW);
         assert_eq!((letter.message_id.as_str(), letter.kind.as_str()), ("", ""));
-        assert_eq!(letter.says.provider.as_ref().map(Provider::as_str), Some("stripe"), "by its key");
-        assert!(letter.says.payment_ids.is_empty() && letter.says.words.is_none());
+        assert_eq!(letter.content.provider.as_ref().map(Provider::as_str), Some("stripe"), "by its key");
+        assert!(letter.content.payment_ids.is_empty() && letter.content.words.is_none());
     }
 
     #[test]

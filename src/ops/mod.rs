@@ -3,10 +3,10 @@
 pub mod amending;
 mod collector;
 mod console;
+mod letter_content;
 pub mod prospects;
 mod queues;
 pub mod replay;
-mod says;
 
 use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;

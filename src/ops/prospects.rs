@@ -123,8 +123,10 @@ fn parts(letter: &LetterToWeigh, terms: &Terms, now: OffsetDateTime) -> Vec<Part
             Err(error) => vec![refused(Reason::Malformed, error.to_string())],
         };
     }
-    if let Some(said) = translate(&letter.kind, &letter.message_id, &letter.routing_key, body, terms.webhook, now) {
-        return said.into_iter().flat_map(|translation| of_translation(translation, terms, now)).collect();
+    if let Some(translations) =
+        translate(&letter.kind, &letter.message_id, &letter.routing_key, body, terms.webhook, now)
+    {
+        return translations.into_iter().flat_map(|translation| of_translation(translation, terms, now)).collect();
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let (kind, message_id) = (text(&letter.kind), text(&letter.message_id));

@@ -1,8 +1,8 @@
 //! Sending letters back to work, and finding out what became of them. What is to be sent stands in Postgres: whoever does it
 //! may die at any time, and whoever does it next publishes at most the same messages again, which the inbox knows.
 
+use super::letter_content::read_the_unread;
 use super::prospects::{self, Terms, translate};
-use super::says::read_the_unread;
 use crate::broker::{Confirmed, HINTS_EXCHANGE, Headers, Outgoing, PAYMENTS_EXCHANGE, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::message::{CONTENT_TYPE, EncodeError, HINT_TYPE, REPLAY_HEADER, WEBHOOK_TYPE_PREFIX};
@@ -116,8 +116,8 @@ impl Runner {
         if letter.kind.starts_with(WEBHOOK_TYPE_PREFIX) {
             let now = self.clock.now();
             let (kind, key) = (&letter.kind, &letter.routing_key);
-            let said = translate(kind, &letter.message_id, key, &body, self.terms.webhook, now);
-            return said.map_or((vec![], Sent::Refused), |said| self.messages_of_webhook(said));
+            let translations = translate(kind, &letter.message_id, key, &body, self.terms.webhook, now);
+            return translations.map_or((vec![], Sent::Refused), |translations| self.messages_of_webhook(translations));
         }
         let mut headers = Headers::from_json(&letter.headers).to_copy();
         headers.set_integer(REPLAY_HEADER, i64::from(letter.number));
@@ -136,10 +136,10 @@ impl Runner {
     }
 
     /// All that a webhook says, each a message of its own from now on. What still cannot be understood stays in the letter.
-    fn messages_of_webhook(&self, said: Vec<Translation>) -> (Vec<Outgoing>, Sent) {
+    fn messages_of_webhook(&self, translations: Vec<Translation>) -> (Vec<Outgoing>, Sent) {
         let is_live = self.terms.webhook.livemode;
         let (mut messages, mut sent) = (vec![], Sent::Resolved);
-        for translation in said {
+        for translation in translations {
             match translation {
                 Translation::Events(events) => {
                     for event in events.iter().filter(|event| event.livemode || !is_live) {

@@ -170,7 +170,7 @@ impl Limits {
     };
 }
 
-enum Door<'a> {
+enum ProviderApi<'a> {
     Stripe(&'a Stripe),
     Paypal(&'a Paypal),
 }
@@ -206,7 +206,7 @@ impl Providers {
 
     /// Whether payments can be created there.
     pub fn can_create(&self, provider: &Provider) -> bool {
-        self.door(provider).is_ok()
+        self.api(provider).is_ok()
     }
 
     /// Those that can be asked.
@@ -218,9 +218,9 @@ impl Providers {
     /// Creates the payment of an order under an attempt's key. The same key again is the question what became of the
     /// first call, for as long as the provider remembers it (Stripe: 24 hours at least; PayPal: 6).
     pub async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {
-        match self.door(&payment.provider)? {
-            Door::Stripe(stripe) => stripe.at(payment.account.as_ref())?.create(payment, key, retry).await,
-            Door::Paypal(paypal) => paypal.at(payment.account.as_ref())?.create(payment, key, retry).await,
+        match self.api(&payment.provider)? {
+            ProviderApi::Stripe(stripe) => stripe.at(payment.account.as_ref())?.create(payment, key, retry).await,
+            ProviderApi::Paypal(paypal) => paypal.at(payment.account.as_ref())?.create(payment, key, retry).await,
         }
     }
 
@@ -244,9 +244,9 @@ impl Providers {
         payment_id: &PaymentId,
         needs: Needs,
     ) -> Result<Option<Found>, CallError> {
-        match self.door(provider)? {
-            Door::Stripe(stripe) => stripe.at(account)?.fetch(payment_id, needs).await,
-            Door::Paypal(paypal) => paypal.at(account)?.fetch(payment_id).await,
+        match self.api(provider)? {
+            ProviderApi::Stripe(stripe) => stripe.at(account)?.fetch(payment_id, needs).await,
+            ProviderApi::Paypal(paypal) => paypal.at(account)?.fetch(payment_id).await,
         }
     }
 
@@ -259,9 +259,9 @@ impl Providers {
         order_id: OrderId,
         since: OffsetDateTime,
     ) -> Result<Vec<Found>, CallError> {
-        match self.door(provider)? {
-            Door::Stripe(stripe) => stripe.at(account)?.list_of_order(order_id, since).await,
-            Door::Paypal(_) => Err(CallError::Unsupported),
+        match self.api(provider)? {
+            ProviderApi::Stripe(stripe) => stripe.at(account)?.list_of_order(order_id, since).await,
+            ProviderApi::Paypal(_) => Err(CallError::Unsupported),
         }
     }
 
@@ -274,15 +274,15 @@ impl Providers {
         payment_id: &PaymentId,
         order_id: OrderId,
     ) -> Result<Found, CallError> {
-        match self.door(provider)? {
-            Door::Stripe(_) => Err(CallError::Unsupported),
-            Door::Paypal(paypal) => paypal.capture(payment_id, order_id).await,
+        match self.api(provider)? {
+            ProviderApi::Stripe(_) => Err(CallError::Unsupported),
+            ProviderApi::Paypal(paypal) => paypal.capture(payment_id, order_id).await,
         }
     }
 
-    fn door(&self, provider: &Provider) -> Result<Door<'_>, CallError> {
-        let stripe = self.stripe.as_deref().filter(|_| *provider == Provider::STRIPE).map(Door::Stripe);
-        let paypal = self.paypal.as_deref().filter(|_| *provider == Provider::PAYPAL).map(Door::Paypal);
+    fn api(&self, provider: &Provider) -> Result<ProviderApi<'_>, CallError> {
+        let stripe = self.stripe.as_deref().filter(|_| *provider == Provider::STRIPE).map(ProviderApi::Stripe);
+        let paypal = self.paypal.as_deref().filter(|_| *provider == Provider::PAYPAL).map(ProviderApi::Paypal);
         stripe.or(paypal).ok_or(CallError::Unsupported)
     }
 }

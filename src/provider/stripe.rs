@@ -121,7 +121,8 @@ impl At<'_> {
     }
 
     async fn intent(&self, id: &PaymentId, known: Known) -> Result<Option<Found>, CallError> {
-        let Some(Told { body, as_of }) = self.one("/v1/payment_intents", id, "?expand%5B%5D=latest_charge").await?
+        let Some(DatedObject { body, as_of }) =
+            self.one("/v1/payment_intents", id, "?expand%5B%5D=latest_charge").await?
         else {
             return Ok(None);
         };
@@ -159,7 +160,9 @@ impl At<'_> {
 
     /// A checkout session is the payment that it leads to; until there is one, it is a payment by itself.
     async fn session(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
-        let Some(Told { body, as_of }) = self.one("/v1/checkout/sessions", id, "").await? else { return Ok(None) };
+        let Some(DatedObject { body, as_of }) = self.one("/v1/checkout/sessions", id, "").await? else {
+            return Ok(None);
+        };
         let session = object(&body, "checkout.session")?;
         match words::reference(&session, "payment_intent")? {
             Some(intent) => self.intent(&intent, Known::Session(Session::read(&session)?)).await,
@@ -168,7 +171,7 @@ impl At<'_> {
     }
 
     async fn charge(&self, id: &PaymentId, needs: Needs) -> Result<Option<Found>, CallError> {
-        let Some(Told { body, as_of }) = self.one("/v1/charges", id, "").await? else { return Ok(None) };
+        let Some(DatedObject { body, as_of }) = self.one("/v1/charges", id, "").await? else { return Ok(None) };
         let charge = object(&body, "charge")?;
         if let Some(intent) = words::reference(&charge, "payment_intent")? {
             return self.intent(&intent, Known::Nothing(needs)).await;
@@ -181,7 +184,7 @@ impl At<'_> {
 
     /// The payment that a refund or a dispute hangs on.
     async fn of(&self, path: &str, is: &str, id: &PaymentId, needs: Needs) -> Result<Option<Found>, CallError> {
-        let Some(Told { body, .. }) = self.one(path, id, "").await? else { return Ok(None) };
+        let Some(DatedObject { body, .. }) = self.one(path, id, "").await? else { return Ok(None) };
         let object = object(&body, is)?;
         if let Some(intent) = words::reference(&object, "payment_intent")? {
             return self.intent(&intent, Known::Nothing(needs)).await;
@@ -193,7 +196,7 @@ impl At<'_> {
     }
 
     /// One object; none where Stripe says that there is no such one.
-    async fn one(&self, path: &str, id: &PaymentId, query: &str) -> Result<Option<Told>, CallError> {
+    async fn one(&self, path: &str, id: &PaymentId, query: &str) -> Result<Option<DatedObject>, CallError> {
         if !is_plain(id.as_str()) {
             return Ok(None);
         }
@@ -203,7 +206,7 @@ impl At<'_> {
         {
             return Ok(None);
         }
-        Ok(Some(Told { body: judge(&answer)?.json()?, as_of: answer.date() }))
+        Ok(Some(DatedObject { body: judge(&answer)?.json()?, as_of: answer.date() }))
     }
 
     /// All objects of a list that are to be kept; `path` has a query already. An error where there are more pages than
@@ -261,7 +264,7 @@ impl At<'_> {
 }
 
 /// An object, and when Stripe told it, by its clock.
-struct Told {
+struct DatedObject {
     body: Value,
     as_of: Option<OffsetDateTime>,
 }

@@ -1,7 +1,7 @@
 //! The receiver: takes webhooks in, verifies their raw bytes, and answers 2xx only when the broker has confirmed what
 //! they say. Needs RabbitMQ only; keeps accepting while Postgres is down.
 
-mod take;
+mod handler;
 
 use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
@@ -18,11 +18,11 @@ use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::post;
+use handler::WebhookHandler;
 use secrecy::SecretString;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use take::Taker;
 use tokio::sync::Semaphore;
 
 /// Webhooks that may be in hand at once; more are answered 503, and their provider sends them again.
@@ -123,19 +123,32 @@ pub async fn run(
     let watching = needs.follow(&publisher, None);
     let places = Semaphore::new(IN_FLIGHT_MAX);
     let secret_files = config.secret_files;
-    let taker =
-        Taker { keys, secret_files, certificates, is_live: config.livemode, publisher, clock, metrics, traces, places };
-    let router = router(Arc::new(taker)).merge(health_router(readiness));
+    let handler = WebhookHandler {
+        keys,
+        secret_files,
+        certificates,
+        is_live: config.livemode,
+        publisher,
+        clock,
+        metrics,
+        traces,
+        places,
+    };
+    let router = router(Arc::new(handler)).merge(health_router(readiness));
     let limits = Limits { keep_alive: config.keep_alive, ..Limits::default() };
     let served = serve(listener, router, limits, shutdown.clone()).await;
     watching.abort();
     if served.is_err() || !shutdown.token().is_cancelled() { Err(ReceiverError::ListenerLost) } else { Ok(()) }
 }
 
-fn router(taker: Arc<Taker>) -> Router {
-    Router::new().route("/webhooks/{provider}", post(receive)).with_state(taker)
+fn router(handler: Arc<WebhookHandler>) -> Router {
+    Router::new().route("/webhooks/{provider}", post(receive)).with_state(handler)
 }
 
-async fn receive(State(taker): State<Arc<Taker>>, Path(provider): Path<String>, request: Request) -> Response {
-    taker.take(&provider, request).await
+async fn receive(
+    State(handler): State<Arc<WebhookHandler>>,
+    Path(provider): Path<String>,
+    request: Request,
+) -> Response {
+    handler.handle(&provider, request).await
 }

@@ -3,7 +3,7 @@
 
 use crate::address::AmqpAddress;
 use crate::broker::{
-    Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher, Taken, Window,
+    BatchResult, Confirmed, Delivery, Durable, HINTS_QUEUE, Intake, Letter, Outgoing, PublishError, Publisher, Window,
 };
 use crate::clock::Clock;
 use crate::domain::{Hint, Reason, Refusal};
@@ -35,7 +35,7 @@ pub(super) struct Hints {
 
 /// Why hints could not be taken.
 #[derive(Debug, thiserror::Error)]
-enum NotTaken {
+enum HintError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("a dead letter could not be published: {0}")]
@@ -65,7 +65,7 @@ impl Hints {
             let (began_at, carried) = (self.clock.now(), self.carried(&deliveries));
             let noted = self.note(deliveries).await?;
             self.tell(carried, began_at);
-            Ok::<_, NotTaken>(Taken { proof: noted, left: vec![] })
+            Ok::<_, HintError>(BatchResult { proof: noted, left: vec![] })
         };
         let metrics = self.metrics.clone();
         let refused = move |refusal: &Refusal| {
@@ -99,7 +99,7 @@ impl Hints {
         }
     }
 
-    async fn note(&self, deliveries: Vec<Delivery>) -> Result<Noted, NotTaken> {
+    async fn note(&self, deliveries: Vec<Delivery>) -> Result<Noted, HintError> {
         let mut noted = Noted { committed: vec![], letters: vec![] };
         let (mut hints, mut kept) = (vec![], vec![]);
         for delivery in deliveries {

@@ -1,4 +1,4 @@
-//! One payment: ask, publish what is said, and note when to ask again.
+//! One payment: ask, publish what the provider says, and note when to ask again.
 
 use crate::broker::{Confirmed, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
@@ -7,7 +7,7 @@ use crate::domain::{
 };
 use crate::message::{self, EncodeError};
 use crate::provider::{CallError, Found, Needs, PaymentState, Providers};
-use crate::store::{DueLook, Looked, LookedAt, Said, Store, StoreError};
+use crate::store::{DueLook, Looked, LookedAt, ProviderAnswer, Store, StoreError};
 use crate::telemetry::{LookOutcome, Metrics, Parent, Span, SpanKind, SpanStart, Traces, causes};
 use futures_util::future::try_join_all;
 use time::{Duration, OffsetDateTime};
@@ -54,8 +54,8 @@ enum Failed {
 
 /// What a provider's answer came to.
 #[derive(Debug, PartialEq, Eq)]
-struct Learnt {
-    said: Said,
+struct LookResult {
+    answer: ProviderAnswer,
     /// Facts that were published.
     facts: usize,
     /// Something in the answer that cannot be, as far as we know.
@@ -87,7 +87,7 @@ impl Look {
                     (None, _) => LookOutcome::Heard,
                 };
                 let next_at = again(&due, &learnt, self.first_after, now);
-                (outcome, Looked::Answered { said: learnt.said, next_at, wanted_at: now + LOOKS_APART })
+                (outcome, Looked::Answered { answer: learnt.answer, next_at, wanted_at: now + LOOKS_APART })
             }
             Err(error) => {
                 let failures = due.failures.saturating_add(1);
@@ -112,14 +112,19 @@ impl Look {
         }
     }
 
-    async fn ask(&self, due: &DueLook, span: &Span) -> Result<Learnt, Failed> {
+    async fn ask(&self, due: &DueLook, span: &Span) -> Result<LookResult, Failed> {
         let needs = match due.order {
             Some(order) if order.needs_breakdown => Needs::Breakdown,
             Some(_) | None => Needs::Facts,
         };
         let account = due.provider_account.as_ref();
         let Some(found) = self.providers.fetch_with(&due.provider, account, &due.payment_id, needs).await? else {
-            return Ok(Learnt { said: Said::Unknown, facts: 0, oddity: None, has_other_payment: false });
+            return Ok(LookResult {
+                answer: ProviderAnswer::Unknown,
+                facts: 0,
+                oddity: None,
+                has_other_payment: false,
+            });
         };
         let found = match due.order {
             // Never for an order that is paid: PayPal forgets which order a key was for.
@@ -129,10 +134,12 @@ impl Look {
             Some(_) | None => found,
         };
         let is_all_there = due.order.is_some_and(|order| order.status == OrderStatus::Fulfilled);
-        let said = match found.state {
-            PaymentState::Paid if found.is_refund_untold && is_all_there => Said::RefundUntold,
-            PaymentState::Paid => Said::Paid,
-            PaymentState::Payable | PaymentState::Approved | PaymentState::Pending | PaymentState::Over => Said::Unpaid,
+        let answer = match found.state {
+            PaymentState::Paid if found.is_refund_untold && is_all_there => ProviderAnswer::RefundUntold,
+            PaymentState::Paid => ProviderAnswer::Paid,
+            PaymentState::Payable | PaymentState::Approved | PaymentState::Pending | PaymentState::Over => {
+                ProviderAnswer::Unpaid
+            }
         };
         // An order id that is none of ours says nothing: shops number their own orders with such ids, too.
         let names_another = match due.order.zip(found.order_id).filter(|(order, named)| order.id != *named) {
@@ -140,7 +147,7 @@ impl Look {
             None => false,
         };
         let has_other_payment = match due.order {
-            Some(order) if said == Said::Unpaid && !is_unpaid(order.status) => {
+            Some(order) if answer == ProviderAnswer::Unpaid && !is_unpaid(order.status) => {
                 let ids = std::iter::once(&found.payment_id).chain(&found.related_ids).chain([&due.payment_id]);
                 self.store.has_payment_besides(order.id, ids.cloned().collect()).await?
             }
@@ -156,7 +163,7 @@ impl Look {
         let messages = events.iter().map(Outgoing::payment_status).collect::<Result<Vec<_>, _>>()?;
         try_join_all(messages.into_iter().map(|message| self.publish(message, span))).await?;
         // What is known is on its way; for the rest it is asked again soon.
-        let learnt = Learnt { said, facts: events.len(), oddity, has_other_payment };
+        let learnt = LookResult { answer, facts: events.len(), oddity, has_other_payment };
         incomplete.map_or(Ok(learnt), |error| Err(error.into()))
     }
 
@@ -185,31 +192,38 @@ impl Look {
 }
 
 /// What the provider says and we do not believe, or the other way round. An abandoned cart is none.
-fn contradiction(due: &DueLook, learnt: &Learnt) -> Option<&'static str> {
+fn contradiction(due: &DueLook, learnt: &LookResult) -> Option<&'static str> {
     let Some(order) = due.order else {
-        let is_named = learnt.said == Said::Unknown;
+        let is_named = learnt.answer == ProviderAnswer::Unknown;
         return is_named.then_some("a webhook names it, and the provider does not know it: see whether money moved");
     };
-    let was_paid = due.said == Some(Said::Paid);
-    match (learnt.said, is_unpaid(order.status)) {
-        (Said::Unknown, _) => Some("the provider knows no payment of this id: the order can never be paid by it"),
-        (Said::Paid, true) if was_paid => {
+    let was_paid = due.last_answer == Some(ProviderAnswer::Paid);
+    match (learnt.answer, is_unpaid(order.status)) {
+        (ProviderAnswer::Unknown, _) => {
+            Some("the provider knows no payment of this id: the order can never be paid by it")
+        }
+        (ProviderAnswer::Paid, true) if was_paid => {
             Some("the provider calls it paid, as it did before, and still nothing is granted: look at the dead letters")
         }
-        (Said::RefundUntold, _) if due.said == Some(Said::RefundUntold) => Some(
+        (ProviderAnswer::RefundUntold, _) if due.last_answer == Some(ProviderAnswer::RefundUntold) => Some(
             "the provider says that a part of the money went back, and tells no refund of it: no credits were taken",
         ),
-        (Said::Unpaid, false) if learnt.has_other_payment => learnt.oddity,
-        (Said::Unpaid, false) => Some("credits were granted for a payment that the provider does not call paid"),
-        (Said::Paid | Said::Unpaid | Said::RefundUntold, _) => learnt.oddity,
+        (ProviderAnswer::Unpaid, false) if learnt.has_other_payment => learnt.oddity,
+        (ProviderAnswer::Unpaid, false) => {
+            Some("credits were granted for a payment that the provider does not call paid")
+        }
+        (ProviderAnswer::Paid | ProviderAnswer::Unpaid | ProviderAnswer::RefundUntold, _) => learnt.oddity,
     }
 }
 
-fn again(due: &DueLook, learnt: &Learnt, first_after: Duration, now: OffsetDateTime) -> Option<OffsetDateTime> {
+fn again(due: &DueLook, learnt: &LookResult, first_after: Duration, now: OffsetDateTime) -> Option<OffsetDateTime> {
     let order = due.order?;
-    let is_news = learnt.said == Said::Paid && due.said != Some(Said::Paid) && is_unpaid(order.status);
+    let is_news = learnt.answer == ProviderAnswer::Paid
+        && due.last_answer != Some(ProviderAnswer::Paid)
+        && is_unpaid(order.status);
     // A webhook may name the refund, which is asked about by itself.
-    let is_untold = learnt.said == Said::RefundUntold && due.said != Some(Said::RefundUntold);
+    let is_untold =
+        learnt.answer == ProviderAnswer::RefundUntold && due.last_answer != Some(ProviderAnswer::RefundUntold);
     if is_news || is_untold {
         return Some(now + GRANTED_WITHIN);
     }
@@ -230,7 +244,7 @@ fn events(due: &DueLook, found: Found, now: OffsetDateTime) -> Result<Vec<Paymen
     let DueLook { provider, provider_account, payment_id: asked_for, .. } = due;
     let form = |error: crate::domain::TextError| Failed::Form(error.to_string());
     let Found { payment_id, mut related_ids, order_id, statuses, occurred_at, as_of, livemode, .. } = found;
-    // What is said to have happened at a time was not said before that time.
+    // The provider cannot have said it before it happened.
     let as_of = as_of.filter(|as_of| *as_of <= now + CLOCK_AHEAD_MAX).map(|as_of| as_of.max(occurred_at));
     // A refund is asked about by its own id, again and again, and is no name of the payment.
     let is_refund = |status: &PaymentStatus| matches!(status, PaymentStatus::Refund { refund_id, .. } if refund_id.as_str() == asked_for.as_str());

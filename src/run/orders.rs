@@ -43,7 +43,7 @@ async fn amend(args: AmendArgs, config: OrdersConfig) -> Result<Exit, RunError> 
         now: Clock::system().now(),
     };
     let amended = store.amend_order(amendment).await.map_err(failed)?;
-    let Told { exit, text, mut object } = tell(price, &amended);
+    let Report { exit, text, mut object } = report(price, &amended);
     if args.json {
         if let Value::Object(fields) = &mut object {
             fields.insert("order_id".to_owned(), json!(args.id));
@@ -55,18 +55,18 @@ async fn amend(args: AmendArgs, config: OrdersConfig) -> Result<Exit, RunError> 
     Ok(exit)
 }
 
-/// How an outcome is told.
-struct Told {
+/// What is printed about an outcome.
+struct Report {
     exit: Exit,
     text: String,
     object: Value,
 }
 
-fn tell(price: Money, amended: &Amended) -> Told {
+fn report(price: Money, amended: &Amended) -> Report {
     match amended {
         Amended::Written { before, version, repriced } => {
             let next = if repriced.is_grant_due { GRANT_IS_DUE } else { REPLAY };
-            Told {
+            Report {
                 exit: Exit::Done,
                 text: format!("costs {price} now, before {before}; version {version}\nnext: {next}"),
                 object: json!({
@@ -80,7 +80,7 @@ fn tell(price: Money, amended: &Amended) -> Told {
                 }),
             }
         }
-        Amended::Unchanged => Told {
+        Amended::Unchanged => Report {
             exit: Exit::Done,
             text: format!("costs {price} already; nothing was changed"),
             object: json!({ "outcome": "unchanged", "after": amount(price) }),
@@ -90,8 +90,8 @@ fn tell(price: Money, amended: &Amended) -> Told {
     }
 }
 
-fn refused(reason: &str, detail: &str) -> Told {
-    Told {
+fn refused(reason: &str, detail: &str) -> Report {
+    Report {
         exit: Exit::Fault,
         text: format!("nothing was changed: {detail}"),
         object: json!({ "outcome": "refused", "reason": reason, "detail": detail }),
@@ -123,9 +123,9 @@ mod tests {
             (Amended::OrderUnknown, Exit::Fault, "refused", "no such order"),
             (Amended::Refused(AmendmentRefusal::Granted), Exit::Fault, "refused", "granted already"),
         ] {
-            let told = tell(money(1999), &amended);
-            assert_eq!((told.exit, &told.object["outcome"]), (exit, &json!(outcome)));
-            assert!(told.text.contains(part), "{}", told.text);
+            let report = report(money(1999), &amended);
+            assert_eq!((report.exit, &report.object["outcome"]), (exit, &json!(outcome)));
+            assert!(report.text.contains(part), "{}", report.text);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::audit::{Actor, AuditEntry};
 use super::error::StoreError;
-use super::pool::{Lent, Store};
+use super::pool::{PooledConnection, Store};
 use super::tx::Tx;
 use crate::domain::{AmendmentRefusal, DisputePolicy, Money, OrderId, OrderStatus, Repriced, reprice};
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ impl Store {
     }
 }
 
-async fn amend(pool: &Lent, amendment: &Amendment) -> Result<Amended, StoreError> {
+async fn amend(pool: &PooledConnection, amendment: &Amendment) -> Result<Amended, StoreError> {
     let Amendment { order_id, price, now, .. } = *amendment;
     let mut tx = Tx::begin(pool).await?;
     let Some(order) = tx.lock_orders(&BTreeSet::from([order_id])).await?.remove(&order_id) else {

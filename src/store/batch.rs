@@ -24,7 +24,7 @@ mod sql;
 mod weigh;
 
 use super::error::StoreError;
-use super::pool::{Lent, Store};
+use super::pool::{PooledConnection, Store};
 use super::tx::{Committed, Tx};
 use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
@@ -93,7 +93,7 @@ impl Store {
     {
         self.run(APPLYING, move |pool| async move {
             let events: Vec<&PaymentEvent> = events.iter().map(AsRef::as_ref).collect();
-            let applied = apply(&Transactions { lent: pool, lock_wait }, &events, terms).await?;
+            let applied = apply(&Transactions { pooled: pool, lock_wait }, &events, terms).await?;
             if applied.outcomes.len() == events.len() {
                 Ok(applied)
             } else {
@@ -144,13 +144,13 @@ impl Store {
 
 /// How a batch's transactions begin.
 struct Transactions {
-    lent: Lent,
+    pooled: PooledConnection,
     lock_wait: Duration,
 }
 
 impl Transactions {
     async fn begin(&self) -> Result<Tx, StoreError> {
-        Tx::begin_waiting(&self.lent, self.lock_wait).await
+        Tx::begin_waiting(&self.pooled, self.lock_wait).await
     }
 }
 

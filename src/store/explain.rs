@@ -8,7 +8,7 @@ mod find;
 mod read;
 
 use super::error::StoreError;
-use super::pool::{Lent, Store};
+use super::pool::{PooledConnection, Store};
 use super::tx::Tx;
 use crate::domain::story::{Story, Subject, SubjectKind, Terms, tell};
 use crate::domain::{AccountId, DisputePolicy, TextError};
@@ -59,7 +59,7 @@ impl Store {
     }
 }
 
-async fn explain(pool: &Lent, asked: &Asked, terms: ExplainTerms) -> Result<Option<Story>, StoreError> {
+async fn explain(pool: &PooledConnection, asked: &Asked, terms: ExplainTerms) -> Result<Option<Story>, StoreError> {
     let mut tx = Tx::begin_reading(pool).await?;
     tx.look_up_only().await?;
     for kind in asked.kinds() {

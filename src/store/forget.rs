@@ -2,7 +2,7 @@
 
 use super::audit::{Actor, AuditEntry};
 use super::error::StoreError;
-use super::pool::{Lent, Store};
+use super::pool::{PooledConnection, Store};
 use super::tx::Tx;
 use crate::domain::AccountId;
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ impl Store {
 }
 
 async fn forget_page(
-    pool: &Lent,
+    pool: &PooledConnection,
     forgetting: &Forgetting,
     behind: Uuid,
 ) -> Result<(Forgotten, Option<Uuid>), StoreError> {

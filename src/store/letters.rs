@@ -43,14 +43,14 @@ macro_rules! query_of_filter {
 }
 
 mod keep;
+mod letter_content;
 mod list;
 mod members;
 mod replay;
-mod says;
 mod settle;
 
 pub use keep::NewLetter;
-pub use list::{Letter, LetterGroup, LetterReplay, LetterRow, Letters, LettersPage};
+pub use list::{Letter, LetterCursor, LetterGroup, LetterReplay, LetterRow, LettersPage};
 pub use members::ReplayMember;
 pub use replay::{Begun, Claimed, NewReplay, REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayPace, ReplayState, Sent};
 pub use settle::{LetterToWeigh, OpenLetters, Weight};

@@ -42,7 +42,7 @@ pub struct DueLook {
     /// How often in a row the provider could not be asked.
     pub failures: u32,
     /// What the provider's last answer came to.
-    pub said: Option<Said>,
+    pub last_answer: Option<ProviderAnswer>,
     claim: Claim,
 }
 
@@ -68,7 +68,7 @@ struct Claim {
 
 /// What a provider's answer came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum ProviderAnswer {
     /// Money came in.
     Paid,
     /// It did not, or not yet.
@@ -79,7 +79,7 @@ pub enum Said {
     Unknown,
 }
 
-impl Said {
+impl ProviderAnswer {
     fn name(self) -> &'static str {
         match self {
             Self::Paid => "paid",
@@ -90,7 +90,7 @@ impl Said {
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::Paid, Self::Unpaid, Self::RefundUntold, Self::Unknown].into_iter().find(|said| said.name() == name)
+        [Self::Paid, Self::Unpaid, Self::RefundUntold, Self::Unknown].into_iter().find(|answer| answer.name() == name)
     }
 }
 
@@ -100,7 +100,7 @@ pub enum Looked {
     /// The provider answered.
     Answered {
         /// What.
-        said: Said,
+        answer: ProviderAnswer,
         /// When to ask again. Never: what belongs to no order is forgotten, too.
         next_at: Option<OffsetDateTime>,
         /// When to ask again where somebody has asked for it meanwhile.
@@ -169,8 +169,8 @@ impl Store {
         self.run("finishing a look", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             let next_at = match looked {
-                Looked::Answered { said, next_at, wanted_at } => {
-                    tx.answered(&look, said, next_at, wanted_at, now).await?;
+                Looked::Answered { answer, next_at, wanted_at } => {
+                    tx.answered(&look, answer, next_at, wanted_at, now).await?;
                     next_at
                 }
                 Looked::Failed { next_at } => {

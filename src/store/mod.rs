@@ -36,12 +36,12 @@ pub use explain::{Asked, ExplainTerms};
 pub use forget::{Forgetting, Forgotten};
 pub use inbox::Maintained;
 pub use letters::{
-    Begun, Claimed, Letter, LetterFilter, LetterGroup, LetterReplay, LetterRow, LetterToWeigh, Letters, LettersPage,
-    NewLetter, NewReplay, OpenLetters, REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayMember, ReplayPace, ReplayState,
-    Sent, Weight,
+    Begun, Claimed, Letter, LetterCursor, LetterFilter, LetterGroup, LetterReplay, LetterRow, LetterToWeigh,
+    LettersPage, NewLetter, NewReplay, OpenLetters, REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayMember, ReplayPace,
+    ReplayState, Sent, Weight,
 };
-pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, Said, Wanted};
-pub use notes::{Activity, ActivityMinute, MessageNote, Notebook, Noted};
+pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, ProviderAnswer, Wanted};
+pub use notes::{Activity, ActivityMinute, MessageNote, NoteBuffer, Noted};
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};
 pub use overpaid::OverpaidOrder;
 pub use pool::{Profile, Settings, Store, is_session_shared};

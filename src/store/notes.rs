@@ -5,7 +5,7 @@
 //! is kept in hand loses some of it, and that is all it does.
 
 use super::error::StoreError;
-use super::pool::{Lent, Store};
+use super::pool::{PooledConnection, Store};
 use super::tx::Tx;
 use crate::domain::{OrderId, PaymentEvent, Separated};
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ pub struct MessageNote {
     provider: String,
     payment_id: String,
     order_id: Option<OrderId>,
-    said: &'static str,
+    status: &'static str,
     noted: Noted,
 }
 
@@ -76,7 +76,7 @@ impl MessageNote {
             provider: event.provider.as_str().to_owned(),
             payment_id: event.payment_id.as_str().to_owned(),
             order_id: event.order_id,
-            said: event.status.name(),
+            status: event.status.name(),
             noted,
         }
     }
@@ -84,7 +84,7 @@ impl MessageNote {
 
 /// What is known of one message until it is written.
 #[derive(Debug)]
-struct InHand {
+struct PendingNote {
     note: MessageNote,
     copies: i64,
     put_offs: i64,
@@ -94,13 +94,13 @@ struct InHand {
 }
 
 #[derive(Debug, Default)]
-struct Pages {
+struct PendingNotes {
     /// By message id, so that they are written in one order, whoever else writes.
-    messages: BTreeMap<String, InHand>,
+    messages: BTreeMap<String, PendingNote>,
     minutes: BTreeMap<OffsetDateTime, [i64; 5]>,
 }
 
-impl Pages {
+impl PendingNotes {
     fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.minutes.is_empty()
     }
@@ -123,7 +123,7 @@ impl Pages {
                 continue;
             }
             let noted = note.noted;
-            let in_hand = self.messages.entry(note.message_id.clone()).or_insert(InHand {
+            let note_so_far = self.messages.entry(note.message_id.clone()).or_insert(PendingNote {
                 note,
                 copies: 0,
                 put_offs: 0,
@@ -132,15 +132,15 @@ impl Pages {
                 last_at: now,
             });
             match noted {
-                Noted::Copy => in_hand.copies += 1,
-                Noted::PutOff | Noted::Waits(_) => in_hand.put_offs += 1,
+                Noted::Copy => note_so_far.copies += 1,
+                Noted::PutOff | Noted::Waits(_) => note_so_far.put_offs += 1,
             }
-            in_hand.waits_for = match noted {
+            note_so_far.waits_for = match noted {
                 Noted::Waits(cause) => Some(cause),
                 Noted::Copy | Noted::PutOff => None,
             };
-            in_hand.first_at = in_hand.first_at.min(now);
-            in_hand.last_at = in_hand.last_at.max(now);
+            note_so_far.first_at = note_so_far.first_at.min(now);
+            note_so_far.last_at = note_so_far.last_at.max(now);
         }
         dropped
     }
@@ -148,33 +148,33 @@ impl Pages {
 
 /// The worker's end: takes notes without ever holding the worker up.
 #[derive(Clone, Debug, Default)]
-pub struct Notebook {
-    pages: Arc<Mutex<Pages>>,
+pub struct NoteBuffer {
+    pending: Arc<Mutex<PendingNotes>>,
     has_some: Arc<Notify>,
 }
 
-impl Notebook {
-    fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+impl NoteBuffer {
+    fn pending(&self) -> MutexGuard<'_, PendingNotes> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what became of a batch.
     pub fn note(&self, activity: Activity, notes: Vec<MessageNote>, now: OffsetDateTime) {
-        let dropped = self.pages().add(activity, notes, now);
+        let dropped = self.pending().add(activity, notes, now);
         if dropped > 0 {
-            tracing::debug!(event = "notes_dropped", dropped, "the notebook is full until it is written");
+            tracing::debug!(event = "notes_dropped", dropped, "the buffer is full until it is written");
         }
         self.has_some.notify_one();
     }
 
     /// Starts the task that writes what is noted, about once a second; abort it when the store is no longer of use.
     pub fn write_through(&self, store: Store) -> JoinHandle<()> {
-        let notebook = self.clone();
+        let note_buffer = self.clone();
         tokio::spawn(async move {
             loop {
-                notebook.has_some.notified().await;
+                note_buffer.has_some.notified().await;
                 tokio::time::sleep(WRITE_EVERY).await;
-                notebook.write(&store).await;
+                note_buffer.write(&store).await;
             }
         })
     }
@@ -182,12 +182,12 @@ impl Notebook {
     /// Writes what is noted now. What cannot be written is lost: whether it was is not always known, and nothing must
     /// be counted twice for want of an answer.
     pub async fn write(&self, store: &Store) {
-        let pages = std::mem::take(&mut *self.pages());
-        if pages.is_empty() {
+        let pending = std::mem::take(&mut *self.pending());
+        if pending.is_empty() {
             return;
         }
-        let messages = pages.messages.len();
-        if let Err(error) = store.write_notes(pages).await {
+        let messages = pending.messages.len();
+        if let Err(error) = store.write_notes(pending).await {
             tracing::debug!(event = "notes_lost", messages, cause = %error, "stories and charts will lack them");
         }
     }
@@ -212,8 +212,8 @@ pub struct ActivityMinute {
 }
 
 impl Store {
-    async fn write_notes(&self, pages: Pages) -> Result<(), StoreError> {
-        self.run("writing notes", move |pool| async move { write(&pool, pages).await }).await
+    async fn write_notes(&self, pending: PendingNotes) -> Result<(), StoreError> {
+        self.run("writing notes", move |pool| async move { write(&pool, pending).await }).await
     }
 
     /// What the workers did in each minute from `since` on, oldest first. Minutes in which nothing came are left out,
@@ -276,34 +276,34 @@ impl Store {
     }
 }
 
-async fn write(pool: &Lent, pages: Pages) -> Result<(), StoreError> {
+async fn write(pool: &PooledConnection, pending: PendingNotes) -> Result<(), StoreError> {
     let mut tx = Tx::begin(pool).await?;
     // Nothing is lost that matters if this commit is, so it waits for no disk.
     sqlx::query("SELECT set_config('synchronous_commit', 'off', true)")
         .execute(tx.connection())
         .await
         .map_err(StoreError::sql("writing notes"))?;
-    if !pages.messages.is_empty() {
-        tx.write_message_notes(pages.messages.into_values().collect()).await?;
+    if !pending.messages.is_empty() {
+        tx.write_message_notes(pending.messages.into_values().collect()).await?;
     }
-    tx.write_activity(&pages.minutes).await?;
+    tx.write_activity(&pending.minutes).await?;
     tx.commit().await?;
     Ok(())
 }
 
 impl Tx {
     /// In ascending order of the ids, which keeps two workers' writings from waiting for each other in a ring.
-    async fn write_message_notes(&mut self, notes: Vec<InHand>) -> Result<(), StoreError> {
+    async fn write_message_notes(&mut self, notes: Vec<PendingNote>) -> Result<(), StoreError> {
         let (mut messages, mut providers, mut payments) = (vec![], vec![], vec![]);
-        let (mut orders, mut said): (Vec<Option<Uuid>>, _) = (vec![], vec![]);
+        let (mut orders, mut statuses): (Vec<Option<Uuid>>, _) = (vec![], vec![]);
         let (mut copies, mut put_offs, mut firsts, mut lasts) = (vec![], vec![], vec![], vec![]);
         let mut causes: Vec<Option<String>> = vec![];
-        for InHand { note, copies: more_copies, put_offs: more_put_offs, waits_for, first_at, last_at } in notes {
+        for PendingNote { note, copies: more_copies, put_offs: more_put_offs, waits_for, first_at, last_at } in notes {
             messages.push(note.message_id);
             providers.push(note.provider);
             payments.push(note.payment_id);
             orders.push(note.order_id.map(|id| id.0));
-            said.push(note.said.to_owned());
+            statuses.push(note.status.to_owned());
             copies.push(more_copies);
             put_offs.push(more_put_offs);
             causes.push(waits_for.map(|cause| cause.name().to_owned()));
@@ -322,7 +322,7 @@ impl Tx {
             &providers,
             &payments,
             &orders as &[Option<Uuid>],
-            &said,
+            &statuses,
             &copies,
             &put_offs,
             &firsts,
@@ -385,29 +385,29 @@ mod tests {
 
     #[test]
     fn notes_of_one_message_and_counts_of_one_minute_are_added_up() {
-        let mut pages = Pages::default();
+        let mut pending = PendingNotes::default();
         let some = Activity { applied: 3, duplicates: 2, grants: 1, ..Activity::default() };
-        assert_eq!(pages.add(some, vec![note(1, Noted::Copy), note(1, Noted::Copy), note(2, Noted::PutOff)], NOW), 0);
+        assert_eq!(pending.add(some, vec![note(1, Noted::Copy), note(1, Noted::Copy), note(2, Noted::PutOff)], NOW), 0);
         let later = NOW + Duration::from_secs(1);
-        assert_eq!(pages.add(Activity { put_off: 1, ..some }, vec![note(1, Noted::PutOff)], later), 0);
-        let first = &pages.messages["stripe::evt_1"];
+        assert_eq!(pending.add(Activity { put_off: 1, ..some }, vec![note(1, Noted::PutOff)], later), 0);
+        let first = &pending.messages["stripe::evt_1"];
         assert_eq!((first.copies, first.put_offs, first.first_at, first.last_at), (2, 1, NOW, later));
-        assert_eq!((pages.messages["stripe::evt_2"].put_offs, pages.messages.len()), (1, 2));
-        let minutes: Vec<_> = pages.minutes.into_iter().collect();
+        assert_eq!((pending.messages["stripe::evt_2"].put_offs, pending.messages.len()), (1, 2));
+        let minutes: Vec<_> = pending.minutes.into_iter().collect();
         let (this, next) = (datetime!(2026-01-05 12:00 UTC), datetime!(2026-01-05 12:01 UTC));
         assert_eq!(minutes, [(this, [3, 2, 0, 0, 1]), (next, [3, 2, 1, 0, 1])]);
     }
 
     #[test]
     fn what_is_kept_in_hand_is_bounded() {
-        let mut pages = Pages::default();
+        let mut pending = PendingNotes::default();
         let many = (0..MESSAGES_MAX + 7).map(|n| note(n, Noted::Copy)).collect();
-        assert_eq!(pages.add(Activity::default(), many, NOW), 7);
-        assert_eq!(pages.add(Activity::default(), vec![note(0, Noted::Copy)], NOW), 0, "it is in hand already");
-        assert_eq!((pages.messages.len(), pages.messages["stripe::evt_0"].copies), (MESSAGES_MAX, 2));
+        assert_eq!(pending.add(Activity::default(), many, NOW), 7);
+        assert_eq!(pending.add(Activity::default(), vec![note(0, Noted::Copy)], NOW), 0, "it is in hand already");
+        assert_eq!((pending.messages.len(), pending.messages["stripe::evt_0"].copies), (MESSAGES_MAX, 2));
         for minute in 0..100 {
-            pages.add(Activity::default(), vec![], NOW + time::Duration::minutes(minute));
+            pending.add(Activity::default(), vec![], NOW + time::Duration::minutes(minute));
         }
-        assert_eq!(pages.minutes.len(), MINUTES_MAX);
+        assert_eq!(pending.minutes.len(), MINUTES_MAX);
     }
 }

@@ -69,9 +69,9 @@ impl std::fmt::Debug for Store {
 
 /// A connection, lent to one operation for as long as it takes.
 #[derive(Debug)]
-pub(super) struct Lent(Arc<Mutex<Session>>);
+pub(super) struct PooledConnection(Arc<Mutex<Session>>);
 
-impl Lent {
+impl PooledConnection {
     /// For one statement outside of a transaction.
     pub(super) async fn connection(&self) -> Result<MappedMutexGuard<'_, PgConnection>, StoreError> {
         let mut session = self.0.try_lock().map_err(|_| used_twice())?;
@@ -113,7 +113,7 @@ impl Store {
     pub(super) async fn run<T, F, Work>(&self, what: &'static str, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(Lent) -> Work + Send + 'static,
+        F: FnOnce(PooledConnection) -> Work + Send + 'static,
         Work: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let mut slot = self.slots.slot(what, self.is_reading, self.deadline / 2).await?;
@@ -123,7 +123,7 @@ impl Store {
         let task = tokio::spawn(async move {
             let work = async move {
                 let session = Arc::new(Mutex::new(session));
-                let result = operation(Lent(Arc::clone(&session))).await;
+                let result = operation(PooledConnection(Arc::clone(&session))).await;
                 if let Some(session) = Arc::into_inner(session) {
                     take_back(slot, session.into_inner(), result.as_ref().err()).await;
                 }

@@ -1,7 +1,7 @@
 //! One transaction, begun and ended explicitly.
 
 use super::error::StoreError;
-use super::pool::{Lent, Session};
+use super::pool::{PooledConnection, Session};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
@@ -26,26 +26,26 @@ pub(super) struct Tx {
 impl Tx {
     /// READ COMMITTED, which the whole design rests on: a statement sees what others committed before it began, and
     /// `ON CONFLICT DO NOTHING` waits for an uncommitted rival instead of failing.
-    pub(super) async fn begin(lent: &Lent) -> Result<Self, StoreError> {
-        Self::begin_with(lent, "BEGIN ISOLATION LEVEL READ COMMITTED").await
+    pub(super) async fn begin(pooled: &PooledConnection) -> Result<Self, StoreError> {
+        Self::begin_with(pooled, "BEGIN ISOLATION LEVEL READ COMMITTED").await
     }
 
     /// As [`Tx::begin`]. A row that another session has locked is waited for as long as `lock_wait`, and not as long as the
     /// connection's own setting says. Both are one message to the server.
-    pub(super) async fn begin_waiting(lent: &Lent, lock_wait: Duration) -> Result<Self, StoreError> {
+    pub(super) async fn begin_waiting(pooled: &PooledConnection, lock_wait: Duration) -> Result<Self, StoreError> {
         let begin =
             format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}", lock_wait.as_millis().max(1));
-        Self::begin_with(lent, AssertSqlSafe(begin)).await
+        Self::begin_with(pooled, AssertSqlSafe(begin)).await
     }
 
     /// For many reads that must fit together: all of them see what was committed before the first, and nothing is
     /// written.
-    pub(super) async fn begin_reading(lent: &Lent) -> Result<Self, StoreError> {
-        Self::begin_with(lent, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    pub(super) async fn begin_reading(pooled: &PooledConnection) -> Result<Self, StoreError> {
+        Self::begin_with(pooled, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
     }
 
-    async fn begin_with(lent: &Lent, begin: impl SqlSafeStr) -> Result<Self, StoreError> {
-        let mut session = lent.session().await?;
+    async fn begin_with(pooled: &PooledConnection, begin: impl SqlSafeStr) -> Result<Self, StoreError> {
+        let mut session = pooled.session().await?;
         session.may_be_open = true;
         session.connection.execute(sqlx::raw_sql(begin)).await.map_err(StoreError::sql("beginning a transaction"))?;
         Ok(Self { session })

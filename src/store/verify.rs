@@ -2,7 +2,7 @@
 
 use super::error::StoreError;
 use super::order_row::OrderRow;
-use super::pool::{Lent, Store};
+use super::pool::{PooledConnection, Store};
 use crate::domain::{DisputePolicy, Order, settle};
 use futures_util::TryStreamExt;
 
@@ -94,7 +94,7 @@ impl Store {
 }
 
 /// Orders whose status, credits or surplus are not what their facts amount to.
-async fn settled_otherwise(pool: &Lent, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
+async fn settled_otherwise(pool: &PooledConnection, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
     const SETTLED: &str = "an order's status and credits are what its facts amount to";
     const OVERPAID: &str = "overpaid_orders says what the order's facts say";
     let mut connection = pool.connection().await?;

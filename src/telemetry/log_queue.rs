@@ -167,12 +167,12 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     /// A writer that does as it is told, once a write: takes the bytes, or fails. It waits until it is told.
-    struct Told {
+    struct ScriptedWriter {
         told: Receiver<io::Result<()>>,
         written: Sender<Vec<u8>>,
     }
 
-    impl Write for Told {
+    impl Write for ScriptedWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.told.recv().unwrap()?;
             self.written.send(bytes.to_vec()).unwrap();
@@ -186,7 +186,7 @@ mod tests {
 
     fn queue() -> (LogQueue, Counter, Sender<io::Result<()>>, Receiver<Vec<u8>>) {
         let ((tell, told), (written, read), dropped) = (channel(), channel(), Counter::default());
-        (LogQueue::start(Told { told, written }, dropped.clone()).unwrap(), dropped, tell, read)
+        (LogQueue::start(ScriptedWriter { told, written }, dropped.clone()).unwrap(), dropped, tell, read)
     }
 
     #[test]

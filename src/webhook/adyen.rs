@@ -8,16 +8,16 @@ mod table;
 
 use super::signature::{Mac, Tag, check, single};
 use super::table::{Does, does};
-use super::{Concerns, Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
+use super::{Adapter, Concerns, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::dialect::{Body, Object, Odd, Part};
 use crate::domain::{IgnoredWhy, MessageId, OrderId, PaymentEvent, Provider};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use meaning::{Fact, Reader, Said, payment_id};
+use meaning::{Fact, Meaning, Reader, payment_id};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub(super) static DOOR: Door = Door {
+pub(super) static ADAPTER: Adapter = Adapter {
     provider: Provider::ADYEN,
     proof: Proof::Secret(SecretProof { key, verify }),
     translate,
@@ -165,12 +165,12 @@ fn translate_body(verified: &Verified<'_>, body: &Body<'_>) -> Translation {
 
 fn translate_item(verified: &Verified<'_>, item: &Object<'_>, is_live: Option<bool>) -> Translation {
     let message_id = message_id(verified, item);
-    let said = match said(verified, item) {
-        Ok(Said::Nothing(why)) => {
+    let said = match meaning(verified, item) {
+        Ok(Meaning::Nothing(why)) => {
             let code = item.value("eventCode").and_then(Part::as_str).unwrap_or_default();
             return Translation::ignored(code, why);
         }
-        Ok(Said::Facts(facts)) => Ok(facts),
+        Ok(Meaning::Facts(facts)) => Ok(facts),
         Err(odd) => Err(odd),
     };
     let is_ambiguous = Signed::of(item).is_ok_and(|signed| signed.is_ambiguous);
@@ -218,15 +218,15 @@ fn success(item: &Object<'_>) -> Result<bool, Odd> {
     item.text("success")?.parse().map_err(|_| item.odd("success", "must be true or false"))
 }
 
-fn said(verified: &Verified<'_>, item: &Object<'_>) -> Result<Said, Odd> {
+fn meaning(verified: &Verified<'_>, item: &Object<'_>) -> Result<Meaning, Odd> {
     let code = item.text("eventCode")?;
     match does(table::ROWS, code) {
         Does::Applied(read) | Does::Hint(read) => {
             let is_captured_by_hand = verified.terms.is_adyen_captured_by_hand;
-            Reader { item, success: success(item)?, is_captured_by_hand }.said(read)
+            Reader { item, success: success(item)?, is_captured_by_hand }.meaning(read)
         }
-        Does::Ignored(why) => Ok(Said::Nothing(why)),
-        Does::DeadLetterIfOurs if order_id(item).is_none() => Ok(Said::Nothing(IgnoredWhy::NotOurs)),
+        Does::Ignored(why) => Ok(Meaning::Nothing(why)),
+        Does::DeadLetterIfOurs if order_id(item).is_none() => Ok(Meaning::Nothing(IgnoredWhy::NotOurs)),
         Does::DeadLetter | Does::DeadLetterIfOurs => {
             let fault = "may report money in a way that this release cannot apply: see at Adyen whether money of an order \
                          moved, and settle the order by hand";
@@ -262,7 +262,7 @@ fn events(
         .map_err(|_| item.odd("eventDate", "must be a date and time with an offset, as in RFC 3339"))?;
     let event = |Fact { suffix, payment_id, related_id, status }: Fact| -> Result<PaymentEvent, Odd> {
         Ok(PaymentEvent {
-            provider: DOOR.provider.clone(),
+            provider: ADAPTER.provider.clone(),
             message_id: MessageId::new(format!("{message_id}{suffix}"))
                 .map_err(|fault| item.odd("pspReference", format_args!("the message id formed from it {fault}")))?,
             payment_id,

@@ -84,7 +84,7 @@ impl Keys {
         if secrets.is_empty() {
             return Err(KeyError::NoSecret { endpoint });
         }
-        let held = match &endpoint.door().proof {
+        let held = match &endpoint.adapter().proof {
             Proof::Secret(proof) => Held::Macs { proof, macs: each(endpoint, secrets, proof.key)? },
             Proof::Certificate(proof) => {
                 let ids = each(endpoint, secrets, |id| (proof.id)(id, terms))?;

@@ -47,7 +47,7 @@ macro_rules! endpoints {
             /// Every endpoint.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            fn door(self) -> &'static Door {
+            fn adapter(self) -> &'static Adapter {
                 match self {
                     $(Self::$name => &$door,)+
                 }
@@ -58,13 +58,13 @@ macro_rules! endpoints {
 
 endpoints! {
     /// Stripe's events.
-    Stripe => stripe::DOOR,
+    Stripe => stripe::ADAPTER,
     /// PayPal's webhooks, which are hints.
-    Paypal => paypal::DOOR,
+    Paypal => paypal::ADAPTER,
     /// Adyen's standard webhooks.
-    Adyen => adyen::DOOR,
+    Adyen => adyen::ADAPTER,
     /// Standard Webhooks 1.0 whose body is our own `payment-status.v1`.
-    Standard => standard::DOOR,
+    Standard => standard::ADAPTER,
 }
 
 impl Endpoint {
@@ -80,12 +80,12 @@ impl Endpoint {
 
     /// The provider that a key of this endpoint speaks for, and no other.
     pub fn provider(self) -> &'static Provider {
-        &self.door().provider
+        &self.adapter().provider
     }
 }
 
 /// What a provider's file has to offer.
-struct Door {
+struct Adapter {
     /// Its name, which is also the path segment.
     provider: Provider,
     /// How its requests prove who sent them.
@@ -235,7 +235,7 @@ impl<'a> Verified<'a> {
     /// What it says, one translation for each thing that it tells; at least one. Never fails: what is genuine is never
     /// lost.
     pub fn translate(&self) -> Vec<Translation> {
-        (self.endpoint.door().translate)(self)
+        (self.endpoint.adapter().translate)(self)
     }
 
     /// `<path>:<account>:<event>`, or why that is no id that can be kept. The account, empty where it is our own, must

@@ -14,7 +14,7 @@ use super::signature::single;
 use super::table::{Does, does};
 use super::trust::{CertificateUrl, Signed, Trust};
 use super::{
-    CertificateProof, Concerns, Door, KeyFault, Proof, Rejection, Subscriptions, Terms, Translation, Unverified,
+    Adapter, CertificateProof, Concerns, KeyFault, Proof, Rejection, Subscriptions, Terms, Translation, Unverified,
     Verified,
 };
 use crate::domain::dialect::paypal::{order_of, parent};
@@ -24,7 +24,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use crc::{CRC_32_ISO_HDLC, Crc};
 use table::Read;
 
-pub(super) static DOOR: Door = Door {
+pub(super) static ADAPTER: Adapter = Adapter {
     provider: Provider::PAYPAL,
     proof: Proof::Certificate(CertificateProof { id, url, verify }),
     translate,
@@ -179,7 +179,7 @@ fn read(verified: &Verified<'_>, event: &Object<'_>) -> Result<Vec<Translation>,
     };
     let hint = |(number, named): (usize, Named)| -> Result<Translation, Odd> {
         Ok(Translation::Hint(Hint {
-            provider: DOOR.provider.clone(),
+            provider: ADAPTER.provider.clone(),
             message_id: message_id(verified, event, number)?,
             payment_id: named.payment_id,
             related_ids: named.related_ids,

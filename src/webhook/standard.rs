@@ -4,7 +4,7 @@
 //! repeated headers, does not know the `svix-` names, and refuses bodies that are not UTF-8.
 
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
-use super::{Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
+use super::{Adapter, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::Provider;
 use crate::message;
 use base64::alphabet::STANDARD;
@@ -12,8 +12,12 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
-pub(super) static DOOR: Door =
-    Door { provider: Provider::STANDARD, proof: Proof::Secret(SecretProof { key, verify }), translate, events: None };
+pub(super) static ADAPTER: Adapter = Adapter {
+    provider: Provider::STANDARD,
+    proof: Proof::Secret(SecretProof { key, verify }),
+    translate,
+    events: None,
+};
 
 /// The shortest symmetric secret that the specification allows.
 const KEY_BYTES_MIN: usize = 24;
@@ -117,7 +121,7 @@ fn translated(verified: &Verified<'_>) -> Translation {
         Ok(message_id) => message_id,
         Err(fault) => return verified.untranslatable(None, livemode(), &format!("{}: {fault}", WEBHOOK.id)),
     };
-    match message::decode_as(verified.body, verified.now, &DOOR.provider, message_id.clone()) {
+    match message::decode_as(verified.body, verified.now, &ADAPTER.provider, message_id.clone()) {
         Ok(event) => Translation::Events(vec![event]),
         Err(error) => verified.untranslatable(Some(message_id), livemode(), &error.to_string()),
     }

@@ -8,13 +8,13 @@ mod table;
 
 use super::signature::{Mac, Tag, check, check_time, single, unix_seconds};
 use super::table::{Does, does};
-use super::{Concerns, Door, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
+use super::{Adapter, Concerns, KeyFault, Proof, Rejection, SecretProof, Translation, Unverified, Verified};
 use crate::domain::dialect::stripe::time;
 use crate::domain::dialect::{Body, Object, Odd, Part};
 use crate::domain::{Hint, IgnoredWhy, MessageId, PaymentEvent, Provider, ProviderAccount};
 use read::{Fault, Meaning, concerns, if_ours, meaning};
 
-pub(super) static DOOR: Door = Door {
+pub(super) static ADAPTER: Adapter = Adapter {
     provider: Provider::STRIPE,
     proof: Proof::Secret(SecretProof { key, verify }),
     translate,
@@ -107,7 +107,7 @@ fn snapshot(
     // From here on, a fault is one of the envelope. The object was read.
     let enveloped = || -> Result<PaymentEvent, Odd> {
         Ok(PaymentEvent {
-            provider: DOOR.provider.clone(),
+            provider: ADAPTER.provider.clone(),
             message_id: message_id.map_err(Odd::clone)?.clone(),
             payment_id: said.payment_id.clone(),
             related_ids: said.related_ids.clone(),
@@ -146,7 +146,7 @@ fn thin(
         return Ok(ignored());
     }
     Ok(Translation::Hint(Hint {
-        provider: DOOR.provider.clone(),
+        provider: ADAPTER.provider.clone(),
         message_id: message_id.map_err(Odd::clone)?.clone(),
         payment_id: object.parsed("id")?,
         related_ids: Vec::new(),

@@ -117,12 +117,12 @@ impl Page {
 
 /// The rows of an endpoint's table. `None` if its bodies are our own contract.
 pub fn listed(endpoint: Endpoint) -> Option<Vec<Listed>> {
-    endpoint.door().events.map(|page| page().rows)
+    endpoint.adapter().events.map(|page| page().rows)
 }
 
 /// The page about an endpoint's events, as Markdown. `None` if its bodies are our own contract.
 pub fn page(endpoint: Endpoint) -> Option<String> {
-    let Page { title, intro, rows } = endpoint.door().events?();
+    let Page { title, intro, rows } = endpoint.adapter().events?();
     let mut page = format!(
         "# {title}\n\n<!-- Made from the table in src/webhook/{0}/table.rs by\n     UPDATE_DOCS=1 cargo test --features \
          failpoints --test it events -->\n\n{intro}\n\n\

@@ -8,13 +8,13 @@
 
 mod apply;
 mod health;
-mod in_hand;
 mod job;
 mod judge;
+mod payment_locks;
 mod session;
 mod settle;
 mod trace;
-mod turns;
+mod unacknowledged;
 
 use crate::address::AmqpAddress;
 use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, WORK_QUEUE, Window};
@@ -24,16 +24,16 @@ use crate::domain::{DisputePolicy, Refusal};
 use crate::findings::Fault;
 use crate::followed::Followed;
 use crate::http::Readiness;
-use crate::retry::{Backoff, Failure, Limits, Unfinished, until_ok};
+use crate::retry::{Backoff, Failure, Limits, Unfinished, retry_until_ok};
 use crate::shutdown::Shutdown;
-use crate::store::{self, ChangedOrders, Notebook, Store, StoreError};
+use crate::store::{self, ChangedOrders, NoteBuffer, Store, StoreError};
 use crate::telemetry::{Dependency, GivenBack, InboxMaintenance, Metrics, Traces};
 use health::Health;
+use payment_locks::PaymentLocks;
 use session::{Ended, Session};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use turns::Turns;
 
 /// Between tries to reach a dependency.
 const RECONNECT: Limits =
@@ -178,7 +178,7 @@ pub async fn run(
         clock: clock.clone(),
     });
     let health = Health::begin(&readiness, &metrics, &publisher);
-    let notebook = Notebook::default();
+    let note_buffer = NoteBuffer::default();
     // Messages are judged by the later of our clock and Postgres': one that is behind would refuse genuine ones as if they
     // came from the future.
     let judging = clock.apart();
@@ -194,7 +194,7 @@ pub async fn run(
             metrics.clone(),
             stop.clone(),
         ));
-        let writing = notebook.write_through(store.clone());
+        let writing = note_buffer.write_through(store.clone());
         // At once: before the first delivery is judged.
         compare_clocks(&store, &clock, &judging).await;
         let comparing = tokio::spawn(keep_comparing_clocks(store.clone(), clock.clone(), judging.clone()));
@@ -208,14 +208,14 @@ pub async fn run(
                     store: store.clone(),
                     publisher: publisher.clone(),
                     changed: ChangedOrders::announce_through(store.clone()),
-                    notebook: notebook.clone(),
+                    note_buffer: note_buffer.clone(),
                     rules: settings.rules.clone(),
                     pace,
                     acknowledged_max: is_narrow.then_some(NARROW_SESSION_MESSAGES),
                     clock: judging.clone(),
                     metrics: metrics.clone(),
                     traces: traces.clone(),
-                    turns: Turns::default(),
+                    payment_locks: PaymentLocks::default(),
                     stopping: stop.child_token(),
                     ended: CancellationToken::new(),
                 };
@@ -230,7 +230,7 @@ pub async fn run(
             Ended::Drained { acknowledged } if stop.is_cancelled() => {
                 tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
                 // Late notes are better than none, but a shutdown's time is for what matters.
-                if tokio::time::timeout(LAST_NOTES_DEADLINE, notebook.write(&store)).await.is_err() {
+                if tokio::time::timeout(LAST_NOTES_DEADLINE, note_buffer.write(&store)).await.is_err() {
                     tracing::debug!(event = "notes_lost", "stories and charts will lack the last second");
                 }
                 store.close(Duration::from_secs(1)).await;
@@ -282,7 +282,7 @@ pub async fn run(
 /// Waits until the database takes writes. False: stopped meanwhile.
 async fn database(store: &Store, clock: &Clock, health: &Health, stop: &CancellationToken) -> Result<bool, StoreError> {
     let rehearse = || async { health.rehearse(store, clock).await.map_err(Failure::Transient) };
-    match until_ok(RECONNECT, stop, "reaching Postgres", rehearse).await {
+    match retry_until_ok(RECONNECT, stop, "reaching Postgres", rehearse).await {
         Ok(()) => Ok(true),
         Err(Unfinished::Stopped) => Ok(false),
         Err(Unfinished::Failed(error)) => Err(error),
@@ -325,7 +325,7 @@ async fn consumer(
         health.consuming(opened.as_ref().map(|_| ()));
         opened.map_err(Failure::Transient)
     };
-    until_ok(RECONNECT, stop, "reaching RabbitMQ", told).await.ok()
+    retry_until_ok(RECONNECT, stop, "reaching RabbitMQ", told).await.ok()
 }
 
 /// Puts the clock that messages are judged by forward to Postgres', where that is ahead.

@@ -1,18 +1,18 @@
 //! One consumer's life: from its first delivery until it is drained, or a dependency is lost.
 
 use super::apply::{Outage, apply};
-use super::in_hand::InHand;
 use super::job::Job;
 use super::judge::{is_retry, judge};
+use super::payment_locks::{PaymentLocks, Sorted};
 use super::settle::{Decided, Settled, Settling, Waiting};
 use super::trace::BatchTrace;
-use super::turns::{Sorted, Turns};
+use super::unacknowledged::Unacknowledged;
 use super::{Pace, Rules};
 use crate::broker::{BrokerError, Consumer, Delivery, Publisher};
 use crate::clock::Clock;
 use crate::message::Judgement;
 use crate::shutdown::Shutdown;
-use crate::store::{BatchTerms, ChangedOrders, Notebook, Store};
+use crate::store::{BatchTerms, ChangedOrders, NoteBuffer, Store};
 use crate::telemetry::{GivenBack, Metrics, Traces};
 use futures_util::StreamExt;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
@@ -86,7 +86,7 @@ pub(super) struct Session {
     pub(super) store: Store,
     pub(super) publisher: Publisher,
     pub(super) changed: ChangedOrders,
-    pub(super) notebook: Notebook,
+    pub(super) note_buffer: NoteBuffer,
     pub(super) rules: Rules,
     pub(super) pace: Pace,
     /// After so many acknowledgements the session ends.
@@ -94,7 +94,7 @@ pub(super) struct Session {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) traces: Traces,
-    pub(super) turns: Turns,
+    pub(super) payment_locks: PaymentLocks,
     /// No batch is held any longer: the process stops, or this session alone ends.
     pub(super) stopping: CancellationToken,
     /// Nothing is acknowledged any more, so no copy is waited for.
@@ -108,7 +108,7 @@ impl Session {
         let stop = shutdown.token();
         let session = Arc::new(self);
         let Self { pace, acknowledged_max, metrics, stopping, ended, .. } = session.as_ref();
-        let mut in_hand = InHand::new(consumer.acknowledger(), metrics.clone());
+        let mut unacknowledged = Unacknowledged::new(consumer.acknowledger(), metrics.clone());
         let mut in_flight: FuturesOrdered<JoinHandle<Worked>> = FuturesOrdered::new();
         let mut waiting: FuturesUnordered<Waiting> = FuturesUnordered::new();
         let mut batch: Vec<Delivery> = Vec::with_capacity(pace.batch_max);
@@ -119,7 +119,7 @@ impl Session {
             if is_exhausted && in_flight.is_empty() {
                 break Ok(());
             }
-            let is_over = acknowledged_max.is_some_and(|max| in_hand.acknowledged() >= max);
+            let is_over = acknowledged_max.is_some_and(|max| unacknowledged.acknowledged() >= max);
             if is_over && in_flight.is_empty() && waiting.is_empty() {
                 break Ok(());
             }
@@ -132,7 +132,7 @@ impl Session {
             tokio::select! {
                 biased;
                 Some(worked) = in_flight.next(), if !in_flight.is_empty() => {
-                    match acknowledge(worked, &mut in_hand, metrics).await {
+                    match acknowledge(worked, &mut unacknowledged, metrics).await {
                         Ok(copies) => waiting.extend(copies),
                         Err(lost) => break Err(lost),
                     }
@@ -144,7 +144,7 @@ impl Session {
                         Ok(settled) => settled.into_iter().collect(),
                         Err(panicked) => break Err(panicked.into()),
                     };
-                    if let Err(error) = in_hand.acknowledge(settled).await {
+                    if let Err(error) = unacknowledged.acknowledge(settled).await {
                         break Err(error.into());
                     }
                 }
@@ -159,7 +159,7 @@ impl Session {
                 filled = consumer.fill(&mut batch, pace.batch_max, linger), if can_take => match filled {
                     Ok(Some(())) => {
                         let full = std::mem::replace(&mut batch, Vec::with_capacity(pace.batch_max));
-                        in_hand.receive(&full);
+                        unacknowledged.receive(&full);
                         in_flight.push_back(tokio::spawn(work(full, Arc::clone(&session))));
                     }
                     Ok(None) if draining_until.is_some() => is_exhausted = true,
@@ -179,7 +179,7 @@ impl Session {
         }
         metrics.deliveries_waiting(0);
         consumer.close().await;
-        let (acknowledged, given_back) = (in_hand.acknowledged(), in_hand.given_back());
+        let (acknowledged, given_back) = (unacknowledged.acknowledged(), unacknowledged.given_back());
         match lost {
             Ok(()) if given_back == 0 => Ended::Drained { acknowledged },
             Ok(()) => Ended::Stopped { acknowledged, given_back, cause: Lost::CopiesNotConfirmed(waiting.len()) },
@@ -193,12 +193,12 @@ impl Session {
 /// Acknowledges what is settled of a batch, and gives the copies that it waits for.
 async fn acknowledge(
     worked: Result<Worked, JoinError>,
-    in_hand: &mut InHand,
+    unacknowledged: &mut Unacknowledged,
     metrics: &Metrics,
 ) -> Result<Vec<Waiting>, Lost> {
     let Worked { messages, began, worked, trace } = worked?;
     let acknowledged = match worked {
-        Ok((settled, waiting)) => in_hand.acknowledge(settled).await.map(|()| waiting).map_err(Lost::from),
+        Ok((settled, waiting)) => unacknowledged.acknowledge(settled).await.map(|()| waiting).map_err(Lost::from),
         Err(lost) => Err(lost),
     };
     if let Some(trace) = trace {
@@ -250,7 +250,7 @@ async fn work_through(
         }
     }
     let terms = BatchTerms { dispute_policy: session.rules.dispute_policy, now };
-    let Sorted { free, held } = session.turns.sort(jobs);
+    let Sorted { free, held } = session.payment_locks.sort(jobs);
     for part in [free, held] {
         let (jobs, turn) = part.come().await;
         let done =
@@ -263,6 +263,6 @@ async fn work_through(
     }
     settling.wait_for_copies(&session.metrics).await?;
     let Settling { settled, waiting, notes, .. } = settling;
-    session.notebook.note(notes.activity, notes.messages, now);
+    session.note_buffer.note(notes.activity, notes.messages, now);
     Ok((settled, waiting))
 }

@@ -4,7 +4,7 @@ use super::decision::decision_of;
 use super::missing::is_waiting;
 use super::records::{AuditRecord, LetterRecord, NoteRecord, OrderRecord, Records};
 use super::tell::{Terms, moment};
-use super::{Entry, Happening};
+use super::{Entry, StoryEvent};
 use crate::domain::{OrderId, counted};
 
 /// All entries, in any order.
@@ -51,7 +51,7 @@ fn created(record: &OrderRecord, records: &Records) -> Entry {
         "order of {} credits for {}, at {price}, to be paid at {}{at_account}",
         order.credits, order.account_id, order.provider
     );
-    let what = Happening::OrderCreated {
+    let what = StoryEvent::OrderCreated {
         order_id: order.id,
         account_id: order.account_id.clone(),
         credits: order.credits,
@@ -81,7 +81,7 @@ fn ledger(record: &OrderRecord, records: &Records) -> Vec<Entry> {
             copies => format!("; {copies} copies were absorbed, the last at {}", moment(note.last_noted_at)),
         });
         let text = format!("{}{said}: {why}{}", message.message_id, copies.unwrap_or_default());
-        let what = Happening::MessageAdmitted {
+        let what = StoryEvent::MessageAdmitted {
             message_id: message.message_id.clone(),
             order_id: id,
             said: message.said.clone(),
@@ -98,7 +98,7 @@ fn ledger(record: &OrderRecord, records: &Records) -> Vec<Entry> {
         let text =
             format!("{:+} credits granted to {account_id} by {message_id}{}", grant.credits, pruned(is_message_pruned));
         let credits = grant.credits;
-        let what = Happening::CreditsGranted { order_id: id, account_id, credits, message_id, is_message_pruned };
+        let what = StoryEvent::CreditsGranted { order_id: id, account_id, credits, message_id, is_message_pruned };
         Entry { at: grant.at, what, text }
     }));
     entries.extend(adjustments.into_iter().map(|adjustment| {
@@ -110,7 +110,7 @@ fn ledger(record: &OrderRecord, records: &Records) -> Vec<Entry> {
             pruned(is_message_pruned)
         );
         let what =
-            Happening::CreditsAdjusted { order_id: id, revision, credits, reason, message_id, is_message_pruned };
+            StoryEvent::CreditsAdjusted { order_id: id, revision, credits, reason, message_id, is_message_pruned };
         Entry { at: adjustment.at, what, text }
     }));
     entries
@@ -123,7 +123,7 @@ fn payments(records: &Records) -> impl Iterator<Item = Entry> {
             (None, true) => "failed for good under its key".to_owned(),
             (None, false) => "is not known to have made a payment".to_owned(),
         };
-        let what = Happening::PaymentAttempted {
+        let what = StoryEvent::PaymentAttempted {
             order_id: OrderId(attempt.order_id),
             number: attempt.number,
             last_sent_at: attempt.last_sent_at,
@@ -140,7 +140,7 @@ fn payments(records: &Records) -> impl Iterator<Item = Entry> {
     let registered = records.payments.iter().map(|payment| {
         let (provider, payment_id) = (payment.provider.clone(), payment.payment_id.clone());
         let text = format!("payment {payment_id} at {provider} belongs to the order");
-        let what = Happening::PaymentRegistered { order_id: OrderId(payment.order_id), provider, payment_id };
+        let what = StoryEvent::PaymentRegistered { order_id: OrderId(payment.order_id), provider, payment_id };
         Entry { at: payment.registered_at, what, text }
     });
     attempts.chain(registered)
@@ -165,7 +165,7 @@ fn put_off(note: &NoteRecord, records: &Records, terms: Terms) -> Entry {
         counted(note.put_offs, "time"),
         moment(note.last_noted_at)
     );
-    let what = Happening::MessagePutOff {
+    let what = StoryEvent::MessagePutOff {
         message_id: note.message_id.clone(),
         provider: note.provider.clone(),
         payment_id: note.payment_id.clone(),
@@ -191,7 +191,7 @@ fn letter(letter: &LetterRecord) -> Vec<Entry> {
         letter.detail,
         letter.state
     );
-    let what = Happening::LetterReceived {
+    let what = StoryEvent::LetterReceived {
         letter_id: letter.id,
         message_id,
         payment_id: letter.payment_id.clone(),
@@ -215,7 +215,7 @@ fn letter(letter: &LetterRecord) -> Vec<Entry> {
         let by = letter.state_by.as_deref().map_or_else(|| " by itself".to_owned(), |actor| format!(" by {actor}"));
         let why = letter.state_reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let text = format!("dead letter {} was made {}{by}{why}", letter.id, letter.state);
-        let what = Happening::LetterChanged {
+        let what = StoryEvent::LetterChanged {
             letter_id: letter.id,
             state: letter.state.clone(),
             actor: letter.state_by.clone(),
@@ -233,7 +233,7 @@ fn replays(records: &Records) -> impl Iterator<Item = Entry> {
             "dead letter {} was sent back to work with replay {} by {} ({}), its number {}: {}{ended}",
             replay.letter_id, replay.replay_id, replay.actor, replay.reason, replay.number, replay.state
         );
-        let what = Happening::LetterReplayed {
+        let what = StoryEvent::LetterReplayed {
             letter_id: replay.letter_id,
             replay_id: replay.replay_id,
             number: replay.number,
@@ -267,7 +267,7 @@ fn looks(records: &Records) -> impl Iterator<Item = Entry> {
         if look.wanted > 0 {
             text.push_str("; somebody wants it asked");
         }
-        let what = Happening::ProviderAsked {
+        let what = StoryEvent::ProviderAsked {
             provider: provider.clone(),
             payment_id: look.payment_id.clone(),
             order_id: look.order_id.map(OrderId),
@@ -296,7 +296,7 @@ fn by_hand(line: &AuditRecord, records: &Records) -> Entry {
     let (what, text) = match order.filter(|_| line.action == AMEND) {
         Some(record) => {
             let (before, after) = (price(&line.before).unwrap_or_default(), price(&line.after).unwrap_or_default());
-            let what = Happening::OrderAmended {
+            let what = StoryEvent::OrderAmended {
                 order_id: record.order.id,
                 actor: line.actor.clone(),
                 is_self_declared: line.is_self_declared,
@@ -307,7 +307,7 @@ fn by_hand(line: &AuditRecord, records: &Records) -> Entry {
             (what, format!("its price was amended from {before} to {after} by {by}"))
         }
         None => {
-            let what = Happening::ActedByHand {
+            let what = StoryEvent::ActedByHand {
                 action: line.action.clone(),
                 subject: line.subject.clone(),
                 actor: line.actor.clone(),

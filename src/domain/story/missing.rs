@@ -245,7 +245,7 @@ fn of_look(look: &LookRecord, terms: Terms) -> Vec<Missing> {
     missing
 }
 
-/// The result of the provider's last answer is in the look: `store::Said`.
+/// The result of the provider's last answer is in the look: `store::ProviderAnswer`.
 fn untold_refund(look: &LookRecord) -> Option<Missing> {
     (look.said.as_deref() == Some("refund_untold")).then(|| {
         let text = format!(

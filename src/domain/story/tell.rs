@@ -3,7 +3,7 @@
 use super::entries::entries;
 use super::missing;
 use super::records::{OrderRecord, Records};
-use super::{Entry, Happening, OrderLine, Story, Subject, SubjectKind, Summary};
+use super::{Entry, OrderLine, Story, StoryEvent, Subject, SubjectKind, Summary};
 use crate::domain::{DisputePolicy, OrderStatus};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -75,26 +75,26 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn has(&self, what: &Happening) -> bool {
+    fn has(&self, what: &StoryEvent) -> bool {
         match self {
             Self::All => true,
-            Self::Account => matches!(what, Happening::ActedByHand { .. }),
+            Self::Account => matches!(what, StoryEvent::ActedByHand { .. }),
             Self::Message { id, letters } => match what {
-                Happening::MessagePutOff { message_id, .. }
-                | Happening::MessageAdmitted { message_id, .. }
-                | Happening::CreditsGranted { message_id, .. }
-                | Happening::CreditsAdjusted { message_id, .. } => message_id == id,
-                Happening::LetterReceived { letter_id, .. }
-                | Happening::LetterChanged { letter_id, .. }
-                | Happening::LetterReplayed { letter_id, .. } => letters.contains(letter_id),
-                Happening::ActedByHand { subject, .. } => {
+                StoryEvent::MessagePutOff { message_id, .. }
+                | StoryEvent::MessageAdmitted { message_id, .. }
+                | StoryEvent::CreditsGranted { message_id, .. }
+                | StoryEvent::CreditsAdjusted { message_id, .. } => message_id == id,
+                StoryEvent::LetterReceived { letter_id, .. }
+                | StoryEvent::LetterChanged { letter_id, .. }
+                | StoryEvent::LetterReplayed { letter_id, .. } => letters.contains(letter_id),
+                StoryEvent::ActedByHand { subject, .. } => {
                     Uuid::try_parse(subject).is_ok_and(|subject| letters.contains(&subject))
                 }
-                Happening::OrderCreated { .. }
-                | Happening::OrderAmended { .. }
-                | Happening::PaymentAttempted { .. }
-                | Happening::PaymentRegistered { .. }
-                | Happening::ProviderAsked { .. } => false,
+                StoryEvent::OrderCreated { .. }
+                | StoryEvent::OrderAmended { .. }
+                | StoryEvent::PaymentAttempted { .. }
+                | StoryEvent::PaymentRegistered { .. }
+                | StoryEvent::ProviderAsked { .. } => false,
             },
         }
     }

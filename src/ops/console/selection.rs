@@ -2,7 +2,7 @@
 
 use crate::domain::{LetterState, OrderId, Reason, Verdict};
 use crate::http::{Html, Parameters, Problem, html};
-use crate::store::{LetterFilter, Letters};
+use crate::store::{LetterCursor, LetterFilter};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use std::fmt::Write as _;
 use time::{Duration, OffsetDateTime};
@@ -35,7 +35,7 @@ pub(super) const AGES: [(&str, &str, Option<Duration>, Option<Duration>); 5] = [
 pub(super) struct Selection {
     pub(super) filter: LetterFilter,
     /// Where a page of the list begins.
-    pub(super) after: Option<Letters>,
+    pub(super) after: Option<LetterCursor>,
     /// As it was given, empty values left out.
     given: Vec<(String, String)>,
 }
@@ -247,16 +247,16 @@ pub(super) fn encoded(text: &str) -> String {
 }
 
 /// Where the next page begins, as a text.
-pub(super) fn cursor(place: Letters) -> String {
+pub(super) fn cursor(place: LetterCursor) -> String {
     format!("{}.{}", place.first_seen_at.unix_timestamp_nanos() / 1_000, place.id)
 }
 
-fn read_cursor(text: &str) -> Option<Letters> {
+fn read_cursor(text: &str) -> Option<LetterCursor> {
     let (unix_us, id) = text.split_once('.')?;
     // Postgres does not know all the times that could be written here.
     let unix_us = unix_us.parse::<i64>().ok().filter(|unix_us| *unix_us >= 0)?;
     let first_seen_at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_us) * 1_000).ok()?;
-    Some(Letters { first_seen_at, id: id.parse().ok()? })
+    Some(LetterCursor { first_seen_at, id: id.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn a_cursor_leads_where_it_came_from() {
         let id = "5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f".parse().unwrap();
-        let place = Letters { first_seen_at: datetime!(2026-01-05 12:00:00.123456 UTC), id };
+        let place = LetterCursor { first_seen_at: datetime!(2026-01-05 12:00:00.123456 UTC), id };
         assert_eq!(read_cursor(&cursor(place)), Some(place));
         for bad in ["", "1", "-1.5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f", "9223372036854775807.x", "1.x"] {
             assert_eq!(read_cursor(bad), None, "{bad}");

@@ -111,7 +111,7 @@ struct Rows<'a> {
     ids: Vec<&'a str>,
     digests: Vec<Vec<u8>>,
     orders: Vec<Uuid>,
-    said: Vec<&'static str>,
+    statuses: Vec<&'static str>,
 }
 
 impl<'a> Rows<'a> {
@@ -123,7 +123,7 @@ impl<'a> Rows<'a> {
             ids: sorted.iter().map(|(message, _)| message.event.message_id.as_str()).collect(),
             digests: sorted.iter().map(|(message, _)| message.digest.to_vec()).collect(),
             orders: sorted.iter().map(|(_, order_id)| order_id.0).collect(),
-            said: sorted.iter().map(|(message, _)| message.event.status.name()).collect(),
+            statuses: sorted.iter().map(|(message, _)| message.event.status.name()).collect(),
             messages: sorted.into_iter().map(|(message, _)| message).collect(),
         }
     }
@@ -213,7 +213,7 @@ impl Tx {
         candidates: &[(Message<'a>, OrderId)],
         now: OffsetDateTime,
     ) -> Result<Option<HashMap<usize, Admitted<'a>>>, StoreError> {
-        let Rows { messages, days, ids, digests, orders, said } = Rows::of(candidates);
+        let Rows { messages, days, ids, digests, orders, statuses } = Rows::of(candidates);
         let inserted = sqlx::query!(
             "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at, said)
              SELECT day, id, digest, order_id, $5, said
@@ -224,7 +224,7 @@ impl Tx {
             &digests as _,
             &orders,
             now,
-            &said as _
+            &statuses as _
         )
         .execute(self.connection())
         .await;
@@ -242,7 +242,7 @@ impl Tx {
         candidates: &[(Message<'a>, OrderId)],
         now: OffsetDateTime,
     ) -> Result<HashMap<usize, Admitted<'a>>, StoreError> {
-        let Rows { messages, days, ids, digests, orders, said } = Rows::of(candidates);
+        let Rows { messages, days, ids, digests, orders, statuses } = Rows::of(candidates);
         let inserted = sqlx::query_scalar!(
             "INSERT INTO inbox (event_day, message_id, fact_digest, order_id, admitted_at, said)
              SELECT day, id, digest, order_id, $5, said
@@ -254,7 +254,7 @@ impl Tx {
             &digests as _,
             &orders,
             now,
-            &said as _
+            &statuses as _
         )
         .fetch_all(self.connection())
         .await

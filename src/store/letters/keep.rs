@@ -1,7 +1,7 @@
 //! What the broker has buffered becomes a row.
 
-use super::says::Columns;
-use crate::domain::{LetterId, Reason, Says};
+use super::letter_content::Columns;
+use crate::domain::{LetterContent, LetterId, Reason};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
 use crate::store::tx::{Committed, Tx};
@@ -43,7 +43,7 @@ pub struct NewLetter {
     /// The number of the replay by which it came back to work; 0 for none.
     pub replay: u32,
     /// What it says, as far as it can be read.
-    pub says: Says,
+    pub content: LetterContent,
 }
 
 /// Postgres takes no NUL in a text, whatever a foreign publisher sends.
@@ -86,7 +86,7 @@ impl Tx {
     async fn keep_letter(&mut self, letter: &NewLetter, copies: i32, now: OffsetDateTime) -> Result<bool, StoreError> {
         const WHAT: &str = "keeping a dead letter";
         let replay = i32::try_from(letter.replay).unwrap_or(i32::MAX);
-        let columns = Columns::of(&letter.says);
+        let columns = Columns::of(&letter.content);
         let came_back = sqlx::query_scalar!(
             r#"INSERT INTO dead_letters AS l
                    (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause, detail, origin, attempts,

@@ -136,12 +136,12 @@ pub struct LettersPage {
     /// The letters.
     pub letters: Vec<LetterRow>,
     /// Where the next page begins; none: this was the last one.
-    pub next: Option<Letters>,
+    pub next: Option<LetterCursor>,
 }
 
 /// Where a page begins: behind this letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Letters {
+pub struct LetterCursor {
     /// When it was first seen.
     #[serde(with = "time::serde::rfc3339")]
     pub first_seen_at: OffsetDateTime,
@@ -246,7 +246,7 @@ impl Store {
     pub async fn letters(
         &self,
         filter: LetterFilter,
-        after: Option<Letters>,
+        after: Option<LetterCursor>,
         count_max: u32,
     ) -> Result<LettersPage, StoreError> {
         const WHAT: &str = "listing dead letters";
@@ -275,7 +275,7 @@ impl Store {
             }
             let letters = rows.into_iter().map(LetterRow::try_from).collect::<Result<Vec<_>, _>>()?;
             let next = letters.last().filter(|_| has_more);
-            let next = next.map(|last| Letters { first_seen_at: last.first_seen_at, id: last.id });
+            let next = next.map(|last| LetterCursor { first_seen_at: last.first_seen_at, id: last.id });
             Ok(LettersPage { letters, next })
         })
         .await

@@ -1,6 +1,6 @@
 //! The statements about what is to be asked.
 
-use super::{Claim, DueLook, Led, LookedAt, Said, Wanted};
+use super::{Claim, DueLook, Led, LookedAt, ProviderAnswer, Wanted};
 use crate::domain::{
     Hint, LOOKS_APART, OrderId, OrderStatus, PAID_FIRST_LOOK, PaymentId, PriceTerms, Provider, ProviderAccount,
     can_be_asked,
@@ -74,7 +74,7 @@ impl Tx {
     }
 
     /// What was paid before its first look needs none so soon: the most of all orders, at the cost of no call. Not where the
-    /// provider says that money went back of which it tells no refund: see [`Said::RefundUntold`].
+    /// provider says that money went back of which it tells no refund: see [`ProviderAnswer::RefundUntold`].
     pub(super) async fn put_off_what_is_paid(
         &mut self,
         provider: &Provider,
@@ -154,7 +154,7 @@ impl Tx {
                     order: order.transpose()?,
                     created_at: row.created_at,
                     failures: u32::try_from(row.failures).unwrap_or(0),
-                    said: row.said.as_deref().and_then(Said::from_name),
+                    last_answer: row.said.as_deref().and_then(ProviderAnswer::from_name),
                     claim: Claim { at: now, wanted: row.wanted },
                 })
             })
@@ -164,7 +164,7 @@ impl Tx {
     pub(super) async fn answered(
         &mut self,
         look: &DueLook,
-        said: Said,
+        answer: ProviderAnswer,
         next_at: Option<OffsetDateTime>,
         wanted_at: OffsetDateTime,
         now: OffsetDateTime,
@@ -183,7 +183,7 @@ impl Tx {
             next_at,
             wanted_at,
             now,
-            said.name()
+            answer.name()
         )
         .execute(self.connection())
         .await

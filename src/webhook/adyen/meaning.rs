@@ -10,7 +10,7 @@ use crate::domain::{
 const PARTS_MAX: usize = 100;
 
 /// The facts of an item.
-pub(super) enum Said {
+pub(super) enum Meaning {
     /// Facts about one or several payments.
     Facts(Vec<Fact>),
     /// Nothing that changes a payment.
@@ -37,11 +37,11 @@ pub(super) struct Reader<'r, 'v> {
 }
 
 impl Reader<'_, '_> {
-    pub(super) fn said(&self, read: Read) -> Result<Said, Odd> {
-        let failed = || Ok(Said::Nothing(IgnoredWhy::RequestFailed));
+    pub(super) fn meaning(&self, read: Read) -> Result<Meaning, Odd> {
+        let failed = || Ok(Meaning::Nothing(IgnoredWhy::RequestFailed));
         match (read, self.success) {
             // A card was checked, and no money was taken.
-            (Read::Authorisation, true) if self.amount_is_zero() => Ok(Said::Nothing(IgnoredWhy::NoMoney)),
+            (Read::Authorisation, true) if self.amount_is_zero() => Ok(Meaning::Nothing(IgnoredWhy::NoMoney)),
             (Read::Authorisation, true) if self.is_captured_by_hand => self.one(PaymentStatus::Pending),
             (Read::Authorisation, true) => {
                 self.one(self.captured(self.announced_capture_id()?, CaptureState::Succeeded)?)
@@ -51,7 +51,7 @@ impl Reader<'_, '_> {
             )),
             // The manual capture tells the final amount.
             (Read::Adjustment, true) if self.is_captured_by_hand => {
-                Ok(Said::Nothing(IgnoredWhy::SaidByAnotherEvent))
+                Ok(Meaning::Nothing(IgnoredWhy::SaidByAnotherEvent))
             }
             (Read::Adjustment, true) => Err(self.item.odd(
                 "eventCode",
@@ -79,10 +79,10 @@ impl Reader<'_, '_> {
                 "a refund was called off, and Adyen does not say which; compare the payment's refunds at Adyen with the \
                  order's credits",
             )),
-            (Read::OrderClosed, true) => Ok(Said::Nothing(IgnoredWhy::SaidByAnotherEvent)),
+            (Read::OrderClosed, true) => Ok(Meaning::Nothing(IgnoredWhy::SaidByAnotherEvent)),
             (Read::OrderClosed, false) => self.parts_given_back(),
             // Money counts when it is captured. A rejected payment is not captured.
-            (Read::ReviewRejected, _) if self.is_captured_by_hand => Ok(Said::Nothing(IgnoredWhy::NoMoney)),
+            (Read::ReviewRejected, _) if self.is_captured_by_hand => Ok(Meaning::Nothing(IgnoredWhy::NoMoney)),
             (Read::ReviewRejected, _) => Err(self.item.odd(
                 "eventCode",
                 "a payment that counts as paid was rejected in a manual review; see at Adyen whether it was canceled or \
@@ -107,12 +107,12 @@ impl Reader<'_, '_> {
         self.item.value(field).and_then(Part::as_str)
     }
 
-    fn one(&self, status: PaymentStatus) -> Result<Said, Odd> {
+    fn one(&self, status: PaymentStatus) -> Result<Meaning, Odd> {
         self.facts(vec![("", status)])
     }
 
     /// The facts about one payment, each with the end of its message id.
-    fn facts(&self, statuses: Vec<(&str, PaymentStatus)>) -> Result<Said, Odd> {
+    fn facts(&self, statuses: Vec<(&str, PaymentStatus)>) -> Result<Meaning, Odd> {
         let payment_id = payment_id(self.item)?;
         let fact = |(suffix, status): (&str, _)| Fact {
             suffix: suffix.to_owned(),
@@ -120,7 +120,7 @@ impl Reader<'_, '_> {
             related_id: None,
             status,
         };
-        Ok(Said::Facts(statuses.into_iter().map(fact).collect()))
+        Ok(Meaning::Facts(statuses.into_iter().map(fact).collect()))
     }
 
     /// An item that undoes a payment must name it: its own reference is a different one.
@@ -147,7 +147,7 @@ impl Reader<'_, '_> {
 
     /// A requested capture. It replaces the capture that the authorisation announced, and several such captures may be parts of the
     /// payment.
-    fn capture(&self) -> Result<Said, Odd> {
+    fn capture(&self) -> Result<Meaning, Odd> {
         let made = self.captured(self.own_id()?, CaptureState::Succeeded)?;
         if self.is_captured_by_hand {
             return self.one(made);
@@ -158,7 +158,7 @@ impl Reader<'_, '_> {
     }
 
     /// It has the reference of the capture, which may be an automatic one.
-    fn capture_failed(&self) -> Result<Said, Odd> {
+    fn capture_failed(&self) -> Result<Meaning, Odd> {
         let made = self.captured(self.own_id()?, CaptureState::Failed)?;
         if self.is_captured_by_hand {
             return self.one(made);
@@ -178,7 +178,7 @@ impl Reader<'_, '_> {
 
     /// Adyen chooses between the two, and its choice is not signed. So the choice is a part of the message id, and a message that
     /// was changed on its way does not block the genuine one. Without a choice it counts as a refund, which takes the same credits.
-    fn cancel_or_refund(&self) -> Result<Said, Odd> {
+    fn cancel_or_refund(&self) -> Result<Meaning, Odd> {
         let action = self.item.value("additionalData").and_then(|data| data.get("modification.action")?.as_str());
         match action {
             Some("cancel") => {
@@ -206,17 +206,17 @@ impl Reader<'_, '_> {
 
     /// All steps of a dispute have its reference, and some have no other one. So a step that names the payment also registers the
     /// reference of the dispute for it.
-    fn dispute(&self, round: u32, state: DisputeState) -> Result<Said, Odd> {
+    fn dispute(&self, round: u32, state: DisputeState) -> Result<Meaning, Odd> {
         let payment_id = payment_id(self.item)?;
         let own: PaymentId = self.item.parsed("pspReference")?;
         let status = PaymentStatus::Dispute { dispute_id: self.own_id()?, state, round, money: self.money()? };
         let related_id = Some(own).filter(|own| *own != payment_id);
-        Ok(Said::Facts(vec![Fact { suffix: String::new(), payment_id, related_id, status }]))
+        Ok(Meaning::Facts(vec![Fact { suffix: String::new(), payment_id, related_id, status }]))
     }
 
     /// An Adyen order of several payments was not paid in full, so its payments were canceled or refunded. If they are listed, each
     /// is reported under its own reference, and payments of another attempt are left alone.
-    fn parts_given_back(&self) -> Result<Said, Odd> {
+    fn parts_given_back(&self) -> Result<Meaning, Odd> {
         let data = self.item.value("additionalData");
         let part = |n: usize| data.and_then(|data| data.get(&format!("order-{n}-pspReference"))?.as_str());
         if part(PARTS_MAX + 1).is_some() {
@@ -236,7 +236,7 @@ impl Reader<'_, '_> {
             let payment_id = PaymentId::new(reference).map_err(odd)?;
             Ok(Fact { suffix: format!("#{n}"), payment_id, related_id: None, status })
         };
-        Ok(Said::Facts(parts.into_iter().map(fact).collect::<Result<_, Odd>>()?))
+        Ok(Meaning::Facts(parts.into_iter().map(fact).collect::<Result<_, Odd>>()?))
     }
 
     fn amount_is_zero(&self) -> bool {

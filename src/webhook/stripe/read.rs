@@ -8,13 +8,13 @@ use crate::domain::{CaptureState, IgnoredWhy, OrderId, PaymentId, PaymentStatus,
 
 /// The facts of an event.
 pub(super) enum Meaning {
-    Payment(Said),
+    Payment(PaymentUpdate),
     /// The event changes nothing.
     Ignored(IgnoredWhy),
 }
 
 /// A payment by its ids, with the fact about it.
-pub(super) struct Said {
+pub(super) struct PaymentUpdate {
     pub(super) payment_id: PaymentId,
     pub(super) related_ids: Vec<PaymentId>,
     pub(super) order_id: Option<OrderId>,
@@ -63,7 +63,7 @@ fn any_object<'v>(event: &Object<'v>) -> Result<Object<'v>, Odd> {
     event.object("data", "data")?.object("object", "data.object")
 }
 
-fn payment_intent(happened: Intent, event: &Object<'_>) -> Result<Said, Odd> {
+fn payment_intent(happened: Intent, event: &Object<'_>) -> Result<PaymentUpdate, Odd> {
     let intent = object(event, "payment_intent")?;
     let status = match happened {
         Intent::Paid => words::captured(&intent, "amount_received")?,
@@ -72,7 +72,7 @@ fn payment_intent(happened: Intent, event: &Object<'_>) -> Result<Said, Odd> {
         Intent::Failed => words::failed(&intent),
         Intent::Canceled => PaymentStatus::Canceled,
     };
-    Ok(Said {
+    Ok(PaymentUpdate {
         payment_id: intent.parsed("id")?,
         related_ids: words::charges(&intent)?,
         order_id: order_id(&intent),
@@ -112,7 +112,7 @@ fn checkout_session(happened: Session, event: &Object<'_>) -> Result<Meaning, Fa
         Some(intent_id) => (intent_id, vec![session_id]),
         None => (session_id, Vec::new()),
     };
-    Ok(Meaning::Payment(Said { payment_id, related_ids, order_id, status }))
+    Ok(Meaning::Payment(PaymentUpdate { payment_id, related_ids, order_id, status }))
 }
 
 /// A session that sets up a payment method or a subscription. Its money belongs to an invoice, which pays for no order. If it names
@@ -177,14 +177,14 @@ fn refund(event: &Object<'_>) -> Result<Meaning, Fault> {
 
 /// The payment behind an object of a charge: the payment intent, or the charge itself if it has no intent. Refunds, disputes and
 /// charges with an intent have metadata of their own, which is not the place for our order id.
-fn of_charge(object: &Object<'_>, charge: Option<PaymentId>, status: PaymentStatus) -> Result<Said, Odd> {
+fn of_charge(object: &Object<'_>, charge: Option<PaymentId>, status: PaymentStatus) -> Result<PaymentUpdate, Odd> {
     let is_charge = object.value("object").and_then(Part::as_str) == Some("charge");
     let (payment_id, related_ids, order_id) = match (reference(object, "payment_intent")?, charge) {
         (Some(intent), charge) => (intent, charge.into_iter().collect(), None),
         (None, Some(charge)) => (charge, Vec::new(), if is_charge { order_id(object) } else { None }),
         (None, None) => return Err(object.odd("payment_intent", "is missing, and so is charge")),
     };
-    Ok(Said { payment_id, related_ids, order_id, status })
+    Ok(PaymentUpdate { payment_id, related_ids, order_id, status })
 }
 
 /// Where events that cannot be applied carry our order id: in their own metadata, or in that of the subscription of an invoice

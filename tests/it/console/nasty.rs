@@ -21,7 +21,7 @@ async fn every_field_of_a_letter_shows_as_text() {
     letter.routing_key = NASTY.to_owned();
     letter.headers = json!({ NASTY: NASTY });
     letter.cause = NASTY.to_owned();
-    letter.says.words = Some(NASTY.to_owned());
+    letter.content.words = Some(NASTY.to_owned());
     letter.body = NASTY.as_bytes().to_vec();
     console.store.keep_letters(vec![letter], OffsetDateTime::now_utc()).await.unwrap();
     // What Postgres has is not believed either.

@@ -4,7 +4,7 @@
 use crate::support::{OrderSpec, World, captured, event_for};
 use grantonce::clock::Clock;
 use grantonce::config::{AdyenCapture, BrokerConfig, DatabaseConfig, NamedToken, OpsConfig, OpsTerms};
-use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent, Reason, Says, cause_of};
+use grantonce::domain::{DisputePolicy, LetterContent, LetterId, PaymentEvent, Reason, cause_of};
 use grantonce::http::{KEEP_ALIVE_DEFAULT, Readiness, bind, plain_client};
 use grantonce::ops;
 use grantonce::shutdown::Shutdown;
@@ -154,7 +154,7 @@ pub(super) fn letter_of(event: &PaymentEvent, reason: Reason, detail: &str) -> N
         origin: "worker",
         attempts: 4,
         replay: 0,
-        says: Says::from(event),
+        content: LetterContent::from(event),
     }
 }
 

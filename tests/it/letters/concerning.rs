@@ -9,8 +9,8 @@ use bytes::Bytes;
 use grantonce::broker::Outgoing;
 use grantonce::domain::story::{MissingCode, Story};
 use grantonce::domain::{
-    CaptureState, DisputePolicy, FactId, LetterId, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider,
-    ProviderAccount, Reason, Says,
+    CaptureState, DisputePolicy, FactId, LetterContent, LetterId, OrderId, PaymentEvent, PaymentId, PaymentStatus,
+    Provider, ProviderAccount, Reason,
 };
 use grantonce::message;
 use grantonce::store::{Asked, ExplainTerms, LetterFilter, NewLetter, ReplayPace, Store};
@@ -284,7 +284,7 @@ async fn x02_a_capture_that_failed_is_no_money_whatever_its_words_are() {
 async fn a_letter_about_two_things_says_the_one_that_is_money() {
     let world = World::new().await;
     let (one, two) = (paid("pi_1", "evt_1"), failed_capture());
-    let says = Says::from(&two).and(Says::from(&one));
+    let says = LetterContent::from(&two).and(LetterContent::from(&one));
     assert!(says.reports_money() && says.payment_ids.len() == 1);
     let letter = NewLetter {
         id: LetterId(Uuid::now_v7()),
@@ -300,7 +300,7 @@ async fn a_letter_about_two_things_says_the_one_that_is_money() {
         origin: "publisher",
         attempts: 0,
         replay: 0,
-        says: Says { provider: Some(Provider::STRIPE), ..says },
+        content: LetterContent { provider: Some(Provider::STRIPE), ..says },
     };
     world.store().keep_letters(vec![letter], OffsetDateTime::now_utc()).await.unwrap();
     assert_eq!(all_letters(&world.store()).await[0].said_state.as_deref(), Some("succeeded"));

@@ -3,7 +3,7 @@
 use super::command_line::{dlq, lines};
 use super::{ada, all_letters};
 use crate::support::world::{OrderSpec, World};
-use grantonce::domain::{LetterId, LetterState, OrderId, PaymentId, Provider, Reason, Says};
+use grantonce::domain::{LetterContent, LetterId, LetterState, OrderId, PaymentId, Provider, Reason};
 use grantonce::store::{LetterFilter, NewLetter, Store};
 use std::collections::BTreeSet;
 use time::macros::datetime;
@@ -28,17 +28,17 @@ fn like_the_others(n: u128) -> NewLetter {
         origin: "publisher",
         attempts: 0,
         replay: 0,
-        says: says("stripe", &["pi"], &[]),
+        content: says("stripe", &["pi"], &[]),
     }
 }
 
 /// About a payment, by its ids, and maybe orders.
-fn says(provider: &str, payment_ids: &[&str], orders: &[OrderId]) -> Says {
-    Says {
+fn says(provider: &str, payment_ids: &[&str], orders: &[OrderId]) -> LetterContent {
+    LetterContent {
         provider: Some(Provider::new(provider).unwrap()),
         payment_ids: payment_ids.iter().map(|id| PaymentId::new(*id).unwrap()).collect(),
         order_ids: orders.to_vec(),
-        ..Says::default()
+        ..LetterContent::default()
     }
 }
 
@@ -47,12 +47,12 @@ async fn a_letter_of_each_kind(world: &World, unknown: OrderId, order: OrderId) 
     let at_noon = vec![
         like_the_others(0),
         NewLetter { reason: Reason::Malformed, ..like_the_others(1) },
-        NewLetter { says: says("acme", &["pi"], &[]), ..like_the_others(2) },
+        NewLetter { content: says("acme", &["pi"], &[]), ..like_the_others(2) },
         NewLetter { cause: "something else".to_owned(), ..like_the_others(3) },
         like_the_others(4),
-        NewLetter { says: says("stripe", &["pi"], &[unknown]), ..like_the_others(5) },
-        NewLetter { says: says("stripe", &["pi_6"], &[]), ..like_the_others(6) },
-        NewLetter { says: says("stripe", &["pi"], &[order]), ..like_the_others(7) },
+        NewLetter { content: says("stripe", &["pi"], &[unknown]), ..like_the_others(5) },
+        NewLetter { content: says("stripe", &["pi_6"], &[]), ..like_the_others(6) },
+        NewLetter { content: says("stripe", &["pi"], &[order]), ..like_the_others(7) },
         NewLetter { message_id: "stripe::evt_8".to_owned(), ..like_the_others(8) },
         NewLetter { detail: "an Odd word".to_owned(), ..like_the_others(9) },
     ];

@@ -4,7 +4,7 @@ use super::{RunningOps, ada, all_letters, copy_of, replay, the_letter, unknown_p
 use crate::support::await_::eventually;
 use crate::support::world::World;
 use grantonce::domain::LetterState;
-use grantonce::store::{LetterFilter, Letters, NewReplay, ReplayPace, Store};
+use grantonce::store::{LetterCursor, LetterFilter, NewReplay, ReplayPace, Store};
 use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 
@@ -128,7 +128,7 @@ async fn lists_are_paged_filtered_and_grouped() {
     let world = World::new().await;
     unknown_payments(&world, 25).await;
     let store = world.store();
-    let (mut seen, mut after): (Vec<_>, Option<Letters>) = (vec![], None);
+    let (mut seen, mut after): (Vec<_>, Option<LetterCursor>) = (vec![], None);
     loop {
         let page = store.letters(LetterFilter::default(), after, 10).await.unwrap();
         seen.extend(page.letters.iter().map(|letter| letter.id));

@@ -5,12 +5,12 @@ use crate::letters::{ada, all_letters};
 use crate::support::{World, captured, event_for};
 use futures_util::future::join_all;
 use grantonce::domain::{
-    AccountId, DisputePolicy, Hint, LetterId, MessageId, Money, OrderId, Outlook, PaymentEvent, PaymentId,
-    PaymentStatus, Provider, Reason, Says, Verdict,
+    AccountId, DisputePolicy, Hint, LetterContent, LetterId, MessageId, Money, OrderId, Outlook, PaymentEvent,
+    PaymentId, PaymentStatus, Provider, Reason, Verdict,
 };
 use grantonce::store::{
     Amendment, Attach, ClaimTerms, Class, Forgetting, HandedOut, LetterFilter, Looked, NewLetter, NewReplay,
-    ReplayPace, Said, Sent, Store, StoreError, Weight,
+    ProviderAnswer, ReplayPace, Sent, Store, StoreError, Weight,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,11 +59,11 @@ fn letter_about((n, (order, payment)): (usize, &(OrderId, String))) -> NewLetter
         origin: "worker",
         attempts: 1,
         replay: 0,
-        says: Says {
+        content: LetterContent {
             provider: Some(Provider::STRIPE),
             payment_ids: vec![PaymentId::new(payment.as_str()).unwrap()],
             order_ids: vec![*order],
-            ..Says::default()
+            ..LetterContent::default()
         },
     }
 }
@@ -154,7 +154,7 @@ async fn looks(store: Store, _: Arc<Things>, _: usize) {
     let terms =
         ClaimTerms { provider: Provider::STRIPE, per_s_max: 1_000, lease: Duration::from_millis(1), now: now() };
     for due in may_be_contended(store.claim_looks(terms).await).unwrap_or_default() {
-        let looked = Looked::Answered { said: Said::Paid, next_at: Some(now()), wanted_at: now() };
+        let looked = Looked::Answered { answer: ProviderAnswer::Paid, next_at: Some(now()), wanted_at: now() };
         may_be_contended(store.finish_look(due, looked, now()).await);
     }
 }

@@ -3,7 +3,7 @@
 use super::{key, order_for};
 use crate::support::World;
 use grantonce::domain::{Hint, MessageId, OrderId, OrderStatus, PaymentId, Provider, ProviderAccount};
-use grantonce::store::{Attach, ClaimTerms, DueLook, Looked, NewOrder, Said, Store, Wanted};
+use grantonce::store::{Attach, ClaimTerms, DueLook, Looked, NewOrder, ProviderAnswer, Store, Wanted};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -40,8 +40,8 @@ fn names(due: &[DueLook]) -> Vec<&str> {
     due.iter().map(|look| look.payment_id.as_str()).collect()
 }
 
-fn answered(said: Said, next_at: Option<OffsetDateTime>) -> Looked {
-    Looked::Answered { said, next_at, wanted_at: NOW + SECOND * 30 }
+fn answered(answer: ProviderAnswer, next_at: Option<OffsetDateTime>) -> Looked {
+    Looked::Answered { answer, next_at, wanted_at: NOW + SECOND * 30 }
 }
 
 #[tokio::test]
@@ -127,15 +127,15 @@ async fn who_asks_is_served_first_and_once_in_a_while() {
 
     // The buyer comes back once more while the provider answers: that may be news.
     assert_eq!(store.want_look(id, NOW + SECOND).await.unwrap(), Some(Wanted::Due));
-    store.finish_look(look, answered(Said::Unpaid, None), NOW + SECOND * 2).await.unwrap();
+    store.finish_look(look, answered(ProviderAnswer::Unpaid, None), NOW + SECOND * 2).await.unwrap();
     let is_due = async |now| {
         let due = store.claim_looks(terms(100, now)).await.unwrap();
         due.into_iter().find(|look| look.payment_id.as_str() == "pi_wanted")
     };
     assert_eq!(is_due(NOW + SECOND * 29).await, None, "not before the pause is over");
     let again = is_due(NOW + SECOND * 31).await.expect("the second want was not forgotten");
-    assert_eq!(again.said, Some(Said::Unpaid));
-    store.finish_look(again, answered(Said::Unpaid, None), NOW + SECOND * 32).await.unwrap();
+    assert_eq!(again.last_answer, Some(ProviderAnswer::Unpaid));
+    store.finish_look(again, answered(ProviderAnswer::Unpaid, None), NOW + SECOND * 32).await.unwrap();
     let unexpected = "SELECT count(*) FROM provider_looks WHERE payment_id = 'pi_wanted' AND due_at IS NULL";
     assert_eq!(world.count(unexpected).await, 1, "nothing more is expected");
     // Not at once, for it was asked about a moment ago; but it is.
@@ -154,7 +154,7 @@ async fn a_claim_that_is_not_finished_is_over_by_itself_and_its_owner_is_late() 
     let [taken] = &store.claim_looks(terms(10, NOW + SECOND * 61)).await.unwrap()[..] else {
         panic!("it is due again")
     };
-    store.finish_look(lost.clone(), answered(Said::Paid, None), NOW + SECOND * 62).await.unwrap();
+    store.finish_look(lost.clone(), answered(ProviderAnswer::Paid, None), NOW + SECOND * 62).await.unwrap();
     let says = "SELECT count(*) FROM provider_looks WHERE said IS NOT NULL";
     assert_eq!(world.count(says).await, 0, "what it says does not count any more");
     let again = Looked::Failed { next_at: Some(NOW + SECOND * 100) };
@@ -190,7 +190,7 @@ async fn a_hint_leads_to_the_order_by_any_id_and_else_stands_for_itself() {
     assert_eq!(names(&due).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["pi_1", "pi_unknown"]));
     for look in due {
         assert_eq!(look.order.map(|order| order.id), (look.payment_id.as_str() == "pi_1").then_some(id));
-        store.finish_look(look, answered(Said::Paid, None), NOW).await.unwrap();
+        store.finish_look(look, answered(ProviderAnswer::Paid, None), NOW).await.unwrap();
     }
     assert_eq!(world.count("SELECT count(*) FROM provider_looks").await, 1, "what belongs to no order is forgotten");
 
@@ -239,7 +239,7 @@ async fn payments_of_two_accounts_that_share_an_id_are_two() {
     seen.sort_unstable();
     assert_eq!(seen, [("pi_1", "", Some(ours)), ("pi_1", "acct_1", Some(theirs)), ("pi_2", "acct_1", None)]);
     for look in due {
-        store.finish_look(look, answered(Said::Unpaid, None), NOW).await.unwrap();
+        store.finish_look(look, answered(ProviderAnswer::Unpaid, None), NOW).await.unwrap();
     }
     assert_eq!(world.count("SELECT count(*) FROM provider_looks WHERE due_at IS NULL AND claimed_at IS NULL").await, 2);
 }

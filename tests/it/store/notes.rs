@@ -2,7 +2,7 @@
 
 use super::batches;
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
-use grantonce::store::{Activity, ActivityMinute, MessageNote, Notebook, Noted};
+use grantonce::store::{Activity, ActivityMinute, MessageNote, NoteBuffer, Noted};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
@@ -25,15 +25,15 @@ async fn what_several_workers_note_is_added_up() {
     let world = World::new().await;
     let store = batches(&world);
     let activity = Activity { applied: 10, duplicates: 2, put_off: 1, dead_lettered: 1, grants: 9 };
-    let notebooks = [Notebook::default(), Notebook::default()];
-    for (n, notebook) in notebooks.iter().enumerate() {
+    let notebooks = [NoteBuffer::default(), NoteBuffer::default()];
+    for (n, note_buffer) in notebooks.iter().enumerate() {
         let now = NOW + Duration::seconds(i64::try_from(n).unwrap());
-        notebook.note(activity, vec![note("b", Noted::Copy), note("a", Noted::PutOff), note("b", Noted::Copy)], now);
-        notebook.note(activity, vec![note("b", Noted::PutOff)], now + Duration::minutes(1));
+        note_buffer.note(activity, vec![note("b", Noted::Copy), note("a", Noted::PutOff), note("b", Noted::Copy)], now);
+        note_buffer.note(activity, vec![note("b", Noted::PutOff)], now + Duration::minutes(1));
     }
-    for notebook in &notebooks {
-        notebook.write(&store).await;
-        notebook.write(&store).await; // There is nothing left to write.
+    for note_buffer in &notebooks {
+        note_buffer.write(&store).await;
+        note_buffer.write(&store).await; // There is nothing left to write.
     }
     assert_eq!(counts(&world, "a").await, (0, 2));
     assert_eq!(counts(&world, "b").await, (4, 2));
@@ -51,12 +51,12 @@ async fn what_several_workers_note_is_added_up() {
 async fn notes_go_with_the_inbox_and_minutes_after_35_days() {
     let world = World::new().await;
     let store = batches(&world);
-    let notebook = Notebook::default();
+    let note_buffer = NoteBuffer::default();
     let some = Activity { applied: 1, ..Activity::default() };
     for days in [0, 34, 36, 89, 91, 200] {
-        notebook.note(some, vec![note(&format!("of_{days}"), Noted::Copy)], NOW - Duration::days(days));
+        note_buffer.note(some, vec![note(&format!("of_{days}"), Noted::Copy)], NOW - Duration::days(days));
     }
-    notebook.write(&store).await;
+    note_buffer.write(&store).await;
     assert_eq!(store.maintain_notes(NOW, Duration::days(90)).await.unwrap(), (2, false));
     assert_eq!(store.maintain_notes(NOW, Duration::days(90)).await.unwrap(), (0, false));
     let left = "SELECT string_agg(message_id, ' ' ORDER BY message_id) FROM message_notes";

@@ -3,13 +3,13 @@
 use super::NOW;
 use super::deployment::{Deployment, run};
 use grantonce::domain::{
-    AccountId, CaptureState, Currency, DisputePolicy, Hint, LetterId, MessageId, Money, OrderId, Outlook, PaymentEvent,
-    PaymentId, PaymentStatus, PriceTerms, Provider, Reason, Refusal, Says, Verdict,
+    AccountId, CaptureState, Currency, DisputePolicy, Hint, LetterContent, LetterId, MessageId, Money, OrderId,
+    Outlook, PaymentEvent, PaymentId, PaymentStatus, PriceTerms, Provider, Reason, Refusal, Verdict,
 };
 use grantonce::store::{
     Activity, Actor, Amended, Amendment, Asked, Attach, BatchTerms, ClaimTerms, ExplainTerms, Forgetting, HandedOut,
-    IdempotencyKey, Kept, LetterFilter, Looked, MessageNote, NewLetter, NewOrder, NewReplay, Notebook, Noted, Outcome,
-    Profile, ReplayPace, Said, Sent, Wanted, Weight,
+    IdempotencyKey, Kept, LetterFilter, Looked, MessageNote, NewLetter, NewOrder, NewReplay, NoteBuffer, Noted,
+    Outcome, Profile, ProviderAnswer, ReplayPace, Sent, Wanted, Weight,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ pub async fn ask_about_an_order(on: &Deployment) {
     let due = reconciler.claim_looks(terms).await.unwrap();
     assert_eq!(due.len(), 3, "with the one whose payment was created: {due:?}");
     for look in due {
-        let looked = Looked::Answered { said: Said::Unpaid, next_at: None, wanted_at: NOW };
+        let looked = Looked::Answered { answer: ProviderAnswer::Unpaid, next_at: None, wanted_at: NOW };
         reconciler.finish_look(look, looked, NOW).await.unwrap();
     }
 }
@@ -138,11 +138,11 @@ pub async fn make_and_pay_an_order(on: &Deployment) {
         [Outcome::Applied { granted: true }, Outcome::Duplicate, Outcome::Applied { granted: false }]
     );
     worker.maintain_inbox(NOW, time::Duration::days(90)).await.unwrap();
-    let notebook = Notebook::default();
+    let note_buffer = NoteBuffer::default();
     let copy = MessageNote::new(&event("evt_1", PaymentStatus::Canceled), Noted::Copy);
     for _ in 0..2 {
-        notebook.note(Activity { applied: 1, ..Activity::default() }, vec![copy.clone()], NOW);
-        notebook.write(&worker).await;
+        note_buffer.note(Activity { applied: 1, ..Activity::default() }, vec![copy.clone()], NOW);
+        note_buffer.write(&worker).await;
     }
     assert_eq!(worker.activity(NOW - time::Duration::minutes(1)).await.unwrap()[0].applied, 2);
     worker.maintain_notes(NOW, time::Duration::days(90)).await.unwrap();
@@ -193,11 +193,11 @@ pub async fn work_on_a_letter(on: &Deployment) {
         origin: "worker",
         attempts: 1,
         replay: 0,
-        says: Says { provider: Some(Provider::STRIPE), ..Says::default() },
+        content: LetterContent { provider: Some(Provider::STRIPE), ..LetterContent::default() },
     };
     ops.keep_letters(vec![letter], NOW).await.unwrap();
     ops.letters_to_read(10).await.unwrap();
-    ops.note_says(vec![(id, Says::default())]).await.unwrap();
+    ops.note_contents(vec![(id, LetterContent::default())]).await.unwrap();
     assert_eq!(ops.open_letters(NOW).await.unwrap().overpaid_orders, 0);
     assert!(ops.overpaid_orders(10).await.unwrap().is_empty());
     let by = || Actor { name: "ada".to_owned(), is_self_declared: false };

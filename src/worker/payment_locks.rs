@@ -1,4 +1,4 @@
-//! Which batches of this process are about the same payments: those of their events take turns.
+//! Which batches of this process are about the same payments: those of their events take payment_locks.
 //!
 //! A provider often says several things of one payment at once, and sometimes the same thing twice. Two batches with such
 //! messages would read the same order side by side, and the slower one would find that it was overtaken and begin anew. So
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The parts of batches that are under way.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Turns(Arc<Inner>);
+pub(super) struct PaymentLocks(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -31,8 +31,8 @@ struct UnderWay {
 
 /// A part's turn; over when it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
-    turns: Turns,
+pub(super) struct PaymentLock {
+    payment_locks: PaymentLocks,
     ended: CancellationToken,
 }
 
@@ -41,13 +41,13 @@ pub(super) struct Turn {
 pub(super) struct Part<E> {
     events: Vec<E>,
     before: Vec<CancellationToken>,
-    turn: Turn,
+    turn: PaymentLock,
 }
 
 impl<E> Part<E> {
     /// Waits until everything has ended that came before and is about one of the same payments. Only for what was earlier,
     /// so that no circle can close; each has its own deadlines.
-    pub(super) async fn come(self) -> (Vec<E>, Turn) {
+    pub(super) async fn come(self) -> (Vec<E>, PaymentLock) {
         for other in self.before {
             other.cancelled().await;
         }
@@ -64,7 +64,7 @@ pub(super) struct Sorted<E> {
     pub(super) held: Part<E>,
 }
 
-impl Turns {
+impl PaymentLocks {
     fn under_way(&self) -> MutexGuard<'_, Vec<UnderWay>> {
         self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -91,16 +91,16 @@ impl Turns {
             let ended = CancellationToken::new();
             under_way.push(UnderWay { about, ended: ended.clone() });
             // From here on it ends, also when whoever has it is dropped.
-            let turn = Turn { turns: self.clone(), ended };
+            let turn = PaymentLock { payment_locks: self.clone(), ended };
             Part { events: events.into_iter().map(|(_, event)| event).collect(), before, turn }
         };
         Sorted { free: part(free, about_free, vec![]), held: part(held, about_held, before) }
     }
 }
 
-impl Drop for Turn {
+impl Drop for PaymentLock {
     fn drop(&mut self) {
-        self.turns.under_way().retain(|one| one.ended != self.ended);
+        self.payment_locks.under_way().retain(|one| one.ended != self.ended);
         self.ended.cancel();
     }
 }
@@ -136,12 +136,12 @@ mod tests {
 
     #[test]
     fn what_is_about_a_payment_of_an_earlier_batch_is_held_until_that_has_ended_and_the_rest_is_free() {
-        let turns = Turns::default();
-        let first = turns.sort(about(&["pi_1", "pi_2"]));
+        let payment_locks = PaymentLocks::default();
+        let first = payment_locks.sort(about(&["pi_1", "pi_2"]));
         assert_eq!(held_and_free(&first), (vec![], vec!["pi_1", "pi_2"]));
-        let second = turns.sort(about(&["pi_2", "pi_3", "pi_2"]));
+        let second = payment_locks.sort(about(&["pi_2", "pi_3", "pi_2"]));
         assert_eq!(held_and_free(&second), (vec!["pi_2", "pi_2"], vec!["pi_3"]));
-        let third = turns.sort(about(&["pi_3", "pi_4"]));
+        let third = payment_locks.sort(about(&["pi_3", "pi_4"]));
         assert_eq!(held_and_free(&third), (vec!["pi_3"], vec!["pi_4"]), "it comes after the second");
         let mut of_second = Box::pin(second.held.come());
         let mut of_third = Box::pin(third.held.come());
@@ -156,10 +156,10 @@ mod tests {
 
     #[test]
     fn held_events_of_one_payment_come_one_batch_after_the_other() {
-        let turns = Turns::default();
-        let first = turns.sort(about(&["pi_1"]));
-        let second = turns.sort(about(&["pi_1"]));
-        let third = turns.sort(about(&["pi_1"]));
+        let payment_locks = PaymentLocks::default();
+        let first = payment_locks.sort(about(&["pi_1"]));
+        let second = payment_locks.sort(about(&["pi_1"]));
+        let third = payment_locks.sort(about(&["pi_1"]));
         let mut of_third = Box::pin(third.held.come());
         drop(first);
         let of_second = second.held.come().now_or_never();
@@ -171,14 +171,14 @@ mod tests {
 
     #[test]
     fn whoever_gives_up_waiting_holds_nobody_up() {
-        let turns = Turns::default();
-        let first = turns.sort(about(&["pi_1"]));
-        let second = turns.sort(about(&["pi_1", "pi_2"]));
+        let payment_locks = PaymentLocks::default();
+        let first = payment_locks.sort(about(&["pi_1"]));
+        let second = payment_locks.sort(about(&["pi_1", "pi_2"]));
         let waiting = second.held.come().now_or_never();
         assert!(waiting.is_none());
         drop(second.free);
-        assert_eq!(held_and_free(&turns.sort(about(&["pi_2"]))), (vec![], vec!["pi_2"]));
+        assert_eq!(held_and_free(&payment_locks.sort(about(&["pi_2"]))), (vec![], vec!["pi_2"]));
         drop(first);
-        assert!(turns.under_way().is_empty());
+        assert!(payment_locks.under_way().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-use super::super::ledger::Bounds;
+use super::super::inbound_meter::Bounds;
 use super::*;
 use std::time::Instant;
 
@@ -39,19 +39,19 @@ fn message(tag: u64, app_id: &[u8], body: &[u8]) -> Vec<u8> {
 }
 
 /// Feeds the bytes in parts of that length, as a socket might hand them over.
-fn sifted(sieve: &mut Sieve, bytes: &[u8], part: usize) -> (Vec<u8>, Stop) {
+fn sifted(frame_filter: &mut FrameFilter, bytes: &[u8], part: usize) -> (Vec<u8>, Stop) {
     let (mut output, mut input, mut last) = (vec![], vec![], Stop::Needs(0));
     for part in bytes.chunks(part) {
         input.extend_from_slice(part);
         let taken;
-        (taken, last) = sieve.sift(&input, &mut output, OUTPUT_MAX);
+        (taken, last) = frame_filter.pass(&input, &mut output, OUTPUT_MAX);
         input.drain(..taken);
     }
     (output, last)
 }
 
-fn claimed(ledger: &Ledger, tag: u64) -> (u64, String) {
-    let ticket = ledger.claim(1, tag).unwrap();
+fn claimed(meter: &InboundMeter, tag: u64) -> (u64, String) {
+    let ticket = meter.claim(1, tag).unwrap();
     (ticket.body_bytes, ticket.unreadable)
 }
 
@@ -66,13 +66,13 @@ fn what_can_be_read_goes_through_byte_for_byte_however_it_comes() {
     ]
     .concat();
     for part in [1, 3, 8, 100, 1 << 20] {
-        let ledger = Ledger::new(BOUNDS);
-        let mut sieve = Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX);
-        let (output, _) = sifted(&mut sieve, &bytes, part);
+        let meter = InboundMeter::new(BOUNDS);
+        let mut frame_filter = FrameFilter::new(Arc::clone(&meter), FRAME_BYTES_MAX);
+        let (output, _) = sifted(&mut frame_filter, &bytes, part);
         assert_eq!(output, bytes, "in parts of {part}");
-        assert!(sieve.open.is_empty());
-        assert_eq!(claimed(&ledger, 1), (900, String::new()));
-        assert_eq!(claimed(&ledger, 2), (0, String::new()));
+        assert!(frame_filter.open.is_empty());
+        assert_eq!(claimed(&meter, 1), (900, String::new()));
+        assert_eq!(claimed(&meter, 2), (0, String::new()));
     }
 }
 
@@ -81,12 +81,12 @@ fn what_cannot_be_read_is_mended_and_noted_beside_its_neighbours() {
     let bytes = [message(1, b"ok", b"one"), message(2, b"\xff", b"two"), message(3, b"ok", b"three")].concat();
     let mended = [message(1, b"ok", b"one"), message(2, b"?", b"two"), message(3, b"ok", b"three")].concat();
     for part in [1, 7, 1 << 20] {
-        let ledger = Ledger::new(BOUNDS);
-        let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX), &bytes, part);
+        let meter = InboundMeter::new(BOUNDS);
+        let (output, _) = sifted(&mut FrameFilter::new(Arc::clone(&meter), FRAME_BYTES_MAX), &bytes, part);
         assert_eq!(output, mended);
-        assert_eq!(claimed(&ledger, 1).1, "");
-        assert_eq!(claimed(&ledger, 2), (3, r#"app_id is not UTF-8: "\xff""#.to_owned()));
-        assert_eq!(claimed(&ledger, 3).1, "");
+        assert_eq!(claimed(&meter, 1).1, "");
+        assert_eq!(claimed(&meter, 2), (3, r#"app_id is not UTF-8: "\xff""#.to_owned()));
+        assert_eq!(claimed(&meter, 3).1, "");
     }
 }
 
@@ -95,9 +95,9 @@ fn a_body_that_is_too_large_is_cut_and_its_length_noted() {
     let body: Vec<u8> = (0..2_000).map(|n| u8::try_from(n % 251).unwrap()).collect();
     for (kept, frames) in [(300, vec![300]), (500, vec![400, 100]), (0, vec![])] {
         for part in [1, 7, 1 << 20] {
-            let ledger = Ledger::new(Bounds { body_kept_bytes: kept, ..BOUNDS });
+            let meter = InboundMeter::new(Bounds { body_kept_bytes: kept, ..BOUNDS });
             let bytes = [message(1, b"a", &body), message(2, b"b", b"next")].concat();
-            let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX), &bytes, part);
+            let (output, _) = sifted(&mut FrameFilter::new(Arc::clone(&meter), FRAME_BYTES_MAX), &bytes, part);
             let mut wanted = [deliver(1, 1, b"payment.stripe"), header(1, kept, b"a")].concat();
             let mut at = 0;
             for length in &frames {
@@ -106,8 +106,8 @@ fn a_body_that_is_too_large_is_cut_and_its_length_noted() {
             }
             wanted.extend(message(2, b"b", b"next"));
             assert_eq!(output, wanted, "{kept} kept, in parts of {part}");
-            assert_eq!(claimed(&ledger, 1), (2_000, String::new()));
-            assert_eq!(claimed(&ledger, 2), (4, String::new()));
+            assert_eq!(claimed(&meter, 1), (2_000, String::new()));
+            assert_eq!(claimed(&meter, 2), (4, String::new()));
         }
     }
 }
@@ -120,28 +120,28 @@ fn a_header_of_any_size_is_replaced_without_being_held() {
     payload.extend(huge);
     let told = format!("its properties are {} bytes long", payload.len());
     let bytes = [deliver(1, 1, b"k"), frame(HEADER, 1, &payload), frame(BODY, 1, b"body"), message(2, b"b", b"next")];
-    let ledger = Ledger::new(BOUNDS);
-    let mut sieve = Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX);
-    let (output, _) = sifted(&mut sieve, &bytes.concat(), 60_000);
+    let meter = InboundMeter::new(BOUNDS);
+    let mut frame_filter = FrameFilter::new(Arc::clone(&meter), FRAME_BYTES_MAX);
+    let (output, _) = sifted(&mut frame_filter, &bytes.concat(), 60_000);
     let empty = frame(HEADER, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0]);
     assert_eq!(output, [deliver(1, 1, b"k"), empty, frame(BODY, 1, b"body"), message(2, b"b", b"next")].concat());
-    assert!(claimed(&ledger, 1).1.contains(&told), "what was dropped is told");
+    assert!(claimed(&meter, 1).1.contains(&told), "what was dropped is told");
 }
 
 #[test]
 fn nothing_more_is_taken_while_the_ledger_is_full_but_one_message_always_is() {
-    let ledger = Ledger::new(Bounds { body_bytes_max: 10_000, ..BOUNDS });
-    let mut sieve = Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX);
+    let meter = InboundMeter::new(Bounds { body_bytes_max: 10_000, ..BOUNDS });
+    let mut frame_filter = FrameFilter::new(Arc::clone(&meter), FRAME_BYTES_MAX);
     let bytes = [message(1, b"a", &[1; 9_000]), message(2, b"b", &[2; 400])].concat();
     let mut output = vec![];
-    let (taken, stop) = sieve.sift(&bytes, &mut output, OUTPUT_MAX);
+    let (taken, stop) = frame_filter.pass(&bytes, &mut output, OUTPUT_MAX);
     assert_eq!(stop, Stop::NoRoom);
-    let body = ledger.hold(vec![1; 9_000], ledger.claim(1, 1).unwrap().bytes);
+    let body = meter.hold(vec![1; 9_000], meter.claim(1, 1).unwrap().bytes);
     let copy = body.clone();
     drop(body);
-    assert_eq!(sieve.sift(&bytes[taken..], &mut output, OUTPUT_MAX), (0, Stop::NoRoom), "a copy is still there");
+    assert_eq!(frame_filter.pass(&bytes[taken..], &mut output, OUTPUT_MAX), (0, Stop::NoRoom), "a copy is still there");
     drop(copy);
-    let (rest, stop) = sieve.sift(&bytes[taken..], &mut output, OUTPUT_MAX);
+    let (rest, stop) = frame_filter.pass(&bytes[taken..], &mut output, OUTPUT_MAX);
     assert_eq!((taken + rest, stop), (bytes.len(), Stop::Needs(FRAME_BEGIN)));
     assert_eq!(output, bytes);
 }
@@ -151,9 +151,9 @@ fn returned_messages_come_without_their_bodies_and_need_no_ticket() {
     let mut payload = vec![0, 60, 0, 50, 1, 0x38, 2, b'N', 0xff, 1, b'e', 1, b'k'];
     let returned = frame(METHOD, 3, &payload);
     payload[8] = b'?';
-    let ledger = Ledger::new(Bounds::NONE);
+    let meter = InboundMeter::new(Bounds::NONE);
     let bytes = [returned, header(3, 10, b"a"), frame(BODY, 3, &[0; 10])].concat();
-    let (output, _) = sifted(&mut Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX), &bytes, 5);
+    let (output, _) = sifted(&mut FrameFilter::new(Arc::clone(&meter), FRAME_BYTES_MAX), &bytes, 5);
     assert_eq!(output, [frame(METHOD, 3, &payload), header(3, 0, b"a")].concat());
 }
 
@@ -162,13 +162,13 @@ fn returned_messages_come_without_their_bodies_and_need_no_ticket() {
 #[ignore = "measures"]
 fn the_sieve_is_quick() {
     let one = message(1, b"a relay of somebody's", &[b'x'; 390]);
-    let (count, ledger) = (200_000_u32, Ledger::new(Bounds { bytes_max: usize::MAX, ..BOUNDS }));
-    let (mut sieve, mut output) = (Sieve::new(Arc::clone(&ledger), FRAME_BYTES_MAX), vec![]);
+    let (count, meter) = (200_000_u32, InboundMeter::new(Bounds { bytes_max: usize::MAX, ..BOUNDS }));
+    let (mut frame_filter, mut output) = (FrameFilter::new(Arc::clone(&meter), FRAME_BYTES_MAX), vec![]);
     let began = Instant::now();
     for _ in 0..count {
         output.clear();
-        sieve.sift(&one, &mut output, OUTPUT_MAX);
-        drop(ledger.claim(1, 1));
+        frame_filter.pass(&one, &mut output, OUTPUT_MAX);
+        drop(meter.claim(1, 1));
     }
     println!("a delivery of three frames, {} bytes: {:?}", one.len(), began.elapsed() / count);
 }

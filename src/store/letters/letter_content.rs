@@ -2,13 +2,13 @@
 
 use super::settle::ToWeigh;
 use super::{LetterId, LetterToWeigh};
-use crate::domain::{PaymentId, PaymentStatus, Provider, ProviderAccount, Says};
+use crate::domain::{LetterContent, PaymentId, PaymentStatus, Provider, ProviderAccount};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
 use crate::store::tx::Tx;
 use uuid::Uuid;
 
-/// [`Says`], column by column.
+/// [`LetterContent`], column by column.
 pub(super) struct Columns<'a> {
     /// Empty where it names none.
     pub(super) provider: &'a str,
@@ -24,15 +24,15 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn of(says: &'a Says) -> Self {
-        let status = says.status.as_ref();
+    pub(super) fn of(content: &'a LetterContent) -> Self {
+        let status = content.status.as_ref();
         let money = status.and_then(PaymentStatus::money);
         Self {
-            provider: says.provider.as_ref().map_or("", Provider::as_str),
-            provider_account: says.provider_account.as_ref().map_or("", ProviderAccount::as_str),
-            payment_ids: says.payment_ids.iter().map(PaymentId::to_string).collect(),
-            order_ids: says.order_ids.iter().map(|id| id.0).collect(),
-            words: says.words.as_deref(),
+            provider: content.provider.as_ref().map_or("", Provider::as_str),
+            provider_account: content.provider_account.as_ref().map_or("", ProviderAccount::as_str),
+            payment_ids: content.payment_ids.iter().map(PaymentId::to_string).collect(),
+            order_ids: content.order_ids.iter().map(|id| id.0).collect(),
+            words: content.words.as_deref(),
             said_type: status.map(PaymentStatus::name),
             said_state: status.and_then(PaymentStatus::state_name),
             amount_minor: money.map(|money| money.amount_minor()),
@@ -61,12 +61,12 @@ impl Store {
     }
 
     /// Fills the columns of letters that were not read yet. Of one that cannot be read, what was known of its payment is kept.
-    pub async fn note_says(&self, mut letters: Vec<(LetterId, Says)>) -> Result<(), StoreError> {
+    pub async fn note_contents(&self, mut letters: Vec<(LetterId, LetterContent)>) -> Result<(), StoreError> {
         self.run("noting what dead letters say", move |pool| async move {
             letters.sort_by_key(|(id, _)| *id);
             let mut tx = Tx::begin(&pool).await?;
-            for (id, says) in &letters {
-                tx.note_says(*id, &Columns::of(says)).await?;
+            for (id, content) in &letters {
+                tx.note_contents(*id, &Columns::of(content)).await?;
             }
             tx.commit().await?;
             Ok(())
@@ -76,7 +76,7 @@ impl Store {
 }
 
 impl Tx {
-    async fn note_says(&mut self, id: LetterId, columns: &Columns<'_>) -> Result<(), StoreError> {
+    async fn note_contents(&mut self, id: LetterId, columns: &Columns<'_>) -> Result<(), StoreError> {
         const WHAT: &str = "noting what a dead letter says";
         sqlx::query!(
             "UPDATE dead_letters l

@@ -42,7 +42,7 @@ fn label(endpoint: Endpoint) -> WebhookEndpoint {
 }
 
 /// What taking a webhook needs.
-pub(super) struct Taker {
+pub(super) struct WebhookHandler {
     pub(super) keys: HashMap<Endpoint, Followed<Keys>>,
     /// What the keys were made from.
     pub(super) secret_files: FollowedFiles,
@@ -72,9 +72,9 @@ impl Answer {
     }
 }
 
-impl Taker {
+impl WebhookHandler {
     /// Takes a webhook and answers it.
-    pub(super) async fn take(&self, path: &str, request: Request) -> Response {
+    pub(super) async fn handle(&self, path: &str, request: Request) -> Response {
         let Some((endpoint, keys)) =
             Endpoint::from_path(path).and_then(|endpoint| Some((endpoint, self.keys.get(&endpoint)?.current())))
         else {
@@ -85,7 +85,7 @@ impl Taker {
         let logged =
             span.trace_id().map_or_else(tracing::Span::none, |id| tracing::error_span!("webhook", trace_id = id));
         let answer = match self.places.try_acquire() {
-            Ok(_place) => self.take_at(endpoint, &keys, request, &span).instrument(logged).await,
+            Ok(_place) => self.handle_at(endpoint, &keys, request, &span).instrument(logged).await,
             Err(_full) => unavailable("too many webhooks are in hand"),
         };
         span.text("grantonce.outcome", answer.outcome.name());
@@ -114,7 +114,7 @@ impl Taker {
         span
     }
 
-    async fn take_at(&self, endpoint: Endpoint, keys: &Keys, mut request: Request, span: &Span) -> Answer {
+    async fn handle_at(&self, endpoint: Endpoint, keys: &Keys, mut request: Request, span: &Span) -> Answer {
         let headers = std::mem::take(request.headers_mut());
         let body = match read_body(request, BODY_BYTES_MAX, BODY_DEADLINE).await {
             Ok(body) => body,
@@ -161,10 +161,10 @@ impl Taker {
     }
 
     /// Publishes all that a webhook says. It is answered 2xx only when every part of it is confirmed.
-    async fn publish(&self, endpoint: Endpoint, said: Vec<Translation>, body: &Bytes, span: &Span) -> Answer {
+    async fn publish(&self, endpoint: Endpoint, translations: Vec<Translation>, body: &Bytes, span: &Span) -> Answer {
         let mut outgoing = Vec::new();
         let (mut accepted, mut letters, mut dropped) = (0_usize, 0_usize, 0_usize);
-        for translation in said {
+        for translation in translations {
             match translation {
                 Translation::Ignored { kind, why } => {
                     tracing::debug!(event = "webhook_ignored", endpoint = endpoint.path(), kind = %kind, why = why.name());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 /// What a session has in hand. Only what is settled is acknowledged: a delivery that is forgotten on the way comes again.
 #[derive(Debug)]
-pub(super) struct InHand {
+pub(super) struct Unacknowledged {
     acknowledger: Acknowledger,
     metrics: Metrics,
     /// The numbers of what was received and is not acknowledged.
@@ -15,7 +15,7 @@ pub(super) struct InHand {
     acknowledged: u64,
 }
 
-impl InHand {
+impl Unacknowledged {
     pub(super) fn new(acknowledger: Acknowledger, metrics: Metrics) -> Self {
         Self { acknowledger, metrics, tags: BTreeSet::new(), acknowledged: 0 }
     }

@@ -1,7 +1,7 @@
 //! What a dead letter's body says, read as receiver and worker would read it.
 
 use super::prospects::translate;
-use crate::domain::{Hint, LetterId, MessageId, Provider, Says};
+use crate::domain::{Hint, LetterContent, LetterId, MessageId, Provider};
 use crate::message::{WEBHOOK_TYPE_PREFIX, decode, decode_hint};
 use crate::store::{LetterToWeigh, Store, StoreError};
 use crate::webhook::{self, Endpoint, Translation};
@@ -11,37 +11,37 @@ use time::OffsetDateTime;
 const CHUNK: u16 = 200;
 
 /// Reads a letter. Says at least whose payment it is about, where the endpoint or the key tells.
-pub(super) fn says(
+pub(super) fn read_content(
     kind: &str,
     message_id: &str,
     routing_key: &str,
     body: &[u8],
     terms: webhook::Terms,
     now: OffsetDateTime,
-) -> Says {
+) -> LetterContent {
     let endpoint = kind.strip_prefix(WEBHOOK_TYPE_PREFIX).and_then(Endpoint::from_path);
     let read = match endpoint {
         Some(endpoint) => of_webhook(endpoint, (kind, message_id, routing_key), body, terms, now),
         None => of_message(body, now),
     };
     let of_key = || routing_key.strip_prefix("payment.").and_then(|name| Provider::new(name).ok());
-    Says { provider: read.provider.or_else(of_key), ..read }
+    LetterContent { provider: read.provider.or_else(of_key), ..read }
 }
 
-fn of_message(body: &[u8], now: OffsetDateTime) -> Says {
+fn of_message(body: &[u8], now: OffsetDateTime) -> LetterContent {
     if let Ok(event) = decode(body, now) {
-        return Says::from(&event);
+        return LetterContent::from(&event);
     }
     decode_hint(body).map(|hint| of_hint(&hint)).unwrap_or_default()
 }
 
-fn of_hint(hint: &Hint) -> Says {
-    Says {
+fn of_hint(hint: &Hint) -> LetterContent {
+    LetterContent {
         provider: Some(hint.provider.clone()),
         provider_account: hint.provider_account.clone(),
         payment_ids: hint.payment_ids().cloned().collect(),
         words: Some("a hint that something happened".to_owned()),
-        ..Says::default()
+        ..LetterContent::default()
     }
 }
 
@@ -53,40 +53,45 @@ fn of_webhook(
     body: &[u8],
     terms: webhook::Terms,
     now: OffsetDateTime,
-) -> Says {
+) -> LetterContent {
     let translations = translate(kind, message_id, routing_key, body, terms, now).unwrap_or_default();
-    let told: Vec<Told> = translations.into_iter().flat_map(|translation| Told::of(endpoint, translation)).collect();
-    let is_own = |told: &&Told| told.message_id.as_str() == message_id;
-    let is_unclear = |told: &&Told| !told.is_clear;
-    let some = |is_meant: &dyn Fn(&&Told) -> bool| {
-        let meant: Vec<&Told> = told.iter().filter(is_meant).collect();
+    let parts: Vec<ContentPart> =
+        translations.into_iter().flat_map(|translation| ContentPart::of(endpoint, translation)).collect();
+    let is_own = |parts: &&ContentPart| parts.message_id.as_str() == message_id;
+    let is_unclear = |parts: &&ContentPart| !parts.is_clear;
+    let some = |is_meant: &dyn Fn(&&ContentPart) -> bool| {
+        let meant: Vec<&ContentPart> = parts.iter().filter(is_meant).collect();
         (!meant.is_empty()).then_some(meant)
     };
-    let meant = some(&is_own).or_else(|| some(&is_unclear)).unwrap_or_else(|| told.iter().collect());
-    let says = meant.into_iter().fold(Says::default(), |says, told| says.and(told.says.clone()));
-    Says { provider: Some(endpoint.provider().clone()), ..says }
+    let meant = some(&is_own).or_else(|| some(&is_unclear)).unwrap_or_else(|| parts.iter().collect());
+    let content = meant.into_iter().fold(LetterContent::default(), |content, parts| content.and(parts.content.clone()));
+    LetterContent { provider: Some(endpoint.provider().clone()), ..content }
 }
 
 /// One thing that a webhook tells.
-struct Told {
+struct ContentPart {
     message_id: MessageId,
     is_clear: bool,
-    says: Says,
+    content: LetterContent,
 }
 
-impl Told {
+impl ContentPart {
     fn of(endpoint: Endpoint, translation: Translation) -> Vec<Self> {
         match translation {
             Translation::Events(events) => events
                 .iter()
-                .map(|event| Self { message_id: event.message_id.clone(), is_clear: true, says: Says::from(event) })
+                .map(|event| Self {
+                    message_id: event.message_id.clone(),
+                    is_clear: true,
+                    content: LetterContent::from(event),
+                })
                 .collect(),
             Translation::Hint(hint) => {
-                let says = of_hint(&hint);
-                vec![Self { message_id: hint.message_id, is_clear: true, says }]
+                let content = of_hint(&hint);
+                vec![Self { message_id: hint.message_id, is_clear: true, content }]
             }
             Translation::Untranslatable { message_id, concerns, .. } => {
-                let says = Says {
+                let content = LetterContent {
                     provider: Some(endpoint.provider().clone()),
                     provider_account: concerns.provider_account,
                     payment_ids: concerns.payment_ids,
@@ -94,7 +99,7 @@ impl Told {
                     words: concerns.status.as_ref().map(|status| status.in_words()),
                     status: concerns.status,
                 };
-                vec![Self { message_id, is_clear: false, says }]
+                vec![Self { message_id, is_clear: false, content }]
             }
             Translation::Ignored { .. } => vec![],
         }
@@ -111,13 +116,13 @@ pub(super) async fn read_the_unread(
     if letters.is_empty() {
         return Ok(());
     }
-    let read = |letter: LetterToWeigh| -> (LetterId, Says) {
+    let read = |letter: LetterToWeigh| -> (LetterId, LetterContent) {
         let body = letter.body.as_deref().unwrap_or_default();
-        (letter.id, says(&letter.kind, &letter.message_id, &letter.routing_key, body, terms, now))
+        (letter.id, read_content(&letter.kind, &letter.message_id, &letter.routing_key, body, terms, now))
     };
-    let read: Vec<(LetterId, Says)> = letters.into_iter().map(read).collect();
+    let read: Vec<(LetterId, LetterContent)> = letters.into_iter().map(read).collect();
     tracing::info!(event = "letters_read", letters = read.len(), "letters of an earlier release have their columns");
-    store.note_says(read).await
+    store.note_contents(read).await
 }
 
 #[cfg(test)]
@@ -145,15 +150,15 @@ mod tests {
             detail: "because".to_owned(),
             concerns: concerns.clone(),
         };
-        let told = Told::of(Endpoint::Stripe, translation);
-        let says = &told[0].says;
+        let parts = ContentPart::of(Endpoint::Stripe, translation);
+        let content = &parts[0].content;
         assert_eq!(
-            (says.payment_ids.as_slice(), says.status.as_ref()),
+            (content.payment_ids.as_slice(), content.status.as_ref()),
             (&concerns.payment_ids[..], concerns.status.as_ref())
         );
-        assert_eq!(says.provider_account, concerns.provider_account);
-        assert_eq!(says.order_ids, [OrderId(uuid::Uuid::from_u128(7))]);
-        assert_eq!(says.words.as_deref(), Some("refunded 0.05 USD in all"));
+        assert_eq!(content.provider_account, concerns.provider_account);
+        assert_eq!(content.order_ids, [OrderId(uuid::Uuid::from_u128(7))]);
+        assert_eq!(content.words.as_deref(), Some("refunded 0.05 USD in all"));
     }
 
     #[test]
@@ -164,9 +169,9 @@ mod tests {
             ("payment-status.v1", "payment.stripe", Some("stripe")),
             ("", "what", None),
         ] {
-            let says = says(kind, "m", key, b"\xff\x00", TERMS, NOW);
-            assert_eq!(says.provider.as_ref().map(Provider::as_str), provider, "{kind} {key}");
-            assert!(says.payment_ids.is_empty() && says.status.is_none(), "{kind} {key}");
+            let content = read_content(&kind, "m", key, b"\xff\x00", TERMS, NOW);
+            assert_eq!(content.provider.as_ref().map(Provider::as_str), provider, "{kind} {key}");
+            assert!(content.payment_ids.is_empty() && content.status.is_none(), "{kind} {key}");
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct Entry {
     pub at: OffsetDateTime,
     /// The kind of the event and its fields.
     #[serde(flatten)]
-    pub what: Happening,
+    pub what: StoryEvent,
     /// The event in a sentence.
     pub text: String,
 }
@@ -27,7 +27,7 @@ pub struct Entry {
     missing_docs,
     reason = "the fields are those of the tables, and are described in contract/story.v1.schema.json"
 )]
-pub enum Happening {
+pub enum StoryEvent {
     /// The site created the order, with its price at that time.
     OrderCreated {
         order_id: OrderId,
@@ -148,7 +148,7 @@ pub enum Happening {
     },
 }
 
-impl Happening {
+impl StoryEvent {
     /// The public name of the kind.
     pub fn kind(&self) -> &'static str {
         match self {

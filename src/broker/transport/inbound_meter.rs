@@ -29,7 +29,7 @@ impl Bounds {
 pub(in crate::broker) struct Ticket {
     pub(in crate::broker) channel: u16,
     pub(in crate::broker) tag: u64,
-    /// Counted in the ledger until its body is dropped.
+    /// Counted in the meter until its body is dropped.
     pub(in crate::broker) bytes: usize,
     /// The length of the whole body, as it is at the broker.
     pub(in crate::broker) body_bytes: u64,
@@ -39,14 +39,14 @@ pub(in crate::broker) struct Ticket {
 
 /// The deliveries that one connection has in hand.
 #[derive(Debug)]
-pub(in crate::broker) struct Ledger {
+pub(in crate::broker) struct InboundMeter {
     bounds: Bounds,
     bytes: AtomicUsize,
     waiting: AtomicWaker,
     tickets: Mutex<VecDeque<Ticket>>,
 }
 
-impl Ledger {
+impl InboundMeter {
     pub(in crate::broker) fn new(bounds: Bounds) -> Arc<Self> {
         Arc::new(Self { bounds, bytes: AtomicUsize::new(0), waiting: AtomicWaker::new(), tickets: Mutex::default() })
     }
@@ -82,7 +82,7 @@ impl Ledger {
 
     /// A body that is counted until its last copy is dropped.
     pub(in crate::broker) fn hold(self: &Arc<Self>, body: Vec<u8>, bytes: usize) -> Bytes {
-        Bytes::from_owner(Held { body, bytes, ledger: Arc::clone(self) })
+        Bytes::from_owner(Held { body, bytes, meter: Arc::clone(self) })
     }
 
     fn tickets(&self) -> MutexGuard<'_, VecDeque<Ticket>> {
@@ -93,7 +93,7 @@ impl Ledger {
 struct Held {
     body: Vec<u8>,
     bytes: usize,
-    ledger: Arc<Ledger>,
+    meter: Arc<InboundMeter>,
 }
 
 impl AsRef<[u8]> for Held {
@@ -104,7 +104,7 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.ledger.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
-        self.ledger.waiting.wake();
+        self.meter.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
+        self.meter.waiting.wake();
     }
 }

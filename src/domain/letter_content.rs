@@ -3,9 +3,9 @@
 use super::ids::{OrderId, PaymentId, Provider, ProviderAccount};
 use super::status::{PaymentEvent, PaymentStatus};
 
-/// What a dead letter says.
+/// What a dead letter content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Says {
+pub struct LetterContent {
     /// Whose payment.
     pub provider: Option<Provider>,
     /// The account at the provider; none is our own.
@@ -20,7 +20,7 @@ pub struct Says {
     pub words: Option<String>,
 }
 
-impl From<&PaymentEvent> for Says {
+impl From<&PaymentEvent> for LetterContent {
     fn from(event: &PaymentEvent) -> Self {
         Self {
             provider: Some(event.provider.clone()),
@@ -33,8 +33,8 @@ impl From<&PaymentEvent> for Says {
     }
 }
 
-impl Says {
-    /// Adds what another message of the same letter says. Of two statuses the one that reports money that came in is kept,
+impl LetterContent {
+    /// Adds what another message of the same letter content. Of two statuses the one that reports money that came in is kept,
     /// else the first. Ids of a payment at another account would be looked for at the wrong one: they are left out.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
@@ -102,13 +102,13 @@ mod tests {
 
     #[test]
     fn ids_of_another_account_are_not_taken_for_those_of_the_first() {
-        let of = |account: Option<&str>, payment: &str| Says {
+        let of = |account: Option<&str>, payment: &str| LetterContent {
             provider: Some(Provider::STRIPE),
             provider_account: account.map(|account| ProviderAccount::new(account).unwrap()),
             payment_ids: vec![PaymentId::new(payment).unwrap()],
-            ..Says::default()
+            ..LetterContent::default()
         };
-        let ids = |says: Says| says.payment_ids.iter().map(PaymentId::to_string).collect::<Vec<_>>();
+        let ids = |content: LetterContent| content.payment_ids.iter().map(PaymentId::to_string).collect::<Vec<_>>();
         assert_eq!(ids(of(None, "pi_1").and(of(None, "pi_2")).and(of(None, "pi_1"))), ["pi_1", "pi_2"]);
         assert_eq!(ids(of(None, "pi_1").and(of(Some("acct_1"), "pi_2"))), ["pi_1"]);
     }

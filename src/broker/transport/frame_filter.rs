@@ -1,10 +1,10 @@
-//! From the broker's bytes to bytes that the client library can read. Pure, but for the ledger.
+//! From the broker's bytes to bytes that the client library can read. Pure, but for the meter.
 //!
 //! Frames go through as they come, but for those of messages: deliveries, answers to a get, returns. What the library cannot
-//! parse of these is mended, bodies that are too large are cut, and the ledger is told what the library was not.
+//! parse of these is mended, bodies that are too large are cut, and the meter is told what the library was not.
 
 use super::content::{Faults, check, drop_properties, mend, mend_method};
-use super::ledger::{Ledger, Ticket};
+use super::inbound_meter::{InboundMeter, Ticket};
 use std::sync::Arc;
 
 /// Largest frame that is agreed to, RabbitMQ's own default.
@@ -35,7 +35,7 @@ const OPEN_OK: (u16, u16) = (10, 41);
 pub(super) enum Stop {
     /// The next step needs so many bytes of input at once.
     Needs(usize),
-    /// The ledger has no room for the next message.
+    /// The meter has no room for the next message.
     NoRoom,
 }
 
@@ -56,23 +56,23 @@ enum Rest {
 }
 
 /// One connection's bytes, from the broker's first one on.
-pub(super) struct Sieve {
-    ledger: Arc<Ledger>,
+pub(super) struct FrameFilter {
+    meter: Arc<InboundMeter>,
     frame_bytes_max: usize,
     rest: Rest,
     open: Vec<Open>,
     is_open: bool,
 }
 
-impl Sieve {
+impl FrameFilter {
     /// The library refuses frames of more than `frame_bytes_max`; RabbitMQ sends long headers in one frame all the same.
-    pub(super) fn new(ledger: Arc<Ledger>, frame_bytes_max: u32) -> Self {
+    pub(super) fn new(meter: Arc<InboundMeter>, frame_bytes_max: u32) -> Self {
         let frame_bytes_max = usize::try_from(frame_bytes_max).unwrap_or(usize::MAX);
-        Self { ledger, frame_bytes_max, rest: Rest::Pass(0), open: vec![], is_open: false }
+        Self { meter, frame_bytes_max, rest: Rest::Pass(0), open: vec![], is_open: false }
     }
 
-    pub(super) fn ledger(&self) -> &Ledger {
-        &self.ledger
+    pub(super) fn meter(&self) -> &InboundMeter {
+        &self.meter
     }
 
     /// Whether the broker has opened the connection: greeted, and let the user in.
@@ -82,7 +82,7 @@ impl Sieve {
 
     /// Takes what it can of `input`, says how much that was, and adds to `output` what the library is to read. Ends when
     /// `output` is longer than `output_max`, with `Needs(0)`.
-    pub(super) fn sift(&mut self, input: &[u8], output: &mut Vec<u8>, output_max: usize) -> (usize, Stop) {
+    pub(super) fn pass(&mut self, input: &[u8], output: &mut Vec<u8>, output_max: usize) -> (usize, Stop) {
         let mut at = 0;
         while output.len() <= output_max {
             let bytes = input.get(at..).unwrap_or_default();
@@ -182,14 +182,14 @@ impl Sieve {
             return Ok(0);
         };
         let body_bytes = u64::from_be_bytes(*size);
-        let bounds = self.ledger.bounds();
+        let bounds = self.meter.bounds();
         let is_delivery = self.open.get(at).is_some_and(|open| open.tag.is_some());
         let kept = match usize::try_from(body_bytes) {
             Ok(bytes) if bytes <= bounds.body_bytes_max => bytes,
             Ok(_) | Err(_) => bounds.body_kept_bytes,
         };
         let bytes = needed.saturating_add(kept);
-        if is_delivery && !self.ledger.admit(bytes) {
+        if is_delivery && !self.meter.admit(bytes) {
             return Err(Stop::NoRoom);
         }
         let mut open = self.open.swap_remove(at);
@@ -217,7 +217,7 @@ impl Sieve {
         }
         if let Some(tag) = open.tag {
             let unreadable = std::mem::take(&mut open.faults).into_text();
-            self.ledger.note(Ticket { channel, tag, bytes, body_bytes, unreadable });
+            self.meter.note(Ticket { channel, tag, bytes, body_bytes, unreadable });
         }
         if body_bytes > 0 {
             self.open.push(Open { body: Some((body_bytes, kept)), ..open });
