@@ -32,6 +32,7 @@ mod logs;
 mod monitoring;
 mod outage;
 mod paypal;
+mod quickstart;
 mod readiness;
 mod readme;
 mod receiver;

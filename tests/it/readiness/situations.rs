@@ -24,7 +24,7 @@ const ALERTS: &str = include_str!("../../../deploy/prometheus/alerts.yml");
 const SITUATIONS: [(&str, &str, &str); 15] = [
     ("Postgres is away", "worker", "postgres_writes"),
     ("Postgres is read-only", "worker", "postgres_writes"),
-    ("Commits hang, for a synchronous standby is away", "worker", "postgres_writes"),
+    ("Commits hang because a synchronous standby is away", "worker", "postgres_writes"),
     ("A table is missing", "worker", "schema_and_rights"),
     ("A right on a table is missing", "worker", "schema_and_rights"),
     ("The clock of a worker's machine is wrong", "worker", "clock_agrees"),
@@ -212,7 +212,7 @@ async fn o06_commits_hang() {
     process.is_ready().await;
     world.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
     world.execute("SELECT pg_reload_conf()").await;
-    process.shows("Commits hang, for a synchronous standby is away", "did not answer, or not commit").await;
+    process.shows("Commits hang because a synchronous standby is away", "did not answer, or not commit").await;
     world.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
     world.execute("SELECT pg_reload_conf()").await;
     process.is_ready().await;
