@@ -10,6 +10,9 @@ const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const DEAD_LETTERS: &str = include_str!("../../docs/dead-letters.md");
 const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
 
+/// A reader decides on the first screens whether to go on.
+const README_LINES_MAX: usize = 200;
+
 const PREFIX: &str = "GRANTONCE_";
 
 fn root() -> &'static Path {
@@ -119,6 +122,12 @@ fn every_link_leads_somewhere() {
     }
     assert!(links > 100, "links are found: {links}");
     assert!(faults.is_empty(), "these links lead nowhere:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = include_str!("../../README.md").lines().count();
+    assert!(lines <= README_LINES_MAX, "README.md has {lines} lines; what is long belongs into docs/");
 }
 
 #[test]
