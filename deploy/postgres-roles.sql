@@ -1,24 +1,24 @@
--- Who may do what in the database. Run it in grantonce's database, as a superuser:
+-- The database roles and their rights. Run this file in grantonce's database, as a superuser:
 --
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f deploy/postgres-roles.sql     -- the roles
 --     grantonce migrate                                                        -- as grantonce_migrate
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f deploy/postgres-roles.sql     -- their rights
 --
--- and again after every upgrade that migrates. It can be run as often as you like: what a role has beyond this file is
--- taken away. It sets no passwords; do that by `\password grantonce_worker` and so on, or let pg_hba.conf decide.
+-- Run it again after every upgrade that migrates. You can run it as often as you like: it takes away every right that is not in
+-- this file. It sets no passwords. Set them with `\password grantonce_worker` and so on, or use pg_hba.conf.
 --
 --   grantonce_migrate    `grantonce migrate`: owns the schema; no other role may change it
---   grantonce_worker     `grantonce worker`: the only one that writes the ledger, and it can only append
+--   grantonce_worker     `grantonce worker`: the only role that writes the ledger, and it can only append
 --   grantonce_api        `grantonce api`: makes orders, reads balances
---   grantonce_reconciler `grantonce reconciler`: keeps count of what providers were asked about; changes no order
---   grantonce_ops        `grantonce ops`, `grantonce dlq`: keeps and replays dead letters; of orders it changes what they cost
---                        before their grant, and nothing else
---   grantonce_operator   `grantonce orders amend`, `forget`: changes what an order costs before its grant, empties what is kept
---                        of an account's buyers, and writes the audit log
---   grantonce_verify     `grantonce verify`, `explain`, `check`: reads all that is told of orders, and nothing personal
+--   grantonce_reconciler `grantonce reconciler`: notes what providers were asked about; changes no order
+--   grantonce_ops        `grantonce ops`, `grantonce dlq`: keeps and replays dead letters; changes the price of an order before
+--                        its grant, and nothing else of it
+--   grantonce_operator   `grantonce orders amend`, `forget`: changes the price of an order before its grant, empties the personal
+--                        data of an account's buyers, and writes the audit log
+--   grantonce_verify     `grantonce verify`, `explain`, `check`: reads everything about orders, and nothing personal
 --   grantonce_reporting  people and dashboards: orders and ledger, without payments' facts
 --
--- The receiver has no business here. What each role needs is what `grantonce check` asks for.
+-- The receiver needs no database. `grantonce check` compares these rights with what each role needs.
 
 BEGIN;
 
@@ -35,15 +35,15 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- Nobody but these connects. Nobody makes temporary tables: a function that runs with its owner's rights must not meet
-    -- a table that its caller put in the place of a real one.
+    -- Only these roles may connect. None may make temporary tables: a function that runs with its owner's rights must not find
+    -- a temporary table of its caller instead of the real one.
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting',
                    current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting',
                    current_database());
 END $$;
 
--- Before Postgres 15 everybody may create here, and an upgrade leaves that as it was.
+-- Before Postgres 15 everybody may create tables in this schema, and an upgrade of Postgres keeps that right.
 REVOKE ALL ON SCHEMA public FROM PUBLIC, grantonce_migrate, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting;
 GRANT USAGE, CREATE ON SCHEMA public TO grantonce_migrate;
 GRANT USAGE ON SCHEMA public TO grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting;
@@ -53,35 +53,35 @@ DECLARE
     owner text := (SELECT tableowner FROM pg_tables WHERE schemaname = 'public' AND tablename = 'orders');
 BEGIN
     IF owner IS NULL THEN
-        RAISE NOTICE 'there is no schema yet: run `grantonce migrate` as grantonce_migrate, and then this file again';
+        RAISE NOTICE 'there is no schema yet: run `grantonce migrate` as grantonce_migrate, then run this file again';
         RETURN;
     END IF;
     IF owner <> 'grantonce_migrate' THEN
-        RAISE WARNING 'the schema belongs to %, not to grantonce_migrate, which therefore cannot migrate it', owner;
+        RAISE WARNING 'the schema belongs to %, not to grantonce_migrate, so grantonce_migrate cannot migrate it', owner;
     END IF;
 
     REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting;
     REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC, grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify, grantonce_reporting;
 
-    -- Which migrations are applied: every role looks when it starts.
+    -- Every role checks at its start which migrations are applied.
     GRANT SELECT ON _sqlx_migrations TO grantonce_worker, grantonce_api, grantonce_reconciler, grantonce_ops, grantonce_operator, grantonce_verify;
 
-    -- Locks and updates orders, registers payments, admits messages, and appends to the ledger, which it cannot even read.
+    -- The worker locks and updates orders, registers payments, admits messages, and appends to the ledger. It cannot read the ledger.
     GRANT SELECT, UPDATE ON orders TO grantonce_worker;
     GRANT SELECT, INSERT ON payments TO grantonce_worker;
     GRANT SELECT, INSERT ON inbox TO grantonce_worker;
     GRANT INSERT ON credit_grants TO grantonce_worker;
     GRANT INSERT ON credit_adjustments TO grantonce_worker;
-    -- Notes of which orders more money is kept than they cost.
+    -- It notes orders that were paid twice, or too much.
     GRANT SELECT, INSERT, UPDATE ON overpaid_orders TO grantonce_worker;
-    -- Counts what it did, for people to look at.
+    -- It counts what it did, for people to read.
     GRANT SELECT, INSERT, UPDATE ON message_notes TO grantonce_worker;
     GRANT SELECT, INSERT, UPDATE ON activity TO grantonce_worker;
-    -- Make and drop the inbox's partitions, and delete old notes, with their owner's rights.
+    -- These functions create and drop the inbox's partitions and delete old notes, with their owner's rights.
     GRANT EXECUTE ON FUNCTION inbox_maintain(date, integer) TO grantonce_worker;
     GRANT EXECUTE ON FUNCTION notes_maintain(timestamptz, integer) TO grantonce_worker;
 
-    -- Makes orders with their payment, and reads the ledger. Once made, an order is the worker's.
+    -- The API makes orders with their payment, and reads the ledger. It cannot change an order.
     GRANT SELECT, INSERT ON orders TO grantonce_api;
     GRANT SELECT, INSERT ON payments TO grantonce_api;
     GRANT SELECT, INSERT ON idempotency_keys TO grantonce_api;
@@ -91,14 +91,14 @@ BEGIN
     GRANT SELECT ON credit_grants TO grantonce_api;
     GRANT SELECT ON credit_adjustments TO grantonce_api;
 
-    -- Keeps count of what was asked; of orders it sees how they stand, and not for whom or how much.
+    -- The reconciler notes what was asked. It sees the status of orders, and not their account or amount.
     GRANT SELECT (id, status, price_terms, created_at) ON orders TO grantonce_reconciler;
     GRANT SELECT ON payments TO grantonce_reconciler;
     GRANT SELECT, INSERT, UPDATE, DELETE ON provider_looks TO grantonce_reconciler;
     GRANT SELECT, INSERT, UPDATE ON provider_pace TO grantonce_reconciler;
 
-    -- Keeps letters and sends them back to work. What they would come to it sees at the orders, without the site's notes about
-    -- the buyer; the bodies of letters it does see.
+    -- The ops role keeps dead letters and replays them. It reads orders to compute what a replay would do, but not their metadata.
+    -- It reads the bodies of dead letters.
     GRANT SELECT, INSERT, UPDATE, DELETE ON dead_letters TO grantonce_ops;
     GRANT SELECT, INSERT, UPDATE ON replays TO grantonce_ops;
     GRANT SELECT, INSERT, UPDATE ON replay_letters TO grantonce_ops;
@@ -115,22 +115,22 @@ BEGIN
     GRANT SELECT ON overpaid_orders TO grantonce_ops;
     GRANT EXECUTE ON FUNCTION letters_about(uuid[]), orders_of_letters(uuid[]) TO grantonce_ops;
     GRANT SELECT, INSERT ON audit_log TO grantonce_ops;
-    -- Where a row lies: the worker's own look-up asks for it, by which letters are weighed.
+    -- The place of a row: ops computes verdicts with the worker's own query, and that query reads it.
     GRANT SELECT (ctid) ON orders TO grantonce_ops;
-    -- Makes orders cost what was paid (the console's page, `dlq amend`). Whoever may set a price may sell at any price: give
-    -- the console's tokens to few.
+    -- It sets the price of orders to what was paid (in the console, and with `dlq amend`). A person who may set a price can sell at
+    -- any price: give the console's tokens to few people.
     GRANT UPDATE (amount_minor, currency, status, version, updated_at) ON orders TO grantonce_ops;
 
-    -- Locks an order, sets what it costs, and appends who did so and why. Whoever may set a price may sell at any price:
-    -- give this role to few.
+    -- The operator locks an order, sets its price, and appends to the audit log. A person who may set a price can sell at any
+    -- price: give this role to few people.
     GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
                   is_granted, credits_granted, revision, facts) ON orders TO grantonce_operator;
     GRANT UPDATE (amount_minor, currency, status, version, updated_at) ON orders TO grantonce_operator;
     GRANT SELECT, INSERT ON audit_log TO grantonce_operator;
-    -- Empties metadata and bodies with its owner's rights: the caller cannot read them.
+    -- This function empties metadata and bodies with its owner's rights. Its caller cannot read them.
     GRANT EXECUTE ON FUNCTION forget_account(text, uuid, integer, boolean, timestamptz) TO grantonce_operator;
 
-    -- All that an order's story is told from. No metadata, no body, no header, nothing that a payment can be paid with.
+    -- Everything that an order's story needs. No metadata, no body, no header, and nothing that could be used to pay.
     GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
                   is_granted, credits_granted, revision, facts, created_at, updated_at) ON orders TO grantonce_verify;
     GRANT SELECT ON payments TO grantonce_verify;
@@ -150,7 +150,7 @@ BEGIN
     GRANT SELECT (id, created_at, actor, is_self_declared, reason) ON replays TO grantonce_verify;
     GRANT SELECT (replay_id, position, letter_id, number, state, sent_at, ended_at) ON replay_letters TO grantonce_verify;
 
-    -- Columns, so that a new one is not shown before somebody has thought about it.
+    -- The columns are listed, so that a new column is not shown before somebody has decided about it.
     GRANT SELECT (id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider, provider_account, status, version,
                   is_granted, credits_granted, revision, created_at, updated_at) ON orders TO grantonce_reporting;
     GRANT SELECT ON overpaid_orders TO grantonce_reporting;

@@ -1,26 +1,26 @@
 #!/bin/sh
-# Who may do what at RabbitMQ. Run it where rabbitmqctl works, with the providers that relays publish for:
+# The permissions of the RabbitMQ users. Run this script where rabbitmqctl works, with the providers that relays publish for:
 #
 #     VHOST=/ deploy/rabbitmq-permissions.sh acme-pay other-pay
 #
-# and again whenever that list grows; it can be run as often as you like. RABBITMQCTL=echo shows what it would do. The users
-# must be there: `rabbitmqctl add_user grantonce-worker` asks for a password. A relay's user is `grantonce-relay-<provider>`.
+# Run it again when that list grows. You can run it as often as you like. RABBITMQCTL=echo shows what it would do. The users must
+# exist: `rabbitmqctl add_user grantonce-worker` asks for a password. A relay's user is `grantonce-relay-<provider>`.
 #
-# Who may publish to `payments` or `payments.dead` may grant. So:
-# - only `grantonce migrate` makes or deletes anything, and it publishes nowhere but where declaring a queue asks for it;
-# - the receiver publishes, under the keys of its own providers;
-# - a relay publishes to `payments`, under its own provider's key, and nothing else: not to the default exchange either, by
-#   which workers know their own retries;
-# - the reconciler reads hints, and publishes what providers answer;
-# - ops reads the dead letters, and sends them back to where they were published, under whatever key that was;
-# - the worker reads its queue, and passes on what it cannot apply.
+# A user who may publish to `payments` or `payments.dead` may cause grants. So:
+# - Only `grantonce migrate` creates or deletes anything. It may write only where RabbitMQ requires it to declare a queue.
+# - The receiver publishes under the keys of its own providers.
+# - A relay publishes to `payments` under its own provider's key, and nowhere else. It may not publish to the default exchange,
+#   because workers recognise their own retries by that exchange.
+# - The reconciler reads hints, and publishes the answers of providers.
+# - ops reads the dead letters, and publishes them again under their first key.
+# - The worker reads its queue, and publishes copies for retries and dead letters.
 #
 # `^$` matches nothing.
 set -eu
 
 vhost=${VHOST:-/}
 
-# First of all: these words become part of patterns.
+# Check these words first, because they become part of patterns.
 for provider in "$@"; do
     case $provider in
     '' | [!a-z0-9]* | *[!a-z0-9_-]*)
@@ -41,8 +41,8 @@ permit_keys() { # user, exchange, routing keys it may publish under; it may bind
 exchanges='payments|payments\.hints|payments\.retry|payments\.dead'
 queues='payments\.hints|fulfilment|fulfilment\.retry\.[^.]+|fulfilment\.dead'
 
-# A queue that dead-letters is only declared by who may read it and write where its letters go (`amq.default` is how
-# permissions name the default exchange); binding writes to the queue and reads from the exchange.
+# To declare a queue that dead-letters, a user must be allowed to read the queue and to write to the exchange of its dead letters.
+# `amq.default` is the name of the default exchange in permissions. To bind, a user writes to the queue and reads from the exchange.
 permit grantonce-migrate "^($exchanges|$queues)\$" "^($queues|payments\.dead|amq\.default)\$" "^($exchanges|$queues)\$"
 
 permit grantonce-receiver '^$' '^(payments|payments\.hints|payments\.dead)$' '^$'
