@@ -1,10 +1,10 @@
-//! Webhooks: from what a request brought to what it says of a payment.
+//! Webhooks: from a request to the facts that it reports about a payment.
 //!
-//! [`Unverified`] → [`Keys::verify`] → [`Verified`] → [`Verified::translate`] → [`Translation`]s. The raw bytes are
-//! verified before anything is parsed, and only a verified request can be translated. Nothing here waits, reads a clock
-//! or talks to anything: the time to judge by comes in with the request.
+//! [`Unverified`] → [`Keys::verify`] → [`Verified`] → [`Verified::translate`] → [`Translation`]s. The raw bytes are verified before
+//! anything is parsed, and only a verified request can be translated. This room does not wait, reads no clock and talks to nothing:
+//! the request carries the time to judge by.
 //!
-//! A provider is one file, and one line in the table below.
+//! A provider is one file and one line in the table below.
 
 mod adyen;
 mod keys;
@@ -29,10 +29,10 @@ use sha2::{Digest, Sha256};
 use signature::Mac;
 use time::OffsetDateTime;
 
-/// Longest [`Translation::Untranslatable`] detail, in bytes: it becomes a header of the dead letter.
+/// Longest [`Translation::Untranslatable`] detail, in bytes. It becomes a header of the dead letter.
 const DETAIL_BYTES_MAX: usize = 500;
 
-/// Longest [`Translation::Ignored`] kind, in bytes: it stands in a log line.
+/// Longest [`Translation::Ignored`] kind, in bytes. It is part of a log line.
 const KIND_BYTES_MAX: usize = 80;
 
 macro_rules! endpoints {
@@ -78,76 +78,76 @@ impl Endpoint {
         self.provider().as_str()
     }
 
-    /// The provider that a key of this endpoint speaks for, and no other.
+    /// The provider for which a key of this endpoint may speak. There is no other.
     pub fn provider(self) -> &'static Provider {
         &self.adapter().provider
     }
 }
 
-/// What a provider's file has to offer.
+/// The parts that a provider's file supplies.
 struct Adapter {
-    /// Its name, which is also the path segment.
+    /// The provider's name, which is also the path segment.
     provider: Provider,
-    /// How its requests prove who sent them.
+    /// How its requests are verified.
     proof: Proof,
-    /// Says what a verified body means: one translation for each thing that it tells.
+    /// Translates a verified body: one translation for each fact.
     translate: fn(&Verified<'_>) -> Vec<Translation>,
-    /// Its table of event types; none where a body is our own contract.
+    /// The table of its event types. `None` if a body is our own contract.
     events: Option<fn() -> table::Page>,
 }
 
-/// How requests prove who sent them.
+/// How requests are verified.
 enum Proof {
-    /// By a secret that the sender and we share.
+    /// By a secret that the sender shares with us.
     Secret(SecretProof),
-    /// By a certificate of the sender's, and by the id of our subscription in what it signed.
+    /// By the sender's certificate, and by the id of our subscription in the signed text.
     Certificate(CertificateProof),
 }
 
 struct SecretProof {
-    /// Takes one configured secret.
+    /// Parses one configured secret.
     key: fn(&str) -> Result<Mac, KeyFault>,
-    /// Checks the signature and its time; gives the delivery's id where a header carries it. `'a` is the request's.
+    /// Checks the signature and its time. Returns the delivery's id if a header carries it. `'a` is the request's.
     verify: for<'a> fn(&[Mac], &Unverified<'a>) -> Result<Option<&'a str>, Rejection>,
 }
 
 struct CertificateProof {
-    /// Takes one configured id.
+    /// Parses one configured id.
     id: fn(&str, Terms) -> Result<String, KeyFault>,
-    /// Where the certificate lies that a request names, if the request is worth asking for it.
+    /// The address of the certificate that a request names, if the request is worth a call.
     url: fn(&Trust, &Unverified<'_>) -> Result<CertificateUrl, Rejection>,
-    /// Checks certificate and signature. The certificates are PEM, as they were fetched.
+    /// Checks the certificate and the signature. The certificates are PEM, as fetched.
     verify: fn(&Subscriptions, &Unverified<'_>, &[u8]) -> Result<(), Rejection>,
 }
 
-/// What is held of an endpoint that is proven by a certificate.
+/// The settings of an endpoint that is verified by a certificate.
 struct Subscriptions {
     ids: Vec<String>,
     trust: Trust,
     terms: Terms,
 }
 
-/// What the deployment decides, because a body does not say it, or cannot be believed in it.
+/// Settings for facts that a body does not contain, or for which it cannot be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// Whether real money moves where the keys come from. Counts for providers whose signature does not cover it.
+    /// Whether the keys belong to an environment with real money. It is used for providers whose signature does not cover this.
     pub livemode: bool,
-    /// Whether an Adyen payment is paid only when the merchant has captured it, instead of with its authorisation.
+    /// Whether an Adyen payment is paid only after a manual capture, and not with its authorisation.
     pub is_adyen_captured_by_hand: bool,
 }
 
-/// What a request brought, as it came. Nobody knows yet who sent it.
+/// A request as it was received. Its sender is not known yet.
 #[derive(Clone, Copy)]
 pub struct Unverified<'a> {
     /// Its headers.
     pub headers: &'a http::HeaderMap,
-    /// Its body, byte for byte. The caller has bounded its length.
+    /// Its body, byte for byte. The caller has limited its length.
     pub body: &'a [u8],
-    /// The time it is judged at.
+    /// The time at which it is judged.
     pub now: OffsetDateTime,
 }
 
-/// A request whose signature was found good. Made by [`Keys::verify`] and [`Keys::verify_with`].
+/// A request with a valid signature. Made by [`Keys::verify`] and [`Keys::verify_with`].
 pub struct Verified<'a> {
     endpoint: Endpoint,
     body: &'a [u8],
@@ -156,43 +156,43 @@ pub struct Verified<'a> {
     terms: Terms,
 }
 
-/// What a verified request says.
+/// The meaning of a verified request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Translation {
     /// Publish these.
     Events(Vec<PaymentEvent>),
-    /// Something happened that the body does not tell, or cannot be believed to tell: the provider is to be asked.
+    /// Something happened that the body does not contain, or for which it cannot be trusted. The provider must be asked.
     Hint(Hint),
-    /// Genuine, and changes nothing. To be acknowledged and counted.
+    /// The request is genuine and changes nothing. It is acknowledged and counted.
     Ignored {
-        /// Its type; printable ASCII, at most 80 bytes. As many values as the provider has event types.
+        /// Its type: printable ASCII, at most 80 bytes. There are as many values as the provider has event types.
         kind: String,
         /// Why it changes nothing.
         why: IgnoredWhy,
     },
-    /// Genuine, but we cannot tell what it says. Becomes a dead letter with its raw body.
+    /// The request is genuine but cannot be translated. It becomes a dead letter with its raw body.
     Untranslatable {
-        /// Formed like any other where the event's own id can be used, else from a digest of the body.
+        /// Formed like any other id if the event's own id can be used, else from a digest of the body.
         message_id: MessageId,
-        /// Whether real money moved, where the body says so.
+        /// Whether real money moved, if the body says so.
         livemode: Option<bool>,
-        /// The cause in a sentence that names the field, for an operator; at most 500 bytes.
+        /// The cause for an operator, in a sentence that names the field; at most 500 bytes.
         detail: String,
-        /// What can be read of it all the same.
+        /// The parts that can be read.
         concerns: Concerns,
     },
 }
 
-/// What a webhook that cannot be applied is about, so that its dead letter is found by the orders that it concerns.
+/// The subject of a webhook that cannot be applied. Its dead letter is found by the orders that it concerns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Concerns {
-    /// The order that it names, which need not be one of ours.
+    /// The order that it names. It may not be one of ours.
     pub order_id: Option<OrderId>,
-    /// The account at the provider; none is our own.
+    /// The account at the provider. `None`: our own.
     pub provider_account: Option<ProviderAccount>,
-    /// The payment, by every id that it names.
+    /// The payment, under every id in the webhook.
     pub payment_ids: Vec<PaymentId>,
-    /// What it would say, where that much can be read.
+    /// The fact that it would report, if that much can be read.
     pub status: Option<PaymentStatus>,
 }
 
@@ -202,7 +202,7 @@ impl Translation {
         Self::Ignored { kind: if fits { kind } else { "other" }.to_owned(), why }
     }
 
-    /// With what it is about, where it cannot be applied.
+    /// Adds the subject to a translation that cannot be applied.
     fn concerning(mut self, about: Concerns) -> Self {
         if let Self::Untranslatable { concerns, .. } = &mut self {
             *concerns = about;
@@ -212,9 +212,8 @@ impl Translation {
 }
 
 impl<'a> Verified<'a> {
-    /// A body that was verified when it came in and was kept since, as the dead letter with this `message_id`: it is
-    /// translated anew, for instance by a newer version of this room. The caller vouches for it; a request from outside
-    /// must never come this way.
+    /// A body that was verified when it came in and was kept as the dead letter with this `message_id`. It is translated again, for
+    /// example by a later version of this room. The caller vouches for it. A request from outside must never come this way.
     pub fn kept(
         endpoint: Endpoint,
         message_id: &'a MessageId,
@@ -227,19 +226,18 @@ impl<'a> Verified<'a> {
         Self { endpoint, body, delivery_id, now, terms }
     }
 
-    /// The endpoint that it came to.
+    /// The endpoint that received it.
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint
     }
 
-    /// What it says, one translation for each thing that it tells; at least one. Never fails: what is genuine is never
+    /// Translates the body: one translation for each fact, at least one. It never fails, because a genuine webhook must not get
     /// lost.
     pub fn translate(&self) -> Vec<Translation> {
         (self.endpoint.adapter().translate)(self)
     }
 
-    /// `<path>:<account>:<event>`, or why that is no id that can be kept. The account, empty where it is our own, must
-    /// hold no colon.
+    /// `<path>:<account>:<event>`, or why this id cannot be used. The account is empty for our own, and must not contain a colon.
     fn message_id(&self, account: &str, event: &str) -> Result<MessageId, String> {
         if event.is_empty() {
             return Err("must not be empty".to_owned());
