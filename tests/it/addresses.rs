@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Runs `check` on two addresses. On a thread of its own: what it connects to may be played by this runtime.
+/// Runs `check` on two addresses, in a thread of its own, because this runtime may play the server.
 async fn check(database: String, amqp: String) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grantonce"));
     command.arg("check").env_clear().env("DATABASE_URL", database).env("AMQP_URL", amqp).env("RUST_LOG", "trace");
@@ -15,7 +15,7 @@ async fn check(database: String, amqp: String) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-/// Leads from `[::1]` to a server; counts who comes.
+/// Forwards from `[::1]` to a server, and counts connections.
 async fn on_ipv6(server: SocketAddr) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("[::1]:0").await.unwrap();
     let (port, count) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
@@ -32,7 +32,7 @@ async fn on_ipv6(server: SocketAddr) -> (u16, Arc<AtomicUsize>) {
     (port, count)
 }
 
-/// The server of a URL, and the URL with other hosts.
+/// The server of a URL, and a function that makes the URL with other hosts.
 fn with_hosts(url: &str, hosts: impl Fn(u16) -> String, port: u16) -> String {
     let (before, rest) = url.split_once('@').unwrap();
     let (_, after) = rest.split_once('/').unwrap();
@@ -63,7 +63,7 @@ async fn o08_ipv6_leads_to_the_server_that_was_named() {
     let password = world.amqp_url.split_once('@').unwrap().0.rsplit_once(':').unwrap().1;
     assert!(password.len() < 8 || !said.contains(password), "RUST_LOG=trace shows a password: {said}");
 
-    // Nobody is there: never somebody else.
+    // No server is there. It must never connect to another one.
     let amqp = with_hosts(&world.amqp_url, |port| format!("[::1]:{port}"), nobody);
     assert_eq!(check(database, amqp).await.status.code(), Some(3));
 }

@@ -4,7 +4,7 @@ use crate::support::{OrderSpec, World, captured, event_for, eventually};
 use grantonce::domain::{Currency, Money, OrderId, PaymentEvent, PaymentStatus};
 use std::process::Output;
 
-/// Runs `grantonce orders amend` with the price in US cents, and gives its exit code and what it printed.
+/// Runs `grantonce orders amend` with the price in US cents. Returns its exit code and output.
 async fn amend(world: &World, order: OrderId, minor: i64, more: &[&str]) -> (Option<i32>, String) {
     amend_to(world, &order.to_string(), &minor.to_string(), "USD", more).await
 }
@@ -30,7 +30,7 @@ fn json(printed: &str) -> serde_json::Value {
     serde_json::from_str(printed).unwrap()
 }
 
-/// A message is refused, the order amended, the same message sent again: granted, once.
+/// A message is refused, the order is amended, and the same message is sent again: one grant.
 async fn refused_amended_replayed(event: PaymentEvent, reason: &str, minor: i64, currency: &str) {
     let world = World::new().await;
     let order = world.order(OrderSpec { amount_minor: 2999, ..OrderSpec::paid_by("pi_1") }).await;
@@ -100,7 +100,7 @@ async fn each_outcome_has_its_words_and_its_exit_code() {
     assert_eq!(exit, Some(1));
     assert!(printed.contains(&unknown.to_string()) && printed.contains("no such order"), "{printed}");
 
-    // Without --as it is the system's user, for whom the system vouches.
+    // Without --as, the actor is the system's user, and the system vouches for it.
     let by_system = "SELECT count(*) FROM audit_log WHERE NOT is_self_declared AND actor <> ''";
     assert_eq!(world.count(by_system).await, 1);
 

@@ -1,4 +1,4 @@
-//! Connections to RabbitMQ: what they take into memory, and how they end.
+//! Connections to RabbitMQ: how much memory they take, and how they end.
 
 use crate::support::messages::{captured, event_for};
 use crate::support::{World, eventually, eventually_within};
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
-/// A process's figure in `/proc`, in bytes.
+/// A figure of a process in `/proc`, in bytes.
 fn memory(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// Bytes that the system has received for connections to the broker, and that nobody has read.
+/// Bytes that the system has received from the broker and the program has not read.
 fn unread(amqp_url: &str) -> u64 {
     let url: reqwest::Url = amqp_url.parse().unwrap();
     let port = format!(":{:04X}", url.port().unwrap_or(5672));
@@ -32,7 +32,7 @@ async fn o15_a_worker_holds_no_more_bytes_than_it_is_told_however_many_messages_
     let messages = (0..COUNT).map(|n| {
         let event = event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999));
         let good = Outgoing::payment_status(&event).unwrap();
-        // JSON may end with blanks: 200 KB, all of them genuine.
+        // JSON may end with blanks: 200 KB, and every message is genuine.
         let mut body = good.body.to_vec();
         body.resize(200_000, b' ');
         world.publish_raw(Outgoing { body: body.into(), ..good })
@@ -60,7 +60,7 @@ async fn o15_a_worker_holds_no_more_bytes_than_it_is_told_however_many_messages_
     .await;
     let (most, at_rest) = (memory(pid, "VmHWM"), memory(pid, "VmRSS"));
     println!("{} MiB while it could not go on, {} at most, {} at the end", held / MIB, most / MIB, at_rest / MIB);
-    // 80 MB came. What is in hand is bounded by 8 MiB; the rest is the process, with 8 MiB of buffers a connection.
+    // 80 MB arrived. 8 MiB in hand is the bound. The rest is the process, with 8 MiB of buffers for each connection.
     assert!(most < 80 * MIB, "{} MiB", most / MIB);
     worker.terminate(Duration::from_secs(20)).await.unwrap();
     assert_eq!(world.ready(WORK_QUEUE).await, 0);
@@ -86,19 +86,19 @@ async fn o15_a_connection_that_ends_as_it_should_logs_no_error() {
         let told = [output.stderr, output.stdout].concat();
         let told = String::from_utf8_lossy(&told);
         println!("{told}");
-        // What `check` tries on purpose ends a channel, not a connection.
+        // The attempts of `check` that must fail end a channel, not a connection.
         assert!(!told.contains("Connection error") && !told.contains("invalid channel state"), "{command:?}: {told}");
     }
 }
 
-/// The world's address with other hosts.
+/// The address of the world with other hosts.
 fn with_hosts(world: &World, hosts: &str) -> grantonce::followed::Followed<grantonce::address::AmqpAddress> {
     let (scheme_and_user, rest) = world.amqp_url.rsplit_once('@').unwrap();
     let (_host, vhost) = rest.split_once('/').unwrap();
     format!("{scheme_and_user}@{hosts}/{vhost}").parse().unwrap()
 }
 
-/// Where the world's RabbitMQ listens.
+/// The address of the world's RabbitMQ.
 fn real_host(world: &World) -> String {
     let url: reqwest::Url = world.amqp_url.parse().unwrap();
     format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672))
@@ -108,7 +108,7 @@ fn real_host(world: &World) -> String {
 async fn o08_the_hosts_of_an_address_are_tried_in_their_order_and_no_other_one_is() {
     let world = World::new().await;
     let real = real_host(&world);
-    // One takes the connection and never says a word, one is not there, one speaks IPv6 alone.
+    // One host accepts and stays silent, one is not there, and one speaks IPv6 only.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gone = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -130,10 +130,10 @@ async fn o08_the_hosts_of_an_address_are_tried_in_their_order_and_no_other_one_i
     grantonce::broker::reach(&with_hosts(&world, &hosts)).await.unwrap();
     assert_eq!(counted.load(std::sync::atomic::Ordering::SeqCst), 1, "by the third host, {v6}");
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
-    // The first one that is there is taken, and the others are left alone.
+    // The first host that works is used, and the others are not contacted.
     grantonce::broker::reach(&with_hosts(&world, &format!("{gone},{real},{v6}"))).await.unwrap();
     assert_eq!(counted.load(std::sync::atomic::Ordering::SeqCst), 1);
-    // Nobody is there: not even localhost is asked, whatever listens there.
+    // No host works. Not even localhost is contacted.
     for hosts in [format!("[::1]:{}", gone.port()), format!("{gone}")] {
         let error = grantonce::broker::reach(&with_hosts(&world, &hosts)).await.unwrap_err();
         assert!(error.to_string().contains("refused"), "{error}");

@@ -1,11 +1,11 @@
-//! Cases that real merchants reported: an order, what its provider sends, and what it must come to.
+//! Cases that real merchants reported: an order, the webhooks of its provider, and the expected end.
 //!
-//! A case is tried in every order of arrival, with duplicates and in several batchings, through the real webhook room and the
-//! real store; once through the real receiver, RabbitMQ and worker; and, where the provider can be asked, by the reconciler
-//! too. Each try has an order and ids of its own, so that one database serves all.
+//! A case is tried in every order of arrival, with duplicates and in several batchings, through the real webhook room and the real
+//! store. It is tried once through the real receiver, RabbitMQ and worker. If the provider can be asked, the reconciler tries it
+//! too. Each try has an order and ids of its own, so one database serves all.
 //!
-//! In a body or an answer `#` stands for the try's own suffix of ids, `$ORDER` for the id of its order, and `$OTHER` for the id
-//! of another order of ours. A body or an answer that is a JSON text is sent as that text, which need be no JSON.
+//! In a body or an answer, `#` stands for the suffix of the try's ids, `$ORDER` for the id of its order, and `$OTHER` for the id of
+//! another order of ours. A body or an answer that is a JSON text is sent as that text, which may not be JSON.
 
 mod adyen;
 mod paypal;
@@ -20,36 +20,36 @@ use std::collections::BTreeSet;
 /// One case.
 #[derive(Clone)]
 pub struct Case {
-    /// For the message of a case that fails.
+    /// Printed if the case fails.
     name: String,
     endpoint: Endpoint,
     price_minor: i64,
     currency: &'static str,
     credits: i64,
     terms: PriceTerms,
-    /// The account at the provider; none is our own.
+    /// The account at the provider. `None`: our own.
     account: Option<&'static str>,
-    /// The payment that the order is made with; none where only its own id leads to it.
+    /// The payment that the order is created with. `None`: only the order's own id leads to it.
     payment: Option<&'static str>,
-    /// What is sent, one request each.
+    /// The webhooks, one request each.
     bodies: Vec<Value>,
-    /// What the provider answers, by path (and query, as far as it is to match). None where it is not asked.
+    /// The provider's answers by path (and as much of the query as has to match). `None`: it is not asked.
     answers: Vec<(&'static str, Value)>,
-    /// What PayPal's webhooks name, one hint each: the id to ask by, and further ids of the same payment.
+    /// The ids in PayPal's webhooks, one hint each: the id to ask about, and further ids of the same payment.
     hints: Vec<Vec<&'static str>>,
-    /// The status and the credits that it must come to, in every order of arrival.
+    /// The expected status and credits, in every order of arrival.
     status: &'static str,
     net: i64,
-    /// The same once the provider was asked, where its answer tells more than the bodies.
+    /// The same after the provider was asked, if its answer tells more than the bodies.
     asked: Option<(&'static str, i64)>,
-    /// The reasons of the dead letters that it must leave, and no others.
+    /// The reasons of the expected dead letters. There must be no others.
     letters: BTreeSet<&'static str>,
-    /// Whether Adyen's payments are captured by hand.
+    /// Whether Adyen's payments are captured manually.
     is_adyen_captured_by_hand: bool,
 }
 
 impl Case {
-    /// An order of that price for 100 credits, made with that payment.
+    /// An order with that price for 100 credits, created with that payment.
     pub fn of(endpoint: Endpoint, price_minor: i64, payment: &'static str) -> Self {
         Self {
             name: String::new(),
@@ -76,7 +76,7 @@ impl Case {
         self
     }
 
-    /// The order is known by its id alone, which the bodies carry as `$ORDER`.
+    /// The order is known only by its id, which the bodies carry as `$ORDER`.
     pub fn by_metadata(mut self) -> Self {
         self.payment = None;
         self
@@ -165,7 +165,7 @@ impl Names {
     }
 }
 
-/// `patch` put over `object`.
+/// `object`, with the fields of `patch` replaced.
 pub fn with(mut object: Value, patch: Value) -> Value {
     for (key, value) in patch.as_object().unwrap() {
         object[key] = value.clone();
@@ -173,7 +173,7 @@ pub fn with(mut object: Value, patch: Value) -> Value {
     object
 }
 
-/// A list as Stripe answers it.
+/// A list in the form of Stripe's answers.
 pub fn stripe_list(data: impl IntoIterator<Item = Value>) -> Value {
     json!({"object": "list", "has_more": false, "data": data.into_iter().collect::<Vec<_>>()})
 }

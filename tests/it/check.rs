@@ -1,4 +1,4 @@
-//! `grantonce check`: what is not as it must be is told with what mends it, on real servers.
+//! `grantonce check` on real servers: it names each fault and the remedy.
 
 mod output;
 mod postgres;
@@ -8,7 +8,7 @@ use crate::support::world::World;
 use reqwest::{Method, Url};
 use serde_json::Value;
 
-/// One run of `check --json`, or of another command.
+/// One run of `check --json` or of another command.
 #[derive(Debug)]
 struct Checked {
     exit: Option<i32>,
@@ -26,7 +26,7 @@ impl Checked {
         self.said["notes"].as_array().unwrap().iter().map(|note| note["note"].to_string()).collect()
     }
 
-    /// Exit 1 with exactly one fault for each of these; a fault is known by all its parts.
+    /// Exit code 1 with exactly one fault for each of these. A fault is recognised by all its parts.
     fn has_faults(&self, expected: &[&[&str]]) {
         let faults = self.faults();
         assert_eq!(self.exit, Some(1), "{self:?}");
@@ -140,7 +140,7 @@ async fn o07_a_fault_of_one_server_hides_nothing_of_the_other() {
     Host::of(&world).delete("queues/{}/payments.hints").await;
     let variables = [("GRANTONCE_MANAGEMENT_URL", "http://guest:guest@127.0.0.1:1")];
     let checked = check(&world, &[], &variables).await;
-    // What cannot be reached is told first of all by the exit code.
+    // The exit code says first that a server cannot be reached.
     assert_eq!(checked.exit, Some(3), "{checked:?}");
     assert!(checked.stderr.contains("GRANTONCE_MANAGEMENT_URL"), "{checked:?}");
     assert_eq!(checked.said["unreached"].as_array().unwrap().len(), 1, "{checked:?}");

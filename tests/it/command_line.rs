@@ -78,7 +78,7 @@ fn help_goes_to_stdout_and_ends_with_0() {
 /// The calls of the program in a script, as a shell reads them.
 fn calls(script: &str) -> Vec<Vec<String>> {
     let told = tempfile::NamedTempFile::new().unwrap();
-    // Control characters separate words and calls: no example has any.
+    // Control characters separate words and calls, because no example contains any.
     let program = r#"grantonce() { printf '%s\037' grantonce "$@" >>"$TOLD"; printf '\036' >>"$TOLD"; }; jq() { :; }"#;
     let mut shell = Command::new("sh");
     shell.args(["-euc", &format!("{program}\n{script}")]).env("TOLD", told.path());

@@ -1,4 +1,4 @@
-//! The ways to Postgres that there are, and what is said of those that do not work.
+//! The supported ways to reach Postgres, and the errors of the others.
 
 use crate::api::Api;
 use crate::api::waiting::announced_changes_wake;
@@ -32,7 +32,7 @@ fn children(world: &World, url: &str) -> Children {
         .env("GRANTONCE_STRIPE_API_BASE", "http://127.0.0.1:1")
 }
 
-/// Runs a command with the world's environment, to its end.
+/// Runs a command to its end with the world's environment.
 async fn command(world: &World, url: &str, args: &[&str]) -> (Option<i32>, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_grantonce"));
     command.args(args).env_clear().env("DATABASE_URL", url).env("AMQP_URL", &world.amqp_url);
@@ -79,7 +79,7 @@ async fn o11_buyers_are_woken_through_pgbouncer_in_session_mode() {
     announced_changes_wake(Api::start_on(db, url).await).await;
 }
 
-/// Without them, a statement that waits for a lock ends only with the waiter's own deadline, or never.
+/// Without these settings, a statement that waits for a lock ends only with the caller's own deadline, or never.
 #[tokio::test]
 async fn o11_the_servers_timeouts_are_in_force_through_pgbouncer() {
     let world = World::new().await;
@@ -107,7 +107,7 @@ async fn o11_a_pooler_that_shares_sessions_is_refused_with_2_and_a_sentence() {
             let ended = child.ended(START).await.unwrap();
             let said = std::fs::read_to_string(child.log_path()).unwrap();
             assert_eq!(ended.code(), Some(2), "{args:?} in {mode} mode after {:?}: {said}", began.elapsed());
-            // The log is written by a task of its own.
+            // A separate task writes the log.
             let log = child.log_path().to_owned();
             let is_said = async || std::fs::read_to_string(&log).unwrap().contains("pool_mode = session");
             eventually(&format!("{args:?} says what to do"), is_said).await;
@@ -140,9 +140,9 @@ async fn o15_a_schema_that_cannot_be_migrated_ends_with_1() {
     let mut sql = PgConnection::connect(url).await.unwrap();
     let migrate = async || command(&world, url, &["migrate"]).await;
     for (fault, remedy, part) in [
-        // A migration that was applied is not the one that this program has.
+        // An applied migration differs from the one in this program.
         ("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 1", None, "modified"),
-        // A table of somebody else's is in the way.
+        // A table of another program is in the way.
         ("DROP TABLE _sqlx_migrations", Some("SELECT 1"), "already exists"),
     ] {
         sqlx::raw_sql(fault).execute(&mut sql).await.unwrap();
@@ -163,7 +163,7 @@ async fn deadlocks_of_whatever_program_are_counted_by_ops() {
     let http = plain_client().build().unwrap();
     let deadlocks = async || {
         let page = http.get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
-        // It has counted once when this is there.
+        // This appears after the first count.
         if !page.contains("grantonce_grants_missing ") {
             return None;
         }
@@ -182,7 +182,7 @@ async fn deadlocks_of_whatever_program_are_counted_by_ops() {
         if failed.is_err() {
             second.rollback().await.unwrap();
         } else {
-            // The other one was undone.
+            // The other transaction was undone.
             drop(second);
         }
         failed

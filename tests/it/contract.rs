@@ -1,4 +1,4 @@
-//! What relays hold on to (`contract/`) says what the code does.
+//! The contract for relays (`contract/`) matches the code.
 
 pub mod schema;
 
@@ -42,7 +42,7 @@ fn valid_examples() -> BTreeMap<String, Value> {
     valid.map(|(name, body)| (name, serde_json::from_str(&body).unwrap())).collect()
 }
 
-/// The names of `status.type` that the code reads, which it lists when it is given another.
+/// The names of `status.type` that the code reads. It lists them when it gets another name.
 fn types_of_the_code() -> BTreeSet<String> {
     let body = json!({
         "provider": "a", "message_id": "a:1", "payment_id": "p", "status": {"type": ""}, "occurred_at": "2026-01-05T12:00:00Z",
@@ -53,7 +53,7 @@ fn types_of_the_code() -> BTreeSet<String> {
     listed.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The schema's statuses by the name of their type.
+/// The schema's statuses by the names of their types.
 fn statuses_of_the_schema() -> BTreeMap<String, &'static Value> {
     let statuses = SCHEMA.root()["properties"]["status"]["oneOf"].as_array().unwrap().iter();
     let named = statuses.map(|status| SCHEMA.resolved(status)).map(|status| {
@@ -155,7 +155,7 @@ fn a_field_changed_is_refused_by_both_or_by_neither() {
                         Some(other) => drop(object.insert(field.clone(), other.clone())),
                         None => drop(object.remove(field)),
                     }
-                    // The rules between two fields, which no schema can say.
+                    // Rules between two fields. No schema can express them.
                     let tax = changed["status"]["breakdown"]["tax_minor"].as_i64();
                     if tax.zip(changed["status"]["amount_minor"].as_i64()).is_some_and(|(tax, all)| tax > all) {
                         continue;
@@ -248,7 +248,7 @@ fn asyncapi_names_what_the_code_names() {
     assert!(text.contains(&format!("{DELIVERY_LIMIT} times")), "the delivery limit is another one");
 }
 
-/// Ids with what providers put into theirs, and more.
+/// Ids with the characters that providers use, and more.
 fn id() -> impl Strategy<Value = String> {
     proptest::string::string_regex("[!-~ä€\u{1F600}]([ -~ä€\u{feff}\u{1F600}]{0,30}[!-~ä€\u{1F600}])?").unwrap()
 }

@@ -1,6 +1,6 @@
-//! Processes killed with SIGKILL between any two steps: nothing is lost, nothing doubled.
+//! Processes are killed with SIGKILL between any two steps: nothing is lost and nothing doubled.
 //!
-//! The children are the real binary; the environment variable `FAILPOINT` tells them where to die.
+//! The children are the real binary. The environment variable `FAILPOINT` tells them where to die.
 
 use crate::support::world::STRIPE_SECRET;
 use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_webhook};
@@ -22,7 +22,7 @@ fn dying(children: Children, place: Failpoint) -> Children {
     children.env("FAILPOINT", place.name())
 }
 
-/// A worker that dies at that place takes 20 events with it; another worker then finishes them.
+/// A worker dies at that place with 20 events in hand. Another worker then finishes them.
 async fn worker_dies_at(place: Failpoint) {
     let world = World::new().await;
     world.orders(20).await;
@@ -72,7 +72,7 @@ async fn a_worker_killed_between_retry_publish_and_ack_neither_loses_nor_doubles
     let mut victim = dying(world.children(), place).start("victim", &["worker"]).await.unwrap();
     let status = victim.ended(START).await.unwrap();
     assert_eq!(status.signal(), Some(SIGKILL), "{}", victim.tail());
-    // The original comes back, and the copy comes out of the retry queue: two of one message.
+    // The original comes back, and the copy comes out of the retry queue: one message, twice.
     eventually("both are in the work queue", async || world.ready(WORK_QUEUE).await == 2).await;
     world.order(OrderSpec::paid_by("pi_late")).await;
     let worker = world.start_worker();
@@ -92,7 +92,7 @@ async fn a_receiver_killed_between_confirm_and_answer_doubles_nothing_when_the_p
     let http = grantonce::http::plain_client().build().unwrap();
     let post = |url: String| http.post(url).header("stripe-signature", signature.clone()).body(body.clone()).send();
     let url = format!("http://{address}/webhooks/stripe");
-    // Until it has its connection it answers 503; then it dies without an answer.
+    // It answers 503 until it has its connection. Then it dies without an answer.
     eventually("the receiver dies without an answer", async || match post(url.clone()).await {
         Ok(answer) => {
             assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "no 2xx before the provider may forget it");
@@ -116,8 +116,8 @@ async fn a_receiver_killed_between_confirm_and_answer_doubles_nothing_when_the_p
     assert_eq!((world.grants().await, world.admitted().await), (1, 1));
 }
 
-/// The API dies at that place while it creates an order's payment. Called again, it ends with one order and one payment; and
-/// when the buyer has paid that, with its credits, though no webhook ever comes.
+/// The API dies at that place while it creates the payment of an order. The repeated call ends with one order and one payment. When
+/// the buyer has paid, the credits come, although no webhook is sent.
 async fn api_dies_at(place: Failpoint, made_before: usize) {
     const TOKEN: &str = "shop-token-shop-token";
     let world = World::new().await;

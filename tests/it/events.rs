@@ -1,9 +1,9 @@
-//! The pages about providers' events are what the tables in the code say.
+//! The pages about providers' events match the tables in the code.
 
 use grantonce::webhook::{Endpoint, page};
 use std::path::Path;
 
-/// With `UPDATE_DOCS=1` the pages are written anew.
+/// With `UPDATE_DOCS=1`, the pages are written anew.
 #[test]
 fn the_pages_about_events_are_made_from_the_tables() {
     let update = std::env::var_os("UPDATE_DOCS").is_some();

@@ -38,7 +38,7 @@ async fn text(world: &World, id: &str) -> String {
     printed
 }
 
-/// The story as JSON: found, of the documented form, and without a field that is not documented.
+/// The story as JSON: found, in the documented form, and without an undocumented field.
 async fn json(world: &World, arguments: &[&str]) -> Value {
     let (exit, printed, told) = run(&world.database_url, &[arguments, &["--json"]].concat()).await;
     assert_eq!(exit, Some(0), "{printed}{told}");
@@ -76,7 +76,7 @@ fn codes(story: &Value) -> Vec<&str> {
     missing.iter().map(|missing| missing["code"].as_str().unwrap()).collect()
 }
 
-/// A dead letter, as the collector writes one.
+/// A dead letter as the collector writes it.
 async fn letter(world: &World, event: &PaymentEvent, reason: &str, order: Option<OrderId>) {
     sqlx::query(
         "INSERT INTO dead_letters (id, message_id, kind, routing_key, headers, body, body_bytes, reason, cause, detail, origin,
@@ -96,7 +96,7 @@ async fn letter(world: &World, event: &PaymentEvent, reason: &str, order: Option
     .unwrap();
 }
 
-/// A payment that came before its order, cost something else, was told of three times, and was half refunded.
+/// A payment that came before its order, with another amount, three times, and half of it refunded.
 async fn a_long_life(world: &World) -> OrderId {
     let worker = world.start_worker();
     let pending = event_for("pi_1", "evt_early", PaymentStatus::Pending);
@@ -186,7 +186,7 @@ async fn an_orders_life_is_told_from_its_beginning_to_its_end() {
     }
     assert!(!printed.contains("secret"), "{printed}");
 
-    // By the payment it is the same story; a message has its own part of it.
+    // The id of the payment gives the same story. A message has its own part of it.
     let by_payment = json(&world, &["pi_1"]).await;
     assert_eq!((&by_payment["subject"]["kind"], &by_payment["entries"]), (&"payment".into(), &story["entries"]));
     let by_message = json(&world, &["stripe::evt_paid"]).await;

@@ -1,7 +1,7 @@
-//! The faults of operations under steady traffic, each once and in random order: no payment is lost, none is granted twice, no
-//! genuine message becomes a dead letter, and buyers whom a fault does not concern do not wait for it.
+//! Faults of operations under steady traffic, each once and in random order. No payment is lost, none is granted twice, no genuine
+//! message becomes a dead letter, and buyers that a fault does not concern do not wait for it.
 //!
-//! `./dev faults` runs all of them, on servers of its own. `FAULTS_SEED` repeats an order, `FAULTS_ONLY` names some of them.
+//! `./dev faults` runs all of them, on its own servers. `FAULTS_SEED` repeats an order, and `FAULTS_ONLY` names some of them.
 
 mod buyers;
 mod stage;
@@ -14,16 +14,16 @@ use std::time::Duration;
 use table::{FAULTS, Fault};
 use tokio::time::{Instant, sleep_until};
 
-/// How long the long run takes, at least.
+/// The shortest duration of the long run.
 const LONG: Duration = Duration::from_secs(600);
 
-/// Before the first fault and after each, until somebody who pays then has credits.
+/// Before the first fault and after each, the test waits until a new buyer has credits.
 const RECOVERY: Duration = Duration::from_secs(120);
 
-/// Longest wait of a buyer whom no fault concerns, on a machine that has little else to do.
+/// Longest wait of a buyer that no fault concerns, on a machine that has little else to do.
 const UNAFFECTED_MAX: Duration = Duration::from_secs(15);
 
-/// When a fault began and when all went on.
+/// When a fault began, and when everything worked again.
 struct Happened {
     fault: &'static Fault,
     from: Instant,
@@ -61,7 +61,7 @@ async fn all_faults_lose_nothing_and_hold_up_nobody_else() {
     run(Stage::on_own_servers().await, &faults, seed, at_least).await;
 }
 
-/// Puts them in a random order; says by which seed.
+/// Shuffles them, and prints the seed.
 fn shuffle(faults: &mut [&Fault]) -> u64 {
     let seed = std::env::var("FAULTS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     eprintln!("FAULTS_SEED={seed}");
@@ -79,7 +79,7 @@ async fn run(mut stage: Stage, faults: &[&'static Fault], seed: u64, at_least: D
         eprintln!("{:>4} s  {}", (from - began).as_secs(), fault.name);
         (fault.apply)(&mut stage).await;
         stage.goes_on(RECOVERY).await;
-        // Who was held up has credits before the next fault, so that no wait has two causes.
+        // Buyers that had to wait have credits before the next fault, so no wait has two causes.
         stage.nobody_waits_for_long(RECOVERY).await;
         happened.push(Happened { fault, from, until: Instant::now() });
     }
@@ -93,7 +93,7 @@ async fn run(mut stage: Stage, faults: &[&'static Fault], seed: u64, at_least: D
     assert!(longest < UNAFFECTED_MAX, "a buyer whom no fault concerned waited {longest:?}\n{report}");
 }
 
-/// The waits of those who paid while nothing was at fault that concerns everybody, or that was about themselves.
+/// The waits of buyers who paid while no fault concerned everybody or themselves.
 fn unaffected<'a>(
     happened: &'a [Happened],
     all: impl Iterator<Item = &'a Bought> + 'a,

@@ -47,7 +47,7 @@ async fn any_id_of_a_site_is_an_account() {
 #[tokio::test]
 async fn entries_come_in_pages_each_once_and_in_order() {
     let api = Api::start().await;
-    // Grants and first adjustments in one instant, all others in the next: equal times must not lose or repeat a line.
+    // Grants and first adjustments have one time, all others a later one. Equal times must not lose or repeat a line.
     let payments: Vec<String> = (0..4).map(|n| format!("pi_{n}")).collect();
     for payment in &payments {
         api.order(payment).await;

@@ -1,4 +1,4 @@
-//! `POST /v1/orders/{id}/check`: the buyer is back.
+//! `POST /v1/orders/{id}/check`, for a buyer who returns from the provider.
 
 use super::server::{Api, SHOP, order_for};
 use reqwest::Method;

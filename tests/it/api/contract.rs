@@ -1,4 +1,4 @@
-//! Every answer that any of these tests is given is held against `contract/openapi.json`.
+//! Every answer in these tests is compared with `contract/openapi.json`.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use serde_json::Value;
 pub(crate) struct Contract(Value);
 
 impl Contract {
-    /// Reads that of the ops role.
+    /// Reads the contract of the ops role.
     pub(crate) fn of_ops() -> Self {
         Self(serde_json::from_str(include_str!("../../../contract/openapi-ops.json")).unwrap())
     }
@@ -21,13 +21,12 @@ impl Contract {
         self.0["paths"].as_object().unwrap().iter().flat_map(methods).collect()
     }
 
-    /// Reads that of receiver and API.
+    /// Reads the contract of receiver and API.
     pub(crate) fn read() -> Self {
         Self(serde_json::from_str(include_str!("../../../contract/openapi.json")).unwrap())
     }
 
-    /// Fails the test where the answer's status or body is not what is promised. Paths that are not documented are not
-    /// judged.
+    /// Fails the test if the status or body of the answer is not in the contract. Undocumented paths are not judged.
     pub(crate) fn hold(&self, method: &Method, path: &str, (status, media_type, text): (u16, &str, &str)) {
         let path = path.split('?').next().unwrap();
         let Some(operation) = self.operation(method, path) else { return };
@@ -60,7 +59,7 @@ impl Contract {
         }
     }
 
-    /// As much of JSON Schema as the contract uses.
+    /// The part of JSON Schema that the contract uses.
     fn check(&self, schema: &Value, value: &Value) -> Result<(), String> {
         let schema = self.deref(schema);
         let refuse = |rule: &str| Err(format!("{value} is against {rule} of {schema}"));

@@ -1,4 +1,4 @@
-//! Making orders: the request's form, and exactly one order whatever is repeated.
+//! Creating orders: the form of the request, and exactly one order for repeated requests.
 
 use super::server::{Answer, Api, KIOSK, NOW, SHOP, failed, order_for, paid};
 use futures_util::future::join_all;
@@ -80,7 +80,7 @@ async fn a_key_stands_for_one_request_of_one_site() {
     changed["metadata"] = json!({});
     let other = api.create(SHOP, "pi_1", &changed).await;
     assert_eq!((other.status, other.kind().as_str()), (422, "idempotency_key_reused"));
-    // Another site's key of the same name is another key.
+    // The same key from another site is another key.
     assert_eq!(api.create(KIOSK, "pi_1", &order_for("pi_2")).await.status, 201);
     assert_eq!(api.db.number("SELECT count(*) FROM orders").await, 2);
     api.end().await;
@@ -94,17 +94,17 @@ async fn a_payment_belongs_to_one_order_for_ever() {
         let taken = api.create(token, key, &order_for("pi_1")).await;
         assert_eq!((taken.status, taken.kind().as_str()), (409, "payment_taken"));
     }
-    // The refused call has used nothing up: its key still is free.
+    // The refused call has not used up its key.
     assert_eq!(api.create(SHOP, "other", &order_for("pi_2")).await.status, 201);
-    // Another provider's payment of the same id is another payment.
+    // Another provider's payment with the same id is another payment.
     let mut elsewhere = order_for("pi_1");
     elsewhere["provider"] = json!("paypal");
     assert_eq!(api.create(SHOP, "elsewhere", &elsewhere).await.status, 201);
     api.end().await;
 }
 
-/// Sends one order under each key, all at once. A site that is told to come again does: a busy machine has fewer
-/// connections than callers.
+/// Sends one order under each key, all at once. A 503 is repeated, as a site does: a busy machine has fewer connections than
+/// callers.
 async fn create_at_once(api: &Arc<Api>, keys: impl Iterator<Item = String>) -> Vec<Answer> {
     let calls = keys.map(|key| {
         let api = Arc::clone(api);
@@ -128,7 +128,7 @@ async fn of_a_hundred_calls_with_one_key_one_makes_an_order_and_all_are_told_the
     assert_eq!(texts.len(), 1, "{texts:?}");
     assert_eq!(answers[0].status, 201);
     let replayed = answers.iter().filter(|answer| answer.header("idempotent-replayed") == Some("true")).count();
-    // A call whose answer was 503 may have made it; then all hundred are repetitions.
+    // A call with the answer 503 may have created it. Then all hundred are repetitions.
     assert!(replayed >= 99, "{replayed}");
     for table in ["orders", "payments", "idempotency_keys"] {
         assert_eq!(api.db.number(format!("SELECT count(*) FROM {table}")).await, 1, "{table}");
@@ -192,7 +192,7 @@ async fn what_is_not_of_the_right_form_is_refused_and_makes_nothing() {
     );
 
     assert_eq!(api.db.number("SELECT count(*) FROM orders").await, 0);
-    // The key was not used up by any of these.
+    // None of these used up the key.
     assert_eq!(api.create(SHOP, "k", &good).await.status, 201);
     api.end().await;
 }
@@ -231,7 +231,7 @@ async fn an_order_belongs_to_the_account_that_the_payment_belongs_to() {
         made.field("payment"),
         json!({"provider": "stripe", "provider_account": "acct_1", "payment_id": "pi_1"})
     );
-    // Another account's payment of the same id is another payment, and the same key another request.
+    // A payment of another account with the same id is another payment, and the same key is another request.
     assert_eq!(api.create(SHOP, "theirs", &order_for("pi_1")).await.status, 422);
     let ours = api.create(SHOP, "ours", &order_for("pi_1")).await;
     assert_eq!(ours.status, 201, "{}", ours.text);
@@ -243,7 +243,7 @@ async fn an_order_belongs_to_the_account_that_the_payment_belongs_to() {
         message_id: MessageId::new(format!("stripe:{account}:evt_1")).unwrap(),
         ..paid("pi_1")
     };
-    // A seller who charges himself, with our order's id in his metadata.
+    // A seller pays for their own order, with our order's id in the metadata.
     let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: NOW };
     let forged = api.worker.apply(vec![said("acct_2")].into(), terms, crate::support::LOCK_WAIT).await.unwrap();
     assert!(matches!(&forged.outcomes[..], [Outcome::Refused(refusal)] if refusal.reason == Reason::AccountMismatch));

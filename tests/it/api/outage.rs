@@ -1,4 +1,4 @@
-//! What is answered while the database is away or not as it should be.
+//! Answers while the database is away or broken.
 
 use super::server::{Api, SHOP, order_for};
 use crate::support::db::TestDb;
@@ -8,7 +8,7 @@ use reqwest::Method;
 #[tokio::test]
 async fn an_outage_is_503_with_a_time_to_come_again() {
     let db = TestDb::create().await;
-    // Nobody listens at port 1.
+    // No server listens on port 1.
     let api = Api::start_on(db, "postgres://nobody@127.0.0.1:1/none".parse().unwrap()).await;
     let order = order_for("pi_1");
     let (made, read, waited, balance, ready) = tokio::join!(
@@ -24,7 +24,7 @@ async fn an_outage_is_503_with_a_time_to_come_again() {
         assert!(!answer.text.contains("127.0.0.1"), "{}", answer.text);
     }
     assert_eq!((ready.status, ready.field("missing")), (503, serde_json::json!(["postgres"])));
-    // What needs no database is answered all the same.
+    // Requests that need no database are answered all the same.
     assert_eq!(api.send(api.bare(Method::GET, "/healthz")).await.status, 200);
     assert_eq!(api.create("wrong", "k", &order).await.status, 401);
     assert_eq!(api.create(SHOP, "k", &serde_json::json!({})).await.status, 422);

@@ -1,4 +1,4 @@
-//! Payments that we create at the provider: at most one is ever handed out, whatever is lost on the way.
+//! Payments that grantonce creates at the provider: at most one is handed out, whatever gets lost on the way.
 
 use super::server::{Answer, Api, KIOSK, NOW, SHOP, paid};
 use futures_util::future::join_all;
@@ -43,7 +43,7 @@ fn payment_id(answer: &Answer) -> String {
     answer.field("payment")["payment_id"].as_str().unwrap().to_owned()
 }
 
-/// The one payment at the provider is the one that was handed out, and the order's; once it is paid, the order is fulfilled.
+/// The one payment at the provider is the one that was handed out, and the order's. Once it is paid, the order is fulfilled.
 async fn one_payment(api: &Api, provider: &Standin, answer: &Answer) {
     let made = payments(provider).await;
     assert_eq!(made.len(), 1, "{made:?}");
@@ -69,11 +69,11 @@ async fn a_payment_is_created_once_and_a_repeated_call_is_given_the_same_bytes()
     assert_eq!((second.status, &second.text), (201, &first.text), "also where it asks for no retries");
     assert_eq!(second.header("idempotent-replayed"), Some("true"));
     one_payment(&api, &provider, &first).await;
-    // Another key is another order, and so is another site's.
+    // Another key is another order, and another site is another order, too.
     payment_id(&api.create(SHOP, "other", &unpaid()).await);
     payment_id(&api.create(KIOSK, "k", &unpaid()).await);
     assert_eq!(payments(&provider).await.len(), 3);
-    // The buyer's view has no secret.
+    // The buyer's view contains no secret.
     let token = first.field("status_token");
     let path = format!("/v1/orders/{}?token={}", first.field("id").as_str().unwrap(), token.as_str().unwrap());
     let seen = api.send(api.bare(reqwest::Method::GET, &path)).await;
@@ -103,7 +103,7 @@ async fn what_is_lost_on_the_way_is_asked_for_under_the_same_key() {
         one_payment(&api, &provider, &api.create(SHOP, "k", &unpaid()).await).await;
         api.end().await;
 
-        // Where the site does not want to wait, it is told; and its next call finishes it.
+        // The site does not wait and is told so. Its next call finishes the payment.
         let provider = Standin::start().await.unwrap();
         let api = Api::start_paying(&provider.base).await;
         faults(&provider, json!([lost, lost])).await;
@@ -192,7 +192,7 @@ async fn no_new_attempt_is_opened_behind_the_back_of_one_that_was_sent_again() {
     let order: OrderId = api.db.text("SELECT id::text FROM orders").await.parse().unwrap();
     let attempts = async || store.creation(order).await.unwrap().unwrap().attempts;
 
-    // One call has looked at the attempts and found that it is time for a new one; another sends the last one again.
+    // One call has found that it is time for a new attempt, while another repeats the last one.
     let seen = attempts().await;
     let later = NOW + Duration::hours(21);
     assert!(store.begin_attempt(order, 1, seen.clone(), later).await.unwrap());

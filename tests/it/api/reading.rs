@@ -1,10 +1,10 @@
-//! Who may read an order, and what they see.
+//! Who may read an order, and which fields they see.
 
 use super::server::{Answer, Api, NOW, SHOP, failed, order_for, paid, refunded};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// An order's path and its buyer's token.
+/// The path of an order and its buyer's token.
 async fn order(api: &Api, payment_id: &str) -> (String, String) {
     let made = api.create(SHOP, payment_id, &order_for(payment_id)).await;
     let text = |name: &str| made.field(name).as_str().unwrap().to_owned();
@@ -49,10 +49,10 @@ async fn a_status_token_reads_its_own_order_and_nothing_else() {
     ] {
         assert_eq!(with_token(&api, path, token).await.status, 401, "{path} {token}");
     }
-    // Nor is it a bearer token.
+    // It is no bearer token either.
     let as_bearer = api.bare(Method::GET, &mine).bearer_auth(&token);
     assert_eq!(api.send(as_bearer).await.status, 401);
-    // A right one of either kind is enough.
+    // One valid token of either kind is enough.
     let both = api.bare(Method::GET, &mine).bearer_auth("stale").query_pairs(&[("token", &token)]);
     assert_eq!(api.send(both).await.status, 200);
     api.end().await;
@@ -69,7 +69,7 @@ async fn who_has_no_right_cannot_tell_which_orders_there_are() {
         for request in [
             api.bare(Method::GET, path),
             api.bare(Method::GET, path).bearer_auth("wrong"),
-            // The right length, and right for no order.
+            // The right length, but not the token of any order.
             api.bare(Method::GET, path).query_pairs(&[("token", &"A".repeat(token.len()))]),
         ] {
             let refused = api.send(request).await;
@@ -141,7 +141,7 @@ async fn an_order_tells_how_it_stands() {
     api.end().await;
 }
 
-/// Nothing that comes back later, and no reason to fail the others that are read in the same moment.
+/// The fault is permanent, and it must not fail the other orders that are read at the same moment.
 #[tokio::test]
 async fn o04_an_order_whose_time_cannot_be_read_is_a_fault_of_its_own() {
     let api = Api::start().await;
@@ -178,10 +178,10 @@ async fn parameters_are_checked_all_at_once() {
         let named = refused.field("fields");
         let named: Vec<_> = named.as_array().unwrap().iter().map(|fault| fault["field"].as_str().unwrap()).collect();
         assert_eq!(named, fields, "{query}");
-        // Who may not read the order is told nothing of its parameters either.
+        // A caller without access learns nothing about the order's parameters either.
         assert_eq!(api.send(api.bare(Method::GET, &format!("{path}?{query}"))).await.status, 401);
     }
-    // The token comes percent-encoded as well as plain.
+    // The token may be percent-encoded.
     let encoded: String = token.bytes().map(|byte| format!("%{byte:02x}")).collect();
     assert_eq!(api.send(api.bare(Method::GET, &format!("{path}?token={encoded}"))).await.status, 200);
     api.end().await;

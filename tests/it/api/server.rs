@@ -1,4 +1,4 @@
-//! The API as it runs, and payments that come in behind its back as the worker would apply them.
+//! The running API, and payments that are applied without its knowledge, as the worker does it.
 
 use super::contract::Contract;
 use crate::support::db::TestDb;
@@ -30,12 +30,12 @@ pub(crate) const SHOP: &str = "shop-token-shop-token-shop-token-1";
 pub(crate) const KIOSK: &str = "kiosk-token-kiosk-token-kiosk-tok-2";
 /// The key of status tokens.
 pub(crate) const STATUS_KEY: &str = "status-key-status-key-status-key-0";
-/// When a provider is asked first.
+/// When a provider is asked for the first time.
 pub(crate) const FIRST_LOOK_AFTER: Duration = Duration::from_secs(120);
-/// When the tests' clock stands, with nanoseconds that Postgres does not keep.
+/// The time of the tests' clock, with nanoseconds that Postgres does not store.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00.123456789 UTC);
 
-/// An answer, read whole.
+/// An answer with its whole body.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -54,7 +54,7 @@ impl Answer {
         self.json()[name].clone()
     }
 
-    /// What kind of problem it is.
+    /// The kind of problem.
     pub(crate) fn kind(&self) -> String {
         let kind = self.field("type");
         let kind = kind.as_str().unwrap_or_else(|| panic!("no problem: {}", self.text));
@@ -81,14 +81,14 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Starts one on a database of its own.
+    /// Starts an API on a database of its own.
     pub(crate) async fn start() -> Self {
         let db = TestDb::create().await;
         let url = db.address();
         Self::start_on(db, url).await
     }
 
-    /// Starts one that creates payments at a provider with Stripe's API.
+    /// Starts an API that creates payments at a provider with Stripe's API.
     pub(crate) async fn start_paying(base: &str) -> Self {
         let db = TestDb::create().await;
         let url = db.address();
@@ -96,7 +96,7 @@ impl Api {
         Self::start_with(db, url, ProvidersConfig { stripe: Some(stripe), paypal: None }).await
     }
 
-    /// Starts one that looks for its database at `url`.
+    /// Starts an API with its database at `url`.
     pub(crate) async fn start_on(db: TestDb, url: Followed<DatabaseAddress>) -> Self {
         Self::start_with(db, url, ProvidersConfig { stripe: None, paypal: None }).await
     }
@@ -132,7 +132,7 @@ impl Api {
         }
     }
 
-    /// Asks it to stop and waits for that.
+    /// Asks it to stop and waits until it has.
     pub(crate) async fn end(self) {
         self.stop.cancel();
         self.served.await.unwrap().unwrap();
@@ -143,7 +143,7 @@ impl Api {
         self.client.request(method, format!("{}{path}", self.base))
     }
 
-    /// Sends, and holds the answer against the contract.
+    /// Sends a request, and compares the answer with the contract.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
         let request = request.build().unwrap();
         let (method, path) = (request.method().clone(), request.url().path().to_owned());
@@ -155,25 +155,25 @@ impl Api {
         answer
     }
 
-    /// GET with the shop's token.
+    /// Sends GET with the shop's token.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(self.bare(Method::GET, path).bearer_auth(SHOP)).await
     }
 
-    /// `POST /v1/orders` with a token.
+    /// Sends `POST /v1/orders` with a token.
     pub(crate) async fn create(&self, token: &str, key: &str, order: &Value) -> Answer {
         let request = self.bare(Method::POST, "/v1/orders").bearer_auth(token);
         self.send(request.header("Idempotency-Key", key).json(order)).await
     }
 
-    /// An order of the shop's for this payment.
+    /// An order of the shop for this payment.
     pub(crate) async fn order(&self, payment_id: &str) -> OrderId {
         let answer = self.create(SHOP, payment_id, &order_for(payment_id)).await;
         assert_eq!(answer.status, 201, "{}", answer.text);
         answer.field("id").as_str().unwrap().parse().unwrap()
     }
 
-    /// Applies what a provider says, as the worker would; nobody is told of it. Gives the orders that changed.
+    /// Applies a provider's report as the worker does, without an announcement. Returns the changed orders.
     pub(crate) async fn apply(&self, at: OffsetDateTime, events: Vec<PaymentEvent>) -> Vec<OrderId> {
         let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: at };
         let applied = self.worker.apply(events.into(), terms, crate::support::LOCK_WAIT).await.unwrap();
@@ -182,14 +182,14 @@ impl Api {
         applied.changed
     }
 
-    /// Waits until so many requests wait for an order.
+    /// Waits until that many requests wait for an order.
     pub(crate) async fn until_waiting(&self, count: usize) {
         let line = format!("grantonce_long_polls {count}");
         crate::support::eventually(&line, async || self.metrics.render().lines().any(|l| l == line)).await;
     }
 }
 
-/// What a site sends for a payment that it made itself: 500 credits for USD 19.99.
+/// The request of a site for a payment that it created itself: 500 credits for USD 19.99.
 pub(crate) fn order_for(payment_id: &str) -> Value {
     json!({
         "account_id": "user-42", "credits": 500, "amount_minor": 1999, "currency": "USD",
@@ -216,19 +216,19 @@ fn usd(amount_minor: i64) -> Money {
     Money::new(amount_minor, Currency::new("USD").unwrap()).unwrap()
 }
 
-/// The provider says: paid in full.
+/// The provider reports a full payment.
 pub(crate) fn paid(payment_id: &str) -> PaymentEvent {
     let status =
         PaymentStatus::Captured { money: usd(1999), capture_id: None, state: CaptureState::Succeeded, breakdown: None };
     event(payment_id, "paid", status)
 }
 
-/// The provider says: an attempt failed.
+/// The provider reports a failed attempt.
 pub(crate) fn failed(payment_id: &str, reason: &str) -> PaymentEvent {
     event(payment_id, "failed", PaymentStatus::failed(reason))
 }
 
-/// The provider says: that much went back.
+/// The provider reports a refund of that amount.
 pub(crate) fn refunded(payment_id: &str, refund_id: &str, amount_minor: i64) -> PaymentEvent {
     let status = PaymentStatus::Refund {
         refund_id: FactId::new(refund_id).unwrap(),

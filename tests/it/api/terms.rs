@@ -1,4 +1,4 @@
-//! Orders whose price is not all that the buyer pays: how they are made, shown, and paid.
+//! Orders whose price is not the whole amount that the buyer pays: how they are created, shown and paid.
 
 use super::server::{Api, NOW, SHOP, order_for};
 use grantonce::domain::{
@@ -7,7 +7,7 @@ use grantonce::domain::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// What a site sends, with some fields put in place.
+/// The request of a site, with some fields replaced.
 fn with(payment: &str, fields: Value) -> Value {
     let mut order = order_for(payment);
     order.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -36,7 +36,7 @@ async fn the_terms_of_an_order_are_shown_to_the_site_and_to_the_buyer() {
     api.end().await;
 }
 
-/// A call from before there were terms is answered to the byte as it was then.
+/// A call without price terms gets the same bytes as before there were terms.
 #[tokio::test]
 async fn an_order_without_terms_is_as_it_was() {
     let api = Api::start().await;
@@ -89,7 +89,7 @@ async fn terms_that_could_never_be_met_are_refused() {
             assert!(told["detail"].as_str().unwrap().contains(says), "{order}: {}", answer.text);
         }
     }
-    // Total is what it always was, and a relay may tell the parts.
+    // `total` is as before, and a relay may report the parts.
     for (n, fields) in [
         json!({"price_terms": "total", "provider": "adyen"}),
         json!({"price_terms": "before_tax", "provider": "acme-pay"}),
@@ -105,7 +105,7 @@ async fn terms_that_could_never_be_met_are_refused() {
     api.end().await;
 }
 
-/// The provider says that much was captured; a session also tells the parts.
+/// The provider reports a captured amount; a session also reports its parts.
 fn captured(order: OrderId, payment: &str, related: &[&str], minor: i64, tax_minor: Option<i64>) -> PaymentEvent {
     let money = Money::new(minor, Currency::new("USD").unwrap()).unwrap();
     let breakdown = tax_minor.map(|tax_minor| Breakdown::new(money, tax_minor, 0).unwrap());

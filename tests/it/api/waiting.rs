@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
-/// Longer than any of these tests lasts: what ends such a wait is not its deadline.
+/// Longer than each of these tests. So such a wait never ends by its deadline.
 const LONG: &str = "wait=30";
 
-/// A request that waits, and how long it took.
+/// A waiting request, and how long it took.
 fn waiting(api: &Arc<Api>, id: OrderId, query: &str) -> JoinHandle<(Answer, Duration)> {
     let (api, path) = (Arc::clone(api), format!("/v1/orders/{id}?{query}"));
     tokio::spawn(async move {
@@ -51,7 +51,7 @@ async fn announced_changes_wake_whoever_waits() {
 }
 
 pub(crate) async fn announced_changes_wake(api: Api) {
-    // Every look of the watch by itself is a second after the one before. Ten rounds that were all woken by a look would
+    // The watch queries once a second. Ten rounds that were all woken by such a query would take about ten seconds.
     // take about ten seconds.
     const ROUNDS: usize = 10;
     let api = Arc::new(api);
@@ -104,7 +104,7 @@ async fn each_waits_for_its_own_news() {
     api.apply(NOW, vec![failed("pi_1", "declined")]).await;
     let (answer, _) = for_version_2.await.unwrap();
     assert_eq!((answer.field("version"), answer.field("status")), (2.into(), "awaiting_payment".into()));
-    // A failed attempt is no outcome, and version 2 is no news for who knows it.
+    // A failed attempt is no outcome, and version 2 is not new to a reader that knows it.
     api.until_waiting(2).await;
     assert!(!for_version_3.is_finished() && !for_the_outcome.is_finished());
     api.apply(NOW, vec![paid("pi_1")]).await;

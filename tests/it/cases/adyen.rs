@@ -4,10 +4,10 @@ use super::{Case, run, with};
 use grantonce::webhook::Endpoint;
 use serde_json::{Value, json};
 
-/// What the shop calls a thing by itself, in the form of an order's id.
+/// A reference of the shop, in the form of an order's id.
 const FOREIGN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// The item of the n-th minute.
+/// The item of minute n.
 fn item(n: u32, code: &str, psp: &str, patch: Value) -> Value {
     let item = json!({
         "additionalData": {}, "amount": {"currency": "EUR", "value": 2500}, "eventCode": code,
@@ -17,7 +17,7 @@ fn item(n: u32, code: &str, psp: &str, patch: Value) -> Value {
     json!({"live": "false", "notificationItems": [{"NotificationRequestItem": with(item, patch)}]})
 }
 
-/// What was done to the payment `PSP1` later.
+/// A later change to the payment `PSP1`.
 fn later(n: u32, code: &str, psp: &str, patch: Value) -> Value {
     item(n, code, psp, with(json!({"originalReference": "PSP1#"}), patch))
 }
@@ -30,22 +30,22 @@ fn authorised() -> Value {
     item(0, "AUTHORISATION", "PSP1#", json!({}))
 }
 
-/// A payment of its own for the order.
+/// A separate payment for the order.
 fn part(n: u32, psp: &str, value: i64) -> Value {
     item(n, "AUTHORISATION", psp, json!({"amount": eur(value), "merchantReference": "$ORDER"}))
 }
 
-/// One of 25.00 EUR.
+/// A payment of 25.00 EUR.
 fn order() -> Case {
     Case::of(Endpoint::Adyen, 2500, "PSP1#").currency("EUR")
 }
 
-/// Known by its own id, as the payments' reference.
+/// Known by the order's own id, as the reference of its payments.
 fn parted() -> Case {
     order().by_metadata()
 }
 
-/// As it is, and as if all had happened at one time.
+/// Both with different times, and with one time for all.
 fn at_any_times(cases: impl IntoIterator<Item = Case>) -> Vec<Case> {
     let at_once = |mut case: Case| {
         for body in &mut case.bodies {
@@ -271,7 +271,7 @@ async fn a07_a_gift_card_that_was_rolled_back_does_not_count() {
         ]);
     }
     let mut cases = at_any_times(cases);
-    // At one time nobody can tell which attempt an order without a list has ended.
+    // With equal times, nobody can tell which attempt an order without a list has ended.
     for case in cases.iter_mut().filter(|case| case.name == "not listed, then a card for the rest, at one time") {
         case.status = "canceled";
     }
@@ -298,7 +298,7 @@ async fn a07_a_gift_card_that_was_rolled_back_does_not_count() {
 
 #[tokio::test]
 async fn a12_every_step_of_a_dispute_counts_in_its_order() {
-    // Steps of one dispute, one minute after the other, and what they come to.
+    // Steps of one dispute, a minute apart, and the expected result.
     let steps = |codes: &[&str]| -> Vec<Value> {
         let step = |(n, code): (u32, &&str)| later(n, code, "D1#", json!({}));
         std::iter::once(authorised()).chain((1..).zip(codes).map(step)).collect()
@@ -373,7 +373,7 @@ async fn a12_every_step_of_a_dispute_counts_in_its_order() {
             &["NOTIFICATION_OF_FRAUD", "REQUEST_FOR_INFORMATION", "INFORMATION_SUPPLIED", "ISSUER_COMMENTS"],
         ),
         order().named("steps that name no payment, and a fee").sends(unnamed()).ends("disputed", 0),
-        // The fee is no money of the other payment.
+        // The fee is not money of the other payment.
         parted()
             .named("a fee beside another payment")
             .sends([

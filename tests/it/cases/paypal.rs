@@ -9,7 +9,7 @@ fn usd(value: &str) -> Value {
     json!({"currency_code": "USD", "value": value})
 }
 
-/// PayPal's order of one unit.
+/// PayPal's order with one unit.
 fn told(value: &str, payments: Value) -> Value {
     json!({
         "id": "O1#", "status": "COMPLETED", "intent": "CAPTURE", "create_time": "2026-01-05T12:00:00Z",

@@ -1,4 +1,4 @@
-//! How cases are tried.
+//! Tries the cases in every way.
 
 use super::{Case, Names, stripe_list};
 use crate::support::world::STRIPE_SECRET;
@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 const ADYEN_KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
 const STANDARD_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Most orders of arrival of one case that are tried; of more, a random choice.
+/// Most orders of arrival that are tried for a case. If there are more, a random choice is tried.
 const ARRIVALS_MAX: usize = 120;
 
 /// Events that are applied in one transaction.
@@ -52,7 +52,7 @@ pub async fn run(cases: impl IntoIterator<Item = Case>) {
         tries.in_every_order(case).await;
     }
     tries.world.verify().await;
-    // One deployment takes Adyen's payments in one way.
+    // One deployment has one setting for Adyen's captures.
     for by_hand in [false, true] {
         let of_kind = |case: &&Case| !case.bodies.is_empty() && case.is_adyen_captured_by_hand == by_hand;
         let some: Vec<_> = cases.iter().filter(of_kind).collect();
@@ -67,7 +67,7 @@ pub async fn run(cases: impl IntoIterator<Item = Case>) {
     tries.world.verify().await;
 }
 
-/// A refund that a webhook names and the provider does not know, of a payment of which a part went back: somebody is told.
+/// A webhook names a refund that the provider does not know, of a payment of which a part went back. An operator is told.
 pub async fn is_loud(case: &Case) {
     let mut tries = Tries { world: World::new().await, rng: fastrand::Rng::with_seed(7), made: 0 };
     let fake = Fake::start().await;
@@ -91,7 +91,7 @@ pub async fn is_loud(case: &Case) {
     eventually("the refund is unknown there", async || contradicted() == 1).await;
     let untold = "SELECT count(*) FROM provider_looks WHERE said = 'refund_untold'";
     let again = "UPDATE provider_looks SET due_at = now() - interval '1 second' WHERE order_id IS NOT NULL";
-    // Once is not enough: the webhook's own refund may be on its way.
+    // Once is not enough: the refund of the webhook may be on its way.
     eventually("a part went back", async || {
         tries.world.execute(again).await;
         tries.world.count(untold).await == 1
@@ -121,7 +121,7 @@ struct Tries {
     made: usize,
 }
 
-/// What a body says, through the real webhook room.
+/// Translates a body in the real webhook room.
 fn translate(case: &Case, body: &Value) -> Vec<Translation> {
     let now = OffsetDateTime::now_utc();
     let terms = Terms { livemode: false, is_adyen_captured_by_hand: case.is_adyen_captured_by_hand };
@@ -137,7 +137,7 @@ fn signed(endpoint: Endpoint, body: &Value, now: OffsetDateTime) -> (&'static st
         headers.insert(HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap());
     };
     let bytes = |body: &Value| match body {
-        // As it stands: a body that no JSON of ours could be written to.
+        // Sent as it is: a JSON value cannot express this body.
         Value::String(raw) => raw.clone().into_bytes(),
         other => serde_json::to_vec(other).unwrap(),
     };
@@ -182,13 +182,13 @@ fn permutations(count: usize) -> Vec<Vec<usize>> {
     permutations(last).into_iter().flat_map(longer).collect()
 }
 
-/// One try: its names, and what arrives, batch by batch.
+/// One try: its names, and its arrivals batch by batch.
 struct Try {
     names: Names,
     batches: Vec<Vec<PaymentEvent>>,
     all: Vec<PaymentEvent>,
     letters: BTreeSet<String>,
-    /// Whether an event led to no order the last time that all of them were applied.
+    /// Whether an event led to no order when all of them were applied last.
     is_unknown: bool,
 }
 
@@ -199,7 +199,7 @@ impl Tries {
         Names { order: id(), other: id(), number: self.made }
     }
 
-    /// Makes an order as the API would, without a look at its provider; and another one.
+    /// Creates an order as the API does, without a look at its provider, and a second order.
     async fn order(&self, case: &Case, names: Names) {
         self.insert(case, names, names.order).await;
         self.insert(case, names, names.other).await;
@@ -239,7 +239,7 @@ impl Tries {
         .unwrap();
     }
 
-    /// The arrivals to try, each with a way to cut it into batches.
+    /// The arrivals to try, each with a division into batches.
     fn arrivals(&mut self, count: usize) -> Vec<(Vec<usize>, usize)> {
         const WAYS: usize = 3;
         let mut all = if count <= 5 {
@@ -261,7 +261,7 @@ impl Tries {
         }
     }
 
-    /// Duplicates come at once, in the same batch, or much later.
+    /// A duplicate comes at once, in the same batch, or much later.
     fn batches(&mut self, arrival: &[Vec<PaymentEvent>], way: usize) -> Vec<Vec<PaymentEvent>> {
         match way {
             0 => arrival.iter().flat_map(|events| [events.clone(), events.clone()]).collect(),
@@ -307,7 +307,7 @@ impl Tries {
         for step in 0..tries.iter().map(|it| it.batches.len()).max().unwrap_or(0) {
             apply(&store, &mut tries, |one| one.batches.get(step).cloned().unwrap_or_default()).await;
         }
-        // Much later: all of it again. What came before the message that leads to its order is now known.
+        // Everything again, much later. Messages that came before the one that leads to their order are known now.
         for _ in 0..2 {
             apply(&store, &mut tries, |one| one.all.clone()).await;
         }
@@ -340,7 +340,7 @@ impl Tries {
         assert!(self.world.count(&grants).await <= 1, "{which}");
     }
 
-    /// As the provider sends them, over HTTP, RabbitMQ and a worker.
+    /// As the provider sends them: over HTTP, RabbitMQ and a worker.
     async fn over_the_network(&mut self, cases: &[&Case], by_hand: bool) {
         let children = self
             .world
@@ -388,7 +388,7 @@ impl Tries {
         connection.close(200, "done".into()).await.unwrap();
     }
 
-    /// By the provider's answers alone, after the webhooks, and before them.
+    /// By the provider's answers only, before the webhooks and after them.
     async fn by_the_reconciler(&mut self, cases: &[&Case]) {
         let fake = Fake::start().await;
         let store = Store::new(&self.world.store_settings(Profile::Batches)).unwrap();
@@ -510,7 +510,7 @@ impl Tries {
     }
 }
 
-/// What a webhook that is only a hint names.
+/// The ids in a webhook that is only a hint.
 fn hint(case: &Case, names: Names, ids: &[&str], number: &str) -> Hint {
     let mut ids = ids.iter().map(|id| PaymentId::new(names.text(id)).unwrap());
     Hint {
@@ -523,7 +523,7 @@ fn hint(case: &Case, names: Names, ids: &[&str], number: &str) -> Hint {
     }
 }
 
-/// Looks that the reconciler has done, whatever came of them.
+/// Looks that the reconciler has finished, with any result.
 fn looks(metrics: &Metrics) -> usize {
     let page = metrics.render();
     let counts = page.lines().filter(|line| line.starts_with("grantonce_provider_looks_total{"));
@@ -559,10 +559,10 @@ async fn apply(store: &Store, tries: &mut [Try], events: impl Fn(&Try) -> Vec<Pa
     }
 }
 
-/// What a fake provider knows: answers by path.
+/// The answers of a fake provider, by path.
 type Known = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// A provider that answers what the cases say.
+/// A provider with the answers of the cases.
 struct Fake {
     base: String,
     known: Known,
@@ -595,8 +595,8 @@ impl Fake {
     }
 }
 
-/// The answer to the longest path that the request's begins with. Without one: an empty list for what asks for a list, and
-/// otherwise that there is no such object.
+/// The answer for the longest path that begins the request's path. Without one: an empty list if the request asks for a list, else
+/// "no such object".
 fn answer(known: &[(String, Value)], request: &Request) -> Response {
     let asked = request.uri().path_and_query().unwrap().as_str();
     let fits =

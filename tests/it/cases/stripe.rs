@@ -6,7 +6,7 @@ use super::{Case, run, stripe_list, with};
 use grantonce::webhook::Endpoint;
 use serde_json::{Value, json};
 
-/// Times count from here; 2026-01-05T12:00:00Z.
+/// Times are counted from here; 2026-01-05T12:00:00Z.
 const T0: i64 = 1_767_614_400;
 
 const DAY: i64 = 86_400;
@@ -15,11 +15,11 @@ const DAY: i64 = 86_400;
 const OLDEST: &str = "2020-08-27";
 const OLD: &str = "2024-06-20";
 const ACACIA: &str = "2025-02-24.acacia";
-/// And since then.
+/// API versions since then.
 const BASIL: &str = "2025-03-31.basil";
 const NEW: &str = "2026-07-29.dahlia";
 
-/// The event of that number, so many seconds after the first.
+/// The event of that number, that many seconds after the first.
 fn event_at(n: i64, after: i64, version: &str, kind: &str, object: Value) -> Value {
     json!({
         "id": format!("evt_{n}#"), "object": "event", "api_version": version, "created": T0 + after, "type": kind,
@@ -27,7 +27,7 @@ fn event_at(n: i64, after: i64, version: &str, kind: &str, object: Value) -> Val
     })
 }
 
-/// The event of that number, one second after the one before it.
+/// The event of that number, one second after the event before it.
 fn event(n: i64, version: &str, kind: &str, object: Value) -> Value {
     event_at(n, n, version, kind, object)
 }
@@ -48,7 +48,7 @@ fn charge(amount: i64, refunded: i64) -> Value {
     })
 }
 
-/// One of 1999 of which 1000 were captured.
+/// A charge of 1999 of which 1000 were captured.
 fn held(refunded: i64) -> Value {
     with(charge(1999, refunded), json!({"amount_captured": 1000, "refunded": false}))
 }
@@ -60,7 +60,7 @@ fn refund(id: &str, amount: i64) -> Value {
     })
 }
 
-/// A dispute of `pi_1` over 1999, and the money that it has moved.
+/// A dispute of `pi_1` over 1999, and the money that it moved.
 fn dispute(status: &str, moved: &[i64]) -> Value {
     let moved: Vec<_> = moved
         .iter()
@@ -84,12 +84,12 @@ fn order(price_minor: i64) -> Case {
     Case::of(Endpoint::Stripe, price_minor, "pi_1#")
 }
 
-/// An order that was made with a checkout session's id.
+/// An order that was created with the id of a checkout session.
 fn session_order(price_minor: i64) -> Case {
     Case::of(Endpoint::Stripe, price_minor, "cs_1#")
 }
 
-/// An order that was made with a charge's id.
+/// An order that was created with the id of a charge.
 fn charge_order(price_minor: i64) -> Case {
     Case::of(Endpoint::Stripe, price_minor, "ch_1#")
 }
@@ -102,7 +102,7 @@ fn paid(n: i64, version: &str, amount: i64) -> Value {
     event(n, version, "payment_intent.succeeded", intent("pi_1#", amount))
 }
 
-/// What Stripe answers of `pi_1`.
+/// Stripe's answers about `pi_1`.
 fn answered(case: Case, charge: Value, refunds: Vec<Value>, disputes: Vec<Value>) -> Case {
     let received = charge["amount_captured"].as_i64().unwrap();
     let intent = with(intent("pi_1#", received), json!({"latest_charge": charge}));
@@ -218,7 +218,7 @@ async fn s02_totals_belong_to_a_payment() {
             .named("by the order's own id")
             .sends(voided(ACACIA))
             .sends([released(ACACIA), sold(ACACIA)]),
-        // The first was paid and went back, and then the second was paid.
+        // The first payment was paid and refunded. Then the second one was paid.
         session_order(1999).named("refunded, then paid again").sends([
             event(1, NEW, "payment_intent.succeeded", first(1999)),
             event(2, NEW, "charge.refunded", charge(1999, 1999)),

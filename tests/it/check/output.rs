@@ -1,4 +1,4 @@
-//! What is printed must arrive: a result that nobody can read is no success.
+//! Output must arrive: a result that nobody can read is no success.
 
 use super::command;
 use crate::support::world::World;
@@ -64,7 +64,7 @@ async fn o15_a_result_that_cannot_be_written_is_no_success() {
         &["explain", "pi_0", "--json"],
         &["forget", "acc", "--reason", "x"],
     ] {
-        // `output()` would take the pipe's place.
+        // `output()` would replace the pipe.
         let run = async |stdout: Stdio| {
             let child = command(&world, args).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
             child.wait_with_output().await.unwrap()

@@ -1,4 +1,4 @@
-//! What is wrong at Postgres.
+//! Faults at Postgres.
 
 use super::check;
 use crate::letters::paid;
@@ -24,7 +24,7 @@ async fn o15_a_clock_that_is_far_behind_refuses_nothing_genuine() {
     let (settings, traces) = (world.worker_settings(), Traces::off());
     let worker = tokio::spawn(worker::run(settings, clock, metrics, traces, Readiness::new(), shutdown.clone()));
     world.publish(&paid("pi_1", "evt_1")).await;
-    // Months ahead of every clock: still refused.
+    // The time is months ahead of every clock, so the message is still refused.
     let mut future = paid("pi_1", "evt_2");
     future.occurred_at += time::Duration::days(60);
     world.publish(&future).await;
@@ -73,7 +73,7 @@ async fn o07_a_database_without_connections_left_is_a_fault() {
     let world = World::new().await;
     let name = database(&world);
     world.execute(&format!("ALTER DATABASE {name} CONNECTION LIMIT 5")).await;
-    // The one that looks is a superuser in the tests, whom the limit does not stop.
+    // In the tests, `check` runs as a superuser, whom the limit does not stop.
     let mut held = vec![];
     for _ in 0..4 {
         held.push(sqlx::PgConnection::connect(&world.database_url).await.unwrap());

@@ -1,4 +1,4 @@
-//! What is wrong at RabbitMQ.
+//! Faults at RabbitMQ.
 
 use super::{Checked, Host, check, command, migrate};
 use crate::letters::paid;
@@ -27,7 +27,7 @@ async fn o07_bindings_that_are_gone_are_faults_that_migrate_mends() {
         &["queue fulfilment.dead is not bound to exchange payments.dead", "grantonce migrate"],
         &["queue fulfilment.retry.500ms is not bound to exchange payments.retry", "grantonce migrate"],
     ]);
-    // Over AMQP alone they cannot be seen, and it says so.
+    // AMQP alone does not show them, and `check` says so.
     let blind = check(&world, &["--role", "worker"], &[]).await;
     assert_eq!(blind.exit, Some(0), "{blind:?}");
     blind.notes_have("AMQP does not show them: bindings, policies");
@@ -71,7 +71,7 @@ async fn o07_policies_that_drop_or_divert_are_faults() {
         "fulfilment, fulfilment.dead, fulfilment.retry.200ms",
         "rabbitmqctl clear_policy",
     ]]);
-    // Mended: at once, whatever the statistics still say.
+    // The remedy works at once, whatever the statistics still say.
     host.delete("policies/{}/everything").await;
     host.put("policies/{}/harmless", json!({"pattern": ".*", "definition": {"queue-leader-locator": "balanced"}}))
         .await;
@@ -123,7 +123,7 @@ async fn o07_exchanges_and_queues_of_another_kind_are_faults() {
         let count = faults.faults().iter().filter(|fault| fault.contains(part)).count();
         assert_eq!(count, 1, "{part}: {:#?}", faults.faults());
     }
-    // The user of migrate sees it over AMQP, too, where nothing is missing.
+    // The user of migrate sees it over AMQP, too, because nothing is missing there.
     host.put(
         "queues/{}/fulfilment.retry.200ms",
         json!({"durable": true, "arguments": {"x-queue-type": "quorum", "x-message-ttl": 200}}),
@@ -158,7 +158,7 @@ async fn o07_rights_that_are_missing_are_faults_and_trying_them_moves_nothing() 
         url.to_string()
     };
     let as_user = [("AMQP_URL", amqp.as_str())];
-    // Something is in each queue: trying may neither take nor add.
+    // Each queue contains a message: trying the rights must neither take nor add one.
     world.publish(&paid("pi_1", "evt_1")).await;
 
     permit("^(payments\\.retry|payments\\.dead)$", "^fulfilment$").await;
@@ -190,7 +190,7 @@ async fn o07_rights_that_are_missing_are_faults_and_trying_them_moves_nothing() 
     assert_eq!((depth, dead, redelivered), (1, 0, false), "nothing was moved, and nothing counts as delivered");
 }
 
-/// `fulfilment.dead` as releases before this one made it, bound, with one letter.
+/// `fulfilment.dead` as an earlier release made it, bound, with one dead letter.
 async fn with_an_earlier_dead_queue(world: &World) {
     let (connection, channel) = world.channel().await;
     channel.queue_delete(DEAD_QUEUE.into(), Default::default()).await.unwrap();
@@ -221,7 +221,7 @@ async fn o07_the_dead_letters_queue_of_an_earlier_release_is_kept_with_its_lette
     let peeked = command(&world, &["dlq", "peek", "--json"]).output().await.unwrap();
     assert_eq!((peeked.status.code(), peeked.stdout.iter().filter(|byte| **byte == b'\n').count()), (Some(0), 1));
 
-    // The documented way to make it anew: unbound first, so that letters wait with their senders.
+    // The documented way to make it anew: unbind it first, so that its senders keep dead letters.
     host.delete("bindings/{}/e/payments.dead/q/fulfilment.dead/%23").await;
     world.order(OrderSpec { amount_minor: 5, ..OrderSpec::paid_by("pi_2") }).await;
     world.publish(&paid("pi_2", "evt_2")).await;

@@ -1,15 +1,14 @@
-//! As much of JSON Schema 2020-12 as our one schema uses. A keyword it does not know is a panic, so that nothing in the
-//! schema goes unchecked.
+//! The part of JSON Schema 2020-12 that our schema uses. An unknown keyword is a panic, so nothing in the schema goes unchecked.
 //!
-//! No validator from a registry: the best kept one brings some thirty crates, and builds most of the program's own
-//! dependencies a second time for the tests, for features that nothing else needs. Two independent validators (ajv in strict mode,
+//! No validator from crates.io is used. The best maintained one brings some thirty crates, and builds most of the program's own
+//! dependencies a second time, for features that nothing else needs. Two independent validators (ajv in strict mode,
 //! python-jsonschema) agreed with this one on every example when it was written.
 
 use regex::Regex;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// Keywords that tell and do not check. `format` is one of them by the standard's own default.
+/// Keywords that describe and do not check. The standard counts `format` among them by default.
 const TELLING: &[&str] = &["$schema", "$id", "$defs", "title", "description", "examples", "default", "format"];
 
 pub struct Schema {
@@ -28,12 +27,12 @@ impl Schema {
         &self.root
     }
 
-    /// Why the value is not valid, or nothing.
+    /// Why the value is not valid. `None`: it is valid.
     pub fn check(&self, value: &Value) -> Result<(), String> {
         self.check_against(&self.root, value, "$")
     }
 
-    /// The same for a part of the schema. `at` is where the value stands.
+    /// The same for a part of the schema. `at` is the place of the value.
     pub fn check_against(&self, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
         for (keyword, wanted) in schema.as_object().expect("a schema is an object") {
             self.check_keyword(keyword, wanted, value, at)?;
@@ -92,7 +91,7 @@ impl Schema {
         self.root.pointer(pointer).unwrap_or_else(|| panic!("the schema has no {reference}"))
     }
 
-    /// Follows a `$ref`, where there is one.
+    /// Follows a `$ref`, if there is one.
     pub fn resolved<'a>(&'a self, schema: &'a Value) -> &'a Value {
         schema.get("$ref").map_or(schema, |reference| self.resolve(reference))
     }
@@ -113,7 +112,7 @@ fn is_of_type(value: &Value, name: &str) -> bool {
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),
-        // To JSON Schema 1.0 is an integer too.
+        // In JSON Schema, 1.0 is an integer too.
         "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
         _ => panic!("the schema's type {name} is not known here"),
     }
@@ -131,7 +130,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().unwrap_or_else(|| panic!("{value} is no list"))
 }
 
-/// Every bound of ours is far below 2^53, up to where this is exact.
+/// All our bounds are far below 2^53, up to which this is exact.
 fn bound(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }

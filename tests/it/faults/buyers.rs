@@ -1,4 +1,4 @@
-//! Buyers who keep on coming, sites and providers that try again, and how long everybody waits for the credits.
+//! Steady buyers, sites and providers that try again, and how long everybody waits for the credits.
 
 use crate::support::eventually_within;
 use crate::support::messages::stripe_webhook;
@@ -18,16 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 pub const TOKEN: &str = "shop-token-shop-token";
 
-/// Every buyer's account, and the ids of what is said about their payments, begin so.
+/// Every buyer's account and every id of their payments begins like this.
 pub const GENUINE: &str = "buyer-";
 
-/// Between two buyers: seven a second.
+/// Time between two buyers: seven a second.
 const EVERY: Duration = Duration::from_millis(140);
 
-/// Between two tries of a site or a provider.
+/// Time between two tries of a site or a provider.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// How often it is looked who has credits.
+/// How often the test looks for buyers with credits.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long the last buyers may wait.
@@ -36,11 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// One buyer who has paid.
 #[derive(Debug, Clone, Copy)]
 pub struct Bought {
-    /// When the provider first tried to say so.
+    /// When the provider first tried to report it.
     pub paid_at: Instant,
-    /// When the credits were seen.
+    /// When the test saw the credits.
     pub granted_at: Option<Instant>,
-    /// A fault is about this very order.
+    /// A fault concerns this order.
     pub is_target: bool,
 }
 
@@ -59,10 +59,10 @@ struct Inner {
     api: SocketAddr,
     receivers: [SocketAddr; 2],
     sql: PgPool,
-    /// What the provider signs with.
+    /// The secret that the provider signs with.
     secret: Mutex<String>,
     all: Mutex<BTreeMap<String, Bought>>,
-    /// Answers that nobody may get.
+    /// Answers that must not occur.
     refused: Mutex<Vec<String>>,
     next: AtomicUsize,
     stop: CancellationToken,
@@ -84,7 +84,7 @@ impl Buyers {
         }))
     }
 
-    /// Buyers come until they are stopped.
+    /// Buyers come until this stops.
     pub fn start(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         let (buyers, looking) = (self.clone(), self.clone());
@@ -114,7 +114,7 @@ impl Buyers {
         tasks
     }
 
-    /// No more come; waits until all have their credits, and gives what everybody had to wait.
+    /// Stops new buyers, waits until all have their credits, and returns everybody's wait.
     pub async fn stop(&self, mut tasks: JoinSet<()>) -> BTreeMap<String, Bought> {
         self.0.stop.cancel();
         let all_have = async || {
@@ -138,7 +138,7 @@ impl Buyers {
         self.0.all.lock().unwrap().values().filter(|bought| bought.granted_at.is_none()).count()
     }
 
-    /// Whether nobody has waited for longer than `this`.
+    /// Whether nobody has waited longer than `this`.
     pub fn nobody_waits_longer_than(&self, this: Duration) -> bool {
         let all = self.0.all.lock().unwrap();
         all.values().all(|bought| bought.granted_at.is_some() || bought.waited() < this)
@@ -148,7 +148,7 @@ impl Buyers {
         self.0.all.lock().unwrap().get(name).is_some_and(|bought| bought.granted_at.is_some())
     }
 
-    /// Somebody who paid after `since` has credits.
+    /// Whether a buyer who paid after `since` has credits.
     pub fn goes_on_since(&self, since: Instant) -> bool {
         let all = self.0.all.lock().unwrap();
         all.values().any(|bought| bought.paid_at > since && bought.granted_at.is_some())
@@ -163,7 +163,7 @@ impl Buyers {
         self.0.secret.lock().unwrap().clone()
     }
 
-    /// The site makes an order, and tries until it has one.
+    /// The site creates an order, and tries until it has one.
     pub async fn place(&self, name: &str) -> OrderId {
         let order = json!({"account_id": name, "credits": 100, "amount_minor": 1999, "currency": "USD",
                            "provider": "stripe", "payment_id": name, "metadata": {}});
@@ -184,7 +184,7 @@ impl Buyers {
         }
     }
 
-    /// The provider says that the order is paid: until it is heard, and some more times.
+    /// The provider reports the payment until a receiver accepts it, and some more times.
     pub async fn pay(&self, name: &str, order: OrderId, is_target: bool) {
         let bought = Bought { paid_at: Instant::now(), granted_at: None, is_target };
         self.0.all.lock().unwrap().insert(name.to_owned(), bought);
@@ -202,7 +202,7 @@ impl Buyers {
         }
     }
 
-    /// Whether one of the receivers takes it. The other one is tried where one is not there, as by a load balancer.
+    /// Whether one of the receivers accepts it. If one is not reachable, the other is tried, as a load balancer does.
     pub async fn post(&self, turn: usize, (body, signature): &(Vec<u8>, String)) -> bool {
         for receiver in [self.0.receivers[turn % 2], self.0.receivers[(turn + 1) % 2]] {
             let call = self.0.http.post(format!("http://{receiver}/webhooks/stripe"));
@@ -218,7 +218,7 @@ impl Buyers {
         false
     }
 
-    /// Whether one receiver takes something that is nobody's payment.
+    /// Whether one receiver accepts a payment that belongs to no order.
     pub async fn is_believed(&self, turn: usize, (body, signature): &(Vec<u8>, String)) -> bool {
         let call = self.0.http.post(format!("http://{}/webhooks/stripe", self.0.receivers[turn % 2]));
         let answer = call.header("Stripe-Signature", signature).body(body.clone()).send().await;
@@ -232,7 +232,7 @@ impl Buyers {
     async fn look(&self) {
         let found =
             sqlx::query_scalar::<_, String>("SELECT account_id FROM credit_grants").fetch_all(&self.0.sql).await;
-        // Postgres is away, then.
+        // Postgres is away then.
         let Ok(found) = found else { return };
         let (found, now): (BTreeSet<String>, _) = (found.into_iter().collect(), Instant::now());
         for (name, bought) in self.0.all.lock().unwrap().iter_mut() {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 pub const START: Duration = Duration::from_secs(60);
 
-/// Who waits for longer than this is held up.
+/// A buyer who waits longer than this is held up.
 const HELD_UP: Duration = Duration::from_secs(3);
 
 pub struct Stage {
@@ -23,7 +23,7 @@ pub struct Stage {
     pub receivers: [Child; 2],
     pub is_long: bool,
     secrets: PathBuf,
-    /// The address of the server's own database, where the world's database takes no writes.
+    /// The address of the server's own database. It is used while the world's database takes no writes.
     admin_url: String,
     servers: Option<[PrivateServers; 2]>,
     api: Child,
@@ -31,7 +31,7 @@ pub struct Stage {
     _folder: tempfile::TempDir,
 }
 
-/// An address that is free now, so that a role that is started again is found again.
+/// A free address, so that a restarted role has the same address.
 fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -57,7 +57,7 @@ impl Stage {
         std::fs::write(&secrets, STRIPE_SECRET).unwrap();
         let children = world
             .children()
-            // More than a payment whose order is locked for a minute is put off.
+            // If waiting used up attempts, a payment whose order is locked for a minute would run out of them.
             .env("GRANTONCE_RETRY_DELAYS", "200ms,500ms")
             .env("GRANTONCE_MAX_ATTEMPTS", "4")
             .env("GRANTONCE_STRIPE_WEBHOOK_SECRETS", "")
@@ -102,7 +102,7 @@ impl Stage {
         &self.servers.as_ref().expect("a long run has servers of its own")[1]
     }
 
-    /// So long a fault lasts.
+    /// The duration of a fault.
     pub fn while_it_lasts(&self) -> Duration {
         Duration::from_secs(if self.is_long { 12 } else { 5 })
     }

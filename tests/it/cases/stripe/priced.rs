@@ -17,7 +17,7 @@ fn terms(discount_max_minor: i64) -> PriceTerms {
     PriceTerms::BeforeTaxAndDiscount { discount_max_minor }
 }
 
-/// Both events of a payment by a session, and what Stripe answers of it.
+/// Both events of a payment by a session, and Stripe's answers about it.
 fn paid_by(case: Case, sold: &Value) -> Case {
     let total = sold["amount_total"].as_i64().unwrap();
     case.sends([
