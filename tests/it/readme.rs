@@ -1,5 +1,6 @@
 //! README and the pages in `docs/` against the program: the configuration, the files they name, and their links.
 
+use crate::support::World;
 use grantonce::config::{DefaultValue, VARIABLES};
 use grantonce::domain::Reason;
 use regex::Regex;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
 const DEAD_LETTERS: &str = include_str!("../../docs/dead-letters.md");
+const TABLES: &str = include_str!("../../docs/tables.md");
 const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
 
 /// A reader decides on the first screens whether to go on.
@@ -90,6 +92,35 @@ fn every_name_of_ours_exists() {
 fn every_reason_of_a_dead_letter_has_its_row() {
     for reason in Reason::ALL {
         assert!(row(DEAD_LETTERS, reason.name()).is_some(), "{} has no row in docs/dead-letters.md", reason.name());
+    }
+}
+
+/// The backquoted words of a cell of a table.
+fn words(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn every_table_has_its_row_with_its_columns() {
+    let world = World::new().await;
+    let columns: Vec<(String, Vec<String>)> = sqlx::query_as(
+        "SELECT relname::text, array_agg(attname::text) FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid \
+         WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'v', 'p') AND NOT relispartition \
+         AND relname != '_sqlx_migrations' AND attnum > 0 AND NOT attisdropped GROUP BY relname",
+    )
+    .fetch_all(&world.sql)
+    .await
+    .unwrap();
+    assert!(columns.len() > 10, "{columns:?}");
+    for (table, columns) in &columns {
+        let row = row(TABLES, table).unwrap_or_else(|| panic!("{table} has no row in docs/tables.md"));
+        let documented = words(row.split('|').nth(2).unwrap());
+        let missing: Vec<_> = columns.iter().filter(|column| !documented.contains(*column)).collect();
+        assert!(missing.is_empty(), "docs/tables.md lacks columns of {table}: {missing:?}");
+    }
+    let rows = TABLES.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    for name in rows {
+        assert!(columns.iter().any(|(table, _)| table == name), "docs/tables.md has {name}, which is no table");
     }
 }
 
