@@ -1,9 +1,9 @@
-//! Bars with their spread, as SVG. It shows on light and on dark pages.
+//! A bar chart with spreads, as SVG. It is readable on light and on dark pages.
 
-use crate::figures::{Spread, thousands};
+use super::figures::{Spread, thousands};
 use std::fmt::Write;
 
-/// One bar.
+/// One bar with its label and the spread of its figure.
 pub(crate) struct Bar {
     pub(crate) label: String,
     pub(crate) spread: Spread,
@@ -16,15 +16,18 @@ const FIGURES: f64 = 110.0;
 const ROW: f64 = 26.0;
 const TOP: f64 = 54.0;
 
+/// The longest reason that fits beside a label, in characters.
+const REASON_CHARS_MAX: usize = 95;
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Draws them in the order that they come in.
-pub(crate) fn bars(title: &str, subtitle: &str, bars: &[Bar]) -> String {
+/// Draws the bars in this order. Below them it names each side that was left out, with the reason.
+pub(crate) fn bars(title: &str, subtitle: &str, bars: &[Bar], left_out: &[(&str, &str)]) -> String {
     let greatest = bars.iter().map(|bar| bar.spread.max).fold(1.0, f64::max);
     let x = |figure: f64| LABELS + figure / greatest * (WIDTH - LABELS - FIGURES);
-    let height = TOP + ROW * bars.len() as f64 + 14.0;
+    let height = TOP + ROW * (bars.len() + left_out.len()) as f64 + 14.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
          role=\"img\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n\
@@ -54,6 +57,19 @@ pub(crate) fn bars(title: &str, subtitle: &str, bars: &[Bar]) -> String {
             x(spread.max),
             x(spread.max) + 8.0,
             thousands(spread.median),
+        );
+    }
+    for (at, (label, why)) in left_out.iter().enumerate() {
+        let text = TOP + ROW * (bars.len() + at) as f64 + ROW / 2.0 + 2.5;
+        let shown: String = why.chars().take(REASON_CHARS_MAX).collect();
+        let more = if shown.len() < why.len() { "…" } else { "" };
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.0}\" y=\"{text:.1}\" text-anchor=\"end\" opacity=\".75\">{}</text>\
+             <text class=\"small\" x=\"{LABELS}\" y=\"{text:.1}\">left out: {}{more}</text>",
+            LABELS - 10.0,
+            escaped(label),
+            escaped(&shown),
         );
     }
     svg + "</svg>\n"

@@ -1,14 +1,14 @@
-//! What the figures were measured on: figures without it mean nothing.
+//! The machine, the versions and the commit behind the figures. Figures without them mean nothing.
 
-use crate::cpu::answer;
+use crate::cpu::{Processes, answer};
 use crate::figures::{Spread, round};
 use crate::places::{Servers, run};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-/// Commits that are timed.
+/// The number of commits that are timed.
 const COMMITS: usize = 200;
 
 fn read(path: &str) -> String {
@@ -19,12 +19,30 @@ fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.split_once([':', '=']).map(|(_, value)| value.trim()))
 }
 
-/// The machine, and what of the servers' settings a rate depends on.
-pub(crate) async fn machine(servers: &Servers) -> Value {
+/// What every result contains: the machine, the versions, the commit, and which server's processor time is unknown.
+pub(crate) async fn about(
+    servers: &Servers,
+    processes: Processes,
+    more_versions: Map<String, Value>,
+) -> Map<String, Value> {
+    let mut versions = versions(servers).await;
+    versions.extend(more_versions);
+    let machine = machine(servers).await;
+    let about = [
+        ("machine", machine),
+        ("versions", versions.into()),
+        ("commit", commit()),
+        ("not_measured", processes.not_measured().into()),
+    ];
+    about.into_iter().map(|(name, fact)| (name.to_owned(), fact)).collect()
+}
+
+/// The machine, and the settings of Postgres that a rate depends on.
+async fn machine(servers: &Servers) -> Value {
     let (cpu, memory, os) = (read("/proc/cpuinfo"), read("/proc/meminfo"), read("/etc/os-release"));
     let memory_kib = field(&memory, "MemTotal").and_then(|kib| kib.split(' ').next()?.parse::<f64>().ok());
     let mut sql = servers.connect().await;
-    let mut settings = serde_json::Map::new();
+    let mut settings = Map::new();
     for name in ["fsync", "synchronous_commit", "full_page_writes", "wal_sync_method", "shared_buffers", "max_wal_size"]
     {
         let value: String =
@@ -42,7 +60,7 @@ pub(crate) async fn machine(servers: &Servers) -> Value {
     })
 }
 
-/// What one commit costs on this disk: a row of 100 bytes, alone, on one connection.
+/// How long one commit takes on this disk: one row of 100 bytes on one connection.
 async fn commit_ms(servers: &Servers) -> Spread {
     let mut sql = servers.connect().await;
     let name = grantonce::sim::scratch::unique_name("grantonce_bench_commit");
@@ -62,20 +80,20 @@ fn output(program: &str, args: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Which commit was measured; `+` where files differ from it.
-pub(crate) fn commit() -> Value {
+/// The commit that was measured. It ends with `+` if files differ from it.
+fn commit() -> Value {
     let Some(commit) = output("git", &["rev-parse", "--short=12", "HEAD"]) else { return Value::Null };
     let is_clean = output("git", &["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
     format!("{commit}{}", if is_clean { "" } else { "+" }).into()
 }
 
-/// The servers' versions and ours.
-pub(crate) async fn versions(servers: &Servers) -> serde_json::Map<String, Value> {
+/// The versions of the servers, the compiler and grantonce.
+async fn versions(servers: &Servers) -> Map<String, Value> {
     let mut sql = servers.connect().await;
     let postgres: String =
         sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(&mut sql).await.unwrap();
     let overview = answer(&servers.management_url, "api/overview").await.unwrap_or_default();
-    let mut versions = serde_json::Map::new();
+    let mut versions = Map::new();
     versions.insert("grantonce".to_owned(), env!("CARGO_PKG_VERSION").into());
     versions.insert("postgres".to_owned(), postgres.into());
     for (name, of) in [("rabbitmq", "rabbitmq_version"), ("erlang", "erlang_version")] {
@@ -85,7 +103,7 @@ pub(crate) async fn versions(servers: &Servers) -> serde_json::Map<String, Value
     versions
 }
 
-/// The bytes of a file, in MiB.
+/// The size of a file in MiB.
 pub(crate) fn mib(path: impl AsRef<Path>) -> f64 {
     std::fs::metadata(path).map_or(f64::NAN, |file| file.len() as f64 / 1024.0 / 1024.0)
 }

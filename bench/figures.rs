@@ -1,8 +1,8 @@
-//! Medians, spreads and tables.
+//! Medians, spreads, ratios and tables.
 
 use serde_json::{Value, json};
 
-/// Median, least and greatest of some rounds.
+/// The median, the least and the greatest of some rounds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -11,7 +11,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None of nothing.
+    /// `None` if there are no figures.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.into_iter().filter(|figure| figure.is_finite()).collect();
         figures.sort_by(f64::total_cmp);
@@ -22,25 +22,43 @@ impl Spread {
         Some(Self { median, min, max })
     }
 
+    /// The spread of one figure over another in the same round. A round in which one of them is unknown does not count.
+    pub(crate) fn of_ratio(
+        above: impl IntoIterator<Item = Option<f64>>,
+        below: impl IntoIterator<Item = Option<f64>>,
+    ) -> Option<Self> {
+        Self::of(above.into_iter().zip(below).filter_map(|(above, below)| Some(above? / below?)))
+    }
+
     pub(crate) fn json(&self, digits: i32) -> Value {
         json!({"median": round(self.median, digits), "min": round(self.min, digits), "max": round(self.max, digits)})
     }
 }
 
-/// To so many digits behind the point.
+/// The median of the figures that are known. `None` if none is.
+pub(crate) fn median(figures: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
+    Some(Spread::of(figures.into_iter().flatten())?.median)
+}
+
+/// The processor time of one order in microseconds: all that was used, without what an idle process would have used.
+pub(crate) fn cost_us(used_us: f64, idle_us_per_s: f64, seconds: f64, orders: f64) -> f64 {
+    (used_us - idle_us_per_s * seconds) / orders
+}
+
+/// Rounds a figure to this number of decimal places.
 pub(crate) fn round(figure: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (figure * scale).round() / scale
 }
 
-/// The value below which a share of the figures lies; they need not be sorted.
+/// The value that this share of the figures does not exceed. The figures need not be sorted.
 pub(crate) fn percentile(figures: &mut [f64], share: f64) -> f64 {
     figures.sort_by(f64::total_cmp);
     let at = ((figures.len() as f64 * share).ceil() as usize).clamp(1, figures.len());
     figures[at - 1]
 }
 
-/// Columns of text, the first one to the left, the others to the right.
+/// A table of text. The first column is aligned to the left, the others to the right.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -55,7 +73,17 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// 12345.6 as 12,346.
+/// A cell of a table with this number of decimal places. An unknown figure is a question mark, never a zero.
+pub(crate) fn cell(figure: Option<f64>, digits: usize) -> String {
+    figure.map_or("?".to_owned(), |figure| format!("{figure:.digits$}"))
+}
+
+/// A ratio as a cell of a table, for example `1.25 ×`.
+pub(crate) fn times(ratio: Option<Spread>) -> String {
+    ratio.map_or("?".to_owned(), |ratio| format!("{:.2} ×", ratio.median))
+}
+
+/// Writes 12345.6 as 12,346.
 pub(crate) fn thousands(figure: f64) -> String {
     let digits = format!("{figure:.0}");
     let mut grouped = String::new();

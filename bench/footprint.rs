@@ -1,23 +1,23 @@
-//! What a worker weighs: memory idle and busy, the binary's size, and how soon it is of use.
+//! The memory of an idle and of a busy worker, the size of the binary, and the time from start to the first message.
 
 use crate::cpu::Processes;
 use crate::facts;
 use crate::figures::{Spread, table};
 use crate::places::{Servers, messages};
 use crate::sides::{Side, environment, rss_kib};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long an idle worker is left alone before it is weighed.
+/// How long a worker is idle before its memory is read.
 const IDLE: Duration = Duration::from_secs(5);
 
 const MESSAGES: u32 = 100_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How often it is started
+    /// Number of starts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
@@ -36,7 +36,7 @@ pub(crate) async fn footprint(args: &Args, json: bool) {
         tokio::time::sleep(IDLE).await;
         idle.push(rss_kib(worker.pid().unwrap()) as f64 / 1024.0);
         worker.terminate(Duration::from_secs(10)).await.unwrap();
-        let round = Side::grantonce().drain(&place, processes, &all).await;
+        let round = Side::grantonce().drain(&place, processes, &all).await.unwrap();
         busy.push(round.rss_mib);
         first.push(round.first_done_ms);
         place.remove().await;
@@ -50,9 +50,8 @@ pub(crate) async fn footprint(args: &Args, json: bool) {
     if json {
         let mut result: Map<String, Value> =
             figures.iter().map(|(name, spread)| ((*name).to_owned(), spread.json(1))).collect();
-        let (machine, versions) = (facts::machine(&servers).await, facts::versions(&servers).await);
-        let more = json!({"n": args.rounds, "machine": machine, "versions": versions, "commit": facts::commit()});
-        result.extend(more.as_object().cloned().unwrap());
+        result.insert("n".to_owned(), args.rounds.into());
+        result.extend(facts::about(&servers, processes, Map::new()).await);
         println!("{}", Value::Object(result));
     } else {
         let mut rows = vec![["", "median", "min", "max"].map(str::to_owned).to_vec()];

@@ -1,30 +1,54 @@
-//! Whether a worker slows down as the inbox and the ledger grow: the same drain beside so many million rows, and beside none.
+//! Whether a worker slows down as the inbox and the ledger grow: the same drain with many rows in them, and with none.
 
 use crate::cpu::Processes;
 use crate::facts;
-use crate::figures::{Spread, round, table, thousands};
+use crate::figures::{Spread, cell, round, table, thousands, times};
 use crate::places::{Place, Servers, connect, messages_from, run};
-use crate::sides::Side;
+use crate::sides::{Round, Side};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
-/// How long inbox rows are kept by default, in days: the rows spread over as many partitions.
+/// How long inbox rows are kept by default, in days. The rows are spread over as many partitions.
 const DAYS: u32 = 90;
 
-/// How many accounts the old grants belong to, for each million of grants.
+/// The number of accounts for each million of old grants.
 const ACCOUNTS_PER_MILLION: u32 = 100_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Millions of rows in the inbox, and in the ledger, one run each
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 50])]
+    /// Millions of rows in the inbox and in the ledger; one run for each number
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "1,10,50")]
     millions: Vec<u32>,
-    /// How often each is drained, in turn with an empty one
+    /// Rounds for each number of rows, by turns with a database that has none
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Messages a round
+    /// Messages in a round
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     messages: u32,
+}
+
+/// The figures for one number of rows.
+struct Level {
+    millions: u32,
+    empty: Vec<Round>,
+    grown: Vec<Round>,
+}
+
+impl Level {
+    fn rate(rounds: &[Round]) -> Spread {
+        Spread::of(rounds.iter().map(|round| round.msgs_per_s)).unwrap()
+    }
+
+    /// The rate with the rows over the rate without them.
+    fn ratio(&self) -> Option<Spread> {
+        let rates = |rounds: &[Round]| rounds.iter().map(|round| Some(round.msgs_per_s)).collect::<Vec<_>>();
+        Spread::of_ratio(rates(&self.grown), rates(&self.empty))
+    }
+
+    /// The processor time a message without the rows over that with them.
+    fn cpu_ratio(&self) -> Option<Spread> {
+        Spread::of_ratio(self.empty.iter().map(Round::cpu_us_in_all), self.grown.iter().map(Round::cpu_us_in_all))
+    }
 }
 
 pub(crate) async fn growth(args: &Args, json: bool) {
@@ -43,74 +67,81 @@ pub(crate) async fn growth(args: &Args, json: bool) {
         grow(&grown, there, target).await;
         there = target;
         eprintln!("{target} million rows stand after {:.0} s; {}", began.elapsed().as_secs_f64(), sizes(&grown).await);
-        // A fresh pair of places for the orders; the grown one keeps its rows, and each round takes orders of its own.
+        // Each round has orders of its own. The large database keeps its rows, the empty one is made anew.
         let empty = servers.place(&template).await;
         let (mut with, mut without) = (vec![], vec![]);
         for n in 0..=args.rounds {
             let some = messages_from(n * each, each);
-            for (place, rates) in [(&empty, &mut without), (&grown, &mut with)] {
-                let done = worker.drain(place, processes, &some).await;
+            for (place, rounds) in [(&empty, &mut without), (&grown, &mut with)] {
+                let done = worker.drain(place, processes, &some).await.unwrap();
                 let what = if std::ptr::eq(place, &raw const grown) {
                     format!("{target} million rows")
                 } else {
                     "empty".to_owned()
                 };
                 eprintln!(
-                    "{}: {what:18} {:>8} messages/s; CPU a message: worker {:.0}, Postgres {:.0} µs",
+                    "{}: {what:18} {:>8} messages/s; CPU a message: worker {}, Postgres {} µs",
                     if n == 0 { "warming up".to_owned() } else { format!("round {n}/{}", args.rounds) },
                     thousands(done.msgs_per_s),
-                    done.cpu_us[0],
-                    done.cpu_us[1]
+                    cell(done.cpu_us[0], 0),
+                    cell(done.cpu_us[1], 0)
                 );
                 if n > 0 {
-                    rates.push(done.msgs_per_s);
+                    rounds.push(done);
                 }
             }
         }
         empty.remove().await;
         reset(&grown).await;
-        let ratio = Spread::of(with.iter().zip(&without).map(|(with, without)| with / without)).unwrap();
-        levels.push((target, Spread::of(without).unwrap(), Spread::of(with).unwrap(), ratio));
+        levels.push(Level { millions: target, empty: without, grown: with });
     }
     grown.remove().await;
-    report(&servers, &levels, args, json).await;
+    report(facts::about(&servers, processes, Map::new()).await, &levels, args, json);
 }
 
-async fn report(servers: &Servers, levels: &[(u32, Spread, Spread, Spread)], args: &Args, json: bool) {
+fn report(about: Map<String, Value>, levels: &[Level], args: &Args, json: bool) {
     if json {
-        let of: Map<String, Value> = levels
-            .iter()
-            .map(|(millions, empty, grown, ratio)| {
-                let level = json!({"empty_msgs_per_s": empty.json(0), "grown_msgs_per_s": grown.json(0), "ratio": ratio.json(2)});
-                (millions.to_string(), level)
-            })
-            .collect();
-        let ratios: Map<String, Value> =
-            levels.iter().map(|(millions, .., ratio)| (millions.to_string(), round(ratio.median, 2).into())).collect();
-        let (machine, versions) = (facts::machine(servers).await, facts::versions(servers).await);
-        println!(
-            "{}",
-            json!({"ratios": ratios, "million_rows": of, "n": args.rounds, "messages": args.messages, "machine": machine,
-                   "versions": versions, "commit": facts::commit()})
-        );
+        let of = levels.iter().map(|level| {
+            let figures = json!({
+                "empty_msgs_per_s": Level::rate(&level.empty).json(0), "grown_msgs_per_s": Level::rate(&level.grown).json(0),
+                "ratio": level.ratio().map(|ratio| ratio.json(2)), "cpu_ratio": level.cpu_ratio().map(|ratio| ratio.json(2)),
+            });
+            (level.millions.to_string(), figures)
+        });
+        let of: Map<String, Value> = of.collect();
+        let medians = |ratio: fn(&Level) -> Option<Spread>| -> Map<String, Value> {
+            let median = |level| ratio(level).map(|ratio| round(ratio.median, 2));
+            levels.iter().map(|level| (level.millions.to_string(), median(level).into())).collect()
+        };
+        let mut result = about;
+        let figures = json!({"ratios": medians(Level::ratio), "cpu_ratios": medians(Level::cpu_ratio), "million_rows": of,
+                             "n": args.rounds, "messages": args.messages});
+        result.extend(figures.as_object().cloned().unwrap());
+        println!("{}", Value::Object(result));
     } else {
-        let mut rows =
-            vec![["million rows", "beside none", "beside them", "ratio", "min", "max"].map(str::to_owned).to_vec()];
-        for (millions, empty, grown, ratio) in levels {
+        let head = ["million rows", "messages/s without", "with them", "rate", "min", "max", "CPU"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for level in levels {
+            let ratio = level.ratio();
             rows.push(vec![
-                millions.to_string(),
-                thousands(empty.median),
-                thousands(grown.median),
-                format!("{:.2}", ratio.median),
-                format!("{:.2}", ratio.min),
-                format!("{:.2}", ratio.max),
+                level.millions.to_string(),
+                thousands(Level::rate(&level.empty).median),
+                thousands(Level::rate(&level.grown).median),
+                times(ratio),
+                cell(ratio.map(|ratio| ratio.min), 2),
+                cell(ratio.map(|ratio| ratio.max), 2),
+                times(level.cpu_ratio()),
             ]);
         }
         println!("{}", table(&rows));
+        println!(
+            "rate: messages a second with the rows over those without. CPU: processor time a message without over with."
+        );
+        println!("In both, below 1 means that the rows make the drain slower.");
     }
 }
 
-/// Adds rows, from so many millions to so many: messages of the last ninety days, and their grants.
+/// Adds messages of the last ninety days and their grants, until there are `to` million rows instead of `from`.
 async fn grow(place: &Place, from: u32, to: u32) {
     let (from, to) = (u64::from(from) * 1_000_000, u64::from(to) * 1_000_000);
     if from == to {
@@ -159,7 +190,7 @@ async fn grow(place: &Place, from: u32, to: u32) {
     }
 }
 
-/// Takes the orders that were paid back to where they began, so that they can be paid again.
+/// Resets the orders that were paid, so that they can be paid again.
 async fn reset(place: &Place) {
     let mut sql = connect(&place.database_url).await;
     for statement in [

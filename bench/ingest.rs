@@ -1,10 +1,10 @@
-//! How many webhooks a second are verified, translated, and confirmed by the broker before they are answered.
+//! How many webhooks a second the receiver answers. It verifies and translates each one and waits for the broker's confirm.
 
 use crate::cpu::Processes;
 use crate::facts;
-use crate::figures::{Spread, round, table, thousands};
+use crate::figures::{Spread, cell, median, round, table, thousands, times};
 use crate::load::{Http, SECRET, webhook};
-use crate::peers;
+use crate::peers::{self, LeftOut};
 use crate::places::{Place, Servers, Template};
 use crate::sides::environment;
 use futures_util::future::join_all;
@@ -25,37 +25,45 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Of the words that start this program as the probe.
+/// The subcommand that starts this program as the probe.
 pub(crate) const PROBE: &str = "confirm-limit";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How often each side runs
+    /// Rounds for each side
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long each round takes
+    /// Duration of each round
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
     /// Requests that wait for their answer at the same time
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4_000))]
     connections: u32,
-    /// Where the peers are built
+    /// Folder in which the peers are built
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/.dev/peers"))]
     peers: PathBuf,
 }
 
-/// Who answers the webhooks.
+/// The program that answers the webhooks.
 enum Receiver {
     Grantonce,
-    /// A command that says where it listens.
-    Told(Vec<String>),
+    /// A command that prints the address on which it listens.
+    Command(Vec<String>),
 }
 
 struct Lane {
     name: &'static str,
     receiver: Receiver,
     rates: Vec<f64>,
-    cpu_us: Vec<[f64; 3]>,
+    /// Processor time a webhook in microseconds: the receiver, Postgres, RabbitMQ.
+    cpu_us: Vec<[Option<f64>; 3]>,
+}
+
+impl Lane {
+    /// Processor time a webhook of the receiver and RabbitMQ together. Postgres has no part in it.
+    fn cpu_us_in_all(&self) -> impl Iterator<Item = Option<f64>> {
+        self.cpu_us.iter().map(|[receiver, _, rabbitmq]| Some((*receiver)? + (*rabbitmq)?))
+    }
 }
 
 pub(crate) async fn ingest(args: &Args, json: bool) {
@@ -65,67 +73,88 @@ pub(crate) async fn ingest(args: &Args, json: bool) {
     let template = servers.template(1_000).await;
     let own = std::env::current_exe().unwrap().to_string_lossy().into_owned();
     let mut receivers =
-        vec![("grantonce", Receiver::Grantonce), ("confirm_limit", Receiver::Told(vec![own, PROBE.to_owned()]))];
-    receivers.extend(express.map(|command| ("express", Receiver::Told(command))));
+        vec![("grantonce", Receiver::Grantonce), ("confirm_limit", Receiver::Command(vec![own, PROBE.to_owned()]))];
+    let mut left_out = vec![];
+    match express {
+        Ok(command) => receivers.push(("express", Receiver::Command(command))),
+        Err(peer) => left_out.push(peer),
+    }
     let lane = |(name, receiver)| Lane { name, receiver, rates: vec![], cpu_us: vec![] };
     let mut lanes: Vec<Lane> = receivers.into_iter().map(lane).collect();
-    // The first round is nobody's.
+    // Round 0 warms everything up and is not counted.
     for n in 0..=args.rounds {
-        for lane in &mut lanes {
-            let (rate, cpu_us) = one_round(&servers, processes, &template, &lane.receiver, args).await;
+        for mut lane in std::mem::take(&mut lanes) {
+            let (rate, cpu_us) = match one_round(&servers, processes, &template, &lane.receiver, args).await {
+                Ok(round) => round,
+                Err(why) => {
+                    assert_eq!(lane.name, "express", "{why}");
+                    left_out.push(LeftOut::new(lane.name, why));
+                    continue;
+                }
+            };
             eprintln!(
-                "{}: {:14} {:>8} webhooks/s; CPU a webhook: receiver {:.0}, RabbitMQ {:.0} µs",
+                "{}: {:14} {:>8} webhooks/s; CPU a webhook: receiver {}, RabbitMQ {} µs",
                 if n == 0 { "warming up".to_owned() } else { format!("round {n}/{}", args.rounds) },
                 lane.name,
                 thousands(rate),
-                cpu_us[0],
-                cpu_us[2]
+                cell(cpu_us[0], 0),
+                cell(cpu_us[2], 0)
             );
             if n > 0 {
                 lane.rates.push(rate);
                 lane.cpu_us.push(cpu_us);
             }
+            lanes.push(lane);
         }
     }
-    let mut of_all = facts::versions(&servers).await;
-    of_all.extend(versions);
-    report(&lanes, &facts::machine(&servers).await, &of_all, args, json);
+    report(&lanes, &left_out, facts::about(&servers, processes, versions).await, args, json);
 }
 
-fn report(lanes: &[Lane], machine: &Value, versions: &Map<String, Value>, args: &Args, json: bool) {
-    let ratio = |lane: &Lane| Spread::of(lanes[0].rates.iter().zip(&lane.rates).map(|(ours, theirs)| ours / theirs));
-    let head = ["receiver", "webhooks/s", "min", "max", "we are", "CPU µs: receiver", "RabbitMQ"];
+fn report(lanes: &[Lane], left_out: &[LeftOut], about: Map<String, Value>, args: &Args, json: bool) {
+    let ours = &lanes[0];
+    let head = ["receiver", "webhooks/s", "min", "max", "rate", "CPU", "CPU µs: receiver", "RabbitMQ"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let (mut medians, mut sides, mut ratios) = (Map::new(), Map::new(), Map::new());
+    let (mut medians, mut sides, mut ratios, mut cpu_ratios) = (Map::new(), Map::new(), Map::new(), Map::new());
     for lane in lanes {
         let rate = Spread::of(lane.rates.iter().copied()).unwrap();
-        let cpu = |at: usize| Spread::of(lane.cpu_us.iter().map(|cpu| cpu[at])).unwrap().median;
-        let ratio = ratio(lane).unwrap();
+        let cpu_us = |at: usize| median(lane.cpu_us.iter().map(|cpu_us| cpu_us[at]));
+        let ratio = Spread::of_ratio(ours.rates.iter().copied().map(Some), lane.rates.iter().copied().map(Some));
+        let cpu_ratio = Spread::of_ratio(lane.cpu_us_in_all(), ours.cpu_us_in_all());
+        let beside = |ratio| if lane.name == ours.name { String::new() } else { times(ratio) };
         rows.push(vec![
             lane.name.to_owned(),
             thousands(rate.median),
             thousands(rate.min),
             thousands(rate.max),
-            if lane.name == "grantonce" { String::new() } else { format!("{:.2} ×", ratio.median) },
-            format!("{:.1}", cpu(0)),
-            format!("{:.1}", cpu(2)),
+            beside(ratio),
+            beside(cpu_ratio),
+            cell(cpu_us(0), 1),
+            cell(cpu_us(2), 1),
         ]);
         medians.insert(lane.name.to_owned(), round(rate.median, 0).into());
-        let about = json!({"webhooks_per_s": rate.json(0), "cpu_us_per_webhook": {"receiver": round(cpu(0), 1), "rabbitmq": round(cpu(2), 1)}});
-        sides.insert(lane.name.to_owned(), about);
-        if lane.name != "grantonce" {
-            ratios.insert(lane.name.to_owned(), round(ratio.median, 2).into());
+        let cpu_us = |at: usize| cpu_us(at).map(|us| round(us, 1));
+        let side = json!({"webhooks_per_s": rate.json(0), "cpu_us_per_webhook": {"receiver": cpu_us(0), "rabbitmq": cpu_us(2)}});
+        sides.insert(lane.name.to_owned(), side);
+        if lane.name != ours.name {
+            let median = |ratio: Option<Spread>| Value::from(ratio.map(|ratio| round(ratio.median, 2)));
+            ratios.insert(lane.name.to_owned(), median(ratio));
+            cpu_ratios.insert(lane.name.to_owned(), median(cpu_ratio));
         }
     }
     if json {
-        let mut result = Value::Object(medians);
-        let more = json!({"ratios": ratios, "n": args.rounds, "connections": args.connections, "seconds": args.seconds,
-                          "machine": machine, "versions": versions, "commit": facts::commit(), "sides": sides});
-        result.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
-        println!("{result}");
+        let mut result = medians;
+        let figures = json!({"left_out": LeftOut::json(left_out), "ratios": ratios, "cpu_ratios": cpu_ratios, "n": args.rounds,
+                             "connections": args.connections, "seconds": args.seconds, "sides": sides});
+        result.extend(figures.as_object().cloned().unwrap());
+        result.extend(about);
+        println!("{}", Value::Object(result));
     } else {
         println!("{}", table(&rows));
-        println!("machine: {machine}\nversions: {}", Value::Object(versions.clone()));
+        println!(
+            "rate: our webhooks a second over theirs. CPU: their processor time a webhook over ours, with RabbitMQ's."
+        );
+        println!("In both, above 1 means that grantonce does better.\n{}", LeftOut::text(left_out));
+        println!("machine: {}\nversions: {}", about["machine"], about["versions"]);
     }
 }
 
@@ -135,7 +164,7 @@ async fn one_round(
     template: &Template,
     receiver: &Receiver,
     args: &Args,
-) -> (f64, [f64; 3]) {
+) -> Result<(f64, [Option<f64>; 3]), String> {
     let place = servers.place(template).await;
     let result = match receiver {
         Receiver::Grantonce => {
@@ -149,41 +178,54 @@ async fn one_round(
             child.terminate(Duration::from_secs(10)).await.unwrap();
             result
         }
-        Receiver::Told(command) => {
-            let (program, rest) = command.split_first().unwrap();
-            let mut child = tokio::process::Command::new(program)
-                .args(rest)
-                .env("AMQP_URL", &place.amqp_url)
-                .env("STRIPE_WEBHOOK_SECRET", SECRET)
-                .env("PORT", "0")
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .kill_on_drop(true)
-                .spawn()
-                .unwrap();
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let listening = async {
-                while let Some(line) = lines.next_line().await.unwrap() {
-                    let told: Value = serde_json::from_str(&line).unwrap_or_default();
-                    if let Some(address) = told.get("listening").and_then(Value::as_str) {
-                        return address.parse().unwrap();
-                    }
-                }
-                panic!("{program} ended before it listened");
-            };
-            let address = tokio::time::timeout(START_DEADLINE, listening).await.expect("it listens in time");
-            let result = load(address, child.id(), processes, args).await;
-            child.kill().await.unwrap();
-            result
-        }
+        Receiver::Command(command) => match start(command, &place).await {
+            Ok((mut child, address)) => {
+                let result = load(address, child.id(), processes, args).await;
+                child.kill().await.unwrap();
+                result
+            }
+            Err(why) => {
+                place.remove().await;
+                return Err(why);
+            }
+        },
     };
     let (accepted, rate, cpu_us) = result;
     assert_eq!(queued(&place).await, accepted, "every webhook that was accepted is in the queue");
     place.remove().await;
-    (rate, cpu_us)
+    Ok((rate, cpu_us))
 }
 
-/// How many messages wait.
+/// Starts a command and waits until it prints the address on which it listens.
+async fn start(command: &[String], place: &Place) -> Result<(tokio::process::Child, SocketAddr), String> {
+    let (program, rest) = command.split_first().unwrap();
+    let mut child = tokio::process::Command::new(program)
+        .args(rest)
+        .env("AMQP_URL", &place.amqp_url)
+        .env("STRIPE_WEBHOOK_SECRET", SECRET)
+        .env("PORT", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("{program} could not be started: {error}"))?;
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let listening = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let told: Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(address) = told.get("listening").and_then(Value::as_str) {
+                return Ok(address.parse().unwrap());
+            }
+        }
+        Err(format!("it ended before it listened: {}", child.wait().await.unwrap()))
+    };
+    let address = tokio::time::timeout(START_DEADLINE, listening).await;
+    let address =
+        address.unwrap_or_else(|_| Err(format!("it did not listen within {} s", START_DEADLINE.as_secs())))?;
+    Ok((child, address))
+}
+
+/// The number of messages in the work queue.
 async fn queued(place: &Place) -> u32 {
     let connection = Connection::connect(&place.amqp_url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -194,8 +236,13 @@ async fn queued(place: &Place) -> u32 {
     count
 }
 
-/// As many webhooks as are answered, over all connections at once.
-async fn load(address: SocketAddr, pid: Option<u32>, processes: Processes, args: &Args) -> (u32, f64, [f64; 3]) {
+/// Sends webhooks over all connections at once, each as soon as the last one was answered.
+async fn load(
+    address: SocketAddr,
+    pid: Option<u32>,
+    processes: Processes,
+    args: &Args,
+) -> (u32, f64, [Option<f64>; 3]) {
     let (next, accepted) = (AtomicU32::new(0), AtomicU32::new(0));
     let clients = join_all((0..args.connections).map(|_| Http::connect(address))).await;
     let before = processes.used(pid);
@@ -212,12 +259,11 @@ async fn load(address: SocketAddr, pid: Option<u32>, processes: Processes, args:
     }))
     .await;
     let (seconds, accepted) = (began.elapsed().as_secs_f64(), accepted.into_inner());
-    let used = processes.used(pid) - before;
-    let cpu_us = [used.program, used.postgres, used.rabbitmq].map(|us| us as f64 / f64::from(accepted));
+    let cpu_us = processes.used(pid).per_message(before, f64::from(accepted));
     (accepted, f64::from(accepted) / seconds, cpu_us)
 }
 
-/// The probe: takes the same requests, has every body confirmed by the broker as it came, and does nothing else.
+/// The probe: takes the same requests, publishes each body unchanged, waits for the broker's confirm, and does nothing else.
 pub(crate) async fn confirm_limit() {
     let url = std::env::var("AMQP_URL").expect("AMQP_URL is set");
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
@@ -244,7 +290,7 @@ pub(crate) async fn confirm_limit() {
                     Ok::<_, std::convert::Infallible>(hyper::Response::new(Empty::<Bytes>::new()))
                 }
             });
-            // A client that goes away is no fault.
+            // The result is an error if a client goes away, and that is expected.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }

@@ -1,8 +1,9 @@
-//! How long a buyer waits: from the webhook, sent when it was due, to the answer of a long-poll that says fulfilled.
+//! How long a buyer waits from the moment when the webhook is due until a long poll answers that the order is fulfilled.
+//! Also how much processor time each process uses for an order, and how much while nothing happens.
 
-use crate::cpu::Processes;
+use crate::cpu::{Processes, since};
 use crate::facts;
-use crate::figures::{percentile, round, table};
+use crate::figures::{cell, cost_us, median, percentile, round, table};
 use crate::load::{Http, SECRET, webhook};
 use crate::places::{Place, Servers, connect, distinct, order_id};
 use crate::sides::environment;
@@ -15,62 +16,75 @@ use time::OffsetDateTime;
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "the-benchmarks-own-token-of-32-characters";
 
-/// How long before its webhook a buyer begins to wait.
+/// How long before the webhook the buyer begins to wait.
 const LEAD: Duration = Duration::from_millis(50);
 
-/// How long until a request is sent again that was answered 503.
+/// How long after an answer of 503 the request is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// How long an order may take altogether.
+/// The longest time that one order may take.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
-/// How long one order may take before its lane comes late to its next one.
+/// How long one order may take before the next one of its lane is late.
 const PATIENCE: Duration = Duration::from_millis(400);
+
+/// How long the started processes are left alone before their idle time is measured.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long the processes are idle while their processor time is measured.
+const IDLE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Webhooks a second, one run each
-    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 5_000], value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    /// Webhooks a second; one run for each rate
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_value = "100,1000,5000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rates: Vec<u32>,
-    /// How long each run takes, without its first two seconds
+    /// Duration of each run, without the first two seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
-    /// How often each rate is run
+    /// Rounds for each rate
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 }
 
-/// Seconds at the beginning that are not counted.
+/// Seconds at the beginning of the load that are not counted.
 const WARM_S: u32 = 2;
 
-/// What is timed, each from when the webhook was due, in milliseconds.
+/// The figures of one run. Times are in milliseconds and begin when the webhook was due.
 struct Taken {
-    /// Until the receiver answered it, confirmed by the broker.
+    /// Until the receiver answered the webhook, which the broker had confirmed.
     answered: Vec<f64>,
-    /// Until a worker had its message in hand.
+    /// Until a worker had the message.
     in_hand: Vec<f64>,
-    /// Until a buyer who waits was answered that the order is fulfilled.
+    /// Until the waiting buyer was answered that the order is fulfilled.
     seen: Vec<f64>,
-    /// Requests that were answered 503, and sent again.
+    /// The number of requests that were answered 503 and sent again.
     put_off: u32,
-    /// Processor time of each of `CONSUMERS`, in microseconds an order.
-    cpu_us: [f64; CONSUMERS.len()],
+    cpu: Cpu,
 }
 
-/// Who shares the processors.
+/// The processor time of each of `CONSUMERS`. `None` means not measured.
+struct Cpu {
+    /// For one order in microseconds, without the share that an idle process uses.
+    per_order_us: [Option<f64>; CONSUMERS.len()],
+    /// For one second in which nothing happens, in microseconds.
+    idle_us_per_s: [Option<f64>; CONSUMERS.len()],
+}
+
+/// The processes whose processor time is measured. `load` is this program: the provider and the buyers.
 const CONSUMERS: [&str; 6] = ["worker", "receiver", "api", "load", "postgres", "rabbitmq"];
 
 const STAGES: [&str; 3] = ["answered", "in_hand", "seen"];
 const SHARES: [(&str, f64); 4] = [("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("max_ms", 1.0)];
 
-/// A stage's percentiles of one run.
+/// The percentiles of one stage in one run.
 type Percentiles = [f64; SHARES.len()];
 
 struct Rate {
     per_s: u32,
     rounds: Vec<[Percentiles; STAGES.len()]>,
     put_off: u32,
-    cpu_us: Vec<[f64; CONSUMERS.len()]>,
+    cpu: Vec<Cpu>,
 }
 
 impl Rate {
@@ -79,9 +93,9 @@ impl Rate {
         percentile(&mut of_all, 0.5)
     }
 
-    fn median_cpu_us(&self, consumer: usize) -> f64 {
-        let mut of_all: Vec<f64> = self.cpu_us.iter().map(|of| of[consumer]).collect();
-        percentile(&mut of_all, 0.5)
+    /// The medians of one figure for each of `CONSUMERS`.
+    fn cpu_us(&self, figure: fn(&Cpu) -> &[Option<f64>; CONSUMERS.len()]) -> [Option<f64>; CONSUMERS.len()] {
+        std::array::from_fn(|at| median(self.cpu.iter().map(|cpu| figure(cpu)[at])))
     }
 }
 
@@ -91,7 +105,7 @@ pub(crate) async fn latency(args: &Args, json: bool) {
     let most = args.rates.iter().max().copied().unwrap_or(0) * (args.seconds + WARM_S);
     let template = servers.template(most).await;
     let mut figures: Vec<Rate> =
-        args.rates.iter().map(|per_s| Rate { per_s: *per_s, rounds: vec![], put_off: 0, cpu_us: vec![] }).collect();
+        args.rates.iter().map(|per_s| Rate { per_s: *per_s, rounds: vec![], put_off: 0, cpu: vec![] }).collect();
     for n in 1..=args.rounds {
         for rate in &mut figures {
             let place = servers.place(&template).await;
@@ -105,7 +119,7 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             );
             rate.rounds.push(round);
             rate.put_off += taken.put_off;
-            rate.cpu_us.push(taken.cpu_us);
+            rate.cpu.push(taken.cpu);
             place.remove().await;
         }
     }
@@ -119,18 +133,19 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             });
             let mut all: Map<String, Value> = stages.collect();
             all.insert("put_off".to_owned(), rate.put_off.into());
-            let cpu_us = CONSUMERS.iter().enumerate();
-            let cpu_us = cpu_us.map(|(at, name)| ((*name).to_owned(), round(rate.median_cpu_us(at), 0).into()));
-            all.insert("cpu_us_per_order".to_owned(), Value::Object(cpu_us.collect()));
+            let by_name = |figures: [Option<f64>; CONSUMERS.len()]| {
+                let named = CONSUMERS.iter().zip(figures);
+                Value::from_iter(named.map(|(name, us)| ((*name).to_owned(), Value::from(us.map(|us| round(us, 0))))))
+            };
+            all.insert("cpu_us_per_order".to_owned(), by_name(rate.cpu_us(|cpu| &cpu.per_order_us)));
+            all.insert("idle_cpu_us_per_s".to_owned(), by_name(rate.cpu_us(|cpu| &cpu.idle_us_per_s)));
             (rate.per_s.to_string(), Value::Object(all))
         };
         let rates: Map<String, Value> = figures.iter().map(of).collect();
-        let (machine, versions) = (facts::machine(&servers).await, facts::versions(&servers).await);
-        println!(
-            "{}",
-            json!({"since_webhook_was_due": rates, "n": args.rounds, "seconds": args.seconds, "machine": machine,
-                   "versions": versions, "commit": facts::commit()})
-        );
+        let mut result = facts::about(&servers, processes, Map::new()).await;
+        let figures = json!({"since_webhook_was_due": rates, "n": args.rounds, "seconds": args.seconds});
+        result.extend(figures.as_object().cloned().unwrap());
+        println!("{}", Value::Object(result));
     } else {
         let head =
             ["webhooks/s", "answered p50", "p99", "in hand p50", "p99", "seen p50", "p90", "p99", "max ms", "put off"];
@@ -142,13 +157,21 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             rows.push(std::iter::once(rate.per_s.to_string()).chain(cells).chain([put_off]).collect());
         }
         println!("{}", table(&rows));
-        let head = ["CPU µs an order", "worker", "receiver", "API", "load", "Postgres", "RabbitMQ"];
+        let head = ["CPU", "worker", "receiver", "API", "load", "Postgres", "RabbitMQ", "together"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         for rate in &figures {
-            let cells = (0..CONSUMERS.len()).map(|at| format!("{:.0}", rate.median_cpu_us(at)));
-            rows.push(std::iter::once(format!("{}/s", rate.per_s)).chain(cells).collect());
+            let mut row = |name: &str, us: [Option<f64>; CONSUMERS.len()]| {
+                let cells = us.iter().copied().chain([us.iter().copied().sum()]).map(|us| cell(us, 0));
+                rows.push(std::iter::once(format!("{}/s: {name}", rate.per_s)).chain(cells).collect());
+            };
+            row("µs an order, without idle", rate.cpu_us(|cpu| &cpu.per_order_us));
+            row("µs a second while idle", rate.cpu_us(|cpu| &cpu.idle_us_per_s));
         }
         println!("{}", table(&rows));
+        println!(
+            "Idle time was measured for {} s before each load, and its share is not in the figures an order.",
+            IDLE.as_secs()
+        );
     }
 }
 
@@ -167,6 +190,13 @@ async fn one_run(place: &Place, processes: Processes, rate: u32, seconds: u32) -
     let to_receiver = receiver.listening("receiver", START_DEADLINE).await.unwrap();
     let to_api = api.listening("api", START_DEADLINE).await.unwrap();
 
+    let pids = [worker.pid(), receiver.pid(), api.pid(), Some(std::process::id())];
+    tokio::time::sleep(SETTLE).await;
+    let (began, before) = (Instant::now(), used(processes, pids));
+    tokio::time::sleep(IDLE).await;
+    let idle_s = began.elapsed().as_secs_f64();
+    let idle_us_per_s = used_since(before, used(processes, pids)).map(|us| Some(us? / idle_s));
+
     let count = rate * (seconds + WARM_S);
     let side_by_side = (f64::from(rate) * PATIENCE.as_secs_f64()).ceil() as u32 + 8;
     let start = Instant::now() + Duration::from_secs(1);
@@ -183,15 +213,14 @@ async fn one_run(place: &Place, processes: Processes, rate: u32, seconds: u32) -
         })
     };
     let lanes: Vec<_> = (0..side_by_side.min(count)).map(of_lane).collect();
-    let pids = [worker.pid(), receiver.pid(), api.pid(), Some(std::process::id())];
-    // Processor time is counted over the same orders as their waits: from the end of the warm-up on.
+    // Processor time is counted for the same orders as their waits: from the end of the warm-up on.
     tokio::time::sleep_until((start + Duration::from_secs(WARM_S.into())).into()).await;
-    let before = used(processes, pids);
+    let (began, before) = (Instant::now(), used(processes, pids));
     let orders: Vec<_> = join_all(lanes).await.into_iter().flat_map(Result::unwrap).collect();
-    let counted = f64::from(rate * seconds);
-    let after = used(processes, pids);
-    let cpu_us = std::array::from_fn(|at| after[at].saturating_sub(before[at]) as f64 / counted);
-    place.check(distinct(&(0..count).collect::<Vec<_>>())).await;
+    let (load_s, under_load) = (began.elapsed().as_secs_f64(), used_since(before, used(processes, pids)));
+    let per_order_us =
+        std::array::from_fn(|at| Some(cost_us(under_load[at]?, idle_us_per_s[at]?, load_s, f64::from(rate * seconds))));
+    place.check(distinct(&(0..count).collect::<Vec<_>>())).await.unwrap();
     for child in [&mut worker, &mut receiver, &mut api] {
         child.terminate(Duration::from_secs(10)).await.unwrap();
     }
@@ -201,7 +230,8 @@ async fn one_run(place: &Place, processes: Processes, rate: u32, seconds: u32) -
         sqlx::query_as("SELECT order_id, granted_at FROM credit_grants").fetch_all(&mut sql).await.unwrap();
     let granted: HashMap<_, _> = granted.into_iter().collect();
     let ms = |waited: Duration| waited.as_secs_f64() * 1000.0;
-    let mut taken = Taken { answered: vec![], in_hand: vec![], seen: vec![], put_off: 0, cpu_us };
+    let mut taken =
+        Taken { answered: vec![], in_hand: vec![], seen: vec![], put_off: 0, cpu: Cpu { per_order_us, idle_us_per_s } };
     for (n, order) in orders.into_iter().filter(|(n, _)| *n >= rate * WARM_S) {
         taken.answered.push(ms(order.answered));
         let in_hand = granted[&order_id(n)] - (start_at + after_start(n));
@@ -212,23 +242,31 @@ async fn one_run(place: &Place, processes: Processes, rate: u32, seconds: u32) -
     taken
 }
 
-/// Microseconds of processor time that each of `CONSUMERS` has used up to now; the first four are programs of ours.
-fn used(processes: Processes, pids: [Option<u32>; 4]) -> [u64; CONSUMERS.len()] {
+/// The processor time that each of `CONSUMERS` has used up to now, in microseconds.
+fn used(processes: Processes, pids: [Option<u32>; 4]) -> [Option<u64>; CONSUMERS.len()] {
     let [worker, receiver, api, load] = pids.map(|pid| processes.used(pid));
-    // What is below a process counts as its own, and the other three are below this one.
-    let own = load.program.saturating_sub(worker.program + receiver.program + api.program);
+    // The three roles are children of this program, and its figure includes theirs.
+    let roles: Option<u64> = [worker, receiver, api].iter().map(|role| role.program).sum();
+    let own = since(load.program, roles);
     [worker.program, receiver.program, api.program, own, load.postgres, load.rabbitmq]
 }
 
-/// How long an order took from when its webhook was due.
+fn used_since(
+    before: [Option<u64>; CONSUMERS.len()],
+    now: [Option<u64>; CONSUMERS.len()],
+) -> [Option<f64>; CONSUMERS.len()] {
+    std::array::from_fn(|at| since(now[at], before[at]).map(|us| us as f64))
+}
+
+/// How long one order took, from when its webhook was due.
 struct Order {
     answered: Duration,
     seen: Duration,
     put_off: u32,
 }
 
-/// Waits for an order, sends its webhook when that is due, and says how much later the order was seen fulfilled: later than
-/// it was *due*, so that a stall counts for all who came during it.
+/// Waits for an order as its buyer, sends its webhook when that is due, and returns how long both took. Both times begin when
+/// the webhook was *due*, so a stall counts for every order that was due during it.
 async fn one_order(sender: &mut Http, buyer: &mut Http, n: u32, due: Instant) -> Order {
     tokio::time::sleep_until((due - LEAD).into()).await;
     let request = format!(
@@ -269,7 +307,7 @@ async fn one_order(sender: &mut Http, buyer: &mut Http, n: u32, due: Instant) ->
     Order { answered: answered - due, seen: seen - due, put_off: put_off + reads_put_off }
 }
 
-/// Who was put off comes again a little later, but not for ever.
+/// Waits before a request that was answered 503 is sent again. Gives up after [`GIVE_UP`].
 async fn again(due: Instant, put_off: u32) {
     assert!(Instant::now() < due + GIVE_UP, "an order was not fulfilled within {} s", GIVE_UP.as_secs());
     if put_off > 0 {

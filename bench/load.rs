@@ -1,5 +1,5 @@
-//! Webhooks as a provider sends them, over connections that are kept. A client of our own, because it shares the cores with
-//! what it loads: a general one takes as much of them as the receiver does.
+//! Sends webhooks as a provider does, over connections that stay open. The client shares the cores with the program that it
+//! loads, so it is a small one of our own: a general HTTP client would use as much processor time as the receiver.
 
 use crate::places::payment_id;
 use grantonce::webhook::sign::stripe_signature;
@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What webhooks are signed with.
+/// The secret that signs the webhooks.
 pub(crate) const SECRET: &str = "whsec_dGhlIGJlbmNobWFyaydzIG93biBzZWNyZXQ";
 
-/// Longest answer that is read, in bytes.
+/// The longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// One connection.
+/// One open connection.
 pub(crate) struct Http {
     stream: TcpStream,
     read: Vec<u8>,
@@ -26,7 +26,7 @@ impl Http {
         Self { stream, read: Vec::with_capacity(4_096) }
     }
 
-    /// Sends one request and reads its whole answer: its status, and its body until the next call.
+    /// Sends one request and reads the whole answer. Returns its status and its body.
     pub(crate) async fn send(&mut self, request: &[u8]) -> (u16, &[u8]) {
         self.stream.write_all(request).await.unwrap();
         self.read.clear();
@@ -43,7 +43,7 @@ impl Http {
     }
 }
 
-/// Status, length of the head, and length of the body, once the head is there.
+/// The status, the length of the head, and the length of the body. `None` until the whole head was read.
 fn head(read: &[u8]) -> Option<(u16, usize, usize)> {
     let end = read.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&read[..end]).unwrap();
@@ -54,7 +54,7 @@ fn head(read: &[u8]) -> Option<(u16, usize, usize)> {
     Some((status, end, length.unwrap_or(0)))
 }
 
-/// A signed webhook about the nth order's payment, ready to be sent.
+/// The bytes of a signed webhook request for the payment of the nth order.
 pub(crate) fn webhook(n: u32, now: i64) -> Vec<u8> {
     let payment = payment_id(n);
     let body = format!(

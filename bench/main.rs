@@ -1,9 +1,9 @@
-//! What grantonce takes, measured beside what others take and what the machine gives: `./dev bench --help`.
+//! Measures grantonce beside its peers and the limits of the machine: `./dev bench --help`.
 //!
-//! The real binary, the real servers, full durability: quorum queues, `fsync` and `synchronous_commit` as the server has
-//! them. Whoever is compared takes turns with the others in every round (A B A B), because the speed of a machine drifts;
-//! ratios are those of a round, and their median. After each round the ledger is checked. How it is meant and what came of
-//! it: docs/performance.md.
+//! It runs the real binary on real servers with full durability: quorum queues, and `fsync` and `synchronous_commit` as the
+//! server has them. The speed of a machine drifts, so all sides run in every round (A B A B). A ratio compares two sides in
+//! one round, and the result is the median of all rounds. The ledger is checked after each round. The method and the results
+//! are in docs/performance.md.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,40 +39,42 @@ use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 
 #[derive(Parser)]
-#[command(name = "./dev bench", about = "Measures grantonce beside its peers and the machine's limits")]
+#[command(name = "./dev bench", about = "Measures grantonce beside its peers and the limits of the machine")]
 struct Cli {
     #[command(subcommand)]
     what: What,
-    /// Ends with one JSON object on standard output
+    /// Print the result as one JSON object
     #[arg(long, global = true)]
     json: bool,
-    /// What `cargo bench` adds by itself
+    /// `cargo bench` adds this option by itself
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }
 
 #[derive(Subcommand)]
 enum What {
-    /// Messages a second from a full queue
+    /// Measure how many messages a second are drained from a full queue
     #[command(
         after_help = "Examples:\n  ./dev bench drain --quick --json\n  ./dev bench drain --rounds 5 --plot drain.svg\n  ./dev bench drain --only grantonce,combined --orders 10000000"
     )]
     Drain(drain::Args),
-    /// Webhooks a second that are answered once the broker has confirmed them
+    /// Measure how many webhooks a second are confirmed by the broker and answered
     #[command(after_help = "Examples:\n  ./dev bench ingest\n  ./dev bench ingest --rounds 3 --seconds 5 --json")]
     Ingest(ingest::Args),
-    /// From a webhook to the answer that its order is fulfilled
-    #[command(after_help = "Examples:\n  ./dev bench latency\n  ./dev bench latency --rates 1000 --rounds 5 --json")]
-    Latency(latency::Args),
-    /// Whether a drain slows down as the inbox and the ledger grow
+    /// Measure the time from a webhook until a buyer sees the order fulfilled, and the processor time of each process
     #[command(
-        after_help = "Takes about 450 bytes of disk a row: 25 GiB for fifty million.\n\nExamples:\n  ./dev bench growth --millions 1,10\n  ./dev bench growth --json"
+        after_help = "Examples:\n  ./dev bench latency\n  ./dev bench latency --rates 100,1000 --rounds 5 --json"
+    )]
+    Latency(latency::Args),
+    /// Measure whether a drain slows down as the inbox and the ledger grow
+    #[command(
+        after_help = "Each row needs about 450 bytes of disk: 25 GiB for fifty million rows.\n\nExamples:\n  ./dev bench growth --millions 1,10\n  ./dev bench growth --json"
     )]
     Growth(growth::Args),
-    /// Memory, size, and how soon a worker is of use
+    /// Measure a worker's memory, the size of the binary, and the time from start to the first message
     #[command(after_help = "Example:\n  ./dev bench footprint --json")]
     Footprint(footprint::Args),
-    /// The probe of `ingest`
+    /// Run the probe of `ingest`
     #[command(name = ingest::PROBE, hide = true)]
     ConfirmLimit,
 }
@@ -91,10 +93,10 @@ async fn main() {
         }
     };
     let code = tokio::select! {
-        // Its panic is told already.
+        // A panic has already printed its message.
         ended = AssertUnwindSafe(measuring).catch_unwind() => if ended.is_ok() { 0 } else { 1 },
         _ = tokio::signal::ctrl_c() => {
-            eprintln!("stopping; what was made on the servers is removed");
+            eprintln!("stopping: databases and virtual hosts of this run are being removed");
             130
         }
     };

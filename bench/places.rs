@@ -1,4 +1,4 @@
-//! Databases and virtual hosts of one run, and what is in them. Whatever was made is removed at the end, also after Ctrl-C.
+//! The databases and virtual hosts of a run, with their content. All of them are removed at the end, also after Ctrl-C.
 
 use futures_util::future::join_all;
 use grantonce::broker::{self, Headers, Outgoing, PAYMENTS_EXCHANGE, Publisher, PublisherSettings};
@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 
 pub(crate) const CREDITS: i64 = 100;
 
-/// The queue's retry delay; nothing here is ever put off.
+/// The retry delay of the queue. No message of the benchmark is ever retried.
 pub(crate) const RETRY_DELAY: &str = "5s";
 
 pub(crate) fn message_id(n: u32) -> String {
@@ -29,18 +29,18 @@ pub(crate) fn payment_id(n: u32) -> String {
     format!("pi_{n:024}")
 }
 
-/// The id of the nth order; ordered by time, as the API makes them.
+/// The id of the nth order. Ids are ordered by time, as those that the API makes.
 pub(crate) fn order_id(n: u32) -> uuid::Uuid {
     uuid::Uuid::from_u128(((1_767_600_000_000 + u128::from(n)) << 80) | (0x7000_8000 << 48) | u128::from(n))
 }
 
-/// Accounts come again: one has ten orders, far from each other.
+/// The account of the nth order. Each account has ten orders, far from each other.
 pub(crate) fn account_id(n: u32, orders: u32) -> String {
     format!("account-{}", n % (orders / 10).max(1))
 }
 
-/// The numbers of the orders that messages are about: nine in ten for the first time, and copies of some of them, in an
-/// order that has nothing to do with the orders' own.
+/// For each message the number of its order. Nine in ten messages are the first of their order, the others are copies.
+/// They are shuffled.
 pub(crate) fn messages(orders: u32, count: u32) -> Vec<u32> {
     let mut lot = fastrand::Rng::with_seed(7);
     let distinct = count - count / 10;
@@ -53,12 +53,12 @@ pub(crate) fn messages(orders: u32, count: u32) -> Vec<u32> {
     all
 }
 
-/// The same, about the orders from `first` on, of which there must be as many as there are messages.
+/// The same for the orders from `first` on. At least as many orders as messages must exist.
 pub(crate) fn messages_from(first: u32, count: u32) -> Vec<u32> {
     messages(count, count).into_iter().map(|n| first + n).collect()
 }
 
-/// How many orders are paid once all these messages are through.
+/// The number of orders that are paid once all these messages are processed.
 pub(crate) fn distinct(messages: &[u32]) -> i64 {
     let mut all = messages.to_vec();
     all.sort_unstable();
@@ -86,7 +86,7 @@ fn event(n: u32, now: OffsetDateTime) -> PaymentEvent {
     }
 }
 
-/// A message's body. Those of real providers carry more than ours must; this brings it to about 600 bytes.
+/// The body of a message. It is filled up to about 600 bytes, as messages of real providers are.
 pub(crate) fn body(n: u32, now: OffsetDateTime) -> Vec<u8> {
     let mut body = message::encode(&event(n, now)).unwrap();
     body.pop();
@@ -94,7 +94,7 @@ pub(crate) fn body(n: u32, now: OffsetDateTime) -> Vec<u8> {
     body
 }
 
-/// The two servers.
+/// The addresses of Postgres and RabbitMQ.
 #[derive(Clone)]
 pub(crate) struct Servers {
     pub(crate) postgres: String,
@@ -103,7 +103,7 @@ pub(crate) struct Servers {
     management: Management,
 }
 
-/// What is still to be removed.
+/// The names of the databases and virtual hosts that still have to be removed.
 static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 impl Servers {
@@ -130,7 +130,7 @@ impl Servers {
             None => scratch::create_database(&self.postgres, &name).await.unwrap(),
             Some(Template { name: from, url, .. }) => {
                 let mut sql = self.connect().await;
-                // Files are copied, and a checkpoint is made: every round begins with the same work behind the server.
+                // This copies the files and makes a checkpoint, so every round begins with the server in the same state.
                 let copy = format!("CREATE DATABASE {name} TEMPLATE {from} STRATEGY FILE_COPY");
                 run(&mut sql, copy).await;
                 sql.close().await.unwrap();
@@ -140,7 +140,7 @@ impl Servers {
         (name, url)
     }
 
-    /// A database of orders that wait for their payment, to be copied for every round.
+    /// A database with orders that wait for their payment. Every round gets a copy.
     pub(crate) async fn template(&self, orders: u32) -> Template {
         let (name, url) = self.create_database(None).await;
         store::migrate(&url.parse().unwrap()).await.unwrap();
@@ -164,7 +164,7 @@ impl Servers {
     }
 
     async fn remove(&self, name: &str) {
-        // A large database takes longer to go than a scratch one.
+        // Without the deadline that scratch databases have: to drop a large database takes longer.
         let mut sql = self.connect().await;
         run(&mut sql, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         sql.close().await.unwrap();
@@ -172,7 +172,7 @@ impl Servers {
         MADE.lock().unwrap().retain(|made| made != name);
     }
 
-    /// Removes what is left, when the run is over in whatever way.
+    /// Removes all that is left at the end of a run, also of one that failed.
     pub(crate) async fn remove_all(&self) {
         let left = MADE.lock().unwrap().clone();
         for name in left {
@@ -185,7 +185,7 @@ pub(crate) async fn connect(url: &str) -> PgConnection {
     PgConnectOptions::from_str(url).unwrap().disable_statement_logging().connect().await.unwrap()
 }
 
-/// One statement of our own making.
+/// Runs one statement. It must not contain text from outside.
 pub(crate) async fn run(sql: &mut PgConnection, statement: String) {
     sqlx::query(sqlx::AssertSqlSafe(statement)).execute(sql).await.unwrap();
 }
@@ -216,25 +216,25 @@ async fn insert_orders(sql: &mut PgConnection, orders: u32, some: std::ops::Rang
     .unwrap();
 }
 
-/// A database to copy.
+/// A database that rounds copy.
 pub(crate) struct Template {
     name: String,
     pub(crate) url: String,
     pub(crate) orders: u32,
 }
 
-/// A database and a virtual host for one round of one side.
+/// The database and the virtual host for one round of one side.
 pub(crate) struct Place {
     servers: Servers,
     name: String,
     pub(crate) database_url: String,
     pub(crate) amqp_url: String,
-    /// How many orders there are.
+    /// The number of orders in the database.
     pub(crate) orders: u32,
 }
 
 impl Place {
-    /// Fills the work queue, every message confirmed by the broker.
+    /// Fills the work queue. The broker confirms every message.
     pub(crate) async fn publish(&self, messages: &[u32]) {
         let publisher = Publisher::start(&PublisherSettings {
             url: self.amqp_url.parse().unwrap(),
@@ -265,8 +265,8 @@ impl Place {
         }
     }
 
-    /// Every order that was paid has its one grant, all fit together, and no other order has one.
-    pub(crate) async fn check(&self, grants: i64) {
+    /// Checks that every paid order has one grant, that no other order has one, and that the rows fit together.
+    pub(crate) async fn check(&self, grants: i64) -> Result<(), String> {
         let mut sql = connect(&self.database_url).await;
         let counts: (i64, i64, i64) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM credit_grants),
@@ -278,7 +278,14 @@ impl Place {
         .await
         .unwrap();
         sql.close().await.unwrap();
-        assert_eq!(counts, (grants, grants, grants), "grants, fulfilled orders, and grants that belong to one of each");
+        if counts == (grants, grants, grants) {
+            return Ok(());
+        }
+        let (granted, fulfilled, matching) = counts;
+        Err(format!(
+            "its ledger is wrong: {grants} orders were paid; {granted} grants, {fulfilled} fulfilled orders, {matching} grants \
+             that belong to their order"
+        ))
     }
 
     pub(crate) async fn remove(self) {

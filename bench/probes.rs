@@ -1,5 +1,5 @@
-//! What the machine could do at best: the broker's part alone, the database's part alone, and both at once on the same
-//! cores, each without anything in between. Nothing here is a service; nothing checks an amount, retries or survives.
+//! The limits of the machine: the broker's part alone, the database's part alone, and both at once on the same cores.
+//! These probes are no services: they check no amount, retry nothing, and survive no failure.
 
 use crate::places::{CREDITS, Place, account_id, message_id, order_id};
 use futures_util::StreamExt;
@@ -13,18 +13,18 @@ use sqlx::{PgPool, Postgres, Transaction};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-/// Rows a transaction, and messages an acknowledgement: what the worker takes at once when nobody says otherwise.
+/// Rows in a transaction, and messages in an acknowledgement. It is the worker's default batch size.
 const BATCH: usize = 500;
-/// Transactions under way at once.
+/// Transactions that run at the same time.
 const LANES: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Every message is taken and acknowledged, nothing else.
+    /// Every message is consumed and acknowledged, and nothing else happens.
     Broker,
-    /// Every message's rows are written, without a message.
+    /// The rows of every message are written, but no message is consumed.
     Database,
-    /// Both at once, neither waiting for the other.
+    /// Both at once. Neither waits for the other.
     Combined,
 }
 
@@ -40,7 +40,7 @@ pub(crate) async fn run(probe: Probe, place: &Place, messages: &[u32]) {
     }
 }
 
-/// Takes every message, and acknowledges five hundred at a time.
+/// Consumes every message and acknowledges five hundred at a time.
 async fn consume(amqp_url: String, messages: usize) {
     let connection = Connection::connect(&amqp_url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -101,7 +101,7 @@ async fn write(tx: &mut Transaction<'static, Postgres>, batch: &[u32], all: u32)
     Ok(())
 }
 
-/// Writes every message's rows, five hundred a transaction, several transactions at once.
+/// Writes the rows of every message: five hundred in a transaction, several transactions at once.
 async fn write_all(place: &Place, messages: &[u32]) {
     let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"].map(|name| (name, "off"));
     let settings = off.into_iter().chain([("plan_cache_mode", "force_generic_plan")]);
