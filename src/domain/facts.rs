@@ -14,7 +14,7 @@ pub(super) use payment::{Measure, Stage, Sums};
 use super::ids::PaymentId;
 use super::money::Currency;
 use super::order::PriceTerms;
-use super::status::{PaymentEvent, PaymentStatus};
+use super::status::{DisputePolicy, PaymentEvent, PaymentStatus};
 use payment::{ALL_MINOR, Payment, unix_us};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
@@ -121,6 +121,19 @@ impl PaymentFacts {
     /// Money captured so far in all payments, in minor units.
     pub(super) fn captured_minor(&self, measure: Measure) -> i128 {
         self.sums(measure).map(|sums| sums.captured).sum()
+    }
+
+    /// Money in one currency that would be captured, of all payments together, if these events were joined to what is known.
+    /// What is known must be in that currency. Of an order that costs `price_minor`, a part that was given back does not count.
+    pub fn captured_with<'e>(
+        &self,
+        events: impl Iterator<Item = &'e PaymentEvent>,
+        currency: Currency,
+        price_minor: i64,
+    ) -> i128 {
+        let mut facts = self.clone();
+        events.for_each(|event| facts.join(event, currency, PriceTerms::Total));
+        facts.captured_minor(Measure { price_minor, terms: PriceTerms::Total, policy: DisputePolicy::Hold })
     }
 
     /// Whether an amount is known that counts in the order's currency.

@@ -1,35 +1,46 @@
-//! The operators' console: pages for whoever is on call, and the same as JSON.
+//! The operators' console: pages for an operator who is on call, and the same as JSON.
 //!
-//! From an alert to "understood, mended, replayed, checked" without reading code: the cause comes first, then what a
-//! replay would come to now, then what can be done. Every page has an address that stays, to be pasted to a colleague.
-//! Pages are made here, whole; `live.js` only keeps parts of them up to date.
+//! The unit of work is an order. A page says first what is wrong, then what an action would change now, then offers the action.
+//! Every page has an address that stays, so that it can be sent to a colleague. The server makes whole pages; `live.js` only
+//! keeps parts of them up to date.
 //!
-//! | file | what |
+//! | file | what it has |
 //! |---|---|
-//! | `access` | who may see it: tokens, sessions, forms that nobody else can send |
+//! | `access` | who may use it: tokens, sessions, forms that no other site can send |
 //! | `selection` | which letters: the same words in addresses, forms and JSON |
 //! | `layout`, `words` | what all pages share; what reasons, verdicts and states mean, and what to do |
-//! | `home`, `letters`, `letter`, `replays`, `settle`, `amend`, `audit`, `explain` | the pages |
-//! | `v1` | the same as JSON |
+//! | `orders`, `order` | the list of orders with dead letters, and the page of one order |
+//! | `letters`, `letter`, `home`, `audit`, `explain`, `queue` | pages that show |
+//! | `replays`, `settle`, `amend`, `price`, `check`, `forget` | pages that show a consequence, and act |
+//! | `v1`, `v1_orders` | the same as JSON |
 
 mod access;
 mod amend;
 mod audit;
 mod body;
 mod charts;
+mod check;
 mod explain;
+mod forget;
 mod home;
 mod layout;
 mod letter;
 mod letters;
+mod order;
+mod orders;
+mod price;
+mod queue;
 mod replays;
 mod selection;
 mod settle;
 mod v1;
+mod v1_orders;
 mod words;
 
 use super::prospects::Terms;
 use super::queues::QueueDepths;
+use crate::address::AmqpAddress;
+use crate::broker::Publisher;
 use crate::clock::Clock;
 use crate::followed::Followed;
 use crate::http::{BearerTokens, Problem, Readiness, asset};
@@ -39,6 +50,7 @@ use access::Logins;
 use axum::Router;
 use axum::middleware;
 use axum::routing::{MethodRouter, any, get, post};
+use secrecy::SecretString;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -51,6 +63,12 @@ pub(super) struct Console {
     pub(super) terms: Terms,
     /// Who may use it.
     pub(super) tokens: Followed<BearerTokens>,
+    /// Publishes hints: a provider is to be asked.
+    pub(super) publisher: Publisher,
+    /// Where RabbitMQ is, to look into its queue.
+    pub(super) amqp_url: Followed<AmqpAddress>,
+    /// RabbitMQ's HTTP API, with its credentials.
+    pub(super) management_url: Option<SecretString>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     /// None: not known yet, or not any more.
@@ -108,7 +126,7 @@ pub(super) fn router(console: Console) -> Router {
     open.merge(pages).merge(calls).with_state(app)
 }
 
-fn pages_of_ours() -> [(&'static str, MethodRouter<App>); 16] {
+fn pages_of_ours() -> [(&'static str, MethodRouter<App>); 21] {
     [
         ("/", get(home::show)),
         ("/logout", post(access::log_out)),
@@ -122,6 +140,11 @@ fn pages_of_ours() -> [(&'static str, MethodRouter<App>); 16] {
         ("/archive", get(settle::ask_to_archive).post(settle::archive)),
         ("/restore", get(settle::ask_to_restore).post(settle::restore)),
         ("/amend", get(amend::ask).post(amend::amend)),
+        ("/orders/{id}", get(order::show)),
+        ("/orders/{id}/amend", get(price::show).post(price::amend)),
+        ("/check", get(check::show).post(check::check)),
+        ("/forget", get(forget::show).post(forget::forget)),
+        ("/queue", get(queue::ask).post(queue::look)),
         ("/audit", get(audit::list)),
         ("/audit/{id}", get(audit::show)),
         ("/explain", get(explain::search)),

@@ -1,12 +1,14 @@
 //! What operators work with: dead letters are collected, looked at and sent back to work here, and the console shows them.
 
 pub mod amending;
+mod checking;
 mod collector;
 mod console;
 mod letter_content;
 pub mod prospects;
 mod queues;
 pub mod replay;
+mod standing;
 
 use crate::broker::{Publisher, PublisherSettings};
 use crate::clock::Clock;
@@ -125,6 +127,9 @@ pub async fn run_on(
         store: store.clone(),
         terms: config.terms.into(),
         tokens: BearerTokens::following(&config.tokens),
+        publisher: publisher.clone(),
+        amqp_url: config.broker.url.clone(),
+        management_url: config.management_url.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
         queues,

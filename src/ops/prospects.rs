@@ -5,7 +5,7 @@ use crate::domain::{DisputePolicy, LetterId, MessageId, OrderId, Outlook, Paymen
 use crate::message::{self, Envelope, HINT_TYPE, Judgement, WEBHOOK_TYPE_PREFIX, decode_hint, routing_key};
 use crate::store::{LetterFilter, LetterToWeigh, REPLAY_LETTERS_MAX, Store, StoreError, WEIGHED_MAX, Weight};
 use crate::webhook::{self, Endpoint, Translation, Verified};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -33,8 +33,10 @@ pub struct Preview {
     pub helpful: Vec<LetterId>,
     /// How many there are of each verdict; [`Verdict::NAMES`] has the names.
     pub by_verdict: BTreeMap<&'static str, usize>,
-    /// Credits that would be granted, and given back, less those that would be taken back.
+    /// Credits that would be granted, and given back, less those that would be taken back. An order is granted once, whatever
+    /// number of its letters would bring the grant.
     pub credits: i64,
+    granted: BTreeSet<OrderId>,
     /// Some of each, with their sentences.
     pub examples: Vec<(LetterId, Outlook)>,
     /// Whether there are more than one replay takes.
@@ -135,6 +137,15 @@ fn parts(letter: &LetterToWeigh, terms: &Terms, now: OffsetDateTime) -> Vec<Part
     vec![of_message(envelope, terms.webhook.livemode, now)]
 }
 
+/// The payment events that a letter holds, as a worker would take them.
+pub(super) fn events(letter: &LetterToWeigh, terms: &Terms, now: OffsetDateTime) -> Vec<PaymentEvent> {
+    let events = parts(letter, terms, now).into_iter().filter_map(|part| match part {
+        Part::Event(event) => Some(*event),
+        Part::Known(_) => None,
+    });
+    events.collect()
+}
+
 /// Weighs letters against the orders as they stand.
 pub(super) async fn weigh(
     store: &Store,
@@ -213,9 +224,19 @@ impl Preview {
             self.helpful.push(weight.id);
         }
         for part in weight.outlook.parts() {
-            if let Verdict::WouldGrant { credits, .. } | Verdict::WouldAdjust { credits, .. } = part {
-                self.credits = self.credits.saturating_add(*credits);
-            }
+            let credits = match part {
+                Verdict::WouldGrant { order_id, credits, .. } if self.granted.insert(*order_id) => *credits,
+                Verdict::WouldAdjust { credits, .. } => *credits,
+                Verdict::WouldGrant { .. }
+                | Verdict::WouldChange { .. }
+                | Verdict::WouldAsk { .. }
+                | Verdict::OrderUnknown { .. }
+                | Verdict::OrderUnreadable { .. }
+                | Verdict::WouldBeRefused(_)
+                | Verdict::AlreadyApplied { .. }
+                | Verdict::NothingToDo { .. } => 0,
+            };
+            self.credits = self.credits.saturating_add(credits);
         }
     }
 }

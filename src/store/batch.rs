@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 
-pub use weigh::{WEIGHED_MAX, Weighed};
+pub use weigh::{JudgedOrders, WEIGHED_MAX, Weighed};
 
 /// How often one batch is begun because other transactions registered its payments or changed its orders meanwhile.
 const TRIES_MAX: u32 = 6;

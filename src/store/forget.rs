@@ -64,6 +64,19 @@ impl AddAssign for Forgotten {
 }
 
 impl Store {
+    /// Whether this database user may empty what is kept of an account's buyers.
+    pub async fn may_forget(&self) -> Result<bool, StoreError> {
+        const WHAT: &str = "asking for the right to forget an account";
+        self.run(WHAT, move |pool| async move {
+            let may = sqlx::query_scalar!(
+                r#"SELECT coalesce(has_function_privilege(
+                       to_regprocedure('forget_account(text, uuid, integer, boolean, timestamptz)'), 'EXECUTE'), false) AS "may!""#
+            );
+            may.fetch_one(&mut *pool.connection().await?).await.map_err(StoreError::sql(WHAT))
+        })
+        .await
+    }
+
     /// Empties what is kept of an account's buyers: the orders' metadata, with what their payments could be paid, and
     /// bodies and headers of dead letters about them that are not open. 500 orders are one transaction with its line in
     /// the audit log. None where the account has no order.

@@ -46,12 +46,14 @@ mod keep;
 mod letter_content;
 mod list;
 mod members;
+mod orders;
 mod replay;
 mod settle;
 
 pub use keep::NewLetter;
 pub use list::{Letter, LetterCursor, LetterGroup, LetterReplay, LetterRow, LettersPage};
 pub use members::ReplayMember;
+pub use orders::{LETTERS_GROUPED_MAX, LETTERS_NAMED_MAX, OrderLetters, OrdersPage};
 pub use replay::{Begun, Claimed, NewReplay, REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayPace, ReplayState, Sent};
 pub use settle::{LetterToWeigh, OpenLetters, Weight};
 

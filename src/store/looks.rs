@@ -1,10 +1,13 @@
 //! What providers are to be asked about, and when. Several processes share the work: what one has claimed is not given to
 //! another before its lease is over, and all of them together keep one rate.
 
+mod ask;
 mod sql;
 
+pub use ask::{Askable, AskedAbout, LookState};
+
 use super::error::StoreError;
-use super::payment_key::PaymentKey;
+use super::payment_key::{PaymentKey, account_of};
 use super::pool::Store;
 use super::tx::{Committed, Tx};
 use crate::domain::{
@@ -80,7 +83,8 @@ pub enum ProviderAnswer {
 }
 
 impl ProviderAnswer {
-    fn name(self) -> &'static str {
+    /// The public name.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Paid => "paid",
             Self::Unpaid => "unpaid",

@@ -29,18 +29,18 @@ pub mod witness;
 
 pub use amend::{Amended, Amendment};
 pub use audit::{Actor, AuditFilter, AuditLine};
-pub use batch::{Applied, BatchTerms, Outcome, WEIGHED_MAX, Weighed};
+pub use batch::{Applied, BatchTerms, JudgedOrders, Outcome, WEIGHED_MAX, Weighed};
 pub use creation::{Creation, HandedOut, Kept};
 pub use error::{Class, NoneFree, StoreError};
 pub use explain::{Asked, ExplainTerms};
 pub use forget::{Forgetting, Forgotten};
 pub use inbox::Maintained;
 pub use letters::{
-    Begun, Claimed, Letter, LetterCursor, LetterFilter, LetterGroup, LetterReplay, LetterRow, LetterToWeigh,
-    LettersPage, NewLetter, NewReplay, OpenLetters, REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayMember, ReplayPace,
-    ReplayState, Sent, Weight,
+    Begun, Claimed, LETTERS_GROUPED_MAX, LETTERS_NAMED_MAX, Letter, LetterCursor, LetterFilter, LetterGroup, LetterReplay,
+    LetterRow, LetterToWeigh, LettersPage, NewLetter, NewReplay, OpenLetters, OrderLetters, OrdersPage,
+    REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayMember, ReplayPace, ReplayState, Sent, Weight,
 };
-pub use looks::{ClaimTerms, DueLook, Looked, LookedAt, ProviderAnswer, Wanted};
+pub use looks::{Askable, AskedAbout, ClaimTerms, DueLook, LookState, Looked, LookedAt, ProviderAnswer, Wanted};
 pub use notes::{Activity, ActivityMinute, MessageNote, NoteBuffer, Noted};
 pub use orders::{Attach, Balance, Created, ENTRIES_PAGE_MAX, Entry, EntryKind, IdempotencyKey, NewOrder, OrderView};
 pub use overpaid::OverpaidOrder;

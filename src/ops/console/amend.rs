@@ -64,7 +64,7 @@ pub(super) async fn ask(
     let main = html![
         "<p class=\"dim\"><a href=\"" (selection.at("/dead-letters", &[])) "\">Dead letters</a> ›</p>"
         "<h1>Amend prices to what was paid</h1><p class=\"lead\">" [selection.in_words()] "</p>"
-        [asked(&proposals)] [form(&proposals, &filter, &operator, &selection)] [stays(&proposals)]
+        [asked(&proposals)] [form(&proposals, &filter, &operator, &selection.at("/dead-letters", &[]))] [stays(&proposals)]
     ];
     let title = "Amend prices to what was paid";
     Ok(Page { title, part: Part::Letters, every_s: None, main }.respond(&app, &operator, StatusCode::OK))
@@ -84,7 +84,8 @@ fn cut(proposals: &Proposals) -> Html {
     ]
 }
 
-fn asked(proposals: &Proposals) -> Html {
+/// What the orders would cost.
+pub(super) fn asked(proposals: &Proposals) -> Html {
     if proposals.all.is_empty() {
         return html![
             "<section class=\"card\"><p id=\"says\">No open letter of reason amount_mismatch is as you asked.</p></section>"
@@ -149,7 +150,8 @@ fn more(all: usize) -> Html {
     }
 }
 
-fn stays(proposals: &Proposals) -> Html {
+/// The orders that keep their price, and why.
+pub(super) fn stays(proposals: &Proposals) -> Html {
     let stays: Vec<_> = proposals.all.iter().filter(|proposal| proposal.outcome.is_err()).collect();
     if stays.is_empty() {
         return html![];
@@ -170,10 +172,11 @@ fn stays(proposals: &Proposals) -> Html {
     ]
 }
 
-fn form(proposals: &Proposals, filter: &LetterFilter, operator: &Operator, selection: &Selection) -> Html {
+/// The form that writes the new prices; where there is nothing to write, the way `back`.
+pub(super) fn form(proposals: &Proposals, filter: &LetterFilter, operator: &Operator, back: &str) -> Html {
     let changes = proposals.changes();
     if changes == 0 {
-        return html!["<p>" [button_to(&selection.at("/dead-letters", &[]), "Back to the letters", true)] "</p>"];
+        return html!["<p>" [button_to(back, "Back to the letters", true)] "</p>"];
     }
     html![
         "<section class=\"card\"><h2>Amend</h2><p>Nothing is granted by it: the next page leads to the replay of these "

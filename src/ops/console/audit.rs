@@ -2,7 +2,7 @@
 
 use super::App;
 use super::access::Operator;
-use super::layout::{Page, Part, Sorry, story_address};
+use super::layout::{Page, Part, Sorry, story_link};
 use super::selection::address;
 use super::settle::{reason_field, selection_of};
 use super::words::{count, number, when};
@@ -90,7 +90,7 @@ fn table(lines: &[AuditLine], now: OffsetDateTime) -> Html {
 }
 
 fn who(line: &AuditLine) -> Html {
-    let doubt = if line.is_self_declared { html![" <span class=\"dim\">(says so himself)</span>"] } else { html![] };
+    let doubt = if line.is_self_declared { html![" <span class=\"dim\">(not verified)</span>"] } else { html![] };
     html![(line.actor)[doubt]]
 }
 
@@ -102,8 +102,10 @@ fn subject(line: &AuditLine) -> Html {
         }
         Some(("replay", id)) => html!["<a href=\"/replays/" (super::selection::encoded(id)) "\">replay " (id) "</a>"],
         None if line.action.starts_with("order.") => {
-            html!["<a href=\"" (story_address(&line.subject)) "\">order <code>" (line.subject) "</code></a>"]
+            let id = super::selection::encoded(&line.subject);
+            html!["<a href=\"/orders/" (id) "\">order <code>" (line.subject) "</code></a>"]
         }
+        None if line.action.starts_with("payment.") || line.action.starts_with("account.") => story_link(&line.subject),
         Some(_) | None => html![(line.subject)],
     }
 }

@@ -2,10 +2,12 @@
 
 use super::App;
 use super::access::Operator;
-use super::layout::{Page, Part, Sorry, story_address, story_link};
+use super::layout::{Page, Part, Sorry, button_to, story_address, story_link};
 use super::letters::short_list;
+use super::orders::order_address;
+use super::selection::address;
 use super::words::{Tone, mark, when};
-use crate::domain::story::{Entry, Missing, Story};
+use crate::domain::story::{Entry, Missing, Story, SubjectKind};
 use crate::domain::{LetterId, LetterState, OrderId};
 use crate::http::{Html, Parameters, Problem, html, see};
 use crate::store::{Asked, ExplainTerms, LetterFilter, LetterRow};
@@ -21,6 +23,9 @@ const LETTERS: u32 = 20;
 /// Orders of an account, and entries of a story, that are shown.
 const ORDERS: u16 = 50;
 const ENTRIES: u16 = 1_000;
+
+/// Most orders or entries that an address can ask for.
+const LIMIT_MAX: i64 = 5_000;
 
 /// `GET /explain?q=`.
 pub(super) async fn search(State(app): State<App>, uri: Uri) -> Result<Response, Sorry> {
@@ -40,12 +45,41 @@ pub(super) async fn search(State(app): State<App>, uri: Uri) -> Result<Response,
     Ok(see(&story_address(&id)))
 }
 
-/// The story of whatever has this id.
-pub(super) async fn story_of(app: &App, id: &str) -> Result<Option<Story>, Sorry> {
-    let asked = Asked::new(id, None)
+/// How a story is asked for: `kind` looks for an id of one kind only, `limit` bounds orders and entries.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct How {
+    kind: Option<SubjectKind>,
+    limit: Option<u16>,
+}
+
+impl How {
+    /// Reads the parameters of an address.
+    pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
+        let mut query = Parameters::of(uri);
+        let kind = query
+            .get("kind")
+            .filter(|kind| !kind.is_empty())
+            .map(|kind| (SubjectKind::from_name(kind), kind.to_owned()));
+        if let Some((None, kind)) = &kind {
+            query.fault("kind", format!("{kind} is no kind of id"));
+        }
+        let limit = query.number("limit", 1..=LIMIT_MAX).and_then(|limit| u16::try_from(limit).ok());
+        query.check(&["kind", "limit"])?;
+        Ok(Self { kind: kind.and_then(|(kind, _)| kind), limit })
+    }
+}
+
+/// The story of what has this id.
+pub(super) async fn story_of(app: &App, id: &str, how: How) -> Result<Option<Story>, Sorry> {
+    let asked = Asked::new(id, how.kind)
         .map_err(|fault| Problem::bad_request("this is no id").with_field("id", fault.to_string()))?;
     let dispute_policy = app.console.terms.dispute_policy;
-    let terms = ExplainTerms { now: app.now(), dispute_policy, orders_max: ORDERS, entries_max: ENTRIES };
+    let terms = ExplainTerms {
+        now: app.now(),
+        dispute_policy,
+        orders_max: how.limit.unwrap_or(ORDERS),
+        entries_max: how.limit.unwrap_or(ENTRIES),
+    };
     Ok(app.store().explain(asked, terms).await?)
 }
 
@@ -54,9 +88,10 @@ pub(super) async fn show(
     State(app): State<App>,
     Extension(operator): Extension<Operator>,
     path: Result<Path<String>, PathRejection>,
+    uri: Uri,
 ) -> Result<Response, Sorry> {
     let id = path.map(|Path(id)| id).unwrap_or_default();
-    let story = story_of(&app, &id).await?;
+    let story = story_of(&app, &id, How::of(&uri)?).await?;
     let states = LetterState::ALL.map(|state| state.name().to_owned()).to_vec();
     let with_text = LetterFilter { text: Some(id.clone()), states: states.clone(), ..LetterFilter::default() };
     let mut letters = app.store().letters(with_text, None, LETTERS).await?.letters;
@@ -72,7 +107,8 @@ pub(super) async fn show(
         None if letters.is_empty() => (StatusCode::NOT_FOUND, unknown()),
         None => (StatusCode::OK, html![]),
     };
-    let main = html!["<h1 class=\"id\"><code>" (id) "</code></h1>" [told] [dead_letters(&letters, now)]];
+    let main =
+        html!["<h1 class=\"id\"><code>" (id) "</code></h1>" [told] [dead_letters(&letters, now)] [other_kinds(&id)]];
     Ok(Page { title: &id, part: Part::None, every_s: None, main }.respond(&app, &operator, status))
 }
 
@@ -84,6 +120,35 @@ fn unknown() -> Html {
         "letter: was it "
         "copied whole?</p></section>"
     ]
+}
+
+/// One id can stand for several things. The first one is told; these links ask for the others.
+fn other_kinds(id: &str) -> Html {
+    let path = story_address(id);
+    let kinds = Html::all(
+        SubjectKind::ALL
+            .into_iter()
+            .map(|kind| html!["<a href=\"" (address(&path, [("kind", kind.name())])) "\">" (kind.name()) "</a> "]),
+    );
+    html!["<p class=\"dim\">Look for this id only as: " [kinds] "</p>"]
+}
+
+/// What can be done about the subject of a story.
+fn acts(story: &Story) -> Html {
+    let id = story.subject.id.as_str();
+    match story.subject.kind {
+        SubjectKind::Order => match id.parse::<OrderId>() {
+            Ok(order) => {
+                html!["<p>" [button_to(&order_address(order), "Its money, letters and what to do", false)] "</p>"]
+            }
+            Err(_) => html![],
+        },
+        SubjectKind::Account => {
+            let forget = address("/forget", [("account", id)]);
+            html!["<p>" [button_to(&forget, "Forget the account’s buyers…", true)] "</p>"]
+        }
+        SubjectKind::Letter | SubjectKind::Message | SubjectKind::Payment => html![],
+    }
 }
 
 fn dead_letters(letters: &[LetterRow], now: OffsetDateTime) -> Html {
@@ -129,7 +194,7 @@ fn tell(story: &Story, now: OffsetDateTime) -> Html {
     html![
         "<section class=\"card verdict " (tone.class()) "\"><p class=\"dim\">" (story.subject.kind.name())
         "</p><p class=\"big\" id=\"says\">" [mark(tone, stands)] " "
-        (summary.text) "</p>" [missing(&summary.missing)] "</section>" [orders]
+        (summary.text) "</p>" [missing(&summary.missing)] [acts(story)] "</section>" [orders]
         "<section class=\"card\"><h2>What happened, the oldest first</h2>" [left_out]
         "<ol class=\"timeline\" id=\"story\">" [entries] "</ol><ul class=\"plain\">" [gaps] "</ul></section>"
     ]

@@ -20,7 +20,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 const REFERRER_POLICY: &str = "same-origin";
 
 /// When to try again after an outage.
-const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(5);
+pub(super) const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(5);
 
 /// How often a page's living parts are asked for anew, in seconds.
 pub(super) const LIVE_EVERY_S: u16 = 2;

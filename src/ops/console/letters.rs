@@ -1,20 +1,22 @@
-//! The dead letters: groups with one cause on top, then the letters themselves, both of what the filter says.
+//! The dead letters that a filter finds: groups with one cause first, then the orders that they are about.
 
 use super::App;
 use super::access::Operator;
 use super::layout::{Page, Part, Sorry, button_to};
-use super::selection::{AGES, Selection, cursor};
+use super::orders;
+use super::selection::{AGES, Selection};
 use super::words::{advice, age, count, mark, number, state, verdict, when};
 use crate::domain::{LetterState, Reason, Verdict};
 use crate::http::{Html, Parameters, html};
+use crate::ops::standing::stand;
 use crate::store::{LetterGroup, LetterRow};
 use axum::extract::{Extension, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use time::OffsetDateTime;
 
-/// Letters on a page.
-const ROWS: u32 = 100;
+/// Orders on a page.
+const ORDERS: u32 = 50;
 
 /// Groups that are shown; further ones are counted.
 const GROUPS_SHOWN: usize = 30;
@@ -28,15 +30,15 @@ pub(super) async fn show(
     let now = app.now();
     let selection = Selection::of(Parameters::of(&uri), now)?;
     let groups = app.store().letter_groups(selection.filter.clone()).await?;
-    let page = app.store().letters(selection.filter.clone(), selection.after, ROWS).await?;
+    let page = app.store().letters_by_order(selection.filter.clone(), selection.after, ORDERS).await?;
+    let standings = stand(app.store(), &app.console.terms, page.orders.clone(), now).await?;
     let letters: i64 = groups.iter().map(|group| group.letters).sum();
     let main = html![
-        "<h1>Dead letters</h1><p class=\"lead\">Messages that could not be applied. Nothing is lost: each is kept "
-        "until its "
-        "payment is settled, or somebody has decided that nothing is to be done.</p>"
+        "<h1>Dead letters</h1><p class=\"lead\">Messages that could not be applied, by the order that they are about. "
+        "Each message is kept until it is applied, or until an operator archives it.</p>"
         [filters(&selection)]
         [self::groups(&selection, &groups, letters, now)]
-        [list(&selection, &page.letters, page.next.map(cursor), letters, now)]
+        [orders::list(&selection, &page, &standings, letters, now)]
     ];
     let title = format!("Dead letters ({})", number(letters));
     Ok(Page { title: &title, part: Part::Letters, every_s: None, main }.respond(&app, &operator, StatusCode::OK))
@@ -133,74 +135,6 @@ fn groups(selection: &Selection, groups: &[LetterGroup], letters: i64, now: Offs
         "replay helps</th>"
         "<th scope=\"col\"><span class=\"unseen\">Act</span></th></tr></thead><tbody id=\"group-rows\">" [rows]
         "</tbody></table>" [more] "</section>"
-    ]
-}
-
-fn list(selection: &Selection, letters: &[LetterRow], next: Option<String>, all: i64, now: OffsetDateTime) -> Html {
-    if letters.is_empty() {
-        let words = match (selection.is_narrow(), selection.after.is_some()) {
-            (_, true) => "There are no more.",
-            (true, false) => "No letter is as the filter says.",
-            (false, false) => "No dead letters. Whatever came was applied.",
-        };
-        return html![
-            "<section class=\"card\"><p id=\"none\">" [mark(super::words::Tone::Good, words)] "</p></section>"
-        ];
-    }
-    let rows = Html::all(letters.iter().map(|letter| row(letter, now)));
-    let first = selection.after.is_some().then(|| selection.at("/dead-letters", &[]));
-    let first = first.map(|first| html!["<a href=\"" (first) "\">« Newest</a>"]).unwrap_or_default();
-    let next = next.map(
-        |next| html!["<a rel=\"next\" href=\"" (selection.at("/dead-letters", &[("after", &next)])) "\">Older »</a>"],
-    );
-    // Prices that were paid are told by letters of one reason.
-    let (amend_chosen, amend_all) = match selection.get("reason") == Some(Reason::AmountMismatch.name()) {
-        true => (
-            html!["<button class=\"quiet\" formaction=\"/amend\">Amend chosen…</button>"],
-            button_to(&selection.at("/amend", &[]), "Amend all…", true),
-        ),
-        false => Default::default(),
-    };
-    let every = html![
-        "<p class=\"row\">Or all " (number(all)) " that the filter finds: "
-        [button_to(&selection.at("/replay", &[]), "Replay all…", true)] [amend_all]
-        [button_to(&selection.at("/archive", &[]), "Archive all…", true)] "</p>"
-    ];
-    html![
-        "<section class=\"card\" aria-labelledby=\"letters\"><h2 id=\"letters\">Letters, the newest first</h2><form "
-        "action=\"/replay\"><input type=\"hidden\" name=\"chosen\" value=\"1\">"
-        "<div class=\"row\"><button>Replay chosen…</button>" [amend_chosen]
-        "<button class=\"quiet\" formaction=\"/archive\">Archive chosen…</button></div>" [every]
-        "<table class=\"wide\"><thead><tr><th scope=\"col\"><input type=\"checkbox\" data-all hidden "
-        "aria-label=\"Choose all on this page\"></th>"
-        "<th scope=\"col\">What it says</th><th scope=\"col\">Reason</th><th scope=\"col\">A replay</th><th "
-        "scope=\"col\">State</th>"
-        "<th scope=\"col\">First seen</th></tr></thead><tbody id=\"rows\">" [rows] "</tbody></table></form>"
-        "<nav class=\"row\" aria-label=\"Pages\">" [first] [next.unwrap_or_default()] "</nav></section>"
-    ]
-}
-
-fn row(letter: &LetterRow, now: OffsetDateTime) -> Html {
-    let said = letter.said.as_deref().unwrap_or(if letter.kind.is_empty() { "unreadable" } else { &letter.kind });
-    let of = letter.payment_id.as_deref().unwrap_or(&letter.message_id);
-    let account = letter.account_id.as_ref().map(|account| html![" · account "(account)]).unwrap_or_default();
-    let (tone, words, _) = verdict(letter.verdict.as_deref());
-    let (state_tone, state_words) = state(letter.state);
-    let seen = if letter.seen > 1 { html!["<div class=\"dim\">seen " (letter.seen) " times</div>"] } else { html![] };
-    let replayed = match letter.replays {
-        0 => html![],
-        times => html!["<div class=\"dim\">replayed " (times) "×</div>"],
-    };
-    html![
-        "<tr><td><input type=\"checkbox\" name=\"id\" value=\"" (letter.id) "\" aria-label=\"Choose the letter "
-        (letter.id) "\"></td>"
-        "<td data-name=\"Says\"><a href=\"/dead-letters/" (letter.id) "\"><b>" (said) "</b> " (letter.provider)
-        " <code>" (of) "</code></a>"
-        "<div class=\"dim clip\">" (letter.detail) [account] "</div></td>"
-        "<td data-name=\"Reason\"><span class=\"reason\">" (letter.reason) "</span></td><td data-name=\"A replay\">"
-        [mark(tone, words)] "</td>"
-        "<td data-name=\"State\">" [mark(state_tone, state_words)] [replayed] "</td>"
-        "<td data-name=\"First seen\">" [age(letter.first_seen_at, now)] [seen] "</td></tr>"
     ]
 }
 

@@ -84,7 +84,8 @@ pub(super) async fn preview(
     Ok(Page { title: "Replay", part: Part::Letters, every_s: None, main }.respond(&app, &operator, StatusCode::OK))
 }
 
-fn prospects(preview: &Preview, selection: &Selection) -> Html {
+/// What a replay would change, by verdict.
+pub(super) fn prospects(preview: &Preview, selection: &Selection) -> Html {
     let rows = Html::all(preview.by_verdict.iter().map(|(name, letters)| {
         let (tone, words, follows) = verdict(Some(name));
         let address = selection.at("/dead-letters", &[("verdict", name), ("state", "any")]);
@@ -128,7 +129,8 @@ fn prospects(preview: &Preview, selection: &Selection) -> Html {
     ]
 }
 
-fn begin_form(preview: &Preview, filter: &LetterFilter, operator: &Operator, selection: &Selection) -> Html {
+/// The form that begins a replay.
+pub(super) fn begin_form(preview: &Preview, filter: &LetterFilter, operator: &Operator, selection: &Selection) -> Html {
     if preview.by_verdict.is_empty() {
         return html!["<p>" [button_to(&selection.at("/dead-letters", &[]), "Back to the letters", true)] "</p>"];
     }
@@ -228,7 +230,7 @@ pub(super) fn table(replays: &[Replay], now: OffsetDateTime) -> Html {
 }
 
 fn who(replay: &Replay) -> Html {
-    let doubt = if replay.is_self_declared { html![" <span class=\"dim\">(says so himself)</span>"] } else { html![] };
+    let doubt = if replay.is_self_declared { html![" <span class=\"dim\">(not verified)</span>"] } else { html![] };
     html![(replay.actor)[doubt]]
 }
 

@@ -9,6 +9,7 @@ use super::letter;
 use super::replays::{self, PER_S_DEFAULT, REPLAYS_LISTED, Wish, begin_now};
 use super::selection::{IDS_MAX, Selection, cursor};
 use super::settle::{Act, act_now, check_reason};
+use super::v1_orders;
 use crate::domain::LetterId;
 use crate::http::{Parameters, Problem, read_json};
 use crate::ops::amending::{self, Line};
@@ -28,16 +29,16 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Longest body of a request, in bytes.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How long it may take to come.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Letters on a page, where nothing else is said; and at most.
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MAX: u32 = 500;
 
-type Answer = Result<Response, Problem>;
+pub(super) type Answer = Result<Response, Problem>;
 
 impl From<Sorry> for Problem {
     fn from(sorry: Sorry) -> Self {
@@ -46,10 +47,12 @@ impl From<Sorry> for Problem {
 }
 
 /// Paths and what answers there.
-pub(super) fn routes() -> [(&'static str, MethodRouter<App>); 14] {
+pub(super) fn routes() -> [(&'static str, MethodRouter<App>); 23] {
     [
         ("/v1/dead-letters", get(letters)),
         ("/v1/dead-letters/groups", get(groups)),
+        ("/v1/dead-letters/orders", get(v1_orders::list)),
+        ("/v1/dead-letters/queue", post(v1_orders::queue)),
         ("/v1/dead-letters/preview", post(preview)),
         ("/v1/dead-letters/replay", post(replay)),
         ("/v1/dead-letters/amend", post(amend)),
@@ -62,11 +65,18 @@ pub(super) fn routes() -> [(&'static str, MethodRouter<App>); 14] {
         ("/v1/replays/{id}/cancel", post(cancel)),
         ("/openapi.json", get(openapi)),
         ("/v1/explain/{*id}", get(story)),
+        ("/v1/orders/{id}", get(v1_orders::one)),
+        ("/v1/orders/{id}/check", post(v1_orders::check_order)),
+        ("/v1/orders/{id}/amend/preview", post(v1_orders::amend_preview)),
+        ("/v1/orders/{id}/amend", post(v1_orders::amend)),
+        ("/v1/payments/check", post(v1_orders::check_payment)),
+        ("/v1/accounts/forget/preview", post(v1_orders::forget_preview)),
+        ("/v1/accounts/forget", post(v1_orders::forget)),
     ]
 }
 
 /// An answer that nobody keeps.
-fn json_of(status: StatusCode, body: impl Serialize) -> Answer {
+pub(super) fn json_of(status: StatusCode, body: impl Serialize) -> Answer {
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
@@ -76,7 +86,7 @@ async fn openapi() -> Response {
 }
 
 /// Takes `limit` from what the filter's parameters are read from.
-fn selection(app: &App, uri: &Uri) -> Result<(Selection, u32), Problem> {
+pub(super) fn selection(app: &App, uri: &Uri) -> Result<(Selection, u32), Problem> {
     let mut parameters = Parameters::of(uri);
     let limit = parameters.number("limit", 1..=i64::from(LIMIT_MAX)).and_then(|limit| u32::try_from(limit).ok());
     Ok((Selection::of_call(parameters, app.now())?, limit.unwrap_or(LIMIT_DEFAULT)))
@@ -271,9 +281,9 @@ async fn act(app: &App, operator: &Operator, act: Act, request: Request) -> Answ
     json_of(StatusCode::OK, json!({ "letters": letters.unwrap_or(0), "audit_id": line }))
 }
 
-async fn story(State(app): State<App>, path: Result<Path<String>, PathRejection>) -> Answer {
+async fn story(State(app): State<App>, path: Result<Path<String>, PathRejection>, uri: Uri) -> Answer {
     let id = path.map(|Path(id)| id).unwrap_or_default();
-    let story = explain::story_of(&app, &id).await?;
+    let story = explain::story_of(&app, &id, explain::How::of(&uri)?).await?;
     json_of(StatusCode::OK, story.ok_or_else(|| Problem::not_found("nothing is known by this id"))?)
 }
 

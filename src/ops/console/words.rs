@@ -1,7 +1,8 @@
 //! What reasons, verdicts and states mean to whoever is on call, and what to do about them.
 
-use crate::domain::{LetterState, Reason};
+use crate::domain::{LetterState, OrderStatus, Reason};
 use crate::http::{Html, html};
+use crate::ops::standing::NextStep;
 use crate::store::ReplayState;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
@@ -225,6 +226,55 @@ pub(super) fn state(state: LetterState) -> (Tone, &'static str) {
         LetterState::Replaying => (Tone::Wait, "under replay"),
         LetterState::Resolved => (Tone::Good, "resolved"),
         LetterState::Archived => (Tone::Quiet, "archived"),
+    }
+}
+
+/// An order's status.
+pub(super) fn order_status(status: OrderStatus) -> (Tone, &'static str) {
+    match status {
+        OrderStatus::AwaitingPayment => (Tone::Wait, "awaiting payment"),
+        OrderStatus::Processing => (Tone::Wait, "processing"),
+        OrderStatus::Fulfilled => (Tone::Good, "fulfilled"),
+        OrderStatus::Canceled => (Tone::Quiet, "canceled"),
+        OrderStatus::PartiallyRefunded => (Tone::Wait, "partially refunded"),
+        OrderStatus::Refunded => (Tone::Quiet, "refunded"),
+        OrderStatus::Disputed => (Tone::Bad, "disputed"),
+    }
+}
+
+/// The next step for an order: the words of its button, and a sentence.
+pub(super) fn step(step: NextStep) -> (&'static str, &'static str) {
+    match step {
+        NextStep::Replay => ("Replay…", "What refused these letters is gone. Replay them."),
+        NextStep::Wait => ("See the replays", "A replay of these letters is under way. Wait for its outcome."),
+        NextStep::AmendPrice => (
+            "Amend the price…",
+            "The provider took another amount than the order costs. If the buyer owes no more, amend the price to what \
+             was paid, then replay. If not, give the money back at the provider and archive the letters.",
+        ),
+        NextStep::AmendByHand => (
+            "Amend price and currency…",
+            "The provider took money in another currency. If that is right, set price and currency, then replay. If \
+             not, give the money back at the provider and archive the letters.",
+        ),
+        NextStep::MakeOrder => (
+            "Make the order at the site, then replay.",
+            "No order has this payment. If it is for something that is sold here, the site has to make the order with \
+             this payment id. Then replay. If not, archive the letters.",
+        ),
+        NextStep::CheckAtProvider => (
+            "Check at the provider…",
+            "A replay would be refused again. Ask the provider how the payment stands: its answer comes as a new message.",
+        ),
+        NextStep::MendRow => (
+            "Read the letter",
+            "The order's row in the database cannot be read. Mend the row, then replay. The letter says what is wrong.",
+        ),
+        NextStep::ReadLetter => (
+            "Read the letter",
+            "A replay would be refused again. The page of the letter says what to do about its reason.",
+        ),
+        NextStep::None => ("Nothing to do", "No letter of it is open."),
     }
 }
 

@@ -3,11 +3,11 @@
 use super::plan::{self, Plan};
 use super::sql::{Orders, Owners};
 use super::{APPLYING, Message, Outcome, digest_of};
-use crate::domain::{DisputePolicy, Order, PaymentEvent, Reason, Refusal, Verdict};
+use crate::domain::{DisputePolicy, Order, OrderId, PaymentEvent, Reason, Refusal, Verdict};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
 use crate::store::tx::Tx;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Most events that are weighed in one go.
@@ -22,7 +22,28 @@ pub struct Weighed {
     pub order: Option<Order>,
 }
 
+/// Orders as they stand now. An order that does not exist is in neither map.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JudgedOrders {
+    /// Orders that could be read.
+    pub read: BTreeMap<OrderId, Order>,
+    /// Rows that exist and cannot be read as an order, with the cause.
+    pub unreadable: BTreeMap<OrderId, String>,
+}
+
 impl Store {
+    /// Reads orders as a batch reads them, without a lock.
+    pub async fn orders_to_judge(&self, ids: BTreeSet<OrderId>) -> Result<JudgedOrders, StoreError> {
+        self.run("reading orders to judge", move |pool| async move {
+            let mut tx = Tx::begin(&pool).await?;
+            let orders = tx.find_orders(&ids).await?;
+            tx.roll_back().await?;
+            let read = orders.read.into_iter().map(|(id, read)| (id, read.order)).collect();
+            Ok(JudgedOrders { read, unreadable: orders.unreadable })
+        })
+        .await
+    }
+
     /// Says what each event would come to if it were applied now, alone. At most [`WEIGHED_MAX`].
     pub async fn weigh(&self, events: Arc<[PaymentEvent]>, policy: DisputePolicy) -> Result<Vec<Weighed>, StoreError> {
         self.run("weighing events", move |pool| async move {

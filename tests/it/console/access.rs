@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 use time::OffsetDateTime;
 
-const PAGES: [&str; 15] = [
+const PAGES: [&str; 20] = [
     "/",
     "/dead-letters",
     "/dead-letters?reason=malformed",
@@ -18,6 +18,11 @@ const PAGES: [&str; 15] = [
     "/replays/1",
     "/archive",
     "/restore",
+    "/orders/5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f",
+    "/orders/5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f/amend",
+    "/check?payment=pi_1&provider=stripe",
+    "/forget?account=acc",
+    "/queue",
     "/audit",
     "/audit/1",
     "/explain?q=x",
@@ -25,9 +30,19 @@ const PAGES: [&str; 15] = [
     "/no/such/page",
 ];
 
-const FORMS: [&str; 5] = ["/replay", "/archive", "/restore", "/replays/1/cancel", "/logout"];
+const FORMS: [&str; 9] = [
+    "/replay",
+    "/archive",
+    "/restore",
+    "/replays/1/cancel",
+    "/logout",
+    "/check",
+    "/forget",
+    "/queue",
+    "/orders/5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f/amend",
+];
 
-const CALLS: [(Method, &str); 12] = [
+const CALLS: [(Method, &str); 19] = [
     (Method::GET, "/v1/dead-letters"),
     (Method::GET, "/v1/dead-letters/groups"),
     (Method::GET, "/v1/dead-letters/5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f"),
@@ -38,6 +53,13 @@ const CALLS: [(Method, &str); 12] = [
     (Method::GET, "/v1/replays"),
     (Method::GET, "/v1/replays/1"),
     (Method::POST, "/v1/replays/1/cancel"),
+    (Method::GET, "/v1/dead-letters/orders"),
+    (Method::POST, "/v1/dead-letters/queue"),
+    (Method::GET, "/v1/orders/5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f"),
+    (Method::POST, "/v1/orders/5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f/check"),
+    (Method::POST, "/v1/orders/5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f/amend"),
+    (Method::POST, "/v1/payments/check"),
+    (Method::POST, "/v1/accounts/forget"),
     (Method::GET, "/v1/no-such-thing"),
     (Method::GET, "/openapi.json"),
 ];

@@ -29,7 +29,7 @@ async fn one_that_came_too_early(console: &Console) {
 async fn replay_it(browser: &Browser) {
     browser.press("#group-rows a").await;
     browser.until("#rows", "captured 19.99 USD").await;
-    browser.press("#rows a").await;
+    browser.press("#rows .letter a").await;
     browser.until("h1", "No order has this payment").await;
     browser.until("#says", "would grant 100 credits to acc").await;
     browser.fill("#replay-reason", "the order is there now, ticket 4711").await;
@@ -90,7 +90,7 @@ async fn what_is_archived_can_be_taken_back() {
     open(&browser, &console, "/dead-letters").await;
     browser.until("#groups", "10 letters in 1 group").await;
     browser.press("input[data-all]").await;
-    browser.press("#rows tr:last-child input").await;
+    browser.press("#rows .letter input").await;
     browser.press("button[formaction='/archive']").await;
     browser.until("#says", "9 letters").await;
     browser.fill("#reason", "another shop's").await;

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Where pictures of the pages go, where that is asked for.
 const PICTURES: &str = "STOREFRONT_PICTURES";
 
+/// Where axe-core's `axe.min.js` is, where accessibility is looked at.
+const AXE: &str = "AXE_CORE";
+
 /// What chromedriver says when it listens.
 const LISTENS: &str = "started successfully on port ";
 
@@ -224,6 +227,24 @@ impl Browser {
     pub async fn run(&self, promise: &str) -> Value {
         let script = format!("const done = arguments[0]; ({promise}).then(done, (error) => done(`${{error}}`));");
         self.send(Method::POST, "/execute/async", json!({"script": script, "args": []})).await.unwrap()
+    }
+
+    /// What axe-core finds on the page: rules that it breaks, with the elements. None where axe-core is not there.
+    pub async fn axe(&self) -> Option<Vec<String>> {
+        let source = std::fs::read_to_string(std::env::var_os(AXE)?).expect("AXE_CORE names axe.min.js");
+        self.send(Method::POST, "/execute/sync", json!({"script": source, "args": []})).await.unwrap();
+        let found = "axe.run(document, {resultTypes: ['violations']}).then((found) => found.violations.map(
+                         (rule) => `${rule.id}: ${rule.help}: ${rule.nodes.map((node) => node.html).join(' ')}`))";
+        let found = self.run(found).await;
+        let found = found.as_array().unwrap_or_else(|| panic!("axe-core does not run: {found}"));
+        Some(found.iter().map(|rule| rule.as_str().unwrap().to_owned()).collect())
+    }
+
+    /// Presses a key in the element that has the focus: Tab is U+E004, Enter U+E007.
+    pub async fn key(&self, key: char) {
+        let actions = [("keyDown", key), ("keyUp", key)].map(|(kind, key)| json!({"type": kind, "value": key}));
+        let keyboard = json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]});
+        self.send(Method::POST, "/actions", keyboard).await.unwrap();
     }
 
     /// Keeps a picture of the whole page, where somebody wants to see it.
