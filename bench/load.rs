@@ -2,7 +2,7 @@
 //! what it loads: a general one takes as much of them as the receiver does.
 
 use crate::places::payment_id;
-use grantonce::webhook::sign::stripe_signature;
+use grantonce_testkit::sign::stripe_signature;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
