@@ -63,7 +63,7 @@ async fn machine(servers: &Servers) -> Value {
 /// How long one commit takes on this disk: one row of 100 bytes on one connection.
 async fn commit_ms(servers: &Servers) -> Spread {
     let mut sql = servers.connect().await;
-    let name = grantonce::sim::scratch::unique_name("grantonce_bench_commit");
+    let name = grantonce_testkit::scratch::unique_name("grantonce_bench_commit");
     run(&mut sql, format!("CREATE TABLE {name} (filler text)")).await;
     let mut took = vec![];
     for _ in 0..COMMITS {

@@ -2,7 +2,7 @@
 //! loads, so it is a small one of our own: a general HTTP client would use as much processor time as the receiver.
 
 use crate::places::payment_id;
-use grantonce::webhook::sign::stripe_signature;
+use grantonce_testkit::sign::stripe_signature;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -3,7 +3,7 @@
 use crate::cpu::{Processes, Used};
 use crate::places::{Place, RETRY_DELAY, Servers, Template, distinct};
 use crate::probes::{self, Probe};
-use grantonce::sim::children::Children;
+use grantonce_testkit::children::Children;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};

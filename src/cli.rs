@@ -7,7 +7,6 @@ pub use dlq::{AmendToPaidArgs, DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArg
 
 use crate::config::Role;
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, OrderId, tidy};
-use crate::sim::DemoArgs;
 use clap::{Args, Parser, Subcommand};
 use story::{EXPLAIN_EXAMPLES, FORGET_EXAMPLES};
 
@@ -139,16 +138,6 @@ pub enum Command {
     /// again. Set up like `orders`.
     #[command(after_help = EXIT_CODES, after_long_help = with_examples(FORGET_EXAMPLES))]
     Forget(ForgetArgs),
-
-    /// Run the whole flow with a simulated provider
-    ///
-    /// To try by hand, in a shop that is opened for it or with curl; or headless: then it pays a number of orders, counts
-    /// what was granted, and exits 1 unless nothing was lost, doubled or invented.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
-        "  grantonce demo\n  grantonce demo --headless --orders 1000 --duplicates 5 --seed 7 --json\n  \
-         grantonce demo --headless --workers 3 --kill-workers\n  grantonce demo --headless --drop-webhooks 0.3"
-    ))]
-    Demo(DemoArgs),
 }
 
 /// What `check` looks at.
@@ -253,7 +242,6 @@ impl Command {
             Self::Orders(_) | Self::Forget(_) => Role::Orders,
             Self::Check(args) => args.role.unwrap_or(Role::Check),
             Self::Verify(_) | Self::Explain(_) => Role::Verify,
-            Self::Demo(_) => Role::Demo,
         }
     }
 }
@@ -281,7 +269,6 @@ fn checkable(name: &str) -> Result<Role, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::Share;
     use clap::CommandFactory as _;
     use clap::error::ErrorKind;
 
@@ -313,47 +300,16 @@ mod tests {
                 Role::Orders,
             ),
             ("grantonce check --role orders", Role::Orders),
-            ("grantonce demo", Role::Demo),
         ] {
             assert_eq!(command(line).map(|command| command.role()), Ok(role), "{line}");
         }
     }
 
     #[test]
-    fn the_demo_has_defaults_and_bounds() {
-        let defaults = DemoArgs {
-            headless: false,
-            orders: 200,
-            duplicates: 3,
-            seed: 1,
-            json: false,
-            drop_webhooks: Share::default(),
-            kill_workers: false,
-            workers: 2,
-        };
-        assert_eq!(command("grantonce demo"), Ok(Command::Demo(defaults.clone())));
-        let set = "grantonce demo --headless --orders 5 --duplicates 1 --seed 9 --json --kill-workers --workers 4 \
-                   --drop-webhooks 0.25";
-        let args = DemoArgs {
-            headless: true,
-            orders: 5,
-            duplicates: 1,
-            seed: 9,
-            json: true,
-            drop_webhooks: "0.25".parse().unwrap(),
-            kill_workers: true,
-            workers: 4,
-        };
-        assert_eq!(command(set), Ok(Command::Demo(args)));
+    fn bad_usage_is_refused() {
         for (line, kind) in [
-            ("grantonce demo --orders 0", ErrorKind::ValueValidation),
-            ("grantonce demo --orders 1000001", ErrorKind::ValueValidation),
-            ("grantonce demo --duplicates 0", ErrorKind::ValueValidation),
-            ("grantonce demo --json", ErrorKind::MissingRequiredArgument),
-            ("grantonce demo --drop-webhooks 0.5", ErrorKind::MissingRequiredArgument),
-            ("grantonce demo --headless --drop-webhooks 1.5", ErrorKind::ValueValidation),
             ("grantonce check --role nobody", ErrorKind::ValueValidation),
-            ("grantonce check --role demo", ErrorKind::ValueValidation),
+            ("grantonce demo", ErrorKind::InvalidSubcommand),
             ("grantonce operations", ErrorKind::InvalidSubcommand),
             ("grantonce dlq", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("grantonce dlq replay --all --yes", ErrorKind::MissingRequiredArgument),

@@ -22,7 +22,6 @@ pub mod reconciler;
 pub mod retry;
 mod run;
 pub mod shutdown;
-pub mod sim;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;

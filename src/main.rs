@@ -3,7 +3,6 @@
 use clap::Parser as _;
 use grantonce::cli::{Cli, Command};
 use grantonce::config::{self, Config, Environment};
-use grantonce::sim::children::die_with_parent;
 use grantonce::telemetry::{causes, flush_log, init_logging, say};
 use grantonce::{Exit, RunError, print, run};
 use std::error::Error;
@@ -21,8 +20,6 @@ impl Drop for Flush {
 
 fn main() -> ExitCode {
     let _flush = Flush;
-    // Before any thread is started; does nothing but for the demo's and the tests' own children.
-    die_with_parent();
     match Cli::try_parse() {
         Ok(Cli { command: Some(command), .. }) => start(command).into(),
         Ok(Cli { help_config: true, .. }) => printed(print(&config::help())).into(),

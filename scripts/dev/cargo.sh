@@ -13,10 +13,10 @@ command_demo() {
     cd "$root"
     export SQLX_OFFLINE=true
     say "building"
-    run cargo build --release --locked --bin grantonce >&2
+    run cargo build --release --locked --package grantonce --package grantonce-demo --bins >&2
     [ -z "$interrupted" ] || exit 130
     target=$(target_directory)
-    run "${target:-${CARGO_TARGET_DIR:-target}}/release/grantonce" demo "$@"
+    run "${target:-${CARGO_TARGET_DIR:-target}}/release/grantonce-demo" "$@"
 }
 
 command_test() {
@@ -26,7 +26,7 @@ command_test() {
     use_servers
     cd "$root"
     export SQLX_OFFLINE=true
-    run cargo test --locked --features failpoints "$@"
+    run cargo test --locked --workspace --features grantonce/failpoints "$@"
 }
 
 # The test starts servers of its own, because it crashes them.

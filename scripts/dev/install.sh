@@ -2,7 +2,7 @@
 #
 # Programs that are missing. On Debian and its relatives apt-get installs them; elsewhere a message names them.
 
-# The tests drive a browser. tests/it/support/browser.rs looks for the same names.
+# The tests drive a browser. testkit/src/browser.rs looks for the same names.
 find_browser() { has chromedriver && { has chromium || has chromium-browser || has google-chrome; }; }
 
 # The tests check the alert rules with it. No other program of the package Prometheus runs.

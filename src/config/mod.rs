@@ -13,10 +13,9 @@ pub use files::FollowedFiles;
 pub use parse::{NamedToken, RetryDelay};
 pub use read::{ConfigFaults, Environment, Fault};
 pub use roles::{
-    AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, Config, DatabaseConfig, DemoConfig,
-    DlqConfig, MigrateConfig, OpsConfig, OpsTerms, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig,
-    ReceiverConfig, ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig,
-    WebhookSecrets, WorkerConfig,
+    AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, Config, DatabaseConfig, DlqConfig,
+    MigrateConfig, OpsConfig, OpsTerms, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig,
+    ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
 };
 pub use variables::{DefaultValue, VARIABLES, Variable, help};
 
@@ -48,13 +47,11 @@ pub enum Role {
     Check,
     /// Looks whether the ledger is right.
     Verify,
-    /// The whole flow with a simulated provider.
-    Demo,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Migrate,
         Self::Receiver,
         Self::Worker,
@@ -66,7 +63,6 @@ impl Role {
         Self::Orders,
         Self::Check,
         Self::Verify,
-        Self::Demo,
     ];
 
     /// The name, as on the command line.
@@ -83,7 +79,6 @@ impl Role {
             Self::Orders => "orders",
             Self::Check => "check",
             Self::Verify => "verify",
-            Self::Demo => "demo",
         }
     }
 }

@@ -65,8 +65,6 @@ pub enum RoleConfig {
     Check(CheckConfig),
     /// `verify`.
     Verify(VerifyConfig),
-    /// `demo`.
-    Demo(DemoConfig),
 }
 
 /// How to reach Postgres.
@@ -354,17 +352,6 @@ pub struct VerifyConfig {
     pub database: DatabaseConfig,
     /// When a dispute takes the credits.
     pub dispute_policy: DisputePolicy,
-}
-
-/// `demo`. It makes the secrets of its roles up itself.
-#[derive(Debug, Clone)]
-pub struct DemoConfig {
-    /// The server to work on.
-    pub database: DatabaseConfig,
-    /// The server to work on.
-    pub broker: BrokerConfig,
-    /// RabbitMQ's HTTP API, for a virtual host of the demo's own.
-    pub management_url: Option<SecretString>,
 }
 
 impl Config {

@@ -83,8 +83,8 @@ fn a_reconciler_needs_somebody_to_ask() {
 fn each_role_requires_what_it_needs_and_no_more() {
     use Role::*;
     for (name, required_by) in [
-        ("DATABASE_URL", &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo][..]),
-        ("AMQP_URL", &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo]),
+        ("DATABASE_URL", &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify][..]),
+        ("AMQP_URL", &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check]),
         ("GRANTONCE_LIVEMODE", &[Receiver, Worker, Reconciler, Ops, All, Dlq]),
         ("GRANTONCE_STRIPE_WEBHOOK_SECRETS", &[Receiver, All]),
         ("GRANTONCE_API_TOKENS", &[Api, All]),

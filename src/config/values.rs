@@ -4,7 +4,7 @@ use super::files::FollowedFiles;
 use super::parse::{self, NamedToken, PAYPAL_SIMULATOR_ID, RetryDelay};
 use super::read::Reader;
 use super::roles::{
-    AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DemoConfig, DlqConfig,
+    AdyenCapture, AllConfig, ApiConfig, BatchConfig, BrokerConfig, CheckConfig, DatabaseConfig, DlqConfig,
     MigrateConfig, OpsConfig, OpsTerms, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig,
     ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
 };
@@ -251,11 +251,6 @@ impl Values {
             Role::Verify => RoleConfig::Verify(VerifyConfig {
                 database: self.database.clone()?,
                 dispute_policy: self.dispute_policy?,
-            }),
-            Role::Demo => RoleConfig::Demo(DemoConfig {
-                database: self.database.clone()?,
-                broker: self.broker.clone()?,
-                management_url: self.management_url.clone(),
             }),
         })
     }

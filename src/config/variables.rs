@@ -38,10 +38,10 @@ pub struct Variable {
 }
 
 use DefaultValue::{Derived, Text, Unset};
-use Role::{All, Api, Check, Demo, Dlq, Migrate, Ops, Orders, Receiver, Reconciler, Verify, Worker};
+use Role::{All, Api, Check, Dlq, Migrate, Ops, Orders, Receiver, Reconciler, Verify, Worker};
 
 const EVERY: &[Role] = &Role::ALL;
-const SERVING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All, Demo];
+const SERVING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All];
 const STOPPING: &[Role] = &[Receiver, Worker, Api, Reconciler, Ops, All];
 const RECEIVING: &[Role] = &[Receiver, All];
 const WORKING: &[Role] = &[Worker, All];
@@ -58,16 +58,16 @@ pub(super) const DATABASE_URL: Variable = Variable {
     name: "DATABASE_URL",
     example: "postgres://grantonce:…@db.example:5432/grantonce",
     meaning: "Postgres; several hosts by commas, IPv6 in brackets, libpq's parameters after a ?",
-    roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo],
-    required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify, Demo],
+    roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify],
+    required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify],
     ..SECRET
 };
 pub(super) const AMQP_URL: Variable = Variable {
     name: "AMQP_URL",
     example: "amqps://grantonce:…@mq.example:5671/grantonce",
     meaning: "RabbitMQ; several hosts by commas, IPv6 in brackets; amqps:// for TLS",
-    roles: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo],
-    required_by: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check, Demo],
+    roles: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check],
+    required_by: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check],
     ..SECRET
 };
 pub(super) const RUST_LOG: Variable = Variable {
@@ -313,7 +313,7 @@ pub(super) const RETRY_DELAYS: Variable = Variable {
     example: "5s,1m,10m",
     meaning: "how long a message of an unknown order waits, by attempt; 1 to 10 of them, ascending, 100ms to 24h each; \
               every one is a queue, so run migrate after a change",
-    roles: &[Migrate, Worker, All, Check, Demo],
+    roles: &[Migrate, Worker, All, Check],
     ..PLAIN
 };
 pub(super) const MAX_ATTEMPTS: Variable = Variable {
@@ -377,7 +377,7 @@ pub(super) const MANAGEMENT_URL: Variable = Variable {
     name: "GRANTONCE_MANAGEMENT_URL",
     example: "http://monitor:…@mq.example:15672",
     meaning: "RabbitMQ's HTTP API, for what AMQP cannot show",
-    roles: &[Check, Ops, All, Dlq, Demo],
+    roles: &[Check, Ops, All, Dlq],
     ..SECRET
 };
 

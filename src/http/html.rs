@@ -75,6 +75,7 @@ impl Html {
         })
     }
 
+    #[cfg(test)]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

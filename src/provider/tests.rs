@@ -8,6 +8,7 @@ mod fake_paypal;
 mod fake_stripe;
 mod paypal;
 mod paypal_disputes;
+mod simulated;
 mod stripe;
 mod stripe_found;
 mod token;

@@ -133,7 +133,7 @@ fn needs(role: RoleConfig) -> Needs {
             management_url: config.management_url,
             ..Needs::default()
         },
-        RoleConfig::Verify(_) | RoleConfig::Demo(_) => Needs::default(),
+        RoleConfig::Verify(_) => Needs::default(),
     }
 }
 

@@ -10,12 +10,10 @@ mod roles;
 
 use crate::broker::{self, BrokerError};
 use crate::cli::{Command, VerifyArgs};
-use crate::config::{Config, DemoConfig, MigrateConfig, ProcessConfig, Role, RoleConfig, VerifyConfig};
+use crate::config::{Config, MigrateConfig, ProcessConfig, Role, RoleConfig, VerifyConfig};
 use crate::shutdown::Shutdown;
-use crate::sim::{self, DemoArgs, DemoEnvironment};
 use crate::store::{self, Class, Profile, Store, StoreError};
 use roles::Roles;
-use secrecy::ExposeSecret as _;
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -132,7 +130,6 @@ pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
         (Command::Forget(args), RoleConfig::Orders(config)) => forget::run(args, config).await,
         (Command::Orders(command), RoleConfig::Orders(config)) => orders::run(command, config).await,
         (Command::Dlq(command), RoleConfig::Dlq(config)) => dlq::run(*command, config, shutdown.token()).await,
-        (Command::Demo(args), RoleConfig::Demo(config)) => demo(args, config, shutdown).await,
         (command, role) => serve(command.role(), process, role, shutdown).await,
     }
 }
@@ -147,11 +144,9 @@ async fn serve(name: Role, process: ProcessConfig, config: RoleConfig, shutdown:
         RoleConfig::Ops(config) => roles::serve(process, shutdown, Roles::Ops(config)).await,
         RoleConfig::All(config) => roles::serve(process, shutdown, Roles::All(config)).await,
         // No command leads here.
-        RoleConfig::Dlq(_)
-        | RoleConfig::Orders(_)
-        | RoleConfig::Check(_)
-        | RoleConfig::Verify(_)
-        | RoleConfig::Demo(_) => Err(RunError::not_served(name)),
+        RoleConfig::Dlq(_) | RoleConfig::Orders(_) | RoleConfig::Check(_) | RoleConfig::Verify(_) => {
+            Err(RunError::not_served(name))
+        }
     }
 }
 
@@ -189,25 +184,6 @@ async fn verify(args: VerifyArgs, config: VerifyConfig) -> Result<Exit, RunError
 pub fn print(text: &str) -> Result<(), RunError> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(RunError::output)
-}
-
-async fn demo(args: DemoArgs, config: DemoConfig, shutdown: Shutdown) -> Result<Exit, RunError> {
-    let environment = DemoEnvironment {
-        database_url: config.database.url.current().url().expose_secret().to_owned(),
-        amqp_url: config.broker.url.current().url().expose_secret().to_owned(),
-        management_url: config.management_url.map(|url| url.expose_secret().to_owned()),
-    };
-    match sim::run(args, environment, shutdown.token()).await {
-        Ok(ended) if ended.exit_code() == Exit::Done.code() => Ok(Exit::Done),
-        Ok(_) => Ok(Exit::Fault),
-        Err(error) if error.exit_code() == Exit::Unreachable.code() => {
-            Err(RunError::unreachable("the demo could not run", error))
-        }
-        Err(error) if error.exit_code() == Exit::Usage.code() => {
-            Err(RunError::configuration("the demo could not run", error))
-        }
-        Err(error) => Err(RunError::fault("the demo did not come to its end", error)),
-    }
 }
 
 #[cfg(test)]

@@ -40,16 +40,3 @@ pub(super) fn options_for(address: &DatabaseAddress, host: &DatabaseHost) -> PgC
     }
     options
 }
-
-/// How to connect to the first host, with the address's settings of a session.
-pub(super) fn options(address: &DatabaseAddress) -> PgConnectOptions {
-    let options = match address.hosts.first() {
-        Some(host) => options_for(address, host),
-        // The parser makes no address without a host.
-        None => PgConnectOptions::new_without_pgpass(),
-    };
-    if address.options.is_empty() {
-        return options;
-    }
-    options.options(address.options.iter().map(|(name, value)| (name, value)))
-}

@@ -21,11 +21,9 @@ mod pool;
 mod probe;
 mod reader;
 mod schema;
-pub mod scratch;
 mod tx;
 mod verify;
 mod watch;
-pub mod witness;
 
 pub use amend::{Amended, Amendment};
 pub use audit::{Actor, AuditFilter, AuditLine};

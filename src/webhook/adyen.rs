@@ -13,7 +13,6 @@ use crate::domain::dialect::{Body, Object, Odd, Part};
 use crate::domain::{IgnoredWhy, MessageId, OrderId, PaymentEvent, Provider};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use meaning::{Fact, Meaning, Reader, payment_id};
-use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -128,12 +127,6 @@ impl Signed {
         }
         Ok(signed)
     }
-}
-
-/// The value of `additionalData.hmacSignature` for an item.
-pub(super) fn sign(mac: &Mac, item: &Value) -> Option<String> {
-    let signed = Signed::of(&Object::root(item)?).ok()?;
-    Some(BASE64_STANDARD.encode(mac.tag(&[signed.text.as_bytes()])))
 }
 
 fn translate(verified: &Verified<'_>) -> Vec<Translation> {

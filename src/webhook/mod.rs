@@ -10,7 +10,6 @@ mod adyen;
 mod keys;
 mod paypal;
 mod rejection;
-pub mod sign;
 mod signature;
 mod standard;
 mod stripe;

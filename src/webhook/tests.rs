@@ -1,6 +1,7 @@
 //! What holds at every endpoint: published vectors, rejections, keys.
 
 mod properties;
+mod simulated;
 
 use super::*;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -103,9 +104,9 @@ fn published_vectors_are_judged_as_published() {
 fn stripe_rejections() {
     let keys = keys(Endpoint::Stripe, &[STRIPE_SECRET]);
     let body = br#"{"id":"evt_1"}"#;
-    let good = sign::stripe_signature(STRIPE_SECRET, NOW, body).unwrap();
+    let good = grantonce_testkit::sign::stripe_signature(STRIPE_SECRET, NOW, body).unwrap();
     let v1 = good.split_once("v1=").unwrap().1;
-    let by_other = sign::stripe_signature(OTHER_SECRET, NOW, body).unwrap();
+    let by_other = grantonce_testkit::sign::stripe_signature(OTHER_SECRET, NOW, body).unwrap();
     let by_other = by_other.split_once("v1=").unwrap().1;
     let judge = |header: &str| verdict(&keys, &[("stripe-signature", header)], body, NOW);
 
@@ -151,7 +152,7 @@ fn stripe_rejections() {
 
 /// A request with all headers of a family, one of which is changed.
 fn standard(family: &str, body: &[u8], change: impl FnOnce(&mut [String; 3])) -> Result<(), Rejection> {
-    let signature = sign::standard_signature(STANDARD_SECRET, "msg_1", NOW, body).unwrap();
+    let signature = grantonce_testkit::sign::standard_signature(STANDARD_SECRET, "msg_1", NOW, body).unwrap();
     let mut values = ["msg_1".to_owned(), NOW.to_string(), signature];
     change(&mut values);
     let names = ["id", "timestamp", "signature"].map(|name| format!("{family}-{name}"));
@@ -163,9 +164,9 @@ fn standard(family: &str, body: &[u8], change: impl FnOnce(&mut [String; 3])) ->
 fn any_key_may_have_made_any_of_the_signatures() {
     let body = b"{}";
     let by = |secret: &str| {
-        let stripe = sign::stripe_signature(secret, NOW, body).unwrap();
+        let stripe = grantonce_testkit::sign::stripe_signature(secret, NOW, body).unwrap();
         let (_, v1) = stripe.split_once(',').unwrap();
-        (v1.to_owned(), sign::standard_signature(secret, "m", NOW, body).unwrap())
+        (v1.to_owned(), grantonce_testkit::sign::standard_signature(secret, "m", NOW, body).unwrap())
     };
     let ((our_v1, ours), (other_v1, others)) = (by(STANDARD_SECRET), by(OTHER_SECRET));
     let third = "whsec_2Mq7mXvP4nR9sTbYc1dEfGhJkLwZxQaU";
@@ -213,7 +214,7 @@ fn standard_rejections() {
         }
     }
     let other = keys(Endpoint::Standard, &[OTHER_SECRET]);
-    let signature = sign::standard_signature(STANDARD_SECRET, "msg_1", NOW, b"{}").unwrap();
+    let signature = grantonce_testkit::sign::standard_signature(STANDARD_SECRET, "msg_1", NOW, b"{}").unwrap();
     let now = NOW.to_string();
     let own = [("webhook-id", "msg_1"), ("webhook-timestamp", &now), ("webhook-signature", &signature)];
     assert_eq!(verdict(&other, &own, b"{}", NOW), Err(Rejection::SignatureWrong));
@@ -229,7 +230,7 @@ fn standard_rejections() {
 #[test]
 fn two_families_of_headers_must_say_the_same() {
     let keys = keys(Endpoint::Standard, &[STANDARD_SECRET]);
-    let signature = sign::standard_signature(STANDARD_SECRET, "msg_1", NOW, b"{}").unwrap();
+    let signature = grantonce_testkit::sign::standard_signature(STANDARD_SECRET, "msg_1", NOW, b"{}").unwrap();
     let (now, later) = (NOW.to_string(), (NOW + 1).to_string());
     let webhook = [("webhook-id", "msg_1"), ("webhook-timestamp", &now), ("webhook-signature", &signature)];
     let svix = [("svix-id", "msg_1"), ("svix-timestamp", now.as_str()), ("svix-signature", &signature)];
@@ -249,8 +250,8 @@ fn two_families_of_headers_must_say_the_same() {
 fn the_signed_time_may_be_300_seconds_off_either_way() {
     let stripe = keys(Endpoint::Stripe, &[STRIPE_SECRET]);
     let standard = keys(Endpoint::Standard, &[STANDARD_SECRET]);
-    let stripe_signature = sign::stripe_signature(STRIPE_SECRET, NOW, b"{}").unwrap();
-    let standard_signature = sign::standard_signature(STANDARD_SECRET, "m", NOW, b"{}").unwrap();
+    let stripe_signature = grantonce_testkit::sign::stripe_signature(STRIPE_SECRET, NOW, b"{}").unwrap();
+    let standard_signature = grantonce_testkit::sign::standard_signature(STANDARD_SECRET, "m", NOW, b"{}").unwrap();
     let signed = NOW.to_string();
     let pairs = [
         ("stripe-signature", stripe_signature.as_str()),

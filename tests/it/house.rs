@@ -1,6 +1,7 @@
-//! The house's rules, read from the source: who may import whom, and what no file may have. `ARCHITECTURE.md` tells why.
+//! The rules of the source code: which room may import which, and what no file may have. `ARCHITECTURE.md` says why.
 //!
-//! A rule that stands in the way is changed here, in its table, with its reason.
+//! If a rule stands in the way, change it here, in its table, with its reason. The rooms are those of `src`. The rules for
+//! every file also hold in `demo` and `testkit`.
 
 mod source;
 
@@ -86,12 +87,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("findings", &["leaves"]),
     ("address", &["leaves"]),
     ("followed", &["leaves"]),
-    // The simulation plays everyone, and the program puts all of it together.
-    ("sim", &["*"]),
-    ("cli", &["leaves", "domain", "sim"]),
+    // The program puts all of it together.
+    ("cli", &["leaves", "domain"]),
     ("run", &["*"]),
     ("lib", &["*"]),
     ("main", &["*"]),
+];
+
+/// The packages, by the folder of their source, with the packages that they must not name, and why. Tests may.
+const PACKAGES: &[(&str, &[&str], &str)] = &[
+    (
+        "src/",
+        &["grantonce_testkit", "grantonce_demo"],
+        "the program that is shipped knows neither the demo nor the tests",
+    ),
+    (
+        "demo/src/",
+        &["grantonce"],
+        "the demo uses the program as a stranger would, and its audit shares no code with it",
+    ),
+    ("testkit/src/", &["grantonce", "grantonce_demo"], "a simulation must not share the mistakes of what it tests"),
 ];
 
 /// Crates that only some rooms may use, and why.
@@ -142,12 +157,13 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("src/broker/consumer.rs", "a quorum queue may lose acks that a close follows at once"),
     ("src/store/watch.rs", "gathers announcements, and looks by itself now and then"),
     ("src/store/notes.rs", "gathers notes before it writes them"),
-    ("src/sim/", "plays buyers and providers, who take their time"),
+    ("demo/src/", "plays buyers, who take their time"),
+    ("testkit/src/", "plays providers, who take their time; waits for conditions"),
 ];
 
-/// How HTTP clients are begun, and the one file that begins them.
+/// How HTTP clients are begun, and the files that begin them.
 const CLIENT_BEGINNINGS: &[&str] = &["Client::new", "Client::builder", "ClientBuilder::new", "reqwest::get"];
-const CLIENT_MAKER: &str = "src/http/client.rs";
+const CLIENT_MAKERS: &[&str] = &["src/http/client.rs", "testkit/src/http.rs"];
 
 /// Beginnings of paths that exist on one machine only. Split, so that this file passes its own test.
 const MACHINE_PATHS: &[&str] = &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/")];
@@ -159,7 +175,7 @@ const MAY_NAME_MACHINE_PATHS: &[(&str, &str)] = &[];
 fn the_source_keeps_the_rules_of_the_house() {
     let mut complaints = String::new();
     let mut count = 0;
-    for file in rust_files(&root().join("src")) {
+    for file in PACKAGES.iter().flat_map(|(folder, ..)| rust_files(&root().join(folder))) {
         let path = file.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
         let text = std::fs::read_to_string(&file).unwrap();
         count += 1;
@@ -217,7 +233,13 @@ fn each_rule_bites() {
         ("src/receiver/mod.rs", "use crate::{http::{serve, bind}, ops};", "receiver must not use ops"),
         ("src/receiver/a.rs", "use crate::provider::Providers;", "receiver must not use provider::Providers"),
         ("src/broker/a.rs", "use crate::http::Problem;", "broker must not use http::Problem"),
-        ("src/sim/a.rs", "fn f() { reqwest::Client::new(); }", "panics for want of a crypto library"),
+        ("demo/src/a.rs", "fn f() { reqwest::Client::new(); }", "panics for want of a crypto library"),
+        ("demo/src/a.rs", "use grantonce::store::Store;", "must not name grantonce: the demo uses the program"),
+        ("testkit/src/a/b.rs", "fn f() { grantonce::http::client() }", "must not name grantonce: a simulation"),
+        ("src/webhook/a.rs", "use grantonce_testkit::sign;", "must not name grantonce_testkit: the program"),
+        ("demo/src/a.rs", &long, "501 lines"),
+        ("testkit/src/a.rs", "fn f() { todo!() }", "todo! is a plan"),
+        ("testkit/src/a.rs", "fn f() { std::thread::sleep(D) }", "blocks a whole thread"),
         ("src/api/a.rs", "use reqwest::Client; fn f() { Client::builder().build(); }", "panics for want of a crypto"),
         ("src/retry.rs", "use crate::domain::Order;", "retry must not use domain"),
         ("src/config/a.rs", "use crate::store::Settings;", "config must not use store"),
@@ -259,7 +281,10 @@ fn no_rule_bites_what_is_allowed() {
         ("src/worker/a.rs", "async fn f() {\n  // The broker needs a moment.\n  tokio::time::sleep(D).await }"),
         ("src/worker/tests.rs", "async fn f() { tokio::time::sleep(D).await }"),
         ("src/worker/a.rs", "mod tests { async fn f() { sleep(D).await } }"),
-        ("src/sim/a.rs", "use crate::api::Api; use crate::worker::Worker;"),
+        ("src/webhook/a.rs", "mod tests { use grantonce_testkit::sign; }"),
+        ("src/webhook/tests.rs", "use grantonce_testkit::sign;"),
+        ("demo/src/a.rs", "use crate::api::Api; use grantonce_testkit::sign; async fn f() { sleep(D).await }"),
+        ("testkit/src/provider/stripe.rs", "use crate::money::Money; use super::super::lock;"),
         ("src/http/client.rs", "fn f() { reqwest::Client::builder(); }"),
         ("src/broker/a.rs", "use crate::http::{client, system_roots};"),
         ("src/receiver/a.rs", "use crate::provider::certificates::Certificates;"),
@@ -282,13 +307,52 @@ fn check(path: &str, text: &str) -> Vec<String> {
     if lines > LINES_MAX {
         complaints.push(format!("{path}: {lines} lines, at most {LINES_MAX}: split it where two subjects meet"));
     }
+    for found in paths_in(path, text) {
+        let Found { line, path: said, is_call, is_macro, in_tests, .. } = &found;
+        let mut complain = |what: String| complaints.push(format!("{path}:{line}: {what}"));
+        let (first, last) = (said.first().map_or("", String::as_str), said.last().map_or("", String::as_str));
+        let joined = said.join("::");
+        for (folder, others, why) in PACKAGES {
+            if path.starts_with(folder) && others.contains(&first) && !in_tests {
+                complain(format!("must not name {first}: {why}"));
+            }
+        }
+        if *is_macro && matches!(last, "todo" | "unimplemented") {
+            complain(format!("{last}! is a plan, not a program"));
+        }
+        if *is_call && !CLIENT_MAKERS.contains(&path) && CLIENT_BEGINNINGS.iter().any(|begin| joined.ends_with(begin)) {
+            complain(format!("{joined} panics for want of a crypto library: begin with http::client or plain_client"));
+        }
+        if joined.ends_with("thread::sleep") {
+            complain("std::thread::sleep blocks a whole thread: await a condition".to_owned());
+        } else if *is_call
+            && last == "sleep"
+            && !in_tests
+            && !SLEEPERS.iter().any(|(beginning, _)| path.starts_with(beginning))
+            && !has_comment(text, *line)
+        {
+            complain(
+                "a sleep needs its reason: a comment above it, or a line in SLEEPERS; better await a condition"
+                    .to_owned(),
+            );
+        }
+    }
+    if path.starts_with("src/") {
+        complaints.extend(check_room(path, text));
+    }
+    complaints
+}
+
+/// What a file of `src` breaks of its room's rules.
+fn check_room(path: &str, text: &str) -> Vec<String> {
+    let mut complaints = vec![];
     let room = room_of(path);
     let Some((_, may_use)) = ROOMS.iter().find(|(name, _)| *name == room) else {
         complaints.push(format!("{path}: {room} is no room of the table: add it with what it may use"));
         return complaints;
     };
     for found in paths_in(path, text) {
-        let Found { line, path: said, is_call, is_macro, in_tests, .. } = &found;
+        let Found { line, path: said, .. } = &found;
         let mut complain = |what: String| complaints.push(format!("{path}:{line}: {what}"));
         if target_room(&found).is_some_and(|target| target != room) && !allows(may_use, said) {
             let said = said.join("::");
@@ -305,26 +369,6 @@ fn check(path: &str, text: &str) -> Vec<String> {
                 || said.iter().any(|segment| IMPURE_NAMES.contains(&segment.as_str()));
         if PURE.contains(&room) && is_impure {
             complain(format!("{room} must stay pure, without {joined}: let the caller bring it in"));
-        }
-        let last = said.last().map(String::as_str).unwrap_or_default();
-        if *is_macro && matches!(last, "todo" | "unimplemented") {
-            complain(format!("{last}! is a plan, not a program"));
-        }
-        if *is_call && path != CLIENT_MAKER && CLIENT_BEGINNINGS.iter().any(|begin| joined.ends_with(begin)) {
-            complain(format!("{joined} panics for want of a crypto library: begin with http::client or plain_client"));
-        }
-        if joined.ends_with("thread::sleep") {
-            complain("std::thread::sleep blocks a whole thread: await a condition".to_owned());
-        } else if *is_call
-            && last == "sleep"
-            && !in_tests
-            && !SLEEPERS.iter().any(|(beginning, _)| path.starts_with(beginning))
-            && !has_comment(text, *line)
-        {
-            complain(
-                "a sleep needs its reason: a comment above it, or a line in SLEEPERS; better await a condition"
-                    .to_owned(),
-            );
         }
     }
     complaints

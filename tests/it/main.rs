@@ -43,7 +43,6 @@ mod runbook;
 mod secrets;
 mod separated;
 mod store;
-mod storefront;
 mod support;
 mod terms;
 mod traces;

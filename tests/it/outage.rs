@@ -13,7 +13,7 @@ mod standby;
 use crate::support::{Answer, Poster, PrivateServers, RunningWorker, Traffic, World};
 use crate::support::{captured, event_for, eventually, paid};
 use grantonce::broker::DEAD_QUEUE;
-use grantonce::sim::children::Child;
+use grantonce_testkit::children::Child;
 use lapin::options::BasicGetOptions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -7,7 +7,7 @@ use grantonce::broker::{DEAD_QUEUE, HINTS_QUEUE, WORK_QUEUE};
 use grantonce::domain::Hint;
 use grantonce::http::plain_client;
 use grantonce::message::{HINT_TYPE, decode_hint};
-use grantonce::sim::children::Child;
+use grantonce_testkit::children::Child;
 use lapin::options::BasicGetOptions;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use reqwest::{Client, StatusCode};

@@ -6,9 +6,9 @@ use crate::support::{OrderSpec, World, captured, event_for, eventually, stripe_w
 use grantonce::broker::{DEAD_QUEUE, HINTS_QUEUE, WORK_QUEUE};
 use grantonce::http::plain_client;
 use grantonce::message::{HINT_TYPE, decode_hint};
-use grantonce::sim::children::Child;
 use grantonce::store::{LetterFilter, ReplayPace};
-use grantonce::webhook::sign::stripe_signature;
+use grantonce_testkit::children::Child;
+use grantonce_testkit::sign::stripe_signature;
 use lapin::options::BasicGetOptions;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
@@ -209,7 +209,7 @@ async fn in_live_mode_a_test_event_is_acknowledged_and_dropped() {
 
 #[tokio::test]
 async fn a_standard_webhook_speaks_for_its_own_provider_only() {
-    use grantonce::webhook::sign::standard_signature;
+    use grantonce_testkit::sign::standard_signature;
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let world = World::new().await;
     let receiver = Receiver::start_with(&world, &[("GRANTONCE_STANDARD_WEBHOOK_SECRETS", SECRET)]).await;
@@ -242,7 +242,7 @@ async fn a_standard_webhook_speaks_for_its_own_provider_only() {
 /// A paid order of Adyen's goes by its `merchantReference`, which is the order's id.
 #[tokio::test]
 async fn every_item_of_an_adyen_webhook_counts_by_itself() {
-    use grantonce::webhook::sign::adyen_signature;
+    use grantonce_testkit::sign::adyen_signature;
     use serde_json::json;
     const KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
     let world = World::new().await;

@@ -4,7 +4,7 @@
 use crate::support::balancer::{Balancer, Client, LAG};
 use crate::support::{OrderSpec, World, eventually, stripe_webhook, world::STRIPE_SECRET};
 use grantonce::http::plain_client;
-use grantonce::sim::children::{Child, Children};
+use grantonce_testkit::children::{Child, Children};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
 //! Every command of `docs/runbook.md`, run on a deployment with a dead letter in it.
 
 use crate::letters::{OPS_TOKEN, the_letter, until};
-use crate::support::await_::eventually;
 use crate::support::messages::{captured, event_for};
 use crate::support::world::{OrderSpec, World};
+use grantonce_testkit::wait::eventually;
 use std::collections::HashMap;
 use std::os::unix::fs::symlink;
 use std::path::Path;

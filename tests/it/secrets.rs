@@ -3,8 +3,8 @@
 use crate::support::db::at_the_end;
 use crate::support::world::STRIPE_SECRET;
 use crate::support::{Answer, Poster, Traffic, World, eventually, stripe_webhook};
-use grantonce::sim::children::{Child, Children};
-use grantonce::sim::scratch::unique_name;
+use grantonce_testkit::children::{Child, Children};
+use grantonce_testkit::scratch::unique_name;
 use reqwest::{Client, Method, StatusCode, Url, redirect};
 use serde_json::json;
 use std::os::unix::fs::symlink;

@@ -1,7 +1,7 @@
 mod cases;
 
 use super::super::tests::{ADYEN_KEY, NOW, TERMS, at, keys, only};
-use super::super::{Endpoint, Keys, Rejection, Terms, Translation, Unverified, Verified, sign};
+use super::super::{Endpoint, Keys, Rejection, Terms, Translation, Unverified, Verified};
 use crate::domain::{
     CaptureState, Currency, DisputeState, FactId, IgnoredWhy, MessageId, Money, PaymentEvent, PaymentStatus,
     RefundState,
@@ -55,7 +55,7 @@ fn modification(code: &str, patch: Value) -> Value {
 }
 
 fn signed(mut item: Value, key: &str) -> Value {
-    let signature = sign::adyen_signature(key, &item).unwrap().unwrap();
+    let signature = grantonce_testkit::sign::adyen_signature(key, &item).unwrap().unwrap();
     item["additionalData"]["hmacSignature"] = signature.into();
     item
 }

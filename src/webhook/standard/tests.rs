@@ -1,5 +1,5 @@
 use super::super::tests::{NOW, STANDARD_SECRET, TERMS, at, headers, keys, only};
-use super::super::{Endpoint, Translation, Unverified, Verified, sign};
+use super::super::{Endpoint, Translation, Unverified, Verified};
 use crate::domain::{MessageId, PaymentStatus};
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn body(patch: Value) -> Vec<u8> {
 
 /// Signed, verified, translated.
 fn translate(id: &str, body: &[u8]) -> Translation {
-    let signature = sign::standard_signature(STANDARD_SECRET, id, NOW, body).unwrap();
+    let signature = grantonce_testkit::sign::standard_signature(STANDARD_SECRET, id, NOW, body).unwrap();
     let headers =
         headers(&[("webhook-id", id), ("webhook-timestamp", &NOW.to_string()), ("webhook-signature", &signature)]);
     let keys = keys(Endpoint::Standard, &[STANDARD_SECRET]);

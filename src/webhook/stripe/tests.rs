@@ -2,7 +2,7 @@ mod money;
 mod thin;
 
 use super::super::tests::{NOW, STRIPE_SECRET, at, headers, keys, only};
-use super::super::{Endpoint, Translation, Unverified, sign};
+use super::super::{Endpoint, Translation, Unverified};
 use crate::domain::{
     Breakdown, CaptureState, Currency, DisputeState, FactId, Money, PaymentEvent, PaymentStatus, RefundState,
 };
@@ -71,7 +71,7 @@ fn event(kind: &str, object: Value) -> Value {
 
 /// Signed, verified, translated.
 fn translate_bytes(body: &[u8]) -> Translation {
-    let signature = sign::stripe_signature(STRIPE_SECRET, NOW, body).unwrap();
+    let signature = grantonce_testkit::sign::stripe_signature(STRIPE_SECRET, NOW, body).unwrap();
     let headers = headers(&[("stripe-signature", &signature)]);
     let keys = keys(Endpoint::Stripe, &[STRIPE_SECRET]);
     only(keys.verify(Unverified { headers: &headers, body, now: at(NOW) }).unwrap().translate())

@@ -1,6 +1,6 @@
 //! What holds for any request: nothing forged gets in, and nothing panics.
 
-use super::super::{Endpoint, Unverified, Verified, sign};
+use super::super::{Endpoint, Unverified, Verified};
 use super::{ADYEN_KEY, NOW, STANDARD_SECRET, STRIPE_SECRET, TERMS, at, keys, verdict};
 use crate::domain::MessageId;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -62,9 +62,9 @@ proptest! {
     ) {
         let mut flipped = body.clone();
         flipped[place.index(body.len())] ^= 1 << bit;
-        let signature = sign::stripe_signature(STRIPE_SECRET, NOW, &body).unwrap();
+        let signature = grantonce_testkit::sign::stripe_signature(STRIPE_SECRET, NOW, &body).unwrap();
         let stripe = keys(Endpoint::Stripe, &[STRIPE_SECRET]);
-        let standard_signature = sign::standard_signature(STANDARD_SECRET, "m", NOW, &body).unwrap();
+        let standard_signature = grantonce_testkit::sign::standard_signature(STANDARD_SECRET, "m", NOW, &body).unwrap();
         let standard = keys(Endpoint::Standard, &[STANDARD_SECRET]);
         let now = NOW.to_string();
         let judge = |stripe_signature: &str, standard_signature: &str, body: &[u8]| {

@@ -3,8 +3,8 @@
 use super::server::{Answer, Api, KIOSK, NOW, SHOP, paid};
 use futures_util::future::join_all;
 use grantonce::domain::OrderId;
-use grantonce::sim::standin::Standin;
 use grantonce::store::Profile;
+use grantonce_testkit::provider::standin::Standin;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use time::Duration;

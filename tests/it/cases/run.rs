@@ -21,8 +21,8 @@ use grantonce::store::{
     Asked, Attach, BatchTerms, Class, ExplainTerms, IdempotencyKey, NewOrder, Outcome, Profile, Store,
 };
 use grantonce::telemetry::{Metrics, Traces};
-use grantonce::webhook::sign::{adyen_signature, standard_signature, stripe_signature};
 use grantonce::webhook::{Endpoint, Keys, Terms, Translation, Unverified};
+use grantonce_testkit::sign::{adyen_signature, standard_signature, stripe_signature};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

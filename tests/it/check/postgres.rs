@@ -2,7 +2,6 @@
 
 use super::check;
 use crate::letters::paid;
-use crate::support::await_::eventually;
 use crate::support::servers::{PrivateServers, Server};
 use crate::support::world::{OrderSpec, World};
 use grantonce::broker::DEAD_QUEUE;
@@ -11,6 +10,7 @@ use grantonce::http::Readiness;
 use grantonce::shutdown::Shutdown;
 use grantonce::telemetry::{Metrics, Traces};
 use grantonce::worker;
+use grantonce_testkit::wait::eventually;
 use sqlx::Connection as _;
 use time::OffsetDateTime;
 

@@ -212,7 +212,7 @@ async fn o07_the_dead_letters_queue_of_an_earlier_release_is_kept_with_its_lette
     let worker = world.start_worker();
     let order = world.order(OrderSpec { amount_minor: 5, ..OrderSpec::paid_by("pi_1") }).await;
     world.publish(&paid("pi_1", "evt_1")).await;
-    crate::support::await_::eventually("a letter is there", async || world.ready(DEAD_QUEUE).await == 1).await;
+    grantonce_testkit::wait::eventually("a letter is there", async || world.ready(DEAD_QUEUE).await == 1).await;
     assert_eq!(migrate(&world).await, Some(0), "{order}");
     assert_eq!(world.ready(DEAD_QUEUE).await, 1, "migrate touches no letter");
     let checked = check(&world, &[], &[]).await;

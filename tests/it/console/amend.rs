@@ -2,9 +2,9 @@
 
 use super::server::{ADA, Console, Visitor};
 use crate::api::contract::Contract;
-use crate::support::browser::{Browser, Look};
 use crate::support::{OrderSpec, captured, event_for};
 use grantonce::domain::{LetterId, OrderId, Reason};
+use grantonce_testkit::browser::{Browser, Look};
 use reqwest::Method;
 use serde_json::{Value, json};
 

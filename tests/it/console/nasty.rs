@@ -1,9 +1,9 @@
 //! Whatever is in a letter shows as text, and nowhere does anything else.
 
 use super::server::{ADA, Console, Visitor, letter_of};
-use crate::support::browser::{Browser, Look};
 use crate::support::{captured, event_for};
 use grantonce::domain::Reason;
+use grantonce_testkit::browser::{Browser, Look};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 

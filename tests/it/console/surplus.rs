@@ -1,9 +1,9 @@
 //! What the console tells of an order that was paid twice, and of a letter that names another order than its payment's.
 
 use super::server::{ADA, Console, Visitor};
-use crate::support::browser::{Browser, Look};
 use crate::support::{OrderSpec, captured, event_for, eventually};
 use grantonce::domain::{OrderId, PaymentEvent, Reason};
+use grantonce_testkit::browser::{Browser, Look};
 use uuid::Uuid;
 
 async fn log_in(browser: &Browser, console: &Console) {

@@ -1,9 +1,9 @@
 //! Whoever is on call, in a real browser: from the address that the alert has to "replayed, checked".
 
 use super::server::{ADA, BOB, Console};
-use crate::support::browser::{Browser, Look};
 use crate::support::{OrderSpec, captured, event_for, eventually};
 use grantonce::domain::Reason;
+use grantonce_testkit::browser::{Browser, Look};
 use serde_json::Value;
 
 const ALERT: &str = "/dead-letters?reason=unknown_payment";

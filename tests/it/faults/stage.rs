@@ -3,7 +3,7 @@
 use super::buyers::{Buyers, GENUINE, TOKEN};
 use crate::support::{PrivateServers, Server, World, eventually, eventually_within, world::STRIPE_SECRET};
 use grantonce::broker::{DEAD_QUEUE, WORK_QUEUE};
-use grantonce::sim::children::{Child, Children};
+use grantonce_testkit::children::{Child, Children};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::net::SocketAddr;
 use std::path::PathBuf;

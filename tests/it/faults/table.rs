@@ -1,13 +1,13 @@
 //! Every fault: how it comes about, and how it is mended.
 
 use super::stage::{START, Stage};
-use crate::support::await_::eventually_within;
 use crate::support::messages::{captured, event_for, stripe_webhook};
 use crate::support::raw_amqp::{RawAmqp, RawMessage, header, long};
 use crate::support::{Server, eventually, world::STRIPE_SECRET};
 use futures_util::future::{LocalBoxFuture, join_all};
 use grantonce::broker::{DEAD_EXCHANGE, DEAD_QUEUE, Outgoing, PAYMENTS_EXCHANGE, WORK_QUEUE, retry_queue};
 use grantonce::message::TYPE;
+use grantonce_testkit::wait::eventually_within;
 use lapin::options::QueueDeleteOptions;
 use lapin::types::FieldTable;
 use rustix::process::{Pid, Signal, kill_process};

@@ -228,7 +228,9 @@ fn walk(all: &[(Token, usize)], mut at: usize, prefix: &[String], ends: &mut Vec
 
 /// The path from below the crate's root, where it begins there: by name, or by more `super` than the room has storeys.
 fn from_root(file: &str, inline_modules: usize, mut path: Vec<String>) -> (Vec<String>, bool) {
-    if matches!(path.first().map(String::as_str), Some("crate" | "grantonce")) {
+    // Outside of `src`, `grantonce` is another crate.
+    let is_own = |name: &String| name == "crate" || name == "grantonce" && file.starts_with("src/");
+    if path.first().is_some_and(is_own) {
         path.remove(0);
         return (path, true);
     }

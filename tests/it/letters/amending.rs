@@ -2,10 +2,10 @@
 
 use super::command_line::dlq;
 use super::{RunningOps, the_letter};
-use crate::support::await_::eventually;
 use crate::support::messages::{captured, event_for};
 use crate::support::world::{OrderSpec, World};
 use grantonce::domain::{Breakdown, CaptureState, Currency, Money, OrderId, PaymentEvent, PaymentStatus};
+use grantonce_testkit::wait::eventually;
 use serde_json::{Value, json};
 
 /// A capture with its parts.

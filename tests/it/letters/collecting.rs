@@ -1,11 +1,11 @@
 //! From the broker's buffer to rows: whatever comes, with a sensible reason, once.
 
 use super::{RunningOps, START, all_letters, letter_of, ops_child, paid, the_letter};
-use crate::support::await_::eventually;
 use crate::support::world::{OrderSpec, World};
 use bytes::Bytes;
 use grantonce::broker::{DEAD_QUEUE, DELIVERY_LIMIT, Headers, Outgoing, WORK_QUEUE};
 use grantonce::message::{ORIGIN_HEADER, REASON_HEADER};
+use grantonce_testkit::wait::eventually;
 use lapin::options::{BasicGetOptions, BasicNackOptions};
 
 /// A letter of whatever is given.

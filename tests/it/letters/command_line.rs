@@ -1,9 +1,9 @@
 //! `grantonce dlq`, as an operator types it.
 
 use super::{RunningOps, unknown_payments};
-use crate::support::await_::eventually;
 use crate::support::world::{OrderSpec, World};
 use grantonce::broker::DEAD_QUEUE;
+use grantonce_testkit::wait::eventually;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::process::Stdio;

@@ -2,7 +2,6 @@
 
 use super::command_line::{dlq, lines};
 use super::{RunningOps, TERMS, all_letters, letter_of, paid, preview, replay, the_letter, until};
-use crate::support::await_::{eventually, eventually_within};
 use crate::support::messages::{captured, event_for};
 use crate::support::world::{OrderSpec, World};
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use grantonce::domain::{
 };
 use grantonce::message;
 use grantonce::store::{Asked, ExplainTerms, LetterFilter, NewLetter, ReplayPace, Store};
+use grantonce_testkit::wait::{eventually, eventually_within};
 use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;

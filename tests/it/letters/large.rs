@@ -1,12 +1,12 @@
 //! Many letters. Too long for every run: `cargo test --release --features failpoints --test it letters::large -- --ignored --nocapture`.
 
 use super::{RunningOps, ada, letter_of, ops_child, paid, preview, unknown_payments};
-use crate::support::await_::eventually_within;
 use crate::support::messages::{captured, event_for};
 use crate::support::world::World;
 use bytes::Bytes;
 use grantonce::broker::{DEAD_QUEUE, Outgoing};
 use grantonce::store::{LetterFilter, NewReplay, ReplayPace};
+use grantonce_testkit::wait::eventually_within;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;

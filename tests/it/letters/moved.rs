@@ -2,12 +2,12 @@
 //! and headers, under the name of the queue.
 
 use super::{RunningOps, all_letters, ended, paid, replay, the_letter, until};
-use crate::support::await_::eventually;
 use crate::support::world::{OrderSpec, World};
 use grantonce::broker::{DEAD_QUEUE, DELIVERY_LIMIT, Headers, Outgoing, WORK_QUEUE};
 use grantonce::domain::{LetterId, Provider};
 use grantonce::message::{ORIGIN_HEADER, REASON_HEADER, ROUTING_KEY_HEADER};
 use grantonce::store::{LetterFilter, ReplayPace, Store};
+use grantonce_testkit::wait::eventually;
 use lapin::options::{
     BasicGetOptions, BasicNackOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };

@@ -1,11 +1,11 @@
 //! Whoever dies in the middle of a collection or a replay: no letter is lost, no grant doubled.
 
 use super::{START, letter_of, ops_child, paid, preview, replay};
-use crate::support::await_::eventually_within;
 use crate::support::servers::{PrivateServers, Server};
 use crate::support::world::World;
 use grantonce::broker::DEAD_QUEUE;
 use grantonce::store::{LetterFilter, ReplayPace};
+use grantonce_testkit::wait::eventually_within;
 use std::ops::Range;
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
 //! Orders that are paid twice, or too much: told everywhere, for as long as the money is kept.
 
 use super::RunningOps;
-use crate::support::await_::{eventually, eventually_within};
 use crate::support::messages::{captured, event_for};
 use crate::support::world::{OrderSpec, World};
 use grantonce::domain::{DisputePolicy, DisputeState, FactId, OrderId, PaymentEvent, PaymentStatus};
 use grantonce::store::{Asked, ExplainTerms};
+use grantonce_testkit::wait::{eventually, eventually_within};
 use std::time::Duration;
 use time::OffsetDateTime;
 

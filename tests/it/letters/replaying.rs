@@ -4,7 +4,6 @@ use super::{
     RunningOps, TERMS, ada, all_letters, copy_of, ended, letter_of, paid, preview, replay, runner, the_letter,
     unknown_payments, until,
 };
-use crate::support::await_::eventually;
 use crate::support::messages::{event_for, stripe_webhook};
 use crate::support::world::{OrderSpec, STRIPE_SECRET, World};
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use grantonce::ops::prospects;
 use grantonce::store::{
     Amended, Amendment, BatchTerms, LetterFilter, Outcome, Profile, ReplayPace, ReplayState, Sent, Store,
 };
+use grantonce_testkit::wait::eventually;
 use time::OffsetDateTime;
 
 #[tokio::test]

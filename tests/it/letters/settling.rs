@@ -1,10 +1,10 @@
 //! Archived, restored, expired: always with a name and a reason.
 
 use super::{RunningOps, ada, all_letters, copy_of, replay, the_letter, unknown_payments, until};
-use crate::support::await_::eventually;
 use crate::support::world::World;
 use grantonce::domain::LetterState;
 use grantonce::store::{LetterCursor, LetterFilter, NewReplay, ReplayPace, Store};
+use grantonce_testkit::wait::eventually;
 use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 

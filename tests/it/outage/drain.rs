@@ -4,7 +4,7 @@ use super::{START, all_granted_once, look_into, receiver, shared_world};
 use crate::support::{Answer, Poster, World, captured, event_for, eventually, paid};
 use futures_util::future::join_all;
 use grantonce::broker::{Consumer, WORK_QUEUE, Window};
-use grantonce::sim::children::Child;
+use grantonce_testkit::children::Child;
 use std::collections::HashSet;
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use super::{START, all_granted_once, given_back, more_grants, publishing, world_
 use crate::support::{OrderSpec, PrivateServers, Server, World, eventually, eventually_within};
 use grantonce::domain::OrderId;
 use grantonce::http::plain_client;
-use grantonce::sim::children::{Child, Children};
+use grantonce_testkit::children::{Child, Children};
 use sqlx::Executor as _;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

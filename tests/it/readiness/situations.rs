@@ -5,9 +5,9 @@ use grantonce::broker::{self, DEAD_QUEUE, HINTS_QUEUE, PAYMENTS_EXCHANGE, WORK_Q
 use grantonce::clock::Clock;
 use grantonce::http::{Readiness, plain_client};
 use grantonce::shutdown::Shutdown;
-use grantonce::sim::children::Child;
 use grantonce::telemetry::{Metrics, Traces};
 use grantonce::worker;
+use grantonce_testkit::children::Child;
 use lapin::options::{QueueBindOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use regex::Regex;

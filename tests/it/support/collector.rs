@@ -1,10 +1,10 @@
 //! An OpenTelemetry collector of a test's own: takes spans over HTTP as protobuf, and keeps them.
 
-use super::await_::eventually;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
+use grantonce_testkit::wait::eventually;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;

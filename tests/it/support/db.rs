@@ -2,8 +2,8 @@
 
 use grantonce::address::DatabaseAddress;
 use grantonce::followed::Followed;
-use grantonce::sim::scratch::unique_name;
-use grantonce::store::{Profile, Settings, Store, migrate, scratch};
+use grantonce::store::{Profile, Settings, Store, migrate};
+use grantonce_testkit::scratch::{self, unique_name};
 use secrecy::SecretString;
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};

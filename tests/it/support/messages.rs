@@ -3,7 +3,7 @@
 use grantonce::domain::{
     CaptureState, Currency, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider,
 };
-use grantonce::webhook::sign::stripe_signature;
+use grantonce_testkit::sign::stripe_signature;
 use time::OffsetDateTime;
 
 /// A capture of the whole sum in US dollars.

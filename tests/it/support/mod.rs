@@ -1,12 +1,9 @@
 //! A place of its own for every test: a database and a virtual host on the real servers, removed at the end, also of a
 //! test that fails.
 
-pub mod await_;
 pub mod balancer;
-pub mod browser;
 pub mod collector;
 pub mod db;
-pub mod demo;
 pub mod messages;
 pub mod pgbouncer;
 pub mod proxy;
@@ -16,8 +13,8 @@ pub mod standby;
 pub mod traffic;
 pub mod world;
 
-pub use await_::{eventually, eventually_within};
 pub use collector::{Collector, Told};
+pub use grantonce_testkit::wait::{eventually, eventually_within};
 pub use messages::{captured, event_for, stripe_webhook};
 pub use pgbouncer::PgBouncer;
 pub use proxy::Proxy;

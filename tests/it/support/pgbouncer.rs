@@ -1,6 +1,6 @@
 //! A real PgBouncer of a test's own.
 
-use super::await_::eventually;
+use grantonce_testkit::wait::eventually;
 use reqwest::Url;
 use std::fs::Permissions;
 use std::net::TcpListener;

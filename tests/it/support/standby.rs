@@ -1,6 +1,6 @@
 //! A real standby of a private Postgres: it follows the primary until it is promoted.
 
-use super::await_::eventually;
+use grantonce_testkit::wait::eventually;
 use reqwest::Url;
 use sqlx::{Connection as _, PgConnection};
 use std::net::TcpListener;

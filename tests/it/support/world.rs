@@ -1,6 +1,5 @@
 //! One test's servers, roles and questions.
 
-use super::await_::eventually;
 use super::db::{TestDb, at_the_end};
 use grantonce::broker::{self, Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 use grantonce::clock::Clock;
@@ -8,11 +7,12 @@ use grantonce::config::{RetryDelay, UnknownPayments};
 use grantonce::domain::{DisputePolicy, OrderId, PaymentEvent};
 use grantonce::http::Readiness;
 use grantonce::shutdown::Shutdown;
-use grantonce::sim::children::Children;
-use grantonce::sim::scratch::{Management, unique_name};
 use grantonce::store::{self, Profile, Store, StoreError};
 use grantonce::telemetry::{Metrics, Traces};
 use grantonce::worker::{self, Pace, Rules};
+use grantonce_testkit::children::Children;
+use grantonce_testkit::scratch::{Management, unique_name};
+use grantonce_testkit::wait::eventually;
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use secrecy::ExposeSecret as _;

@@ -1,0 +1,28 @@
+//! HTTP clients. reqwest has no crypto library of its own in this workspace: each client is given one here.
+
+use reqwest::ClientBuilder;
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use std::sync::Arc;
+
+/// Begins a client for `http://`. It trusts no certificate.
+pub fn plain_client() -> ClientBuilder {
+    client(RootCertStore::empty())
+}
+
+/// Begins a client that trusts the certificates that the system trusts.
+pub fn client_of_system() -> ClientBuilder {
+    let mut roots = RootCertStore::empty();
+    let (_added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    client(roots)
+}
+
+fn client(roots: RootCertStore) -> ClientBuilder {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    match config.with_safe_default_protocol_versions() {
+        Ok(config) => reqwest::Client::builder()
+            .tls_backend_preconfigured(config.with_root_certificates(roots).with_no_client_auth()),
+        // This does not happen with ring. `build` refuses a value that is no TLS configuration.
+        Err(error) => reqwest::Client::builder().tls_backend_preconfigured(error),
+    }
+}
