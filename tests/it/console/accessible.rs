@@ -1,7 +1,7 @@
 //! Pages for people who see little, use no mouse, or hear the page: axe-core finds nothing, and the keyboard reaches everything.
 
 use super::server::{ADA, Console};
-use crate::support::browser::{Browser, Look};
+use grantonce_testkit::browser::{Browser, Look};
 use crate::support::{OrderSpec, captured, event_for};
 use grantonce::domain::{OrderId, Reason};
 use serde_json::Value;

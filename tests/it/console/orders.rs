@@ -2,7 +2,7 @@
 
 use super::server::{ADA, Answer, Console, Visitor, letter_of};
 use crate::api::contract::Contract;
-use crate::support::browser::{Browser, Look};
+use grantonce_testkit::browser::{Browser, Look};
 use crate::support::{OrderSpec, captured, event_for, eventually};
 use grantonce::broker::HINTS_QUEUE;
 use grantonce::domain::{Hint, LetterState, OrderId, PaymentId, Reason};
