@@ -13,7 +13,9 @@ find_pgbouncer() { has pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 
 find_flock() { has flock; }
 
-# install_or_explain postgres|rabbitmq|browser|promtool|pgbouncer|flock: installs it, or ends with a message that says
+find_shellcheck() { has shellcheck; }
+
+# install_or_explain postgres|rabbitmq|browser|promtool|pgbouncer|flock|shellcheck: installs it, or ends with a message that says
 # what to install.
 install_or_explain() {
     local package sudo=''
@@ -24,6 +26,7 @@ install_or_explain() {
     promtool) package=prometheus ;;
     pgbouncer) package=pgbouncer ;;
     flock) package=util-linux ;;
+    shellcheck) package=shellcheck ;;
     esac
     has apt-get || die 3 "$1 is missing, and ./dev can install only with apt-get. Install what Debian calls: $package. ./dev needs Postgres (15 or newer), RabbitMQ and flock; ./dev test needs Chromium with chromedriver, promtool and PgBouncer too"
     if [ "$UID" -ne 0 ]; then

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 #
-# Tools from crates.io: cargo builds them once, in the version named here, into target/tools/. Commands: docs, deny.
+# The commands that need a tool of their own: docs, deny, scripts. Cargo builds the tools from crates.io once, in the
+# version named here, into target/tools/.
 
 mdbook_version=0.5.4
 cargo_deny_version=0.20.2
@@ -46,4 +47,12 @@ command_deny() {
         say "ADVISORIES ARE NOT CHECKED: the database at https://github.com/RustSec/advisory-db cannot be fetched"
         run "$tool" --locked --workspace check --hide-inclusion-graph bans licenses sources
     fi
+}
+
+command_scripts() {
+    [ $# -eq 0 ] || die 2 "scripts takes no arguments"
+    find_shellcheck || install_or_explain shellcheck
+    cd "$root"
+    # `dev` reads the files in scripts/dev/, and -a reports on these too.
+    run shellcheck -a dev .ci/run scripts/docs-links bench/peers/setup deploy/*.sh
 }
