@@ -3,7 +3,7 @@
 # The commands that build and run grantonce: demo, test, faults, bench, fuzz. And sqlx, which describes the queries.
 
 target_directory() {
-    cargo metadata --format-version 1 --no-deps --locked 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+    cargo metadata --format-version 1 --no-deps --locked | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
 
 command_demo() {

@@ -12,8 +12,7 @@ need_tool() {
     local folder
     need_rust
     cd "$root"
-    folder=$(target_directory)
-    folder=${folder:-$root/target}/tools/$1-$2
+    folder=$(target_directory)/tools/$1-$2
     tool=$folder/bin/$1
     if [ -x "$tool" ]; then return; fi
     say "building $1 $2, once; this takes about a minute"
