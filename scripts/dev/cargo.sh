@@ -16,7 +16,7 @@ command_demo() {
     run cargo build --release --locked --package grantonce --package grantonce-demo --bins >&2
     [ -z "$interrupted" ] || exit 130
     target=$(target_directory)
-    run "${target:-${CARGO_TARGET_DIR:-target}}/release/grantonce-demo" "$@"
+    run "$target/release/grantonce-demo" "$@"
 }
 
 command_test() {
