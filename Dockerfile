@@ -9,7 +9,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cp "$(./dev release --binary)" /usr/local/bin/grantonce
 
 FROM debian:bookworm-slim
-# For TLS towards providers, Postgres and RabbitMQ.
+# Certificates for TLS connections to providers, Postgres and RabbitMQ.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*
