@@ -8,13 +8,14 @@
 //! |---|---|
 //! | `access` | who may use it: tokens, sessions, forms that no other site can send |
 //! | `selection` | which letters: the same words in addresses, forms and JSON |
-//! | `layout`, `words` | what all pages share; what reasons, verdicts and states mean, and what to do |
+//! | `layout`, `words`, `advice` | what all pages share; how states are named; what to do about each reason |
 //! | `orders`, `order` | the list of orders with dead letters, and the page of one order |
 //! | `letters`, `letter`, `home`, `audit`, `explain`, `queue` | pages that show |
 //! | `replays`, `settle`, `amend`, `price`, `check`, `forget` | pages that show a consequence, and act |
 //! | `v1`, `v1_orders` | the same as JSON |
 
 mod access;
+mod advice;
 mod amend;
 mod audit;
 mod body;

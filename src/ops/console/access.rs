@@ -267,9 +267,8 @@ fn login_page(status: StatusCode, next: &str, fault: Option<&str>) -> Response {
         "<p><label for=\"token\">Your token</label> <input id=\"token\" name=\"token\" type=\"password\" required "
         "autofocus "
         "autocomplete=\"current-password\" maxlength=\"1000\"></p><p><button>Log in</button></p></form>"
-        "<p class=\"dim\">It stands behind your name in <code>GRANTONCE_OPS_TOKENS</code>. What you do here is "
-        "written down "
-        "under that name.</p></section></main>"
+        "<p class=\"dim\"><code>GRANTONCE_OPS_TOKENS</code> has your name and your token. The audit log keeps what you do under "
+        "that name.</p></section></main>"
     ];
     super::layout::bare_page(status, "Log in", &main)
 }

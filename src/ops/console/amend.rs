@@ -1,4 +1,4 @@
-//! Making orders cost what was paid: what each would cost, then the new prices, then the way to the replay.
+//! Making orders cost what was paid: first what each order would cost, then the new prices, then the way to the replay.
 
 use super::App;
 use super::access::Operator;
@@ -88,7 +88,7 @@ fn cut(proposals: &Proposals) -> Html {
 pub(super) fn asked(proposals: &Proposals) -> Html {
     if proposals.all.is_empty() {
         return html![
-            "<section class=\"card\"><p id=\"says\">No open letter of reason amount_mismatch is as you asked.</p></section>"
+            "<section class=\"card\"><p id=\"says\">The filter finds no open letter of reason amount_mismatch.</p></section>"
         ];
     }
     let changes = proposals.changes();
@@ -114,8 +114,8 @@ pub(super) fn asked(proposals: &Proposals) -> Html {
         "<section class=\"card\" aria-labelledby=\"would\"><h2 id=\"would\">What the orders would cost</h2>"
         "<p class=\"big\" id=\"says\">" (count(as_i64(changes), "order", "orders")) " would cost what was paid; "
         (count(as_i64(proposals.all.len() - changes), "stays as it is", "stay as they are")) ".</p>"
-        "<p>What was paid is what each letter’s message says, by the order’s <code>price_terms</code>. Compare it with what "
-        "the buyers owe: a buyer who has paid too little gets all credits for it.</p>" [cut(proposals)] [table] "</section>"
+        "<p>The new price is what the messages say was paid, by the order’s <code>price_terms</code>. Compare it with what "
+        "the buyers owe: a buyer who paid too little gets all credits for it.</p>" [cut(proposals)] [table] "</section>"
     ]
 }
 
@@ -179,8 +179,8 @@ pub(super) fn form(proposals: &Proposals, filter: &LetterFilter, operator: &Oper
         return html!["<p>" [button_to(back, "Back to the letters", true)] "</p>"];
     }
     html![
-        "<section class=\"card\"><h2>Amend</h2><p>Nothing is granted by it: the next page leads to the replay of these "
-        "letters. A new price cannot be taken back after the replay.</p>"
+        "<section class=\"card\"><h2>Amend</h2><p>An amendment grants nothing. The next page replays these letters. A new price "
+        "cannot be taken back after the replay.</p>"
         "<form method=\"post\" action=\"/amend\" class=\"stack\">" [operator.form_token()] [field(filter)]
         "<input type=\"hidden\" name=\"seen\" value=\"" {proposals.digest()} "\">"
         [reason_field("reason", "Why do the buyers owe no more? It goes to the audit log, with a line for each order.")]

@@ -1,4 +1,4 @@
-//! What people did by hand, and undoing what can be undone.
+//! The audit log: what operators did by hand, and how to undo what can be undone.
 
 use super::App;
 use super::access::Operator;
@@ -58,8 +58,8 @@ pub(super) async fn list(
         ]
     });
     let main = html![
-        "<h1>Audit log</h1><p class=\"lead\">What was done by hand, here and on the command line. It is only ever "
-        "added to.</p>"
+        "<h1>Audit log</h1><p class=\"lead\">What operators did, here and on the command line. Lines are only added, never "
+        "changed.</p>"
         "<form class=\"filters\" action=\"/audit\" aria-label=\"Filter\">" [field("actor", "Who", &filter.actor)]
         [field("action", "What", &filter.action)]
         [field("subject", "To what", &filter.subject)] "<div class=\"row\"><button>Filter</button></div></form>"
@@ -71,7 +71,7 @@ pub(super) async fn list(
 /// Lines, the newest first.
 fn table(lines: &[AuditLine], now: OffsetDateTime) -> Html {
     if lines.is_empty() {
-        return html!["<section class=\"card\"><p>Nothing was done by hand.</p></section>"];
+        return html!["<section class=\"card\"><p>No line matches.</p></section>"];
     }
     let rows = Html::all(lines.iter().map(|line| {
         html![
@@ -171,7 +171,7 @@ async fn undo(app: &App, operator: &Operator, line: &AuditLine) -> Result<Html, 
         " " (to.name()) " still.</p>" [see]
         "<form method=\"post\" action=\"" (back) "\" class=\"act\">" [operator.form_token()]
         "<input type=\"hidden\" name=\"of_act\" value=\"" (line.id) "\">"
-        [reason_field("reason", "Why?")] "<button class=\"quiet\" id=\"undo\">" (verb) " "
+        [reason_field("reason", "Why do you undo it?")] "<button class=\"quiet\" id=\"undo\">" (verb) " "
         (count(there, "letter", "letters")) "</button></form></section>"
     ])
 }

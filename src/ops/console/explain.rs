@@ -1,4 +1,4 @@
-//! From any id to its story: what it is now, what is missing, what happened.
+//! The story of any id: how it stands now, what is missing, and what happened.
 
 use super::App;
 use super::access::Operator;
@@ -115,10 +115,9 @@ pub(super) async fn show(
 fn unknown() -> Html {
     html![
         "<section class=\"card\"><p class=\"big\">" [mark(Tone::Quiet, "Nothing is known by this id")] "</p>"
-        "<p>Looked for among orders, dead letters, messages, payments and accounts. Messages are forgotten after "
-        "<code>GRANTONCE_INBOX_RETENTION</code>: ask by the order or the payment then. Ids are taken letter by "
-        "letter: was it "
-        "copied whole?</p></section>"
+        "<p>Orders, dead letters, messages, payments and accounts were searched. Messages are deleted after "
+        "<code>GRANTONCE_INBOX_RETENTION</code>: then search by the order or the payment. An id must be complete, and its "
+        "letters must be exact.</p></section>"
     ]
 }
 

@@ -1,8 +1,9 @@
-//! Health at a glance: what needs somebody, and with which link it begins.
+//! The first page: what needs an operator, with the link to begin with.
 
 use super::access::Operator;
+use super::advice::advice;
 use super::layout::{CALM_EVERY_S, Page, Part, Sorry, button_to, story_link};
-use super::words::{Tone, advice, age, ago, count, mark, number};
+use super::words::{Tone, age, ago, count, mark, number};
 use super::{App, QueueDepths, charts, replays};
 use crate::broker::{Depth, Depths};
 use crate::domain::{Currency, Money, Separated};
@@ -14,13 +15,13 @@ use axum::response::Response;
 use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
 
-/// Older figures than this say nothing about now.
+/// Figures that are older say nothing about the present.
 const QUEUES_STALE: Duration = Duration::minutes(2);
 
-/// Messages that had to wait are told for so long.
+/// Messages that had to wait are shown for this time.
 const WAITING_LATELY: Duration = Duration::minutes(2);
 
-/// So many messages that wait are worth a word.
+/// From so many waiting messages on, the page says so.
 const MANY_READY: u32 = 10_000;
 
 /// Overpaid orders that are listed, the oldest first.
@@ -55,7 +56,7 @@ pub(super) async fn show(State(app): State<App>, Extension(operator): Extension<
     ))
 }
 
-/// What needs somebody, the worst first; each with the way to begin.
+/// What needs an operator, the worst first, each with the way to begin.
 fn needs(
     open: &OpenLetters,
     groups: &[LetterGroup],
@@ -72,7 +73,7 @@ fn needs(
             Tone::Bad,
             html![(count(open.grants_missing, "order is", "orders are")) " paid and without credits."],
             html![
-                "<span class=\"dim\">The letters below say why. Where none does: <code>grantonce verify</code>.</span>"
+                "<span class=\"dim\">The dead letters say why. If none does, run <code>grantonce verify</code>.</span>"
             ],
         ));
     }
@@ -80,34 +81,35 @@ fn needs(
         needs.push((
             Tone::Bad,
             html![(count(open.overpaid_orders, "order is", "orders are")) " paid twice, or too much."],
-            button_to("#overpaid", "Which?", false),
+            button_to("#overpaid", "Show them", false),
         ));
     }
     for (cause, messages) in waiting {
         needs.push((
             Tone::Wait,
-            html![(count(*messages, "message waits", "messages wait")) ", the others do not: " (cause.words()) "."],
+            html![(count(*messages, "message waits", "messages wait")) ", the other messages do not: " (cause.words()) "."],
             html!["<span class=\"dim\">The runbook says what to do about <code>" (cause.name()) "</code>.</span>"],
         ));
     }
     for missing in missing {
         let words = html!["This process is not ready. " (missing.sentence()) "."];
-        let way = html!["<span class=\"dim\">It lacks <code>" (missing.need) "</code>, and goes on by itself.</span>"];
+        let way = html!["<span class=\"dim\">It lacks <code>" (missing.need) "</code>, and continues by itself when it has it.</span>"];
         needs.push((Tone::Bad, words, way));
     }
     if let Some(queues) = queues {
         let Depth { ready, consumers } = queues.depths.fulfilment;
         if consumers == 0 {
-            let words = html!["No worker takes messages: nothing is granted now. " (number(ready.into())) " wait."];
+            let words =
+                html!["No worker takes messages, so nothing is granted now. " (number(ready.into())) " messages wait."];
             needs.push((Tone::Bad, words, html![
-                "<span class=\"dim\">Are the workers running? Their <code>/readyz</code> says what they lack.</span>"
+                "<span class=\"dim\">Check whether the workers run. Their <code>/readyz</code> says what they lack.</span>"
             ]));
         } else if ready > MANY_READY {
             let words = html![(number(ready.into())) " messages wait for the workers."];
             needs.push((
                 Tone::Wait,
                 words,
-                html!["<span class=\"dim\">Does the number fall? If not, start more workers.</span>"],
+                html!["<span class=\"dim\">If the number does not fall, start more workers.</span>"],
             ));
         }
     }
@@ -118,12 +120,12 @@ fn needs(
                 (count(letters, "dead letter is", "dead letters are")) " open, the oldest since " [age(oldest_at, now)]
                 "."
             ],
-            button_to("/dead-letters", "Look at them", false),
+            button_to("/dead-letters", "Show the orders", false),
         ));
     }
     if helpful > 0 {
-        let words = html!["A replay would help " (number(helpful)) " of them, as they were looked at last."];
-        needs.push((Tone::Wait, words, button_to("/replay", "What would come of it?", true)));
+        let words = html!["A replay would help " (number(helpful)) " of them, as they were judged last."];
+        needs.push((Tone::Wait, words, button_to("/replay", "What would it change?", true)));
     }
     if needs.is_empty() {
         return html![
@@ -197,7 +199,9 @@ fn letters(groups: &[LetterGroup], now: OffsetDateTime) -> Html {
 
 fn queues(queues: Option<QueueDepths>, now: OffsetDateTime) -> Html {
     let figures = match queues {
-        None => html!["<p>" [mark(Tone::Wait, "not known")] " RabbitMQ was not asked lately, or did not answer.</p>"],
+        None => {
+            html!["<p>" [mark(Tone::Wait, "not known")] " RabbitMQ was not asked in the last minutes, or did not answer.</p>"]
+        }
         Some(queues) => {
             let figure =
                 |name: &str, value: u32| html!["<div><dt>" (name) "</dt><dd>" (number(value.into())) "</dd></div>"];
@@ -206,7 +210,7 @@ fn queues(queues: Option<QueueDepths>, now: OffsetDateTime) -> Html {
                 "<dl class=\"figures\">" [figure("wait for a worker", fulfilment.ready)]
                 [figure("workers' consumers", fulfilment.consumers)]
                 [figure("dead letters on their way here", dead.ready)]
-                [figure("hints", hints.ready)] "</dl><p class=\"dim\">Asked " (ago(queues.at, now)) ".</p>"
+                [figure("hints", hints.ready)] "</dl><p><a href=\"/queue\">Look at the dead letters in RabbitMQ</a></p><p class=\"dim\">Asked " (ago(queues.at, now)) ".</p>"
             ]
         }
     };

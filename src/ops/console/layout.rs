@@ -145,7 +145,7 @@ pub(super) fn store_failed(error: &StoreError) -> Problem {
         }
         Class::Contended => {
             tracing::warn!(event = "request_contended", cause, "answered 503");
-            Problem::unavailable("others work on the same letters; again is safe", RETRY_AFTER_OUTAGE)
+            Problem::unavailable("others work on the same letters; it is safe to try again", RETRY_AFTER_OUTAGE)
         }
         Class::Data | Class::Bug => {
             tracing::error!(event = "request_failed", cause, "answered 500");
@@ -159,19 +159,18 @@ pub(super) fn sorry_page(app: &App, operator: &Operator, uri: &Uri, is_get: bool
     let Some(problem) = response.extensions_mut().remove::<Problem>() else { return response };
     let status = problem.status();
     let (title, way_on) = match status {
-        StatusCode::NOT_FOUND => {
-            ("Nothing here", "It may have been resolved and deleted since, or the address was cut.")
-        }
-        StatusCode::FORBIDDEN => ("Not done", "Go back to the page, load it anew, and send the form again."),
-        StatusCode::BAD_REQUEST => {
-            ("Not understood", "An address can be written by hand, but every word of it must be known.")
-        }
+        StatusCode::NOT_FOUND => ("Nothing here", "It may have been deleted since, or the address is not complete."),
+        StatusCode::FORBIDDEN => ("Not done", "Go back to the page, load it again, and send the form again."),
+        StatusCode::BAD_REQUEST => (
+            "Not understood",
+            "An address can be written by hand, but each parameter must be one that the console knows.",
+        ),
         StatusCode::SERVICE_UNAVAILABLE => (
             "Out of reach",
-            "What is shown here comes from Postgres. Payments go on as soon as it is back: the queue keeps them.",
+            "This page reads from Postgres. Payments continue when Postgres is back: the queue keeps their messages.",
         ),
         status if status.is_server_error() => {
-            ("Something went wrong", "The cause is in this process's log, as the event request_failed.")
+            ("Something went wrong", "The log of this process has the cause, as the event request_failed.")
         }
         _ => ("That did not work", "Nothing was changed."),
     };
@@ -193,8 +192,7 @@ pub(super) fn sorry_page(app: &App, operator: &Operator, uri: &Uri, is_get: bool
         "<section class=\"card\"><h1>" (title)
         "</h1><p class=\"note bad\" role=\"alert\"><b aria-hidden=\"true\">✕</b> "
         (problem.detail()) "</p><ul>" [fields] "</ul><p>" (way_on) "</p><ul class=\"plain\">" [find]
-        "<li><a href=\"/dead-letters\">Dead letters</a></li><li><a href=\"/\">Health at a "
-        "glance</a></li></ul></section>"
+        "<li><a href=\"/dead-letters\">Dead letters</a></li><li><a href=\"/\">Health</a></li></ul></section>"
     ];
     let is_retried = status == StatusCode::SERVICE_UNAVAILABLE && is_get;
     let every_s = is_retried.then_some(CALM_EVERY_S);

@@ -1,13 +1,15 @@
-//! One dead letter: why it is here, what a replay would come to now, what to do; then all that is known of it.
+//! One dead letter: why it is here, what a replay would do now, what to do, then everything that is known of it.
 
 use super::App;
 use super::access::Operator;
+use super::advice::{Advice, advice};
 use super::body;
 use super::layout::{Page, Part, Sorry, button_to, story_link};
+use super::orders::order_address;
 use super::selection::{address, field};
 use super::settle::reason_field;
-use super::words::{Advice, Tone, advice, count, mark, outcome, state, verdict, when};
-use crate::domain::{LetterId, LetterState, OrderId, Reason};
+use super::words::{Tone, count, mark, outcome, state, verdict, when};
+use crate::domain::{LetterId, LetterState, Reason};
 use crate::http::{Html, Problem, html};
 use crate::ops::prospects::preview;
 use crate::store::{AuditFilter, AuditLine, Letter, LetterFilter};
@@ -67,7 +69,7 @@ fn cause(letter: &Letter, heading: &str, now: OffsetDateTime) -> Html {
     let by = row.state_by.as_ref().map(|by| html![" by <b>" (by) "</b>"]).unwrap_or_default();
     let why = row.state_reason.as_ref().map(|why| html![": “" (why) "”"]).unwrap_or_default();
     let means = advice(&row.reason)
-        .map_or("This version does not know this reason; the detail says more.", |known| known.means);
+        .map_or("This version does not know this reason. The detail says more.", |known| known.means);
     let fact = |name: &str, value: Option<Html>| {
         value.map(|value| html!["<div><dt>" (name) "</dt><dd>" [value] "</dd></div>"]).unwrap_or_default()
     };
@@ -95,15 +97,15 @@ fn prospect(letter: &Letter) -> Html {
     let (tone, words, follows) = verdict(row.verdict.as_deref());
     let (sentence, follows) = match row.state {
         LetterState::Open => (row.verdict_detail.as_deref(), follows),
-        LetterState::Replaying => (Some("it is under replay; its outcome will show here"), ""),
+        LetterState::Replaying => (Some("it is under replay; its outcome is shown here when it is known"), ""),
         LetterState::Resolved => (row.verdict_detail.as_deref(), "Nothing is left to do."),
         LetterState::Archived => {
-            (None, "It is archived, so nobody looks what a replay would come to. Restore it to see.")
+            (None, "It is archived, so it is not judged. Restore it to see what a replay would do.")
         }
     };
     html![
         "<section class=\"card verdict " (tone.class())
-        "\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What a replay would come to, now</h2><p class=\"big\" "
+        "\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What a replay would do now</h2><p class=\"big\" "
         "id=\"says\">"
         [mark(tone, words)] " " (sentence.unwrap_or_default()) "</p><p>" (follows) "</p></section>"
     ]
@@ -116,36 +118,28 @@ fn what_to_do(letter: &Letter) -> Html {
     let steps = Html::all(steps.iter().map(|step| html!["<li>" (step) "</li>"]));
     if verdict(row.verdict.as_deref()).0 == Tone::Good {
         return html![
-            "<section class=\"card\"><h2>What to do</h2><p>What kept it from being applied is gone: replay it below, "
-            "and see "
-            "that it is resolved.</p><details><summary>What is done about this reason else</summary><ol>" [steps]
+            "<section class=\"card\"><h2>What to do</h2><p>What refused it is gone. Replay it below, and check that it is "
+            "resolved.</p><details><summary>What to do about this reason otherwise</summary><ol>" [steps]
             "</ol></details></section>"
         ];
     }
     let amend = match (Reason::from_name(&row.reason), row.order_id) {
-        // By the order's own terms, which are not known here.
         (Some(Reason::AmountMismatch), Some(_)) => {
             let page = address("/amend", [("id", row.id.to_string().as_str())]);
             html!["<p>" [button_to(&page, "Amend the price to what was paid…", false)] "</p>"]
         }
-        (Some(Reason::CurrencyMismatch), Some(order)) => amend_command(letter, order),
+        (Some(Reason::CurrencyMismatch), Some(order)) => {
+            html!["<p>" [button_to(&format!("{}/amend", order_address(order)), "Set price and currency…", false)] "</p>"]
+        }
         (Some(_) | None, _) => html![],
     };
-    html!["<section class=\"card\"><h2>What to do</h2><ol>" [steps] "</ol>" [amend] "</section>"]
-}
-
-/// The command that makes the order cost what was paid, to be copied.
-fn amend_command(letter: &Letter, order: OrderId) -> Html {
-    let paid = letter.body.as_deref().and_then(|body| serde_json::from_slice::<serde_json::Value>(body).ok());
-    let status = paid.as_ref().and_then(|message| message.get("status"));
-    let amount = status.and_then(|status| status.get("amount_minor")?.as_i64());
-    let currency = status
-        .and_then(|status| status.get("currency")?.as_str())
-        .filter(|currency| currency.bytes().all(|b| b.is_ascii_uppercase()));
+    let order = row.order_id.or(letter.orders.first().copied());
+    let order = order
+        .map(|order| html!["<p>" [button_to(&order_address(order), "The order’s money and letters", true)] "</p>"]);
     html![
-        "<pre><code>grantonce orders amend " (order) " --amount-minor "
-        (amount.map_or("…".to_owned(), |amount| amount.to_string())) " --currency " (currency.unwrap_or("…"))
-        " --reason '…'</code></pre>"
+        "<section class=\"card\"><h2>What to do</h2><ol>" [steps] "</ol>" [amend] [order.unwrap_or_default()]
+        "<p class=\"dim\">The documentation has more: the page <code>dead-letters.md</code>, reason <code>" (row.reason)
+        "</code>.</p></section>"
     ]
 }
 
@@ -170,8 +164,8 @@ fn actions(letter: &Letter, operator: &Operator) -> Html {
                 ]
             } else {
                 html![
-                    "<p>A replay would not help now, see above. "
-                    [button_to(&by_id("/replay"), "Replay all the same…", true)] "</p>"
+                    "<p>A replay would not help now. The verdict above says why. "
+                    [button_to(&by_id("/replay"), "Replay anyway…", true)] "</p>"
                 ]
             };
             html![
@@ -205,7 +199,7 @@ fn timeline(letter: &Letter, acts: &[AuditLine], now: OffsetDateTime) -> Html {
     if row.seen > 1 {
         events.push((
             row.last_seen_at,
-            html!["came for the last time; seen " (row.seen) " times in all. Copies change nothing."],
+            html!["came for the last time; it came " (row.seen) " times in total. Copies change nothing."],
         ));
     }
     for replay in &letter.history {

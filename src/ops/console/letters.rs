@@ -2,10 +2,11 @@
 
 use super::App;
 use super::access::Operator;
+use super::advice::advice;
 use super::layout::{Page, Part, Sorry, button_to};
 use super::orders;
 use super::selection::{AGES, Selection};
-use super::words::{advice, age, count, mark, number, state, verdict, when};
+use super::words::{age, count, mark, number, state, verdict, when};
 use crate::domain::{LetterState, Reason, Verdict};
 use crate::http::{Html, Parameters, html};
 use crate::ops::standing::stand;
@@ -64,7 +65,7 @@ fn filters(selection: &Selection) -> Html {
             {selection.get(name).unwrap_or_default()} "\"></div>"
         ]
     };
-    // What the form has no field for stays as it is.
+    // Parameters without a field in the form are kept.
     let kept = ["cause", "message", "before", "since"].iter().filter_map(|name| Some((name, selection.get(name)?)));
     let kept =
         Html::all(kept.map(|(name, value)| html!["<input type=\"hidden\" name=\"" (name) "\" value=\"" {value} "\">"]));
@@ -84,7 +85,7 @@ fn filters(selection: &Selection) -> Html {
     html![
         "<form class=\"filters\" action=\"/dead-letters\" aria-label=\"Filter\">" [kept]
         [choice("reason", "Reason", "any", reasons)] [field("provider", "Provider")]
-        [choice("state", "State", "open or under replay", states)] [choice("verdict", "A replay", "whatever", verdicts)]
+        [choice("state", "State", "open or under replay", states)] [choice("verdict", "A replay", "any verdict", verdicts)]
         [choice("age", "First seen", "at any time", ages)] [field("order", "Order")] [field("payment", "Payment")]
         [field("account", "Account")] [field("text", "Text in detail or ids")]
         "<div class=\"row\"><button>Filter</button>" [clear] "</div></form>" [cause.unwrap_or_default()]

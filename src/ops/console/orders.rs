@@ -242,10 +242,10 @@ fn acts(standing: &Standing) -> Html {
         None => html!["<span>" (words) "</span>"],
     };
     let check = check_address(about).filter(|_| standing.next != NextStep::CheckAtProvider);
-    let check = check.map(|check| button_to(&check, "Check at the provider…", true)).unwrap_or_default();
+    let check = check.map(|check| html!["<a href=\"" (check) "\">Check at the provider…</a> "]).unwrap_or_default();
     let is_open = standing.letters.iter().any(|letter| letter.state == LetterState::Open);
     let archive = if is_open { button_to(&address_of(about, "/archive", &[]), "Archive…", true) } else { html![] };
-    html!["<span class=\"row\">" [main] [check] [archive] "</span>"]
+    html![[main] "<div class=\"more\">" [check] [archive] "</div>"]
 }
 
 fn letter_row(letter: &LetterRow, now: OffsetDateTime) -> Html {

@@ -1,4 +1,4 @@
-//! Sending letters back to work: what would come of it, then how it goes, then what came of it.
+//! Replaying letters: what a replay would change, then how it proceeds, then its outcome.
 
 use super::App;
 use super::access::Operator;
@@ -101,8 +101,8 @@ pub(super) fn prospects(preview: &Preview, selection: &Selection) -> Html {
     }));
     let cut = if preview.is_cut {
         html![
-            "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> There are more letters than one replay takes: these are the "
-            "oldest " (number(as_i64(looked_at(preview)))) ". Replay the others after them.</p>"
+            "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> There are more letters than one replay takes. These are the "
+            "oldest " (number(as_i64(looked_at(preview)))) ". Replay the others afterwards.</p>"
         ]
     } else {
         html![]
@@ -118,8 +118,7 @@ pub(super) fn prospects(preview: &Preview, selection: &Selection) -> Html {
         credits => html!["<b>" (signed(credits)) " credits</b> in all"],
     };
     html![
-        "<section class=\"card\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What would come of it, as things "
-        "stand now</h2><p class=\"big\" id=\"says\">"
+        "<section class=\"card\" aria-labelledby=\"verdict\"><h2 id=\"verdict\">What a replay would change now</h2><p class=\"big\" id=\"says\">"
         (count(as_i64(preview.helpful.len()), "letter", "letters")) " of " (number(as_i64(looked_at(preview))))
         " would do something; " [credits] ".</p>"
         [cut] "<table class=\"plain\"><thead><tr><th scope=\"col\">Letters</th><th scope=\"col\">A replay</th><th "
@@ -137,7 +136,7 @@ pub(super) fn begin_form(preview: &Preview, filter: &LetterFilter, operator: &Op
     let hopeless = preview.all.len() - preview.helpful.len();
     let note = if preview.helpful.is_empty() {
         html![
-            "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> None of them would do anything now: mend the cause "
+            "<p class=\"note wait\"><b aria-hidden=\"true\">…</b> None of them would change anything now. Correct the cause "
             "first, or archive them.</p>"
         ]
     } else {
@@ -150,11 +149,10 @@ pub(super) fn begin_form(preview: &Preview, filter: &LetterFilter, operator: &Op
         "<p><label for=\"per_s\">Letters a second, at most</label> <input id=\"per_s\" name=\"per_s\" type=\"number\" "
         "min=\"" (PER_S.start()) "\" max=\"" (PER_S.end())
         "\" value=\"" (PER_S_DEFAULT) "\" required></p>"
-        "<p><label><input type=\"checkbox\" name=\"canary\" value=\"yes\" checked> One letter first; the others when "
-        "that one was applied. If it comes back, "
-        "nothing else is sent.</label></p>"
+        "<p><label><input type=\"checkbox\" name=\"canary\" value=\"yes\" checked> Send one letter first, and the others when "
+        "it is applied. If it is refused, nothing else is sent.</label></p>"
         "<p><label><input type=\"checkbox\" name=\"hopeless\" value=\"yes\"> Also the " (number(as_i64(hopeless)))
-        " that would come back, or change nothing.</label></p>"
+        " that would be refused again, or change nothing.</label></p>"
         "<p class=\"row\"><button id=\"begin\">Replay " (count(as_i64(preview.helpful.len()), "letter", "letters"))
         "</button>"
         [button_to(&selection.at("/archive", &[]), "Archive instead…", true)] "</p></form></section>"
@@ -208,8 +206,7 @@ pub(super) async fn list(State(app): State<App>, Extension(operator): Extension<
 pub(super) fn table(replays: &[Replay], now: OffsetDateTime) -> Html {
     if replays.is_empty() {
         return html![
-            "<section class=\"card\"><p>Nothing was replayed yet. <a href=\"/dead-letters\">Dead letters</a> can "
-            "be.</p></section>"
+            "<section class=\"card\"><p>No <a href=\"/dead-letters\">dead letters</a> were replayed yet.</p></section>"
         ];
     }
     let rows = Html::all(replays.iter().map(|replay| {
@@ -272,7 +269,7 @@ pub(super) async fn show(
     let cancel = if matches!(replay.state, ReplayState::Canary | ReplayState::Running) {
         html![
             "<form method=\"post\" action=\"/replays/" (replay.id) "/cancel\" class=\"act\">" [operator.form_token()]
-            [reason_field("cancel-reason", "Why do you end it? What was not sent is open again.")]
+            [reason_field("cancel-reason", "Why do you end it? Letters that were not sent are open again.")]
             "<button class=\"quiet\" id=\"cancel\">Cancel the replay</button></form>"
         ]
     } else {
@@ -283,7 +280,7 @@ pub(super) async fn show(
         "</h1><div id=\"progress\" data-live class=\"stack\">" [progress(&replay, now)]
         [again(&failed)] "</div><div id=\"cancel-part\" data-live>" [cancel]
         "</div><div id=\"members\" data-live class=\"stack\">"
-        [members("Refused again, or never heard of", &failed)] [members("The others", &others)] "</div>"
+        [members("Refused again, or without an outcome", &failed)] [members("The others", &others)] "</div>"
     ];
     let every_s = is_busy.then_some(LIVE_EVERY_S);
     Ok(Page { title: &title, part: Part::Replays, every_s, main }.respond(&app, &operator, StatusCode::OK))

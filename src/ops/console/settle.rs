@@ -1,4 +1,4 @@
-//! Archiving letters, and restoring them: asked first, then done, then to be undone from the page that tells of it.
+//! Archiving and restoring letters: first a page that asks, then the act. The page of the act can undo it.
 
 use super::App;
 use super::access::Operator;
@@ -167,16 +167,15 @@ async fn ask(app: &App, operator: &Operator, act: Act, uri: &Uri) -> Result<Resp
 fn asked(act: Act, letters: i64, helpful: i64, selection: &Selection) -> Html {
     let means = match act {
         Act::Archive => {
-            "They are out of the way then, and kept for as long as GRANTONCE_DEAD_LETTER_RETENTION says. It can be \
-             undone."
+            "They leave the list, and are kept for as long as GRANTONCE_DEAD_LETTER_RETENTION says. You can undo it."
         }
-        Act::Restore => "They are open then, and looked at again.",
+        Act::Restore => "They are open again, and are judged again.",
     };
     let warning = if act == Act::Archive && helpful > 0 {
         let (tone, ..) = verdict(Some("would_grant"));
         html![
             "<p class=\"note wait\">" [mark(tone, "a replay helps")] " " (count(helpful, "of them", "of them"))
-            ": money may have come in without its credits. "
+            ": a payment can be without its credits. "
             [button_to(&selection.at("/replay", &[]), "Replay instead…", true)] "</p>"
         ]
     } else {
@@ -204,7 +203,7 @@ fn form(operator: &Operator, act: Act, filter: &LetterFilter, letters: i64) -> H
     html![
         "<section class=\"card\">" [cut] "<form method=\"post\" action=\"" (act.path()) "\" class=\"stack\">"
         [operator.form_token()] [field(filter)]
-        [reason_field("reason", "Why? It goes to the audit log, and stands at each letter.")]
+        [reason_field("reason", "Why? It goes to the audit log, and is shown at each letter.")]
         "<p><button id=\"do\">" (act.verb()) " " (count(letters.min(most), "letter", "letters"))
         "</button></p></form></section>"
     ]

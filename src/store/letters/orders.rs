@@ -1,7 +1,7 @@
-//! Dead letters grouped by the order that they are about. LetterCursor of a payment without an order are grouped by that payment.
+//! Dead letters grouped by the order that they are about. Letters of a payment without an order are grouped by that payment.
 
 use super::settle::ToWeigh;
-use super::{LetterFilter, LetterToWeigh, LetterCursor, order_id};
+use super::{LetterCursor, LetterFilter, LetterToWeigh, order_id};
 use crate::domain::{LetterId, OrderId};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
@@ -144,7 +144,7 @@ impl Store {
         .await
     }
 
-    /// LetterCursor with their bodies, to read what they say. A body of more than 32 KiB counts as one that was not kept whole.
+    /// Letters with their bodies, to read what they say. A body of more than 32 KiB counts as one that was not kept whole.
     pub async fn letters_to_read_again(&self, ids: Vec<LetterId>) -> Result<Vec<LetterToWeigh>, StoreError> {
         const WHAT: &str = "reading what dead letters say";
         let ids: Vec<Uuid> = ids.into_iter().map(|id| id.0).collect();

@@ -49,10 +49,12 @@ async fn three_letters_of_one_order_are_one_line_and_mending_it_empties_the_list
     }
     let letters = "Promise.resolve(document.querySelectorAll('#rows .letter').length)";
     assert_eq!(browser.run(letters).await, Value::from(3));
+    browser.picture("console-orders").await;
     // The order's page shows the consequence before the button.
     browser.press("#rows .order th a").await;
     browser.until("#money", "−5.00 USD").await;
     browser.until("#changes", "100 credits to acc").await;
+    browser.picture("console-order").await;
     browser.fill("#reason", "the price was wrong, ticket 4711").await;
     browser.press("#do").await;
     browser.until("#says", "3 letters of 3 would do something; +100 credits").await;

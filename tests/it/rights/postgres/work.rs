@@ -7,9 +7,9 @@ use grantonce::domain::{
     Outlook, PaymentEvent, PaymentId, PaymentStatus, PriceTerms, Provider, Reason, Refusal, Verdict,
 };
 use grantonce::store::{
-    Activity, Actor, Amended, Amendment, Asked, Attach, BatchTerms, ClaimTerms, ExplainTerms, Forgetting, HandedOut,
-    IdempotencyKey, Kept, LetterFilter, Looked, MessageNote, NewLetter, NewOrder, NewReplay, NoteBuffer, Noted,
-    Outcome, Profile, ProviderAnswer, ReplayPace, Sent, Wanted, Weight,
+    Activity, Actor, Amended, Amendment, Asked, AskedAbout, Attach, BatchTerms, ClaimTerms, ExplainTerms, Forgetting,
+    HandedOut, IdempotencyKey, Kept, LetterFilter, Looked, MessageNote, NewLetter, NewOrder, NewReplay, NoteBuffer,
+    Noted, Outcome, Profile, ProviderAnswer, ReplayPace, Sent, Wanted, Weight,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -230,6 +230,22 @@ pub async fn work_on_a_letter(on: &Deployment) {
     assert_eq!(ops.open_letters(NOW).await.unwrap().by_reason.len(), 1);
     ops.activity(NOW).await.unwrap();
     assert!(ops.letter_groups(LetterFilter::default()).await.unwrap().len() == 1);
+    let orders = ops.letters_by_order(LetterFilter::default(), None, 10).await.unwrap().orders;
+    let wanted = orders.iter().filter_map(|order| order.order_id).collect();
+    assert_eq!(ops.letters_to_read_again(orders[0].ids.clone()).await.unwrap().len(), orders[0].ids.len());
+    ops.orders_to_judge(wanted).await.unwrap();
+    let payment = AskedAbout::Payment {
+        provider: Provider::STRIPE,
+        provider_account: None,
+        payment_id: PaymentId::new("pi_1").unwrap(),
+    };
+    let askable = ops.askable(payment).await.unwrap().unwrap();
+    let order = askable.order_id.expect("the payment's order");
+    assert_eq!(ops.askable(AskedAbout::Order(order)).await.unwrap().unwrap().payment_ids[0].as_str(), "pi_1");
+    ops.note_check(askable, by(), "to see".to_owned(), NOW).await.unwrap();
+    // Only where a deployment hands it out.
+    assert!(!ops.may_forget().await.unwrap());
+    assert!(on.store("grantonce_operator", Profile::Operations).may_forget().await.unwrap());
     let terms = ExplainTerms { now: NOW, dispute_policy: DisputePolicy::Hold, orders_max: 50, entries_max: 500 };
     for id in ["pi_1", "buyer"] {
         assert!(ops.explain(Asked::new(id, None).unwrap(), terms).await.unwrap().is_some(), "{id}");
