@@ -24,7 +24,7 @@ fn counts(told: &Value) -> [i64; 5] {
     ["orders_seen", "orders", "payment_attempts", "letters", "letters_left"].map(|name| told[name].as_i64().unwrap())
 }
 
-/// Rows that still hold something of a buyer's.
+/// Counts the rows that still contain data of a buyer.
 async fn kept(world: &World) -> [i64; 3] {
     [
         world.count("SELECT count(*) FROM orders WHERE metadata <> '{}'").await,
@@ -35,7 +35,8 @@ async fn kept(world: &World) -> [i64; 3] {
     ]
 }
 
-/// Three orders of `acc`, one of somebody else's; letters by order, by payment, one of them open, one of somebody else's.
+/// Creates three orders of `acc`, one order of another account, and four dead letters: one names its order, the others only their
+/// payment. One is open, and one belongs to the other account.
 async fn buyers(world: &World) {
     for (payment, account) in [("pi_1", "acc"), ("pi_2", "acc"), ("pi_3", "acc"), ("pi_4", "other")] {
         world.order(OrderSpec { account, ..OrderSpec::paid_by(payment) }).await;
@@ -74,7 +75,7 @@ async fn an_account_is_forgotten_when_that_is_meant_and_nobody_else_is() {
 
     let (exit, told) = forget(&world, &["--yes"]).await;
     assert_eq!((exit, &told["outcome"], counts(&told)), (Some(0), &"forgotten".into(), [3, 2, 1, 2, 0]));
-    assert_eq!(kept(&world).await, [1, 1, 1], "what is somebody else's stays");
+    assert_eq!(kept(&world).await, [1, 1, 1], "the data of the other account stays");
     let audited = "SELECT count(*) FROM audit_log WHERE action = 'account.forget' AND subject = 'acc' AND actor = 'ada'
                    AND reason = 'ticket 4711' AND count = 5 AND after->>'letters' = '2'";
     assert_eq!(world.count(audited).await, 1);
@@ -83,7 +84,7 @@ async fn an_account_is_forgotten_when_that_is_meant_and_nobody_else_is() {
 
     let (exit, told) = forget(&world, &["--yes"]).await;
     assert_eq!((exit, &told["outcome"]), (Some(0), &"nothing_left".into()));
-    assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 1, "what changes nothing is not in the audit log");
+    assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 1, "a call that changes nothing is not in the audit log");
 }
 
 #[tokio::test]

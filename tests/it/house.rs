@@ -1,7 +1,7 @@
-//! The rules of the source code: which room may import which, and what no file may have. `ARCHITECTURE.md` says why.
+//! The rules of the source code: which imports a room may have, and what no file may contain. `ARCHITECTURE.md` explains them.
 //!
-//! If a rule stands in the way, change it here, in its table, with its reason. The rooms are those of `src`. The rules for
-//! every file also hold in `demo` and `testkit`.
+//! If a rule does not fit, change it here, in its table, with its reason. The rooms are those of `src`. The rules for every file
+//! also hold in `demo` and `testkit`.
 
 mod source;
 
@@ -13,18 +13,18 @@ use std::process::Command;
 
 const LINES_MAX: usize = 500;
 
-/// Rooms that use nothing but each other, so that everything may use them.
+/// Rooms that import only each other. Everything may use them.
 const LEAVES: &[&str] =
     &["config", "telemetry", "clock", "shutdown", "retry", "http", "failpoint", "findings", "address", "followed"];
 
-/// What a room may import from the rest of the crate. `leaves` is all of [`LEAVES`]; `message::fact_digest` is one item of a
-/// room; `*` is everything. Rooms that are not built yet have their rule already.
+/// The imports that a room may have from the rest of the crate. `leaves` means all of [`LEAVES`], `message::fact_digest` is one
+/// item of a room, and `*` means everything. Rooms that are not built yet already have their rule.
 const ROOMS: &[(&str, &[&str])] = &[
-    // Pure rooms, each on top of the one before it.
+    // Pure rooms. Each may use the ones before it.
     ("domain", &[]),
     ("message", &["domain"]),
     ("webhook", &["domain", "message"]),
-    // Rooms that talk to somebody.
+    // Rooms that talk to other systems.
     (
         "broker",
         &[
@@ -54,10 +54,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "http::system_roots",
         ],
     ),
-    // What every role looks after in the same way: whether the servers are there for it.
+    // Every role checks in the same way whether its servers are there.
     ("needs", &["broker", "store", "leaves"]),
-    // Roles join the rooms above, and never each other.
-    // Some signatures are proven by a certificate that has to be fetched; nothing else is asked of a provider there.
+    // Roles use the rooms above, and never each other.
+    // Some signatures need a certificate, which must be fetched. The receiver asks a provider for nothing else.
     (
         "receiver",
         &[
@@ -75,26 +75,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("api", &["domain", "message", "broker", "store", "needs", "provider", "leaves"]),
     ("reconciler", &["domain", "message", "broker", "store", "needs", "provider", "leaves"]),
     ("ops", &["domain", "message", "webhook", "broker", "store", "needs", "leaves"]),
-    // Leaves.
+    // The leaves: every other room may use them.
     ("config", &["leaves", "domain"]),
     ("telemetry", &["leaves", "domain"]),
     ("clock", &["leaves"]),
     ("shutdown", &["leaves"]),
     ("retry", &["leaves"]),
-    // A parameter's name is repeated to its sender, made harmless.
+    // An error message names a parameter, with its dangerous characters removed.
     ("http", &["leaves", "domain::tidy"]),
     ("failpoint", &["leaves"]),
     ("findings", &["leaves"]),
     ("address", &["leaves"]),
     ("followed", &["leaves"]),
-    // The program puts all of it together.
+    // The program puts the rooms together.
     ("cli", &["leaves", "domain"]),
     ("run", &["*"]),
     ("lib", &["*"]),
     ("main", &["*"]),
 ];
 
-/// The packages, by the folder of their source, with the packages that they must not name, and why. Tests may.
+/// The packages, by source folder: the packages that each must not name, and why. Tests may name them.
 const PACKAGES: &[(&str, &[&str], &str)] = &[
     (
         "src/",
@@ -118,10 +118,10 @@ const CRATES: &[(&str, &[&str], &str)] = &[
     ("backoff", &["retry"], "backoff is unmaintained and stays behind src/retry.rs: use grantonce::retry"),
 ];
 
-/// Rooms without clocks, waits and I/O: a pure function is tested with a table.
+/// Rooms without clocks, waits and I/O. A pure function is tested with a table.
 const PURE: &[&str] = &["domain", "message", "webhook"];
 
-/// Crates and modules that wait, or talk to the outside.
+/// Crates and modules that wait or do I/O.
 const IMPURE_PATHS: &[&str] = &[
     "tokio",
     "tokio_util",
@@ -143,11 +143,11 @@ const IMPURE_PATHS: &[&str] = &[
     "std::os",
 ];
 
-/// Names that read a clock, wherever they come from.
+/// Names that read a clock, from any module.
 const IMPURE_NAMES: &[&str] = &["SystemTime", "Instant", "now_utc", "now_local", "now_v7"];
 
-/// Where sleeping is the point, by the beginning of the file's path. Elsewhere a comment must tell why. (`sleep_until` has its
-/// deadline for a reason.)
+/// Files that sleep on purpose, by the beginning of their path. Everywhere else a comment must give the reason. (`sleep_until` has
+/// a deadline as its reason.)
 const SLEEPERS: &[(&str, &str)] = &[
     ("src/retry.rs", "waiting between two tries is what it is for"),
     ("src/http/server.rs", "accept() failed for want of file descriptors: others must end first"),
@@ -161,14 +161,14 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("testkit/src/", "plays providers, who take their time; waits for conditions"),
 ];
 
-/// How HTTP clients are begun, and the files that begin them.
+/// The ways to create an HTTP client, and the files that may do it.
 const CLIENT_BEGINNINGS: &[&str] = &["Client::new", "Client::builder", "ClientBuilder::new", "reqwest::get"];
 const CLIENT_MAKERS: &[&str] = &["src/http/client.rs", "testkit/src/http.rs"];
 
-/// Beginnings of paths that exist on one machine only. Split, so that this file passes its own test.
+/// Beginnings of paths that exist on one machine only. They are split, so this file passes its own test.
 const MACHINE_PATHS: &[&str] = &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/")];
 
-/// Files that may name such a path, and why.
+/// Files that may contain such a path, and why.
 const MAY_NAME_MACHINE_PATHS: &[(&str, &str)] = &[];
 
 #[test]
@@ -184,14 +184,14 @@ fn the_source_keeps_the_rules_of_the_house() {
         }
     }
     assert!(count > 30, "found only {count} files: is this run from the repository?");
-    assert!(complaints.is_empty(), "\n{complaints}the rules and their reasons stand in tests/it/house.rs");
+    assert!(complaints.is_empty(), "\n{complaints}the rules and their reasons are in tests/it/house.rs");
 }
 
 #[test]
 fn nothing_names_a_path_of_one_machine() {
     let mut complaints = String::new();
     for path in repository_files() {
-        // Binary files, and files that are deleted but not yet committed, have no text to read.
+        // Binary files, and deleted files that are not yet committed, have no text.
         let Ok(text) = std::fs::read_to_string(root().join(&path)) else { continue };
         if MAY_NAME_MACHINE_PATHS.iter().any(|(file, _)| *file == path) {
             continue;
@@ -300,7 +300,7 @@ fn no_rule_bites_what_is_allowed() {
     assert!(machine_paths("https://example.com/root/x, ./root/, below /root.").is_empty());
 }
 
-/// What a file breaks.
+/// Returns the rules that a file breaks.
 fn check(path: &str, text: &str) -> Vec<String> {
     let mut complaints = vec![];
     let lines = text.lines().count();
@@ -343,7 +343,7 @@ fn check(path: &str, text: &str) -> Vec<String> {
     complaints
 }
 
-/// What a file of `src` breaks of its room's rules.
+/// Returns the rules of its room that a file of `src` breaks.
 fn check_room(path: &str, text: &str) -> Vec<String> {
     let mut complaints = vec![];
     let room = room_of(path);
@@ -374,7 +374,7 @@ fn check_room(path: &str, text: &str) -> Vec<String> {
     complaints
 }
 
-/// Whether the line, or one of the three above it, has a comment.
+/// True if the line, or one of the three lines above it, has a comment.
 fn has_comment(text: &str, line: usize) -> bool {
     text.lines().skip(line.saturating_sub(4)).take(line.min(4)).any(|line| line.contains("//"))
 }
@@ -388,7 +388,7 @@ fn room_of(path: &str) -> &str {
     below.split('/').next().unwrap_or(below).trim_end_matches(".rs")
 }
 
-/// The room that a path leads to, if it begins at the crate's root and does not end there.
+/// The room that a path leads to. `None` if the path does not begin at the crate's root, or ends there.
 fn target_room(found: &Found) -> Option<&'static str> {
     let first = found.path.first().filter(|_| found.is_from_root)?;
     ROOMS.iter().map(|(name, _)| *name).find(|name| name == first)
@@ -420,7 +420,7 @@ fn rust_files(folder: &Path) -> BTreeSet<PathBuf> {
     files
 }
 
-/// What the repository holds or would hold after `git add`.
+/// The files that git knows, and those that `git add` would add.
 fn repository_files() -> Vec<String> {
     let listed = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -432,7 +432,7 @@ fn repository_files() -> Vec<String> {
     names.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// Lines that name a path of one machine. Within a longer path or a URL it is none.
+/// Lines that contain a path of one machine. A part of a longer path or of a URL does not count.
 fn machine_paths(text: &str) -> Vec<(usize, &'static str)> {
     let mut found = vec![];
     for (line, text) in (1..).zip(text.lines()) {

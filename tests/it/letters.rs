@@ -1,4 +1,4 @@
-//! Dead letters: collected, looked at, replayed, settled. On real servers.
+//! Dead letters on real servers: collected, viewed, replayed and settled.
 
 mod amending;
 mod collecting;
@@ -33,10 +33,10 @@ use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// An operator's token in the tests.
+/// The token of the operator in these tests.
 pub const OPS_TOKEN: &str = "a-token-of-ada-for-the-tests";
 
-/// The role, in this process.
+/// The ops role, in this process.
 pub struct RunningOps {
     stop: CancellationToken,
     pub metrics: Metrics,
@@ -44,7 +44,7 @@ pub struct RunningOps {
 }
 
 impl RunningOps {
-    /// Starts it on a world's servers.
+    /// Starts the role on the servers of a world.
     pub fn start(world: &World) -> Self {
         let environment: Environment = [
             ("DATABASE_URL", world.database_url.as_str()),
@@ -64,7 +64,7 @@ impl RunningOps {
         Self { stop, metrics, task: tokio::spawn(run) }
     }
 
-    /// Stops it as SIGTERM would, and waits for it.
+    /// Stops the role as SIGTERM does, and waits for its end.
     pub async fn stop(self) {
         self.stop.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(15), self.task).await;
@@ -72,17 +72,17 @@ impl RunningOps {
     }
 }
 
-/// How long a child may take to start or to end.
+/// The longest time that a child may take to start or to end.
 pub const START: Duration = Duration::from_secs(30);
 
-/// The role in a process of its own, that can be killed.
+/// The ops role in its own process, which a test can kill.
 pub async fn ops_child(world: &World, name: &str) -> Child {
     let children = world.children().env("GRANTONCE_OPS_ADDR", "127.0.0.1:0");
     let children = children.env("GRANTONCE_OPS_TOKENS", format!("ada:{OPS_TOKEN}"));
     children.start(name, &["ops"]).await.unwrap()
 }
 
-/// What letters of the tests are judged by.
+/// The terms for all dead letters of these tests.
 pub const TERMS: Terms = Terms {
     webhook: webhook::Terms { livemode: false, is_adyen_captured_by_hand: false },
     dispute_policy: DisputePolicy::Hold,
@@ -97,12 +97,12 @@ pub fn paid(payment: &str, message: &str) -> PaymentEvent {
     event_for(payment, message, captured(1999))
 }
 
-/// An event's message among the dead letters, without a word of why.
+/// The message of an event in the dead-letter exchange, without a reason.
 pub fn letter_of(event: &PaymentEvent) -> Outgoing {
     Outgoing { exchange: DEAD_EXCHANGE, ..Outgoing::payment_status(event).unwrap() }
 }
 
-/// The message of a letter that is kept, as it came the first time.
+/// The message of a stored dead letter, as it first arrived.
 pub fn copy_of(letter: &Letter) -> Outgoing {
     Outgoing {
         exchange: DEAD_EXCHANGE,
@@ -115,14 +115,14 @@ pub fn copy_of(letter: &Letter) -> Outgoing {
     }
 }
 
-/// Every letter there is.
+/// Every dead letter.
 pub async fn all_letters(store: &Store) -> Vec<LetterRow> {
     let states = ["open", "replaying", "resolved", "archived"].map(str::to_owned).to_vec();
     let filter = LetterFilter { states, ..LetterFilter::default() };
     store.letters(filter, None, 500).await.unwrap().letters
 }
 
-/// The only letter there is, once it is there.
+/// Waits for a dead letter, and returns it. There must be only one.
 pub async fn the_letter(store: &Store) -> LetterRow {
     let mut letters = vec![];
     eventually("a letter is collected", async || {
@@ -134,7 +134,7 @@ pub async fn the_letter(store: &Store) -> LetterRow {
     letters.remove(0)
 }
 
-/// Waits until a letter stands so.
+/// Waits until a dead letter is in `state`.
 pub async fn until(store: &Store, id: LetterId, state: &str) -> Letter {
     let mut found = None;
     eventually(&format!("letter {id} is {state}"), async || {
@@ -149,7 +149,7 @@ pub async fn preview(store: &Store, filter: LetterFilter) -> Preview {
     prospects::preview(store, &TERMS, filter, OffsetDateTime::now_utc()).await.unwrap()
 }
 
-/// Begins a replay of these.
+/// Begins a replay of these dead letters.
 pub async fn replay(store: &Store, letters: Vec<LetterId>, pace: ReplayPace) -> Option<i64> {
     let replay = NewReplay {
         selection: LetterFilter::of_ids(letters.iter().copied()),
@@ -174,7 +174,7 @@ pub async fn ended(store: &Store, id: i64) -> Replay {
     found.unwrap()
 }
 
-/// What sends letters, in a process of its own kind.
+/// The part of ops that sends replays. The test decides when it runs.
 pub fn runner(world: &World) -> ops::replay::Runner {
     ops::replay::Runner {
         store: world.store(),
@@ -192,7 +192,7 @@ pub fn runner(world: &World) -> ops::replay::Runner {
     }
 }
 
-/// Letters of unknown payments, `pi_0` and so on, as a worker would have made them, collected.
+/// Collects dead letters of unknown payments, `pi_0` and so on, as a worker makes them.
 pub async fn unknown_payments(world: &World, count: usize) {
     let store = world.store();
     for n in 0..count {

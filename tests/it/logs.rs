@@ -1,4 +1,4 @@
-//! A log that nobody reads, or that cannot be written, holds up nothing.
+//! A log that nobody reads, or that cannot be written, delays nothing.
 
 use crate::support::{Answer, Poster, World, eventually, paid};
 use grantonce::http::plain_client;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 const START: Duration = Duration::from_secs(30);
 
-/// Longest answer of a process that is not held up, on a busy machine.
+/// Longest response time of a process that is not blocked, on a busy machine.
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// The real program with a stderr of the test's choice.
@@ -86,12 +86,12 @@ async fn o12_a_log_pipe_that_nobody_reads_holds_up_nothing() {
         assert!(is_ok(path).await, "{path}");
     }
 
-    // Who reads again is told that lines are missing, and sees what is logged then.
+    // A new reader learns that lines are missing, and sees the lines that are logged then.
     line(&mut lines, "log_lines_dropped").await;
     refused().await;
     line(&mut lines, "webhook_rejected").await;
 
-    // And it ends, although it is not read.
+    // The process also ends while nobody reads its log.
     futures_util::future::join_all((0..1_000).map(|_| refused())).await;
     assert_eq!(ended(&mut child).await.code(), Some(0));
 }
@@ -117,9 +117,9 @@ async fn o12_a_log_that_cannot_be_written_ends_nothing() {
     }
 }
 
-/// A pipe that takes no more, as long as nobody reads it.
+/// Fills a pipe, so it accepts no more until it is read.
 fn fill(pipe: &mut PipeWriter) {
-    // So large is a pipe on Linux, where nobody asks for another size.
+    // Linux pipes have this size by default.
     pipe.write_all(&[b'\n'; 64 * 1024]).unwrap();
 }
 
@@ -128,7 +128,7 @@ async fn o12_a_start_that_fails_says_so_when_it_is_read_and_ends_when_it_is_not(
     let world = World::new().await;
     for (variable, value, said) in [
         ("GRANTONCE_RECEIVER_ADDR", "nowhere", "GRANTONCE_RECEIVER_ADDR"),
-        // Not ours, so that only the attempt to bind it tells.
+        // The address is not ours, so only the attempt to bind it fails.
         ("GRANTONCE_RECEIVER_ADDR", "192.0.2.1:1", "cannot listen at 192.0.2.1:1"),
     ] {
         let output = grantonce(&world, Stdio::piped()).env(variable, value).output().await.unwrap();

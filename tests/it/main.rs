@@ -1,4 +1,4 @@
-//! The program on real servers, as its users meet it: every test has a database and a virtual host of its own.
+//! The program on real servers, as its users see it. Every test has its own database and virtual host.
 
 #![allow(
     clippy::unwrap_used,

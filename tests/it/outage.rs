@@ -1,6 +1,6 @@
-//! Outages of Postgres and RabbitMQ, and of the network between, under traffic: they cost delay, and nothing else.
+//! Outages of Postgres, RabbitMQ and the network between them, under traffic. They delay credits and do nothing else.
 //!
-//! Where a server is stopped it is the test's own, on the same machine; where the network fails it is a proxy's.
+//! A test that stops a server has its own server, on the same machine. A test that breaks the network has a proxy.
 
 mod alarm;
 mod drain;
@@ -19,16 +19,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How long a process may take to start on a busy machine.
+/// The longest time that a process may take to start on a busy machine.
 const START: Duration = Duration::from_secs(30);
 
-/// Orders that a test makes beforehand: more than its traffic can pay.
+/// The number of orders that a test creates first. Its traffic cannot pay so many.
 const ORDERS: usize = 8_000;
 
-/// Between two webhooks, or messages, of one sender.
+/// The time between two webhooks, or messages, of one sender.
 const PACE: Duration = Duration::from_millis(20);
 
-/// A world with orders to pay. What is not in `own` is on the servers that all tests share.
+/// A world with orders to pay. It uses the servers in `own`, and else the servers that all tests share.
 async fn world_on(own: &PrivateServers) -> Arc<World> {
     let own = own.env().await;
     let url = |name: &str| own.get(name).cloned().unwrap_or_else(|| std::env::var(name).unwrap());
@@ -37,14 +37,14 @@ async fn world_on(own: &PrivateServers) -> Arc<World> {
     Arc::new(world)
 }
 
-/// The same on the servers that all tests share.
+/// A world with orders to pay, on the servers that all tests share.
 async fn shared_world() -> Arc<World> {
     let world = World::new().await;
     world.orders(ORDERS).await;
     Arc::new(world)
 }
 
-/// Publishes one event after the other, each until it is confirmed.
+/// Publishes one event after the other. Each waits for its confirm.
 fn publishing(world: &Arc<World>) -> Traffic {
     let world = Arc::clone(world);
     let event = |n| event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999));
@@ -54,7 +54,7 @@ fn publishing(world: &Arc<World>) -> Traffic {
     })
 }
 
-/// Posts one webhook after the other, each until it is taken, and counts how often it was told to come again.
+/// Posts one webhook after the other, each until it is accepted. Counts the answers that ask for a retry.
 fn posting(poster: &Poster) -> (Traffic, Arc<AtomicUsize>) {
     let (poster, put_off) = (poster.clone(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&put_off);
@@ -74,7 +74,7 @@ fn posting(poster: &Poster) -> (Traffic, Arc<AtomicUsize>) {
     (traffic, put_off)
 }
 
-/// A receiver in a process of its own that has taken its first webhook: that of a payment which is nobody's concern.
+/// A receiver in its own process that has accepted its first webhook. No test expects anything of that payment.
 async fn receiver(world: &World) -> (Child, Poster) {
     start_receiver(world, &world.amqp_url).await
 }
@@ -83,13 +83,13 @@ async fn start_receiver(world: &World, amqp_url: &str) -> (Child, Poster) {
     let children = world.children().env("AMQP_URL", amqp_url);
     let mut receiver = children.start("receiver", &["receiver"]).await.unwrap();
     let poster = Poster::new(receiver.listening("receiver", START).await.unwrap());
-    // The last order is never reached by the traffic.
+    // The traffic never reaches the last order.
     let first = paid(ORDERS - 1);
     eventually("the receiver has its broker", async || poster.post(&first).await == Answer::Taken).await;
     (receiver, poster)
 }
 
-/// How many deliveries the worker says that it gave back, for whatever cause.
+/// The number of deliveries that the worker has returned, by its metrics, for any cause.
 fn given_back(worker: &RunningWorker) -> u64 {
     ["database_outage", "outcome_unknown", "publish_failed", "connection_lost", "shutdown"]
         .iter()
@@ -101,13 +101,13 @@ fn is_up(worker: &RunningWorker, dependency: &str) -> bool {
     worker.metric(&format!("grantonce_dependency_up{{dependency=\"{dependency}\"}}")) == 1
 }
 
-/// Waits until so many more orders have their grant.
+/// Waits until `more` further orders have their grant.
 async fn more_grants(world: &World, more: i64) {
     let before = world.grants().await;
     eventually("work goes on", async || world.grants().await >= before + more).await;
 }
 
-/// All that was sent is granted, each once, and nothing is left: no message, no dead letter.
+/// Checks that every sent event is granted once, and that no message and no dead letter is left.
 async fn all_granted_once(world: &World, worker: RunningWorker, sent: i64) {
     eventually("all is granted", async || world.grants().await >= sent).await;
     world.settled(worker).await;
@@ -121,11 +121,11 @@ async fn all_granted_once(world: &World, worker: RunningWorker, sent: i64) {
 #[derive(Debug)]
 struct Ready {
     message_id: String,
-    /// How often it was given back before.
+    /// How often the message was returned before.
     delivery_count: i64,
 }
 
-/// Looks at messages that wait, and gives them back, which the broker counts.
+/// Looks at waiting messages and returns them. The broker counts that.
 async fn look_into(world: &World, queue: &str, count_max: usize) -> Vec<Ready> {
     let connection = lapin::Connection::connect(&world.amqp_url, Default::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();

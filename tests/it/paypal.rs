@@ -1,5 +1,5 @@
-//! PayPal's webhooks at a real receiver: the certificate comes over real TLS, from a server that a root of the test's own
-//! vouches for.
+//! PayPal's webhooks at a real receiver. The receiver fetches the certificate over real TLS, from a server that the test's own root
+//! certifies.
 
 use crate::support::{World, eventually};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -27,7 +27,7 @@ mod forge;
 
 const START: Duration = Duration::from_secs(30);
 const WEBHOOK_ID: &str = "1JE4291016473214C";
-/// What the certificates of these tests sign with.
+/// The private key of the certificates in these tests.
 const KEY: &str = include_str!("../../src/webhook/paypal/tests/key.pem");
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
@@ -49,7 +49,7 @@ impl Authority {
     }
 }
 
-/// A host that serves one certificate at `/CERT-1`, and nothing elsewhere.
+/// A host that serves one certificate at `/CERT-1`, and nothing at any other path.
 struct Host {
     port: u16,
     asked: Arc<AtomicUsize>,
@@ -128,7 +128,7 @@ impl Receiver {
     }
 }
 
-/// All hints that wait in their queue.
+/// Takes all hints out of their queue.
 async fn hints(world: &World) -> Vec<Hint> {
     let (connection, channel) = world.channel().await;
     let mut hints = vec![];
@@ -174,13 +174,13 @@ async fn a_paypal_webhook_is_verified_by_a_certificate_that_is_fetched_once() {
     let other = br#"{"id":"WH-2","event_type":"PAYMENT.CAPTURE.COMPLETED","resource":{"id":"C2"}}"#;
     let all = futures_util::future::join_all((0..20).map(|_| receiver.status(&good, body, body))).await;
     assert_eq!(all, [StatusCode::OK; 20]);
-    assert_eq!(host.asked(), 1, "twenty at once ask for it once");
+    assert_eq!(host.asked(), 1, "twenty webhooks at once fetch it once");
     let said = hints(&world).await;
-    assert_eq!(said.len(), 20, "each is in the queue by the time it is answered");
+    assert_eq!(said.len(), 20, "each is in the queue before its answer");
     for hint in &said {
         assert_eq!(named(hint), ("paypal", "paypal::WH-1:PAYMENT.CAPTURE.COMPLETED", "C1", vec![]));
     }
-    // Of the same CRC-32, the signature fits: it is believed to name a payment and nothing else.
+    // The forged body has the same CRC-32, so the signature fits. The receiver uses its payment id and nothing else.
     let forged = forge::forged(
         r#"{"id":"WH-3","event_type":"PAYMENT.CAPTURE.COMPLETED","resource":{"id":"C9","status":"COMPLETED",
         "amount":{"currency_code":"USD","value":"1000000.00"},"note":""#,
@@ -194,28 +194,28 @@ async fn a_paypal_webhook_is_verified_by_a_certificate_that_is_fetched_once() {
         said.iter().map(named).collect::<Vec<_>>(),
         [("paypal", "paypal::WH-3:PAYMENT.CAPTURE.COMPLETED", "O9", vec!["C9"])]
     );
-    assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0), "of money it says nothing");
+    assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0), "it reports no money");
     assert_eq!(receiver.status(&good, body, other).await, StatusCode::UNAUTHORIZED, "another body");
     assert_eq!(host.asked(), 1);
-    // None there: that is an answer, and is remembered.
+    // No certificate is there. The receiver remembers this answer.
     for _ in 0..2 {
         assert_eq!(receiver.status(&host.url("CERT-2"), body, body).await, StatusCode::UNAUTHORIZED);
     }
     assert_eq!(host.asked(), 2);
-    // At no host of ours: nobody is asked.
+    // The host is not allowed, so the receiver does not ask it.
     let elsewhere = format!("https://127.0.0.1:{}/CERT-1", host.port);
     assert_eq!(receiver.status(&elsewhere, body, body).await, StatusCode::UNAUTHORIZED);
     assert_eq!(host.asked(), 2);
-    // Out of reach: PayPal is to come again. What is known already still serves.
+    // The host is not reachable, so PayPal must send the webhook again. Known certificates still work.
     host.serving.abort();
     eventually("the host is gone", async || tokio::net::TcpStream::connect(("127.0.0.1", host.port)).await.is_err())
         .await;
     let away = receiver.post(&host.url("CERT-3"), body, body).await;
     assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(away.headers().contains_key("retry-after"));
-    assert_eq!(hints(&world).await, [], "what is refused names nothing");
+    assert_eq!(hints(&world).await, [], "a refused webhook makes no hint");
     assert_eq!(receiver.status(&good, body, body).await, StatusCode::OK);
     assert_eq!(hints(&world).await.len(), 1);
-    // Whatever it says of money, nothing of it is a message that could grant.
+    // The webhook reports money, but no message that can grant is published.
     assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0));
 }

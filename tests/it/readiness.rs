@@ -1,4 +1,4 @@
-//! `/readyz` of every role names the dependency that is missing, from the first moment, and the metric says the same.
+//! `/readyz` of every role names the missing dependency from the first moment, and the metric shows the same.
 
 mod situations;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const START: Duration = Duration::from_secs(30);
 
-/// Nobody listens at port 1.
+/// No server listens on port 1.
 const NO_POSTGRES: &str = "postgres://nobody@127.0.0.1:1/none";
 const NO_RABBITMQ: &str = "amqp://nobody:nothing@127.0.0.1:1/none";
 
@@ -47,7 +47,7 @@ async fn each_role_names_what_it_misses_and_nothing_else() {
             let missing: Vec<_> = needs.iter().filter(|need| away.contains(need)).collect();
             let first = get(format!("http://{address}/readyz")).await;
             assert!(missing.is_empty() || first.status() == 503, "{role} without {away:?} is ready at first");
-            // What is there may take a moment to be reached. RabbitMQ is not asked for before Postgres is there.
+            // A running server may take a moment to be reached. These roles do not connect to RabbitMQ before Postgres is reached.
             let waits_for_postgres = ["worker", "reconciler", "ops", "all"].contains(&role);
             let expected = if waits_for_postgres && away == &both[..1] { json!(both) } else { json!(missing) };
             let as_expected = async |answer: reqwest::Response| {

@@ -103,7 +103,8 @@ async fn an_unroutable_publish_is_503_and_no_publish_beside_it_suffers() {
     let (status, _) = problem(response).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
 
-    // Side by side with routable ones (dead letters of untranslatable webhooks): each gets its own answer.
+    // Routable and unroutable messages at the same time: each webhook gets its own answer. The routable ones are webhooks that
+    // cannot be translated.
     let mixed = (0..40).map(|n| {
         let webhook = if n % 2 == 0 {
             stripe_webhook(STRIPE_SECRET, &format!("evt_{n}"), "pi_1", 1999, None)
@@ -160,7 +161,7 @@ async fn bad_input_is_answered_clearly_and_nothing_of_it_is_published() {
     let get = receiver.http.get(format!("{}/webhooks/stripe", receiver.url)).send().await.unwrap();
     assert_eq!(problem(get).await.0, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0));
-    assert_eq!(receiver.stripe((good, signature)).await, StatusCode::OK, "it is still there for the genuine one");
+    assert_eq!(receiver.stripe((good, signature)).await, StatusCode::OK, "the genuine one is still accepted");
     eventually("it is published", async || world.ready(WORK_QUEUE).await == 1).await;
 }
 
@@ -180,7 +181,7 @@ async fn a_genuine_webhook_that_we_cannot_translate_is_kept_as_it_came() {
     for body in [&b"not JSON at all"[..], nul, huge, currency, deep.as_bytes()] {
         assert_eq!(receiver.stripe(signed(body)).await, StatusCode::OK);
         let letter = world.dead_letter().await;
-        assert_eq!(letter.data, body, "the raw body is kept");
+        assert_eq!(letter.data, body, "the raw body is stored");
         assert_eq!(letter.properties.kind().as_ref().unwrap().as_str(), "webhook.stripe");
         let headers = letter.properties.headers().as_ref().unwrap();
         let text = |name: &str| headers.inner()[name].as_long_string().unwrap().to_string();
@@ -239,7 +240,7 @@ async fn a_standard_webhook_speaks_for_its_own_provider_only() {
     assert_eq!(world.ready(WORK_QUEUE).await, 0, "a relay that claims another provider grants nothing");
 }
 
-/// A paid order of Adyen's goes by its `merchantReference`, which is the order's id.
+/// The `merchantReference` of an Adyen payment is the id of the order.
 #[tokio::test]
 async fn every_item_of_an_adyen_webhook_counts_by_itself() {
     use grantonce_testkit::sign::adyen_signature;
@@ -249,7 +250,7 @@ async fn every_item_of_an_adyen_webhook_counts_by_itself() {
     let order = world.order(OrderSpec::paid_by("cart-8271")).await;
     world.execute("UPDATE orders SET provider = 'adyen'").await;
     let receiver = Receiver::start_with(&world, &[("GRANTONCE_ADYEN_HMAC_KEYS", KEY)]).await;
-    // Of today: what is older than the inbox is kept may be gone from it at once.
+    // The events are of today. The inbox may drop older ones at once.
     let today = time::OffsetDateTime::now_utc().date();
     let item = |reference: &str, patch: Value| {
         let mut item = json!({
@@ -312,7 +313,7 @@ async fn an_event_that_says_only_that_something_happened_becomes_a_hint() {
     assert_eq!(hint.provider_account.unwrap().as_str(), "acct_1");
     assert_eq!(got.properties.message_id().as_ref().unwrap().as_str(), hint.message_id.as_str());
     connection.close(200, "done".into()).await.unwrap();
-    assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0), "it says nothing of a payment");
+    assert_eq!((world.ready(WORK_QUEUE).await, world.ready(DEAD_QUEUE).await), (0, 0), "it reports no payment");
 
     let live = Receiver::start_with(&world, &[("GRANTONCE_LIVEMODE", "true")]).await;
     assert_eq!(live.stripe(thin("evt_2", false)).await, StatusCode::OK);

@@ -1,4 +1,4 @@
-//! The reconciler on real servers and a provider to ask: what no webhook tells is found out, once.
+//! The reconciler on real servers and a real provider. It finds, once, the payments that no webhook reports.
 
 use crate::support::{Collector, OrderSpec, Told, World, eventually};
 use grantonce::broker::{DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, Headers, Outgoing};
@@ -82,20 +82,20 @@ async fn post(provider: &Standin, path: &str, body: &Value) -> Value {
     answer.json().await.unwrap()
 }
 
-/// A payment of 19.99 dollars at the provider.
+/// Creates a payment of 19.99 US dollars at the provider.
 async fn payment(provider: &Standin) -> String {
     let made = json!({"provider": "stripe", "amount_minor": 1999, "currency": "USD"});
     post(provider, "/payments", &made).await["id"].as_str().unwrap().to_owned()
 }
 
-/// One that the buyer has paid, and of which no webhook comes.
+/// Creates a payment that the buyer pays. No webhook reports it.
 async fn paid(provider: &Standin) -> String {
     let id = payment(provider).await;
     post(provider, &format!("/payments/{id}/pay"), &json!({"outcome": "succeeded"})).await;
     id
 }
 
-/// An order as the API makes it, whose provider is to be asked at once.
+/// Creates an order as the API does. The reconciler asks its provider at once.
 async fn order(world: &World, payment_id: &str) -> OrderId {
     order_asked_about(world, payment_id, OffsetDateTime::now_utc()).await
 }
@@ -154,7 +154,7 @@ async fn orders_of_which_no_webhook_comes_are_fulfilled_and_each_is_asked_about_
     }
     let all = |outcome: &str| reconcilers.iter().map(|reconciler| reconciler.looks(outcome)).sum::<u64>();
     eventually("the cart was looked at, too", async || all("quiet") == 1).await;
-    assert_eq!((all("heard"), all("contradicted"), all("failed")), (24, 0, 0), "each by one of the two");
+    assert_eq!((all("heard"), all("contradicted"), all("failed")), (24, 0, 0), "each payment is asked about by one of the two");
     assert_eq!(world.status(abandoned).await, "awaiting_payment");
     for reconciler in reconcilers {
         reconciler.drain().await;
@@ -175,7 +175,7 @@ async fn what_a_look_and_a_webhook_both_tell_grants_once() {
     world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     let reconciler = Running::start(&world, &provider.base);
     eventually("it was asked all the same", async || reconciler.looks("heard") == 1).await;
-    // And once more: now it is the same message.
+    // The reconciler asks once more. Now it gets the same message.
     world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     eventually("twice", async || reconciler.looks("heard") == 2).await;
     eventually("the second time it is known", async || worker.metric("grantonce_inbox_duplicates_total") > 0).await;
@@ -212,7 +212,7 @@ async fn a_hint_has_the_provider_asked_now() {
     let (world, provider) = (World::new().await, Standin::start().await.unwrap());
     let payment_id = paid(&provider).await;
     let id = order_asked_about(&world, &payment_id, in_an_hour()).await;
-    // An order that knows nothing of looks, made by hand for instance.
+    // This order has no row for the reconciler, because it was inserted by hand, for instance.
     let other = paid(&provider).await;
     let by_hand = world.order(OrderSpec::paid_by(&other)).await;
     let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
@@ -221,7 +221,7 @@ async fn a_hint_has_the_provider_asked_now() {
     }
     fulfilled(&world, id).await;
     fulfilled(&world, by_hand).await;
-    // The broken one is for a person to see, and those behind it go on.
+    // An operator must look at the broken one, and the hints behind it are processed.
     let broken = Outgoing {
         exchange: HINTS_EXCHANGE,
         routing_key: "payment.stripe".to_owned(),
@@ -236,7 +236,7 @@ async fn a_hint_has_the_provider_asked_now() {
     world.publish_raw(Outgoing::hint(&hint(&third)).unwrap()).await;
     let letter = world.dead_letter().await;
     assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::broken");
-    // A hint that comes before its order: the worker waits for it as for any message.
+    // This hint comes before its order. The worker waits for the order, as for any message.
     let id = order_asked_about(&world, &third, in_an_hour()).await;
     fulfilled(&world, id).await;
     reconciler.drain().await;
@@ -253,7 +253,7 @@ async fn what_contradicts_us_is_loud_and_an_abandoned_cart_is_not() {
     let granted = order(&world, &payment(&provider).await).await;
     world.execute(&format!("UPDATE orders SET status = 'fulfilled' WHERE id = '{granted}'")).await;
     world.store().want_look(granted, OffsetDateTime::now_utc()).await.unwrap();
-    // It costs something else than was paid: the worker refuses it, and the second look finds it still unpaid.
+    // The order has another price than the payment, and the worker refuses it. The second look finds the order still unpaid.
     let refused = order(&world, &paid(&provider).await).await;
     world.execute(&format!("UPDATE orders SET amount_minor = 2999 WHERE id = '{refused}'")).await;
     let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
@@ -285,7 +285,7 @@ async fn a_second_payment_and_an_order_id_of_the_shops_own_contradict_nothing() 
     world.publish_raw(Outgoing::hint(&hint(&another)).unwrap()).await;
     fulfilled(&world, numbered).await;
     fulfilled(&world, paid_by_another).await;
-    // The payment that was given up is asked about while the order is paid by the other one.
+    // The reconciler asks about the abandoned payment after another payment has paid the order.
     let before = reconciler.looks("heard") + reconciler.looks("quiet");
     world.store().want_look(paid_by_another, OffsetDateTime::now_utc()).await.unwrap();
     eventually("it is asked about", async || reconciler.looks("heard") + reconciler.looks("quiet") > before).await;
@@ -315,7 +315,7 @@ async fn without_postgres_it_waits_and_says_so() {
     reconciler.drain().await;
 }
 
-/// A PayPal payment that the API has created, with its order.
+/// Creates a PayPal payment through the API, with its order.
 async fn paypal_order(world: &World, provider: &Standin) -> (OrderId, String, Child) {
     const TOKEN: &str = "shop-token-shop-token";
     let mut api = world
@@ -364,7 +364,7 @@ async fn a_paypal_payment_is_captured_when_the_buyer_has_agreed_and_not_before()
     check().await;
     fulfilled(&world, id).await;
     assert_eq!(at_the_provider(&provider, &payment_id).await, "succeeded");
-    // And a hint, as a webhook of PayPal's brings it, finds it as it is.
+    // A hint, as a webhook of PayPal's makes it, finds the payment in this state.
     let hint = Hint { provider: Provider::PAYPAL, ..hint(&payment_id) };
     let heard = reconciler.looks_at("paypal", "heard");
     world.publish_raw(Outgoing::hint(&hint).unwrap()).await;
@@ -401,7 +401,8 @@ async fn a_paypal_dispute_holds_the_credits_and_a_refund_takes_them() {
     world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     fulfilled(&world, id).await;
 
-    // What is done to the payment there, and a hint as the webhook brings it: of a dispute it names the capture.
+    // Each step changes the payment at the provider and sends a hint, as the webhook does. The webhook of a dispute names the
+    // capture.
     let capture = Hint { provider: Provider::PAYPAL, ..hint(&payment_id.replace("PAYPAL", "CAPTURE")) };
     let becomes = async |done: &[(&str, Value)], status: &str, credits: i64| {
         for (what, body) in done {
@@ -414,7 +415,7 @@ async fn a_paypal_dispute_holds_the_credits_and_a_refund_takes_them() {
     becomes(&[("dispute", json!({}))], "disputed", 0).await;
     becomes(&[("dispute/close", json!({"won": true}))], "fulfilled", 100).await;
     becomes(&[("refund", json!({"amount_minor": 999}))], "partially_refunded", 50).await;
-    // A lost dispute gives back its hold as well; the reversal of the capture takes what was left.
+    // A lost dispute also returns its hold. The reversal of the capture takes the remaining credits.
     becomes(&[("dispute", json!({})), ("dispute/close", json!({"won": false}))], "refunded", 0).await;
     reconciler.drain().await;
     world.settled(worker).await;

@@ -1,5 +1,5 @@
-//! How a process ends: not ready first, then everything is served for a while, then nothing new. So a deployment rolls without
-//! one request that fails.
+//! How a process ends. First it reports that it is not ready, then it serves every request for a while, and then it accepts nothing
+//! new. So no request fails in a rolling update.
 
 use crate::support::balancer::{Balancer, Client, LAG};
 use crate::support::{OrderSpec, World, eventually, stripe_webhook, world::STRIPE_SECRET};
@@ -20,7 +20,7 @@ const START: Duration = Duration::from_secs(30);
 const TOKEN: &str = "shop-token-shop-token";
 const BUYERS: usize = 6;
 
-/// Longer than the balancer takes to notice.
+/// Longer than the balancer needs to notice.
 const DELAY: Duration = LAG.saturating_add(Duration::from_millis(1_500));
 
 fn children(world: &World, delay: Duration) -> Children {
@@ -33,7 +33,7 @@ fn children(world: &World, delay: Duration) -> Children {
         .env("GRANTONCE_OPS_TOKENS", "ada:a-token-of-ada-for-the-tests")
 }
 
-/// Two instances of a role, and where they listen.
+/// Starts two instances of a role. Returns their addresses, too.
 async fn two(children: &Children, role: &str) -> ([Child; 2], [SocketAddr; 2]) {
     let mut both = [
         children.start(&format!("{role}-0"), &[role]).await.unwrap(),
@@ -45,7 +45,7 @@ async fn two(children: &Children, role: &str) -> ([Child; 2], [SocketAddr; 2]) {
     (both, addresses)
 }
 
-/// Buys again and again: an order, its webhook, and the wait for its credits. Gives what went wrong.
+/// Buys again and again: creates an order, sends its webhook and waits for its credits. Returns the failures.
 async fn buy(
     buyer: usize,
     api: SocketAddr,
@@ -90,7 +90,7 @@ async fn buy(
             }
         }
         bought.fetch_add(1, Ordering::Relaxed);
-        // Some buyers' connections are idle for longer than others'.
+        // The buyers' connections are idle for different times.
         sleep(Duration::from_millis(50 * u64::try_from(buyer * buyer).unwrap())).await;
     }
     failures
@@ -168,7 +168,7 @@ async fn o13_a_process_is_not_ready_first_and_serves_everything_until_its_delay_
         let (status, said) = ready(address).await;
         assert!(status == 503 && said.contains("accepting"), "{said}");
     }
-    // New connections are taken, and what a webhook says is granted: the worker goes on as well.
+    // New connections are accepted, and the order of a webhook is granted: the worker also continues.
     world.order(OrderSpec::paid_by("pi_1")).await;
     let (webhook, signature) = stripe_webhook(STRIPE_SECRET, "evt_1", "pi_1", 1999, None);
     let head = format!("POST /webhooks/stripe HTTP/1.1\r\nstripe-signature: {signature}\r\n");
@@ -184,7 +184,7 @@ async fn o13_a_process_is_not_ready_first_and_serves_everything_until_its_delay_
 #[tokio::test]
 async fn o13_a_worker_and_a_developer_wait_for_no_balancer() {
     let world = World::new().await;
-    // Longer than the test waits.
+    // The delay is longer than the test waits.
     let children = children(&world, Duration::from_secs(600));
     for (role, signal) in [("worker", Signal::TERM), ("all", Signal::INT)] {
         let mut child = children.start(role, &[role]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Every command of `docs/runbook.md`, run on a deployment with a dead letter in it.
+//! Runs every command of `docs/runbook.md` on a deployment with a dead letter in it.
 
 use crate::letters::{OPS_TOKEN, the_letter, until};
 use crate::support::messages::{captured, event_for};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const START: Duration = Duration::from_secs(30);
 
-/// One command, and the section that it stands in.
+/// One command, and the section that contains it.
 #[derive(Debug)]
 struct Line {
     section: String,
@@ -49,7 +49,7 @@ async fn every_command_runs_as_it_is_written() {
     let mut ops = children.start("ops", &["ops"]).await.unwrap();
     let metrics = worker.listening("metrics", START).await.unwrap();
     worker.consuming(START).await.unwrap();
-    // The page amends the order to what was paid.
+    // The page amends the order to the amount that was paid.
     world.publish(&event_for("pi_1", "evt_1", captured(1599))).await;
     let store = world.store();
     let letter = the_letter(&store).await;
@@ -83,7 +83,7 @@ async fn every_command_runs_as_it_is_written() {
     assert!(lines.len() > 80, "the page's commands are found: {}", lines.len());
     let mut failed = vec![];
     for Line { section, command } in &lines {
-        // What archives would take the letter away from those that replay it; that it does is shown elsewhere.
+        // This command would archive the dead letter before the others replay it. Another test shows that archiving works.
         let command = &command.replace("dlq archive $LETTER", "dlq archive --payment pi_none");
         let mut shell = tokio::process::Command::new("sh");
         shell.args(["-eu", "-c", command]).env_clear().envs(&environment).kill_on_drop(true);
@@ -91,7 +91,7 @@ async fn every_command_runs_as_it_is_written() {
             tokio::time::timeout(START * 2, shell.output()).await.unwrap_or_else(|_| panic!("{command} hangs"));
         let output = output.unwrap();
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        // 1 is a finding: an order that is not paid yet, no letter of this kind. Everything else would be a mistake of the page.
+        // Exit code 1 is a finding, for instance an order that is not paid yet. Any other failure is a mistake in the page.
         let is_finding =
             output.status.code() == Some(1) && command.starts_with("grantonce ") && !told.contains("error");
         if !output.status.success() && !is_finding {
@@ -100,7 +100,7 @@ async fn every_command_runs_as_it_is_written() {
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 
-    // And they did what the page says.
+    // The commands have done what the page promises.
     until(&store, letter.id, "resolved").await;
     eventually("the order is granted", async || world.grants().await == 1).await;
     assert_eq!(world.count("SELECT amount_minor FROM orders").await, 1599);

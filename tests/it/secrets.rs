@@ -1,4 +1,4 @@
-//! Secrets that are changed while the program runs, as Kubernetes changes them: a symbolic link is swapped above the files.
+//! Secrets that change while the program runs. As in Kubernetes, a symbolic link above the files is replaced.
 
 use crate::support::db::at_the_end;
 use crate::support::world::STRIPE_SECRET;
@@ -35,7 +35,7 @@ impl Mount {
         self.folder.path().join(name)
     }
 
-    /// Puts another version in the place of the folder, in one step.
+    /// Replaces the folder by another version, in one step.
     fn swap(&self, name: &str, text: &str) {
         let version = format!("..{}", self.versions.fetch_add(1, Ordering::Relaxed));
         std::fs::create_dir(self.path(&version)).unwrap();
@@ -48,7 +48,7 @@ impl Mount {
         std::fs::remove_file(self.path("..data")).unwrap();
     }
 
-    /// Children whose secret lies here.
+    /// Children that read their secret from this folder.
     fn given_to(&self, children: Children, name: &str) -> Children {
         children.env(name, "").env(format!("{name}_FILE"), self.path(name))
     }
@@ -59,7 +59,7 @@ fn http() -> Client {
     client.redirect(redirect::Policy::none()).build().unwrap()
 }
 
-/// One of a child's metrics; 0 while there is none.
+/// The value of a child's metric. 0 if the metric is missing.
 async fn metric(child: &mut Child, name: &str) -> f64 {
     let address = child.listening("metrics", START).await.unwrap();
     let page = http().get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
@@ -84,7 +84,7 @@ async fn o14_no_webhook_is_refused_while_a_secret_is_rotated() {
 
     let is_new = Arc::new(AtomicBool::new(false));
     let (signs_new, posting) = (Arc::clone(&is_new), poster.clone());
-    // The poster panics over a refusal.
+    // The poster panics if a webhook is refused.
     let traffic = Traffic::start(
         4,
         Duration::from_millis(5),
@@ -100,7 +100,7 @@ async fn o14_no_webhook_is_refused_while_a_secret_is_rotated() {
         eventually("webhooks are taken", async || traffic.taken() >= before + count).await;
     };
     more(40).await;
-    // The provider begins with the new one at the very moment.
+    // At this moment the provider begins to sign with the new secret.
     mount.swap(NAME, &format!("{STRIPE_SECRET},{NEW_SECRET}\n"));
     is_new.store(true, Ordering::SeqCst);
     more(40).await;
@@ -109,7 +109,7 @@ async fn o14_no_webhook_is_refused_while_a_secret_is_rotated() {
     is_new.store(true, Ordering::SeqCst);
     more(40).await;
 
-    // Gone, and then nonsense: the last good ones stay.
+    // The file is missing, then its content is invalid. The last good secrets stay in use.
     assert_eq!(metric(&mut receiver, REFUSED).await, 0.0);
     mount.unmount();
     eventually("the missing file is counted", async || metric(&mut receiver, REFUSED).await > 1.0).await;
@@ -166,7 +166,7 @@ async fn o14_tokens_of_the_api_and_the_console_are_followed() {
     assert_ne!(with_token(balance(), "0123456789abcdef").await, StatusCode::UNAUTHORIZED);
     assert_ne!(with_token(letters(), "0123456789abcdef").await, StatusCode::UNAUTHORIZED);
     assert_eq!(with_token(balance(), "fedcba9876543210").await, StatusCode::UNAUTHORIZED);
-    // Somebody logs in.
+    // An operator logs in.
     let login = http.post(format!("{ops}/login")).header("origin", &ops).header("sec-fetch-site", "same-origin");
     let login =
         login.header("content-type", "application/x-www-form-urlencoded").body("token=0123456789abcdef&next=%2F");
@@ -187,7 +187,7 @@ async fn o14_tokens_of_the_api_and_the_console_are_followed() {
     })
     .await;
     assert_eq!(with_token(letters(), "0123456789abcdef").await, StatusCode::UNAUTHORIZED);
-    // The session was signed with the token that is over.
+    // The session was signed with the token that is no longer valid.
     assert_eq!(page().await, StatusCode::SEE_OTHER);
 }
 
@@ -282,7 +282,7 @@ async fn o14_a_new_password_of_the_broker_is_used_by_new_connections() {
     eventually("the receiver has its broker", async || take(0).await == Answer::Taken).await;
 
     set_password("second").await;
-    // The management API learns of connections a while after they were made.
+    // The management API shows a connection some time after it was opened.
     eventually("the old password is refused", async || {
         let all = call(Method::GET, format!("api/vhosts/{vhost}/connections"), json!({})).await;
         for connection in all.json::<Vec<serde_json::Value>>().await.unwrap() {
@@ -303,7 +303,7 @@ async fn o14_a_new_password_of_the_broker_is_used_by_new_connections() {
     eventually("the new password is used", async || take(2).await == Answer::Taken).await;
 }
 
-/// Done when the test is over.
+/// Runs its function when the test ends.
 struct Cleaning(Option<Box<dyn FnOnce()>>);
 
 impl Drop for Cleaning {

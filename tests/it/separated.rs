@@ -1,4 +1,5 @@
-//! What cannot be settled now is separated from its batch: everybody else's credits come, and it costs no attempt.
+//! A message that cannot be settled now is separated from its batch. All other buyers get their credits, and the message uses up no
+//! attempt.
 
 use crate::support::{OrderSpec, RunningWorker, World, captured, event_for, eventually};
 use crate::worker::raw;
@@ -10,24 +11,24 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// Buyers that nothing is wrong with. Their messages are published in one go with the one that cannot be settled.
+/// Buyers without a problem. Their messages are published together with the one that cannot be settled.
 const OTHERS: i64 = 40;
 
-/// More of them than a message of an unknown order is tried in the tests.
+/// More attempts than a message of an unknown order gets in these tests.
 const TIMES: u64 = 6;
 
 fn paid(n: i64) -> grantonce::domain::PaymentEvent {
     event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))
 }
 
-/// A worker, orders `pi_0` … `pi_40`, and what is wrong with the first of them.
+/// A world with the orders of `pi_0` … `pi_40`. The tests cause a problem with the first one.
 async fn world() -> World {
     let world = World::new().await;
     world.orders(usize::try_from(OTHERS).unwrap() + 1).await;
     world
 }
 
-/// Everybody pays, twice over: the faulty one stands among the others in each batch.
+/// Every buyer pays, and each payment is reported twice. The first one is among the others in each batch.
 async fn everybody_pays(world: &World) {
     let mut all: Vec<_> = (0..=OTHERS).map(paid).collect();
     all.extend((0..=OTHERS).map(|n| event_for(&format!("pi_{n}"), &format!("evt_{n}_again"), captured(1999))));
@@ -38,7 +39,7 @@ async fn the_others_are_granted(world: &World) {
     eventually("the others have their credits", async || world.grants().await >= OTHERS).await;
 }
 
-/// The same, while the first one's messages come back again and again without using up an attempt.
+/// Waits for the grants of the others. The messages of the first one return again and again without using up an attempt.
 async fn only_the_others_are_granted(world: &World, worker: &RunningWorker, cause: &str) {
     the_others_are_granted(world).await;
     let metric = format!("grantonce_deliveries_separated_total{{cause=\"{cause}\"}}");
@@ -62,14 +63,14 @@ async fn only_the_others_are_granted(world: &World, worker: &RunningWorker, caus
     }
 }
 
-/// What an operator is told of a message.
+/// The text that `grantonce explain` prints about a message.
 async fn explained(world: &World, message: &str) -> String {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_grantonce"));
     command.args(["explain", message]).env_clear().env("DATABASE_URL", &world.database_url);
     String::from_utf8(command.output().await.unwrap().stdout).unwrap()
 }
 
-/// Nothing is wrong any more.
+/// Waits until every buyer is granted, after the problem has ended.
 async fn everybody_is_granted(world: &World, worker: RunningWorker) {
     eventually("the last one has its credits", async || world.grants().await == OTHERS + 1).await;
     world.settled(worker).await;
@@ -84,7 +85,7 @@ async fn first_order(world: &World) -> String {
         .unwrap()
 }
 
-/// A transaction of somebody else's that is left open.
+/// Opens a transaction of another session, and leaves it open.
 async fn left_open(world: &World, statement: &str) -> PgConnection {
     use sqlx::{Connection as _, Executor as _};
     let mut somebody = PgConnection::connect(&world.database_url).await.unwrap();
@@ -158,7 +159,7 @@ async fn o04_an_order_that_cannot_be_read_holds_up_nobody_else() {
     }
 }
 
-/// While something is missing at the broker: the others are granted and acknowledged; a worker that stops gives back the one.
+/// While a queue or binding is missing, the others are granted and acknowledged. A worker that stops returns the one message.
 async fn while_a_copy_has_no_way(first: Outgoing, take_away: impl AsyncFn(&World), give_back: impl AsyncFn(&World)) {
     let world = world().await;
     let worker = world.start_worker();

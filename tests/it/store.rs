@@ -1,5 +1,5 @@
-//! The store on a real Postgres: what it promises when callers vanish, when others are in the way, and when somebody
-//! tries to change what may not be changed.
+//! The store on a real Postgres: what it guarantees if callers disappear, if other transactions block it, and if a statement
+//! changes rows that must not change.
 
 mod amend;
 mod contention;
@@ -37,7 +37,7 @@ async fn apply(store: &Store, events: &[PaymentEvent]) -> Result<Applied, StoreE
     store.apply(events.into(), terms(), crate::support::LOCK_WAIT).await
 }
 
-/// An order that is there.
+/// Reads an order that exists.
 async fn read(store: &Store, id: OrderId) -> OrderView {
     store.orders(&[id]).await.unwrap().remove(0)
 }
@@ -47,7 +47,7 @@ fn batches(world: &World) -> Store {
     Store::new(&world.store_settings(Profile::Batches)).unwrap()
 }
 
-/// A store whose server-side timeouts do not interfere within a test's time.
+/// A store whose server-side timeouts are longer than a test.
 fn patient(world: &World, connections_max: u32) -> Store {
     let deadline = std::time::Duration::from_secs(60);
     Store::new(&Settings { connections_max, deadline, ..world.store_settings(Profile::Requests) }).unwrap()
@@ -57,7 +57,7 @@ fn key(key: &str) -> IdempotencyKey {
     IdempotencyKey { token_name: "site".to_owned(), key: key.to_owned(), request_digest: [7; 32] }
 }
 
-/// An order over 19.99 dollars for 100 credits.
+/// An order over 19.99 US dollars for 100 credits.
 fn order_for(payment: &str) -> NewOrder {
     NewOrder {
         id: OrderId(uuid::Uuid::now_v7()),
@@ -74,7 +74,7 @@ fn order_for(payment: &str) -> NewOrder {
     }
 }
 
-/// An order of Stripe's that nothing was heard of.
+/// An order of Stripe's without any event.
 fn unpaid(id: OrderId, credits: i64, price: Money) -> Order {
     Order {
         id,

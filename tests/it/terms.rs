@@ -1,4 +1,4 @@
-//! Orders with price terms: money waits for its parts, in every order of arrival and with copies, and what cannot be right is
+//! Orders with price terms. Money waits for its parts, in every order of arrival and with copies. Parts that cannot be right become
 //! a dead letter that says what to do.
 
 use crate::support::{World, event_for, eventually};
@@ -38,7 +38,7 @@ async fn order(world: &World, price: i64, terms: &str, discount_max_minor: Optio
     id
 }
 
-/// What of a scenario an event says; the session's says which intent is its own.
+/// What an event reports. The event of the session also names its intent.
 #[derive(Clone, Copy)]
 enum Says {
     Intent(i64),
@@ -47,7 +47,7 @@ enum Says {
     RefundedTotal(i64),
 }
 
-/// An event of one of many orders of the same scenario.
+/// An event of one of many orders in the same scenario.
 fn event(says: Says, number: usize, at: usize, order: OrderId) -> PaymentEvent {
     let (session, intent) = (format!("cs_{number}"), format!("pi_{number}"));
     let captured = |minor, breakdown| PaymentStatus::Captured {
@@ -70,7 +70,7 @@ fn event(says: Says, number: usize, at: usize, order: OrderId) -> PaymentEvent {
         Says::RefundedTotal(minor) => (&intent, vec![], PaymentStatus::RefundedTotal { money: usd(minor) }),
     };
     let occurred_at = OffsetDateTime::UNIX_EPOCH + Duration::seconds(1_767_000_000 + i64::try_from(at).unwrap());
-    // The intent carries the order's id, as the site had it put there.
+    // The intent carries the order's id, because the site has set it.
     PaymentEvent {
         related_ids,
         order_id: Some(order),
@@ -79,7 +79,7 @@ fn event(says: Says, number: usize, at: usize, order: OrderId) -> PaymentEvent {
     }
 }
 
-/// Every order in which so many can come.
+/// Every order in which `count` events can arrive.
 fn arrivals(count: usize) -> Vec<Vec<usize>> {
     (0..count).fold(vec![vec![]], |arrivals: Vec<Vec<usize>>, next| {
         let longer = |arrival: Vec<usize>| {
@@ -98,7 +98,7 @@ async fn apply(store: &Store, events: &[PaymentEvent]) -> Vec<Outcome> {
     store.apply(events.into(), terms, crate::support::LOCK_WAIT).await.unwrap().outcomes
 }
 
-/// One kind of order, what is said of it, and what it comes to.
+/// Description, price, terms, maximal discount, events, and the expected status and credits.
 type Row<'a> = (&'a str, i64, &'a str, Option<i64>, &'a [Says], &'a str, i64);
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn in_every_order_of_arrival_and_with_copies_the_credits_are_what_was_paid
     let mut number = 0;
     for (what, price, terms, max, said, status, credits) in rows {
         for arrival in arrivals(said.len()) {
-            // One by one, each twice; and all in one batch.
+            // One by one, each twice. Then all in one batch.
             for is_batch in [false, true] {
                 number += 1;
                 let id = order(&world, *price, terms, *max, &format!("cs_{number}")).await;
@@ -215,7 +215,7 @@ async fn in_every_order_of_arrival_and_with_copies_the_credits_are_what_was_paid
     world.verify().await;
 }
 
-/// A body of the contract, as a relay would write it.
+/// Publishes a body of the contract, as a relay does.
 async fn publish(world: &World, message_id: &str, session: &str, status: serde_json::Value) {
     let body = json!({
         "provider": "stripe", "message_id": message_id, "payment_id": session, "status": status,

@@ -1,5 +1,5 @@
-//! Traces: from a webhook to the commit of what it says, as an OpenTelemetry collector sees them. And without a collector, or
-//! with one that is away: nothing else is different.
+//! Traces from a webhook to the commit of its payment, as an OpenTelemetry collector sees them. Without a collector, or if it is
+//! away, nothing else changes.
 
 use crate::support::world::STRIPE_SECRET;
 use crate::support::{Collector, OrderSpec, Told, World, captured, event_for, eventually, stripe_webhook};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 const START: Duration = Duration::from_secs(30);
 
-/// A trace that somebody else began.
+/// A trace that another program began.
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn traced(world: &World, endpoint: &str) -> Children {
@@ -35,7 +35,7 @@ async fn receiver(children: &Children) -> (Child, String) {
     (process, url)
 }
 
-/// A webhook whose sender names a trace, as anybody can.
+/// Posts a webhook whose sender names a trace. Anybody can do that.
 async fn post(url: &str, body: Vec<u8>, signature: &str) -> StatusCode {
     let request = plain_client().build().unwrap().post(format!("{url}/webhooks/stripe")).body(body);
     let request = request.header("stripe-signature", signature).header("traceparent", TRACEPARENT);
@@ -76,7 +76,7 @@ async fn one_webhook_is_one_trace_from_its_receiver_to_its_commit() {
     assert_eq!((webhook.parent.as_str(), publish.parent.as_str()), ("", webhook.id.as_str()));
     assert_eq!((process.parent.as_str(), &process.links), (publish.id.as_str(), &vec![batch.id.clone()]));
     assert!([&publish.trace, &process.trace].iter().all(|trace| **trace == webhook.trace), "one trace");
-    assert_ne!(webhook.trace, TRACEPARENT[3..35], "nobody writes into our traces, or decides that there are any");
+    assert_ne!(webhook.trace, TRACEPARENT[3..35], "a sender neither writes into our traces nor decides that they exist");
     let spans = [webhook, publish, process, batch].map(|span| span.name.as_str());
     let work = format!("process {WORK_QUEUE}");
     assert_eq!(spans, ["POST /webhooks/{provider}", "publish payments", &work, &work]);
@@ -102,7 +102,7 @@ async fn one_webhook_is_one_trace_from_its_receiver_to_its_commit() {
             ("grantonce", role)
         );
     }
-    // No body, no signature, no secret, nothing long.
+    // No attribute contains a body, a signature, a secret or a long text.
     for span in collector.spans() {
         for (name, value) in &span.attributes {
             let found =
@@ -148,7 +148,7 @@ async fn what_is_given_back_is_told_too() {
     let traces = Traces::export(&collector.endpoint, "worker").unwrap();
     let worker = world.start_traced_worker(traces.clone());
     eventually("the worker consumes", async || world.consumers(WORK_QUEUE).await == 1).await;
-    // A table is missing: the batch is held, and goes back when its time is over.
+    // A table is missing. The batch is held, and returned when its time is over.
     world.order(OrderSpec::paid_by("pi_1")).await;
     world.execute("ALTER TABLE credit_grants RENAME TO hidden").await;
     let mut message = Outgoing::payment_status(&event_for("pi_1", "evt_1", captured(1999))).unwrap();
@@ -190,7 +190,7 @@ async fn without_a_collector_no_header_is_made_and_one_that_a_relay_sent_is_kept
 async fn a_collector_that_is_away_holds_nothing_up() {
     let world = World::new().await;
     world.orders(50).await;
-    // One takes connections and never answers, the other refuses them.
+    // One accepts connections and never answers. The other one refuses them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut receiver, url) = receiver(&traced(&world, &format!("http://{}", silent.local_addr().unwrap()))).await;
     let mut worker = traced(&world, "http://127.0.0.1:1").start("worker", &["worker"]).await.unwrap();
@@ -203,7 +203,7 @@ async fn a_collector_that_is_away_holds_nothing_up() {
         let began = Instant::now();
         let status = process.terminate(Duration::from_secs(10)).await.unwrap();
         assert!(status.success(), "{}", process.tail());
-        // What it has in hand is settled in no time; the rest is the collector's.
+        // The process settles what it holds at once. The rest of the time is for the collector.
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         let log = std::fs::read_to_string(process.log_path()).unwrap();
         let said = log.lines().filter(|line| line.contains("traces_")).count();

@@ -1,5 +1,5 @@
-//! Messages that RabbitMQ takes and the AMQP client cannot read, and messages that are too large: each becomes a dead letter,
-//! and nobody else notices.
+//! Messages that RabbitMQ accepts and the AMQP client cannot read, and messages that are too large. Each becomes a dead letter, and
+//! all others are processed as usual.
 
 use crate::letters::{RunningOps, all_letters, letter_of, paid};
 use crate::support::messages::{captured, event_for};
@@ -9,7 +9,7 @@ use grantonce::broker::{self, DEAD_EXCHANGE, DEAD_QUEUE, HINTS_EXCHANGE, HINTS_Q
 use grantonce::message::BODY_BYTES_MAX;
 use grantonce::store::LetterRow;
 
-/// A good payment, but for what is changed.
+/// A valid payment. A test changes a part of it.
 fn payment(n: usize) -> RawMessage {
     let event = event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999));
     let good = letter_of(&event);
@@ -23,12 +23,12 @@ fn payment(n: usize) -> RawMessage {
     .with("type", good.kind.as_bytes())
 }
 
-/// Tables in a table in a table.
+/// Tables nested in tables.
 fn nested(depth: usize) -> Vec<u8> {
     (0..depth).fold(vec![b'V'], |inside, _| [vec![b'A'], long(&inside)].concat())
 }
 
-/// Every kind of message that cannot be read, and what its letter says.
+/// Every kind of message that cannot be read, with a text that its dead letter must contain.
 fn unreadable() -> Vec<(RawMessage, &'static str)> {
     let texts = ["app_id", "message_id", "correlation_id", "type", "reply_to", "content_type", "content_encoding"];
     let mut all: Vec<(RawMessage, &str)> = texts
@@ -50,7 +50,7 @@ fn unreadable() -> Vec<(RawMessage, &'static str)> {
     all
 }
 
-/// What is odd, and can be read and granted all the same.
+/// Messages that are odd, but can be read and granted.
 fn odd_but_readable() -> Vec<RawMessage> {
     let of_headers = |n, headers: Vec<u8>| payment(n).with_headers(headers);
     let numbers = [("b", 1), ("B", 1), ("s", 2), ("u", 2), ("I", 4), ("i", 4), ("l", 8), ("f", 4), ("d", 8), ("T", 8)];
@@ -99,7 +99,7 @@ async fn o02_what_cannot_be_read_is_a_dead_letter_and_its_neighbours_are_granted
     })
     .await;
     for (message, says) in &bad {
-        assert!(!the_one(&letters, says).is_empty(), "no letter says {says}: {message:?}\n{letters:#?}");
+        assert!(!the_one(&letters, says).is_empty(), "no dead letter says {says}: {message:?}\n{letters:#?}");
     }
     for letter in &letters {
         assert_eq!(
@@ -111,7 +111,7 @@ async fn o02_what_cannot_be_read_is_a_dead_letter_and_its_neighbours_are_granted
     let large = the_one(&letters, r#"app_id is not UTF-8: "\xff""#)[0];
     let large = store.letter(large.id).await.unwrap().unwrap();
     assert_eq!((large.body_bytes, large.body.unwrap().len()), (9_000_000, broker::LETTER_BODY_BYTES_MAX));
-    // One session: nothing was given back, so no delivery of a neighbour counted as a return.
+    // One session: nothing was returned, so no delivery of another message counted as a return.
     let metrics = worker.metrics.render();
     let mut returns = metrics.lines().filter(|line| line.starts_with("grantonce_deliveries_given_back_total"));
     assert!(returns.all(|line| line.ends_with(" 0")), "{metrics}");
@@ -123,7 +123,7 @@ async fn o02_what_cannot_be_read_is_a_dead_letter_and_its_neighbours_are_granted
     world.verify().await;
 }
 
-/// RabbitMQ sends properties in one frame, however small a frame its client has asked for.
+/// RabbitMQ sends properties in one frame, even if the client asked for smaller frames.
 #[tokio::test(flavor = "multi_thread")]
 async fn o03_properties_larger_than_the_frame_that_amqp_url_asks_for_stop_nobody() {
     let world = World::new().await;
@@ -161,7 +161,7 @@ async fn o02_a_letter_that_cannot_be_read_holds_up_no_other_letter_and_can_be_pe
     assert_eq!(peeked.len(), 2 * bad.len());
     for (_, says) in &bad {
         let told = peeked.iter().filter_map(broker::Delivery::refusal).any(|refusal| refusal.detail.contains(says));
-        assert!(told || says.starts_with("the body is 262145"), "nobody says {says}");
+        assert!(told || says.starts_with("the body is 262145"), "no refusal says {says}");
     }
     drop(peeked);
     eventually("all are back", async || world.ready(DEAD_QUEUE).await == ready).await;
@@ -208,7 +208,7 @@ async fn o03_headers_that_are_too_large_to_copy_hold_nobody_up_and_the_letter_sa
         let small = header(b"small", b'S', &long(b"kept"));
         payment(n).with_headers([header(b"bulk", b'S', &long(&vec![b'x'; 130_000])), ours, trace, small].concat())
     };
-    // To be put off, and then refused: nobody knows these payments. And to be refused at once.
+    // No order has the first payment: it is delayed and then refused. The second message is refused at once.
     raw.publish(&bulky(1_000));
     raw.publish(&RawMessage { body: b"{}".to_vec(), ..bulky(1_001) });
     (0..40).for_each(|n| raw.publish(&payment(n)));
@@ -230,7 +230,7 @@ async fn o03_headers_that_are_too_large_to_copy_hold_nobody_up_and_the_letter_sa
     world.settled(worker).await;
 }
 
-/// What `rabbitmqctl` and the management UI can publish has no frame to fit into.
+/// `rabbitmqctl` and the management UI can publish properties that are larger than any frame.
 #[tokio::test(flavor = "multi_thread")]
 async fn o03_headers_that_no_amqp_client_could_send_are_a_dead_letter_like_others() {
     let world = World::new().await;

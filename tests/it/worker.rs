@@ -1,4 +1,4 @@
-//! The worker on real servers: what is granted, what is put off, what becomes a dead letter.
+//! The worker on real servers: which messages are granted, delayed, or become dead letters.
 
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
 use grantonce::broker::{DEAD_QUEUE, Headers, Outgoing, PAYMENTS_EXCHANGE, WORK_QUEUE};
@@ -18,7 +18,7 @@ fn reason(letter: &Delivery) -> String {
     header(letter, "x-grantonce-reason")
 }
 
-/// A message of Stripe's that holds whatever is given.
+/// A message of Stripe's with any body.
 pub fn raw(body: &[u8]) -> Outgoing {
     Outgoing {
         exchange: PAYMENTS_EXCHANGE,
@@ -83,7 +83,7 @@ async fn a_mismatch_is_a_dead_letter_and_grants_when_replayed_after_the_order_wa
     assert_eq!(header(&letter, "x-grantonce-origin"), "worker");
     assert_eq!(header(&letter, "x-grantonce-attempt"), "1");
     assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::evt_1");
-    assert_eq!(message::decode(&letter.data, event.occurred_at).unwrap(), event, "the body is kept as it was");
+    assert_eq!(message::decode(&letter.data, event.occurred_at).unwrap(), event, "the body is unchanged");
     assert_eq!((world.grants().await, world.admitted().await), (0, 0), "a refused message leaves no inbox row");
 
     world.execute("UPDATE orders SET amount_minor = 1999").await;
@@ -147,7 +147,7 @@ async fn a_foreign_or_broken_message_is_a_dead_letter_as_it_came() {
         ("malformed", raw(b"garbage")),
         ("malformed", raw(b"")),
         ("malformed", raw(deep.as_bytes())),
-        // Not copied: the broker itself moves it.
+        // The worker does not copy this one. The broker itself moves it.
         ("rejected", raw(&vec![b' '; 257 * 1024])),
         ("malformed", Outgoing { kind: "something.else".to_owned(), ..raw(&genuine) }),
         ("malformed", Outgoing { message_id: "stripe::other".to_owned(), ..raw(&genuine) }),
@@ -159,7 +159,7 @@ async fn a_foreign_or_broken_message_is_a_dead_letter_as_it_came() {
         let by_the_broker = ["rejected"].contains(&expected);
         let name = if by_the_broker { "x-first-death-reason" } else { "x-grantonce-reason" };
         assert_eq!(header(&letter, name), expected);
-        assert_eq!(letter.data, message.body, "the body is kept as it came");
+        assert_eq!(letter.data, message.body, "the body is unchanged");
         assert_eq!(letter.routing_key.as_str(), message.routing_key);
     }
     world.settled(worker).await;
@@ -235,7 +235,7 @@ async fn one_id_with_two_contents_is_a_dead_letter_in_one_batch_and_across_batch
     let mut settings = world.worker_settings();
     settings.pace.batches_in_flight = 1;
     let worker = world.start_worker_with(settings);
-    // Both in one batch: they gather behind one that waits for a lock.
+    // Both messages come into one batch, because they wait behind a batch that waits for a lock.
     let mut hold = world.sql.begin().await.unwrap();
     sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE").bind(held.0).execute(&mut *hold).await.unwrap();
     world.publish(&event_for("pi_held", "evt_held", captured(1999))).await;
@@ -247,7 +247,7 @@ async fn one_id_with_two_contents_is_a_dead_letter_in_one_batch_and_across_batch
     let letter = world.dead_letter().await;
     assert_eq!(reason(&letter), "id_reused");
     assert_eq!(letter.data, message::encode(&second).unwrap());
-    // And again, alone.
+    // The same message again, alone.
     world.publish(&second).await;
     assert_eq!(reason(&world.dead_letter().await), "id_reused");
     world.settled(worker).await;
@@ -276,8 +276,8 @@ async fn only_what_is_about_a_payment_of_an_earlier_batch_waits_for_that_batch()
         world.publish(event).await;
     }
     eventually("the second batch goes past the first", async || world.status(free).await == "fulfilled").await;
-    assert_eq!(world.waiting_for_locks().await, 1, "what is about the held payment waits outside of the database");
-    assert_eq!(worker.metric("grantonce_messages_total{outcome=\"applied\"}"), 0, "nothing of it is settled by halves");
+    assert_eq!(world.waiting_for_locks().await, 1, "messages about the held payment wait outside of the database");
+    assert_eq!(worker.metric("grantonce_messages_total{outcome=\"applied\"}"), 0, "the batch is not settled in part");
     hold.rollback().await.unwrap();
     let letters = [world.dead_letter().await, world.dead_letter().await];
     let mut refused = letters.map(|letter| {
@@ -375,7 +375,7 @@ async fn refunds_and_disputes_take_credits_back_in_any_order() {
         let balance = world.count("SELECT coalesce(sum(credits), 0)::bigint FROM account_balances").await;
         assert_eq!(balance, credits, "{message}");
     };
-    // The refund is heard of before the payment.
+    // The refund arrives before the payment.
     world.publish(&event_for("pi_1", "evt_0", refund(RefundState::Succeeded))).await;
     eventually("the refund is admitted", async || world.admitted().await == 1).await;
     step("evt_1", captured(1000), 50, "partially_refunded").await;
@@ -436,7 +436,7 @@ async fn how_long_messages_waited_is_told_by_their_senders_time_and_not_of_what_
     })
     .await;
     let within = |le: &str| worker.metric(&format!("grantonce_queue_wait_seconds_bucket{{le=\"{le}\"}}"));
-    // One that is ahead waited for no time, one without a time tells nothing, and nine that came back were to wait.
+    // A time in the future counts as no wait, a message without a time is not measured, and neither are the nine retries.
     assert_eq!((within("1.0"), within("60.0"), within("300.0"), within("+Inf")), (1, 1, 2, 2));
     let confirmed = |exchange: &str| {
         worker.metric(&format!(
@@ -449,7 +449,7 @@ async fn how_long_messages_waited_is_told_by_their_senders_time_and_not_of_what_
     worker.drain().await;
 }
 
-/// Money never depends on a value that stands in for one that cannot be read.
+/// Money never depends on a value that replaces an unreadable one.
 #[tokio::test]
 async fn what_cannot_be_waits_alone_and_is_neither_called_applied_nor_given_up() {
     let world = World::new().await;
@@ -459,7 +459,7 @@ async fn what_cannot_be_waits_alone_and_is_neither_called_applied_nor_given_up()
     world.publish(&paid).await;
     eventually("it is granted", async || world.grants().await == 1).await;
     world.settled(worker).await;
-    // Somebody has cut what tells a copy from another message of the same id.
+    // The digest tells a copy from another message with the same id. Here the digest is cut.
     world.execute("UPDATE inbox SET fact_digest = substr(fact_digest, 1, 5)").await;
     let worker = world.start_worker();
     world.publish(&paid).await;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 pub const START: Duration = Duration::from_secs(60);
 
-/// A buyer who waits longer than this is held up.
+/// A buyer is held up if the wait is longer than this.
 const HELD_UP: Duration = Duration::from_secs(3);
 
 pub struct Stage {
@@ -57,7 +57,7 @@ impl Stage {
         std::fs::write(&secrets, STRIPE_SECRET).unwrap();
         let children = world
             .children()
-            // If waiting used up attempts, a payment whose order is locked for a minute would run out of them.
+            // Waiting must not use up attempts. Else a payment whose order is locked for a minute would run out of them.
             .env("GRANTONCE_RETRY_DELAYS", "200ms,500ms")
             .env("GRANTONCE_MAX_ATTEMPTS", "4")
             .env("GRANTONCE_STRIPE_WEBHOOK_SECRETS", "")
@@ -107,7 +107,7 @@ impl Stage {
         Duration::from_secs(if self.is_long { 12 } else { 5 })
     }
 
-    /// One statement in the server's own database.
+    /// Runs each statement in the server's own database.
     pub async fn administer(&self, statements: &[&str]) {
         let mut connection = PgConnection::connect(&self.admin_url).await.unwrap();
         for statement in statements {
@@ -121,31 +121,31 @@ impl Stage {
         url.path().trim_start_matches('/').to_owned()
     }
 
-    /// Sets exchanges, queues and bindings up again.
+    /// Declares exchanges, queues and bindings again.
     pub async fn migrate(&self) {
         self.children.run("migrate", &["migrate"], START).await.unwrap();
     }
 
-    /// The secrets that receivers are to believe from now on.
+    /// Replaces the secrets of the receivers.
     pub fn set_secrets(&self, secrets: &str) {
         let new = self.secrets.with_extension("new");
         std::fs::write(&new, secrets).unwrap();
         std::fs::rename(&new, &self.secrets).unwrap();
     }
 
-    /// Waits until somebody who pays from now on has credits.
+    /// Waits until a buyer who pays after this call has credits.
     pub async fn goes_on(&self, within: Duration) {
         let now = Instant::now();
         eventually_within(within, "buyers have credits", async || self.buyers.goes_on_since(now)).await;
     }
 
-    /// Waits until nobody is held up any more.
+    /// Waits until no buyer is held up any more.
     pub async fn nobody_waits_for_long(&self, within: Duration) {
         let nobody = async || self.buyers.nobody_waits_longer_than(HELD_UP);
         eventually_within(within, "nobody is held up", nobody).await;
     }
 
-    /// Everybody has paid for one order and has its credits, once, and nothing that was genuine is a dead letter.
+    /// Checks the end: every buyer has paid one order and has its credits once, and no genuine message is a dead letter.
     pub async fn end(mut self, buyers: i64) {
         for queue in [WORK_QUEUE, DEAD_QUEUE] {
             eventually(&format!("{queue} is empty"), async || self.world.ready(queue).await == 0).await;

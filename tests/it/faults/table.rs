@@ -1,4 +1,4 @@
-//! Every fault: how it comes about, and how it is mended.
+//! Every fault: how it is caused, and how it is repaired.
 
 use super::stage::{START, Stage};
 use crate::support::messages::{captured, event_for, stripe_webhook};
@@ -15,15 +15,15 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Longest wait of whom a fault is about.
+/// Longest wait of a buyer that a fault concerns.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One kind of fault.
 pub struct Fault {
     pub name: &'static str,
-    /// Nobody can be granted anything meanwhile, or not at once.
+    /// While the fault lasts, no buyer gets credits, or not at once.
     pub stops_everybody: bool,
-    /// Needs no servers of its own and little time.
+    /// The fault needs little time and no servers of its own.
     pub is_short: bool,
     pub apply: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, ()>,
 }
@@ -65,7 +65,7 @@ faults! {
     flood_of_duplicates is_short: true;
 }
 
-/// A message about nobody's payment.
+/// A message about a payment that no buyer made.
 fn foreign(n: usize) -> RawMessage {
     let event = event_for(&format!("pi_foreign_{n}"), &format!("evt_foreign_{n}"), captured(1999));
     let good = Outgoing::payment_status(&event).unwrap();
@@ -87,7 +87,7 @@ async fn text_that_is_not_utf8(stage: &mut Stage) {
     sleep(stage.while_it_lasts()).await;
 }
 
-/// One that is put off, as its order is unknown, and one that is refused.
+/// One message has an unknown order and is delayed. The other one is refused.
 async fn headers_of_130_kb(stage: &mut Stage) {
     let mut raw = RawAmqp::connect(&stage.world.amqp_url);
     let bulk = || header(b"bulk", b'S', &long(&vec![b'x'; 130_000]));
@@ -183,7 +183,7 @@ async fn commits_hang(stage: &mut Stage) {
     stage.administer(&["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"]).await;
 }
 
-/// One more worker, which takes its share of the messages and whose log is not read.
+/// One more worker takes its share of the messages, and its log is not read.
 async fn log_that_nobody_reads(stage: &mut Stage) {
     let mut worker = tokio::process::Command::new(env!("CARGO_BIN_EXE_grantonce"));
     let worker = worker.arg("worker").envs(stage.world.environment()).env("RUST_LOG", "trace");
@@ -224,7 +224,7 @@ async fn receiver_killed(stage: &mut Stage) {
 async fn secrets_rotate(stage: &mut Stage) {
     let new = "whsec_another_secret_for_the_tests";
     stage.set_secrets(&format!("{STRIPE_SECRET},{new}"));
-    // Both receivers have to know it before the provider uses it, as in every rotation.
+    // Both receivers must know the new secret before the provider uses it, as in every rotation.
     for turn in 0..2 {
         eventually("the new secret is believed", async || {
             let webhook = stripe_webhook(new, "evt_rotated", "pi_foreign_30", 1999, None);
@@ -259,7 +259,7 @@ async fn postgres_crashes(stage: &mut Stage) {
     stage.postgres().up(Server::Postgres).await;
 }
 
-/// Too large for a receiver, and as large as a message may be.
+/// The bodies are too large for a receiver, and as large as a message may be.
 async fn huge_bodies(stage: &mut Stage) {
     let mut raw = RawAmqp::connect(&stage.world.amqp_url);
     let large = vec![b'x'; 2_000_000];
@@ -274,7 +274,7 @@ async fn flood_of_duplicates(stage: &mut Stage) {
     let name = stage.buyers.name();
     let order = stage.buyers.place(&name).await;
     stage.buyers.pay(&name, order, true).await;
-    // Another message about the same payment than the webhook's.
+    // Another message about the payment of the webhook.
     let event = event_for(&name, &format!("evt_{name}_again"), captured(1999));
     let count = if stage.is_long { 20_000 } else { 2_000 };
     stage.world.publish_all(&vec![event; count]).await;

@@ -1,11 +1,11 @@
-//! Rust source, read just closely enough to find its paths.
+//! Reads Rust source just well enough to find its paths.
 
 use super::IMPURE_NAMES;
 
 /// A path in the source.
 pub struct Found {
     pub line: usize,
-    /// From below the crate's root, or as it stands.
+    /// The path below the crate's root, or the path as it is written.
     pub path: Vec<String>,
     pub is_from_root: bool,
     pub is_call: bool,
@@ -16,15 +16,15 @@ pub struct Found {
 #[derive(Debug, PartialEq)]
 enum Token {
     Word(String),
-    /// `::`
+    /// The token `::`.
     Step,
     Open(char),
     Close,
-    /// Any other character, and literals.
+    /// Any other character, or a literal.
     Other(char),
 }
 
-/// A file's tokens, each with its line. Comments and texts are gone: what stands in them is no rule's business.
+/// The tokens of a file, each with its line. Comments and strings are left out, because no rule applies to them.
 fn tokens(text: &str) -> Vec<(Token, usize)> {
     let mut source = Source { rest: text, line: 1 };
     let mut tokens = vec![];
@@ -73,7 +73,7 @@ impl Source<'_> {
         self.rest = rest;
     }
 
-    /// Skips to what was found, and `more` bytes; or all there is.
+    /// Skips to the position that was found, and `more` bytes beyond it. Skips everything if nothing was found.
     fn skip_to(&mut self, found: Option<usize>, more: usize) {
         self.skip(found.map_or(self.rest.len(), |at| at + more));
     }
@@ -94,7 +94,7 @@ impl Source<'_> {
         }
     }
 
-    /// From the quotation mark to its partner.
+    /// Skips a string, from the opening quotation mark to the closing one.
     fn skip_text(&mut self) -> Token {
         let mut is_escaped = true; // the opening one is not the end
         let end = self.rest.char_indices().find(|(_, c)| {
@@ -115,13 +115,13 @@ impl Source<'_> {
                 self.skip_to(self.rest.find('\''), 1);
             }
             (Some(character), Some('\'')) => self.skip(2 + character.len_utf8()),
-            // A lifetime: its name follows as a word of no consequence.
+            // This is a lifetime. Its name follows, and no rule applies to it.
             _ => self.skip(1),
         }
         Token::Other('\'')
     }
 
-    /// A word; or the text that it is the prefix of.
+    /// Reads a word, or the string that the word is a prefix of.
     fn word_or_text(&mut self) -> Token {
         let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_');
         let word = self.rest.get(..end.unwrap_or(self.rest.len())).unwrap_or_default().to_owned();
@@ -140,7 +140,7 @@ impl Source<'_> {
     }
 }
 
-/// Every path of a file: of `use`, of calls, types and macros.
+/// Every path of a file: in `use`, in calls, types and macros.
 pub fn paths_in(file: &str, text: &str) -> Vec<Found> {
     let all = tokens(text);
     let word = |at: usize| match all.get(at) {
@@ -150,7 +150,7 @@ pub fn paths_in(file: &str, text: &str) -> Vec<Found> {
     let is = |at: usize, token: &Token| all.get(at).is_some_and(|(found, _)| found == token);
 
     let mut found = vec![];
-    // Open brackets; those of modules with their name.
+    // The open brackets. A bracket of a module has its name.
     let mut open: Vec<Option<&str>> = vec![];
     let mut at = 0;
     while let Some((token, line)) = all.get(at) {
@@ -173,7 +173,7 @@ pub fn paths_in(file: &str, text: &str) -> Vec<Found> {
                 let is_said = |path: &[String]| {
                     path.len() > 1 || is_use || is_call || is_macro || IMPURE_NAMES.contains(&path[0].as_str())
                 };
-                // A method's name is no path.
+                // The name of a method is not a path.
                 if before != Some(&Token::Other('.')) && !is_defined {
                     for path in ends.into_iter().filter(|path| is_said(path)) {
                         let (path, is_from_root) = from_root(file, modules, path);
@@ -190,13 +190,13 @@ pub fn paths_in(file: &str, text: &str) -> Vec<Found> {
     found
 }
 
-/// Walks a path from its word at `at`, into the braces of a `use` too; gives where it ends.
+/// Follows a path from its word at `at`, also into the braces of a `use`. Returns the position after the path.
 fn walk(all: &[(Token, usize)], mut at: usize, prefix: &[String], ends: &mut Vec<Vec<String>>) -> usize {
     let mut path = prefix.to_vec();
     loop {
         match all.get(at) {
             Some((Token::Word(word), _)) => {
-                // `a::{self}` is `a`.
+                // `a::{self}` means `a`.
                 if word != "self" || path.is_empty() {
                     path.push(word.clone());
                 }
@@ -226,7 +226,7 @@ fn walk(all: &[(Token, usize)], mut at: usize, prefix: &[String], ends: &mut Vec
     }
 }
 
-/// The path from below the crate's root, where it begins there: by name, or by more `super` than the room has storeys.
+/// Returns the path below the crate's root if it begins there: by name, or with more `super` than the room has levels.
 fn from_root(file: &str, inline_modules: usize, mut path: Vec<String>) -> (Vec<String>, bool) {
     // Outside of `src`, `grantonce` is another crate.
     let is_own = |name: &String| name == "crate" || name == "grantonce" && file.starts_with("src/");

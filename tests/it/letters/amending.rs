@@ -1,4 +1,4 @@
-//! `grantonce dlq amend`: the orders of a whole group cost what was paid, and a replay grants.
+//! `grantonce dlq amend`: the orders of a whole group get the price that was paid, and a replay grants their credits.
 
 use super::command_line::dlq;
 use super::{RunningOps, the_letter};
@@ -26,7 +26,7 @@ async fn by_terms(world: &World, order: OrderId, terms: &str, discount_max_minor
     world.execute(&format!("UPDATE orders SET {set} WHERE id = '{order}'")).await;
 }
 
-/// What the workers refuse becomes letters, and they are collected.
+/// The workers refuse these events. The messages become dead letters and are collected.
 async fn refused(world: &World, events: &[PaymentEvent]) {
     let worker = world.start_worker();
     for event in events {
@@ -61,7 +61,7 @@ async fn a_group_costs_what_was_paid_and_is_replayed() {
     by_terms(&world, tax, "before_tax", None).await;
     let discount = order(&world, "pi_3", 2500).await;
     by_terms(&world, discount, "before_tax_and_discount", Some(500)).await;
-    // These stay as they are.
+    // The prices of these orders stay.
     let too_much_off = order(&world, "pi_4", 2500).await;
     by_terms(&world, too_much_off, "before_tax_and_discount", Some(500)).await;
     let differ = order(&world, "pi_5", 1000).await;
@@ -105,14 +105,14 @@ async fn a_group_costs_what_was_paid_and_is_replayed() {
     }
     assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 0);
 
-    // One of them alone, and then all.
+    // First one order alone, then all.
     let args = ["--to-what-was-paid", "--yes", "--reason", "tax, ticket 4711", "--as", "ada", "--json"];
     let (exit, printed) = dlq(&world, &[&["amend", "--payment", "pi_2"][..], &args].concat()).await;
     assert_eq!((exit, &object(&printed)["amended"]), (Some(0), &json!(1)), "{printed}");
     assert_eq!((price(&world, tax).await, price(&world, total).await), (800, 2999));
     let (exit, printed) = dlq(&world, &[&["amend", "--all"][..], &args].concat()).await;
     let done = object(&printed);
-    // What stays makes it a fault: somebody has to look.
+    // Some prices stay, so the exit code is 1: an operator has to look.
     assert_eq!((exit, &done["amended"], &done["stays"]), (Some(1), &json!(2), &json!(4)), "{printed}");
     assert_eq!(line(&done, total)["outcome"], "amended");
     assert_eq!(line(&done, tax)["reason"], "not_mismatched", "it costs what was paid: replay it");
@@ -123,7 +123,7 @@ async fn a_group_costs_what_was_paid_and_is_replayed() {
     assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 3);
     assert_eq!(world.grants().await, 0, "only a worker grants");
 
-    // The same again changes nothing.
+    // The same call again changes nothing.
     let (exit, printed) = dlq(&world, &[&["amend", "--all"][..], &args].concat()).await;
     assert_eq!((exit, &object(&printed)["outcome"]), (Some(1), &json!("nothing_to_amend")), "{printed}");
     let worker = world.start_worker();
@@ -147,7 +147,7 @@ async fn what_is_granted_or_unknown_or_unreadable_stays() {
     let order = order(&world, "pi_1", 1000).await;
     refused(&world, &[event_for("pi_1", "evt_1", captured(700))]).await;
     let letter = the_letter(&world.store()).await;
-    // It is paid in the right way meanwhile.
+    // Then the buyer pays the right amount.
     let worker = world.start_worker();
     world.publish(&event_for("pi_1", "evt_2", captured(1000))).await;
     eventually("it is granted", async || world.grants().await == 1).await;

@@ -1,4 +1,4 @@
-//! From the broker's buffer to rows: whatever comes, with a sensible reason, once.
+//! From the broker's buffer to rows: any message is stored once, with a sensible reason.
 
 use super::{RunningOps, START, all_letters, letter_of, ops_child, paid, the_letter};
 use crate::support::world::{OrderSpec, World};
@@ -8,7 +8,7 @@ use grantonce::message::{ORIGIN_HEADER, REASON_HEADER};
 use grantonce_testkit::wait::eventually;
 use lapin::options::{BasicGetOptions, BasicNackOptions};
 
-/// A letter of whatever is given.
+/// A dead letter with this id, kind and body.
 fn strange(message_id: &str, kind: &str, body: Vec<u8>) -> Outgoing {
     let (message_id, kind, body) = (message_id.to_owned(), kind.to_owned(), Bytes::from(body));
     Outgoing { message_id, kind, body, ..letter_of(&paid("pi_1", "evt_1")) }
@@ -113,7 +113,7 @@ async fn what_the_broker_gave_up_is_tried_once_more_by_itself() {
     let world = World::new().await;
     world.order(OrderSpec::paid_by("pi_1")).await;
     world.publish(&paid("pi_1", "evt_1")).await;
-    // Somebody who takes it again and again and never settles it.
+    // A consumer takes the message again and again, and never settles it.
     let (connection, channel) = world.channel().await;
     for _ in 0..=DELIVERY_LIMIT {
         let mut tag = None;
@@ -148,14 +148,14 @@ async fn what_the_broker_gave_up_is_tried_once_more_by_itself() {
 async fn what_fails_again_after_the_brokers_limit_is_not_tried_again() {
     let world = World::new().await;
     let store = world.store();
-    // As the collector keeps it: the rest is the same as above.
+    // The collector stores this row in the same way. The rest is the same as in the test above.
     world.publish_raw(letter_of(&paid("pi_1", "evt_1"))).await;
     let ops = RunningOps::start(&world);
     let letter = the_letter(&store).await;
     ops.stop().await;
     world.execute("UPDATE dead_letters SET reason = 'delivery_limit', origin = 'broker'").await;
 
-    // Nobody has this payment: after its retries it comes back with another reason.
+    // No order has this payment. After its retries the message returns with another reason.
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
     eventually("it came back", async || {
         let letter = store.letter(letter.id).await.unwrap().unwrap();

@@ -18,7 +18,7 @@ fn command(world: &World, args: &[&str]) -> tokio::process::Command {
     command
 }
 
-/// Exit code and what it printed.
+/// Runs `grantonce dlq`. Returns its exit code and its output.
 pub async fn dlq(world: &World, args: &[&str]) -> (Option<i32>, String) {
     let output = command(world, args).output().await.unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
@@ -50,7 +50,7 @@ async fn the_way_from_a_list_to_resolved() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
 
-    // Nothing would be helped: nothing is sent, and it says so.
+    // A replay would help none of them. The command sends nothing and prints this.
     let (exit, printed) = dlq(&world, &["replay", "--all", "--yes", "--reason", "try"]).await;
     assert_eq!(exit, Some(1), "{printed}");
     assert!(printed.contains("3 order_unknown") && printed.contains("nothing was sent"), "{printed}");
@@ -132,7 +132,7 @@ async fn without_a_database_the_brokers_own_letters_can_be_looked_at_again_and_a
             (&"amount_mismatch".into(), &"stripe::evt_1".into())
         );
     }
-    // Still there, and as good as new.
+    // The dead letter is still there and unchanged.
     let (ops, store) = (RunningOps::start(&world), world.store());
     assert_eq!(super::the_letter(&store).await.reason, "amount_mismatch");
     ops.stop().await;
@@ -160,7 +160,7 @@ async fn ctrl_c_leaves_what_was_not_sent() {
     let world = World::new().await;
     unknown_payments(&world, 10).await;
     world.orders(10).await;
-    // No worker: the first letter's outcome stays unknown, and the others wait for it.
+    // No worker runs. The outcome of the first dead letter stays unknown, and the others wait for it.
     let args = ["replay", "--all", "--yes", "--reason", "ticket 4711"];
     let child = command(&world, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let sent = "SELECT count(*) FROM replay_letters WHERE state = 'sent'";

@@ -1,4 +1,4 @@
-//! Which orders a letter concerns, and what it says of money: by columns, never by its words.
+//! Which orders a dead letter concerns, and which money it reports. Columns decide this, never words.
 
 use super::command_line::{dlq, lines};
 use super::{RunningOps, TERMS, all_letters, letter_of, paid, preview, replay, the_letter, until};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// A shop's own number of an order: a UUID that no order of ours has.
+/// A shop's own order number: a UUID that none of our orders has.
 fn foreign() -> OrderId {
     OrderId(Uuid::from_u128(0x0b5e_55ed_0000_4000_8000_0000_0000_4711))
 }
@@ -33,7 +33,7 @@ async fn story(store: &Store, id: &str) -> Option<Story> {
     store.explain(Asked::new(id, None).unwrap(), terms).await.unwrap()
 }
 
-/// What is missing of an order, in sentences.
+/// The missing parts of an order, in sentences.
 async fn missing(store: &Store, order: OrderId) -> String {
     let story = story(store, &order.to_string()).await.unwrap();
     story.summary.missing.into_iter().map(|missing| format!("{:?}: {}\n", missing.code, missing.text)).collect()
@@ -51,7 +51,7 @@ async fn of_account(store: &Store, account: &str) -> Vec<LetterId> {
     found_by(store, LetterFilter { account_id: Some(account.to_owned()), ..LetterFilter::default() }).await
 }
 
-/// Empties an account's letters, and gives how many those were and how many are left.
+/// Empties the dead letters of an account. Returns how many were emptied, and how many are left.
 async fn forget(world: &World, account: &str) -> (i64, i64) {
     let call = |what: &str| {
         format!("SELECT {what}::bigint FROM forget_account('{account}', '{}', 10, false, now())", Uuid::nil())
@@ -63,7 +63,7 @@ async fn grants_missing(store: &Store) -> i64 {
     store.open_letters(OffsetDateTime::now_utc()).await.unwrap().grants_missing
 }
 
-/// A capture that names a shop's own number, of a payment that is an order's of ours.
+/// A capture of a payment of one of our orders. It names the shop's own order number.
 fn with_a_foreign_number(amount_minor: i64) -> PaymentEvent {
     PaymentEvent {
         order_id: Some(foreign()),
@@ -85,13 +85,13 @@ async fn x01_a_letter_is_found_everywhere_by_the_order_of_its_payment() {
     assert_eq!(letter.payment_ids, ["pi_1", "ch_1"]);
     assert_eq!((letter.said_type.as_deref(), letter.said_state.as_deref()), (Some("captured"), Some("succeeded")));
     assert_eq!((letter.amount_minor, letter.currency.as_deref()), (Some(2398), Some("USD")));
-    // Whatever its columns of one order say.
+    // The result does not depend on the column with one order.
     for order_id in ["order_id".to_owned(), "NULL".to_owned(), format!("'{}'", foreign())] {
         world.execute(&format!("UPDATE dead_letters SET order_id = {order_id}, account_id = NULL")).await;
         assert_eq!(of_order(&store, order).await, [letter.id], "{order_id}");
         assert_eq!(of_account(&store, "someone").await, [letter.id], "{order_id}");
         assert_eq!(of_account(&store, "somebody else").await, []);
-        assert_eq!(of_order(&store, foreign()).await, [letter.id], "also by what it names");
+        assert_eq!(of_order(&store, foreign()).await, [letter.id], "also by the order number that it names");
         let by_charge = LetterFilter { payment_id: Some("ch_1".to_owned()), ..LetterFilter::default() };
         assert_eq!(found_by(&store, by_charge).await, [letter.id]);
         assert_eq!(store.letter(letter.id).await.unwrap().unwrap().orders, [order]);
@@ -158,7 +158,7 @@ async fn x01_a_payment_of_the_same_id_at_another_account_is_another_payment() {
     ops.stop().await;
 }
 
-/// A letter as the release before keeps it: without the columns of what it says.
+/// A dead letter as the previous release stores it: without the columns for its content.
 async fn kept_by_the_release_before(world: &World, event: &PaymentEvent, state: &str, body: bool) -> LetterId {
     let id = Uuid::now_v7();
     sqlx::query(
@@ -188,10 +188,10 @@ async fn x01_a_letter_of_the_release_before_is_found_at_once_then_read_and_now_a
     let emptied = event_for("pi_1", "evt_2", captured(1));
     let emptied = kept_by_the_release_before(&world, &emptied, "archived", false).await;
     let store = world.store();
-    assert_eq!(of_order(&store, order).await, [of_old], "before anybody has read it");
+    assert_eq!(of_order(&store, order).await, [of_old], "before its body is read");
     let told = missing(&store, order).await;
     assert!(told.contains("what is paid is not known") && !told.contains("nothing is paid"), "{told}");
-    assert_eq!(forget(&world, "acc").await, (1, 1), "one would be emptied, and the open one is left");
+    assert_eq!(forget(&world, "acc").await, (1, 1), "one is emptied, and the open one is left");
 
     let ops = RunningOps::start(&world);
     eventually("all are read", async || world.count("SELECT count(*) FROM dead_letters WHERE NOT is_read").await == 0)

@@ -1,4 +1,5 @@
-//! Which letters a filter means: every field of it narrows down, and whoever uses it means the same ones.
+//! Which dead letters a filter selects. Every field narrows the selection, and every user of a filter selects the same dead
+//! letters.
 
 use super::command_line::{dlq, lines};
 use super::{ada, all_letters};
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 const NOON: OffsetDateTime = datetime!(2026-01-05 12:00 UTC);
 
-/// A letter that is like the others in everything but what a test gives it.
+/// A dead letter that a test changes in one point. Everything else is the same in all of them.
 fn like_the_others(n: u128) -> NewLetter {
     NewLetter {
         id: LetterId(Uuid::from_u128(n)),
@@ -32,7 +33,7 @@ fn like_the_others(n: u128) -> NewLetter {
     }
 }
 
-/// About a payment, by its ids, and maybe orders.
+/// The content of a message about a payment, by its ids, and with orders.
 fn says(provider: &str, payment_ids: &[&str], orders: &[OrderId]) -> LetterContent {
     LetterContent {
         provider: Some(Provider::new(provider).unwrap()),
@@ -42,7 +43,7 @@ fn says(provider: &str, payment_ids: &[&str], orders: &[OrderId]) -> LetterConte
     }
 }
 
-/// One that differs in each of the things that can be asked for; `order` belongs to account `someone`.
+/// Each dead letter differs in one field of the filter. `order` belongs to account `someone`.
 async fn a_letter_of_each_kind(world: &World, unknown: OrderId, order: OrderId) {
     let at_noon = vec![
         like_the_others(0),
@@ -175,7 +176,7 @@ async fn what_is_settled_is_meant_only_where_that_was_said() {
     assert_eq!(listed(&store, any()).await, [0, 1].into());
     let settled = LetterFilter { states: ["resolved", "archived"].map(str::to_owned).to_vec(), ..any() };
     assert_eq!(listed(&store, settled.clone()).await, [2, 3].into());
-    // To replay or to archive are open letters, and to restore archived ones, whatever was asked for.
+    // Only open dead letters are replayed or archived, and only archived ones are restored, with any filter.
     for filter in [any(), settled] {
         assert_eq!(to_replay(&store, filter.clone()).await, [0].into(), "{filter:?}");
         let now = OffsetDateTime::now_utc();

@@ -1,5 +1,5 @@
-//! "Move messages" of the management pages, and shovels: they publish through the default exchange, with the old properties
-//! and headers, under the name of the queue.
+//! "Move messages" of the management pages, and shovels. They publish through the default exchange with the name of the queue as
+//! routing key, and keep the old properties and headers.
 
 use super::{RunningOps, all_letters, ended, paid, replay, the_letter, until};
 use crate::support::world::{OrderSpec, World};
@@ -15,7 +15,7 @@ use lapin::types::FieldTable;
 
 const PARKING: &str = "parking";
 
-/// Moves what is in a queue to another, as a shovel does.
+/// Moves the messages of a queue to another queue, as a shovel does.
 async fn move_messages(world: &World, from: &str, to: &str) {
     let (connection, channel) = world.channel().await;
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
@@ -34,12 +34,12 @@ async fn move_messages(world: &World, from: &str, to: &str) {
     assert!(moved > 0, "nothing was in {from}");
 }
 
-/// The key under which a letter goes back to work.
+/// The routing key that a replay of the dead letter uses.
 async fn key_of(store: &Store, id: LetterId) -> String {
     store.letter(id).await.unwrap().unwrap().routing_key
 }
 
-/// Replays all letters, and waits until each is resolved.
+/// Replays all dead letters, and waits until each is resolved.
 async fn replay_all(world: &World) {
     let store = world.store();
     let ids: Vec<_> = all_letters(&store).await.iter().map(|letter| letter.id).collect();
@@ -66,7 +66,7 @@ async fn o15_a_letter_that_was_moved_away_and_back_can_be_replayed() {
         ("unknown_payment", "payment.stripe")
     );
     assert!(letter.detail.contains("moved here by hand"), "{}", letter.detail);
-    // The same letter without the detour is the same row.
+    // The same dead letter without the move is the same row.
     world.publish(&event).await;
     eventually("its copy is counted", async || all_letters(&store).await.iter().any(|letter| letter.seen == 2)).await;
     world.order(OrderSpec::paid_by("pi_1")).await;
@@ -77,7 +77,7 @@ async fn o15_a_letter_that_was_moved_away_and_back_can_be_replayed() {
     world.verify().await;
 }
 
-/// Gives a message back until the broker makes a dead letter of it.
+/// Returns a message until the broker makes a dead letter of it.
 async fn exhaust(world: &World) {
     let (connection, channel) = world.channel().await;
     for _ in 0..=DELIVERY_LIMIT {
@@ -106,7 +106,7 @@ async fn o15_what_the_broker_gave_up_can_be_replayed_after_it_was_moved() {
         let letter = the_letter(&store).await;
         assert_eq!(key_of(&store, letter.id).await, "payment.stripe", "{way:?}: {letter:?}");
         assert!(letter.detail.contains("moved here by hand"), "{way:?}: {}", letter.detail);
-        assert_eq!(world.grants().await, 0, "nobody vouched for it yet");
+        assert_eq!(world.grants().await, 0, "no operator has vouched for it yet");
         replay_all(&world).await;
         assert_eq!(world.grants().await, 1, "{way:?}");
         ops.stop().await;
@@ -133,7 +133,7 @@ async fn o15_messages_that_were_parked_during_an_outage_can_be_replayed() {
     world.verify().await;
 }
 
-/// What the relay of `acme` publishes in the hope to speak for Stripe.
+/// The relay of `acme` publishes this and tries to speak for Stripe.
 fn forged(kind: Option<&str>, headers: &[(&str, &str)]) -> Outgoing {
     let mut message = Outgoing::payment_status(&paid("pi_1", "evt_1")).unwrap();
     message.routing_key = format!("payment.{}", Provider::new("acme").unwrap());

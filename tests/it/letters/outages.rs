@@ -1,4 +1,4 @@
-//! Whoever dies in the middle of a collection or a replay: no letter is lost, no grant doubled.
+//! A process or server that crashes during a collection or a replay loses no dead letter and doubles no grant.
 
 use super::{START, letter_of, ops_child, paid, preview, replay};
 use crate::support::servers::{PrivateServers, Server};
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Letters of replays that are not waiting to be sent any more.
+/// Counts the dead letters of replays that do not wait to be sent any more.
 const SENT: &str = "SELECT count(*) FROM replay_letters WHERE state <> 'queued'";
 
-/// What was claimed by somebody who died waits for its lease else; nobody wants to wait for that here.
+/// A dead letter that a crashed process has claimed waits until its lease ends. These tests do not wait for that.
 const LEASES_PASS: &str =
     "UPDATE replay_letters SET claimed_at = claimed_at - interval '1 minute' WHERE state = 'queued'";
 
@@ -24,7 +24,7 @@ async fn world_on(own: &PrivateServers) -> World {
     World::on_servers(&url("DATABASE_URL"), &url("AMQP_URL"), &url("GRANTONCE_MANAGEMENT_URL")).await
 }
 
-/// Letters in the broker's buffer, confirmed.
+/// Publishes dead letters to the broker's buffer, and waits for the confirms.
 async fn buffered(world: &World, numbers: Range<usize>) {
     let letters = numbers.map(|n| world.publish_raw(letter_of(&paid(&format!("pi_{n}"), &format!("evt_{n}")))));
     futures_util::future::join_all(letters).await;
@@ -67,7 +67,7 @@ async fn ops_killed_again_and_again_while_it_collects_and_replays_loses_and_doub
     world.verify().await;
 }
 
-/// An operator's transaction on one row, left open: the copies of that letter wait, and nobody else does.
+/// An operator's transaction on one row stays open. Only the copies of that dead letter wait.
 #[tokio::test]
 async fn o04_a_letter_whose_row_is_locked_holds_up_no_other() {
     let world = World::new().await;
@@ -109,7 +109,7 @@ async fn crashed_while_letters_move(server: Server) {
     eventually_within(START, "it collects", async || collected(&world).await > 0).await;
     own.crash(server).await;
     let all = match server {
-        // The broker takes letters all the same.
+        // The broker still accepts dead letters.
         Server::Postgres => {
             buffered(&world, 1_000..1_200).await;
             1_200

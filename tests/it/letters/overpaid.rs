@@ -1,4 +1,4 @@
-//! Orders that are paid twice, or too much: told everywhere, for as long as the money is kept.
+//! Orders that are paid twice, or too much, are reported everywhere until the money is returned.
 
 use super::RunningOps;
 use crate::support::messages::{captured, event_for};
@@ -9,7 +9,7 @@ use grantonce_testkit::wait::{eventually, eventually_within};
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// What `explain` says is missing.
+/// The missing parts of an order, as `explain` reports them.
 async fn told(world: &World, order: OrderId) -> Vec<String> {
     let terms = ExplainTerms {
         now: OffsetDateTime::now_utc(),
@@ -117,11 +117,11 @@ async fn a_surplus_that_nobody_wrote_down_is_written_with_the_next_message() {
     world.publish(&event_for("pi_1", "evt_1", captured(1999))).await;
     world.publish(&second(order, "evt_2", captured(1999))).await;
     eventually("the surplus is written", async || surplus(&world).await == 1999).await;
-    // As after a release that knew nothing of it.
+    // A release that did not know the table leaves this state.
     world.execute("DELETE FROM overpaid_orders").await;
     let broken = world.store().verify(DisputePolicy::Hold).await.unwrap();
     assert_eq!((broken.len(), broken[0].order_id.as_str()), (1, order.to_string().as_str()), "{broken:#?}");
-    assert_eq!(told(&world, order).await, ["paid twice: 19.99 USD too much"], "it is told by the facts");
+    assert_eq!(told(&world, order).await, ["paid twice: 19.99 USD too much"], "the facts of the order show it");
     world.publish(&event_for("pi_1", "evt_3", PaymentStatus::Pending)).await;
     eventually("the surplus is written", async || surplus(&world).await == 1999).await;
     world.settled(worker).await;

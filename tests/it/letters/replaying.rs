@@ -1,4 +1,4 @@
-//! Sent back to work: nothing lost, nothing doubled, whoever presses the button, whoever dies.
+//! Replays lose no message and double no grant, even if two operators begin one or a sender dies.
 
 use super::{
     RunningOps, TERMS, ada, all_letters, copy_of, ended, letter_of, paid, preview, replay, runner, the_letter,
@@ -72,7 +72,7 @@ async fn letters_of_messages_that_are_granted_change_no_balance() {
         world.publish(&paid(&format!("pi_{n}"), &format!("evt_{n}"))).await;
     }
     eventually("all are granted", async || world.grants().await == 20).await;
-    // Sent all the same, by somebody who does not look first.
+    // An operator sends them without a preview.
     let store = world.store();
     let letters: Vec<LetterId> = all_letters(&store).await.iter().map(|letter| letter.id).collect();
     let balance = "SELECT sum(credits)::bigint FROM account_balances";
@@ -103,7 +103,7 @@ async fn two_operators_at_once_send_each_letter_once() {
         replay(&one, letters.clone(), ReplayPace::Canary),
         replay(&two, letters.clone(), ReplayPace::Canary)
     );
-    // Two that send, as well.
+    // Two instances of ops send, too.
     let (worker, first, second) = (world.start_worker(), RunningOps::start(&world), RunningOps::start(&world));
     for id in [one, two].into_iter().flatten() {
         ended(&store, id).await;
@@ -121,7 +121,7 @@ async fn two_operators_at_once_send_each_letter_once() {
 async fn what_is_refused_again_is_open_again_with_the_new_reason() {
     let world = World::new().await;
     unknown_payments(&world, 3).await;
-    // Their orders cost something else.
+    // Their orders have another price.
     for n in 0..3 {
         world.order(OrderSpec { amount_minor: 2999, ..OrderSpec::paid_by(&format!("pi_{n}")) }).await;
     }
@@ -129,7 +129,7 @@ async fn what_is_refused_again_is_open_again_with_the_new_reason() {
     let seen = preview(&store, LetterFilter::default()).await;
     assert_eq!((seen.helpful.len(), seen.by_verdict.get("would_be_refused")), (0, Some(&3)));
 
-    // Somebody insists. The first one goes alone, and the others stay.
+    // The operator replays them nevertheless. The first one goes alone, and the others stay.
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
     let id = replay(&store, seen.all.clone(), ReplayPace::Canary).await.unwrap();
     let done = ended(&store, id).await;
@@ -139,7 +139,7 @@ async fn what_is_refused_again_is_open_again_with_the_new_reason() {
     assert_eq!((canary.row.state.name(), canary.row.reason.as_str()), ("open", "amount_mismatch"));
     assert_eq!(world.count("SELECT count(*) FROM dead_letters WHERE state = 'open'").await, 3);
 
-    // The way out: the price is amended, then the same letters again.
+    // The solution: the price is amended, then the same dead letters are replayed.
     let orders: Vec<_> = all_letters(&store).await.iter().map(|letter| letter.order_id.unwrap()).collect();
     for order_id in orders {
         let amendment = Amendment {
@@ -168,7 +168,7 @@ async fn an_older_replays_letter_changes_nothing() {
     unknown_payments(&world, 1).await;
     let (store, letter) = (world.store(), the_letter(&world.store()).await);
     let id = replay(&store, vec![letter.id], ReplayPace::Steady).await.unwrap();
-    // A late copy of the first death, from before the replay.
+    // A late copy of the first failure, from before the replay.
     let ops = RunningOps::start(&world);
     world.publish_raw(copy_of(&store.letter(letter.id).await.unwrap().unwrap())).await;
     eventually("the copy is counted", async || store.letter(letter.id).await.unwrap().unwrap().row.seen == 2).await;
@@ -188,7 +188,7 @@ async fn a_late_word_of_an_earlier_replay_is_not_taken_for_the_later_ones() {
         let earlier = replay(&store, vec![letter.id], ReplayPace::Steady).await.unwrap();
         let now = OffsetDateTime::now_utc();
         let claimed = store.claim_replay(earlier, std::time::Duration::from_secs(30), now).await.unwrap().remove(0);
-        // Its sender takes so long that the letter is in another replay before anybody hears what came of it.
+        // The sender takes so long that the dead letter is in another replay before the result is known.
         assert_eq!(store.cancel_replay(earlier, ada(), "too slow".to_owned(), now).await.unwrap(), Some(1));
         let later = replay(&store, vec![letter.id], ReplayPace::Steady).await.unwrap();
         store.note_sent(vec![(letter.id, claimed.number, late)], now).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_late_word_of_an_earlier_replay_is_not_taken_for_the_later_ones() {
         assert_eq!((letter.state.name(), letter.replays), ("replaying", claimed.number + 1), "{late:?}");
         let (earlier, later) = (store.replay(earlier).await.unwrap(), store.replay(later).await.unwrap());
         let (earlier, later) = (earlier.unwrap(), later.unwrap());
-        assert_eq!((earlier.counts.canceled, later.counts.queued), (0, 1), "{late:?}: it is the earlier one's");
+        assert_eq!((earlier.counts.canceled, later.counts.queued), (0, 1), "{late:?}: the result belongs to the earlier replay");
         assert_eq!(store.cancel_replay(later.id, ada(), "next".to_owned(), now).await.unwrap(), Some(1));
     }
 }
@@ -210,7 +210,7 @@ async fn a_canceled_replay_leaves_what_it_did_not_send() {
     let store = world.store();
     let letters = preview(&store, LetterFilter::default()).await.helpful;
     let id = replay(&store, letters, ReplayPace::Canary).await.unwrap();
-    // Nobody works: the first letter lies in the queue, the others wait for its outcome.
+    // No worker runs. The first dead letter is in the queue, and the others wait for its outcome.
     let runner = runner(&world);
     eventually("the canary is sent", async || {
         runner.round().await.unwrap();
@@ -223,7 +223,7 @@ async fn a_canceled_replay_leaves_what_it_did_not_send() {
     assert_eq!(world.count("SELECT count(*) FROM dead_letters WHERE state = 'open'").await, 9);
     assert_eq!(world.count("SELECT count(*) FROM audit_log WHERE action = 'replay.cancel'").await, 1);
 
-    // What was sent is still heard of.
+    // The outcome of a sent dead letter is still noted.
     let worker = world.start_worker();
     eventually("the canary's outcome is known", async || {
         runner.round().await.unwrap();
@@ -244,7 +244,7 @@ async fn whoever_takes_over_from_a_sender_that_died_doubles_nothing() {
     let store = world.store();
     let letters = preview(&store, LetterFilter::default()).await.helpful;
     let id = replay(&store, letters, ReplayPace::Steady).await.unwrap();
-    // One claims, publishes, and dies before it could write that down: its lease passes, and another sends them again.
+    // A sender claims, publishes, and dies before it notes that. Its lease ends, and another sender sends them again.
     let runner = runner(&world);
     let claimed = store.claim_replay(id, std::time::Duration::ZERO, OffsetDateTime::now_utc()).await.unwrap();
     assert_eq!(claimed.len(), 30);
@@ -270,7 +270,7 @@ async fn a_webhook_that_was_not_understood_is_translated_anew() {
     let world = World::new().await;
     let order = world.order(OrderSpec::paid_by("pi_1")).await;
     let (body, _) = stripe_webhook(STRIPE_SECRET, "evt_1", "pi_1", 1999, Some(order));
-    // As a receiver of long ago kept it.
+    // An old release of the receiver stored this.
     let letter = letter_of(&paid("pi_1", "evt_1"));
     world.publish_raw(Outgoing { kind: "webhook.stripe".to_owned(), body: Bytes::from(body), ..letter }).await;
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
@@ -298,7 +298,7 @@ async fn the_verdict_is_what_the_worker_then_does() {
     };
     let used = paid("pi_d", "evt_used");
     let did = |granted| Some(Outcome::Applied { granted });
-    // What a worker refuses is the verdict's own refusal.
+    // If a worker refuses the message, the verdict contains the same refusal.
     for (event, verdict, outcome) in [
         (used.clone(), "would_grant", did(true)),
         (used, "already_applied", Some(Outcome::Duplicate)),

@@ -1,4 +1,4 @@
-//! Archived, restored, expired: always with a name and a reason.
+//! Dead letters are archived, restored and expired, always with a name and a reason.
 
 use super::{RunningOps, ada, all_letters, copy_of, replay, the_letter, unknown_payments, until};
 use crate::support::world::World;
@@ -57,11 +57,11 @@ async fn only_what_is_settled_expires_and_the_record_says_so() {
     assert_eq!(store.expire_letters(now - Duration::days(400), now).await.unwrap(), 0);
     let mut left: Vec<_> = all_letters(&store).await.into_iter().filter_map(|letter| letter.payment_id).collect();
     left.sort_unstable();
-    assert_eq!(left, ["pi_0", "pi_1", "pi_4"], "what is open or under replay stays, however old");
+    assert_eq!(left, ["pi_0", "pi_1", "pi_4"], "open and replaying dead letters stay at any age");
     assert_eq!(world.count("SELECT count::bigint FROM audit_log WHERE action = 'letters.expire'").await, 2);
 }
 
-/// Payments of letters, with their states.
+/// The payments of all dead letters, with their states.
 async fn states(store: &Store) -> BTreeMap<String, &'static str> {
     let letters = all_letters(store).await;
     letters.into_iter().filter_map(|letter| Some((letter.payment_id?, letter.state.name()))).collect()
@@ -110,7 +110,7 @@ async fn what_was_not_done_is_not_on_record() {
     let world = World::new().await;
     unknown_payments(&world, 1).await;
     let store = world.store();
-    // All goes well until the commit.
+    // Everything works until the commit.
     world
         .execute(
             "CREATE CONSTRAINT TRIGGER at_the_end AFTER UPDATE ON dead_letters DEFERRABLE INITIALLY DEFERRED

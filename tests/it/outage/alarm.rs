@@ -1,11 +1,11 @@
-//! An alarm of RabbitMQ's: it reads no more from who publishes.
+//! RabbitMQ raises an alarm and reads no more from publishers.
 
 use super::{receiver, world_on};
 use crate::support::{Answer, PrivateServers, Server, captured, event_for, eventually, paid};
 use grantonce::broker::{PublishError, WORK_QUEUE};
 use std::time::{Duration, Instant};
 
-/// Far below the time that a confirm is awaited for, and far above what a busy machine takes.
+/// Much shorter than the deadline of a confirm, and much longer than the answer of a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn o05_while_rabbitmq_blocks_publishing_senders_are_told_so_at_once_and_af
     publish(0).await.0.unwrap();
     for round in 1..=2 {
         servers.memory_alarm(true).await;
-        // The broker tells who publishes, and only then. What was published then may be taken after the alarm.
+        // The broker tells only a connection that publishes, and only when it does. This message may be accepted after the alarm.
         let (first, took) = publish(round * 10).await;
         assert!(matches!(first, Err(PublishError::NotConfirmed(_))) && took < AT_ONCE, "{first:?} after {took:?}");
         let (next, took) = publish(round * 10 + 1).await;

@@ -8,13 +8,13 @@ use grantonce_testkit::children::Child;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// How long a role may take to end.
+/// The longest time that a role may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Webhooks that are posted until the receiver is gone take their numbers from 0, those that wait beforehand from here.
+/// The numbers of the webhooks that wait before the test. Webhooks that are posted until the receiver ends are numbered from 0.
 const BACKLOG: std::ops::Range<usize> = 4_000..7_000;
 
-/// Posts every `step`-th webhook until nobody takes them any more; gives those that were taken.
+/// Posts every `step`-th webhook until the receiver ends. Returns the accepted ones.
 async fn until_gone(poster: Poster, first: usize, step: usize) -> Vec<usize> {
     let mut taken = vec![];
     for n in (first..BACKLOG.start).step_by(step) {
@@ -48,17 +48,17 @@ async fn consumer_of_ten(world: &World) -> Consumer {
     consumer
 }
 
-/// Takes deliveries until it hears that no more will come.
+/// Takes deliveries until the consumer reports its end.
 async fn take_to_the_end(mut consumer: Consumer) -> usize {
     let mut all = vec![];
     let until_end = async {
         let mut batch = vec![];
-        // It lingers for so long that the end comes while it does.
+        // The wait for a batch is so long that the end comes during it.
         while consumer.fill(&mut batch, 100, START / 2).await.unwrap().is_some() {
             all.append(&mut batch);
         }
     };
-    tokio::time::timeout(START * 2, until_end).await.expect("the end is told");
+    tokio::time::timeout(START * 2, until_end).await.expect("the consumer reports its end");
     consumer.close().await;
     all.len()
 }
@@ -99,12 +99,12 @@ async fn roles_that_are_told_to_stop_finish_what_they_have_in_hand() {
 
     let admitted = admitted(&world).await;
     let waiting = look_into(&world, WORK_QUEUE, usize::MAX).await;
-    // What the broker assigns to a consumer while that is being canceled never reaches it, and comes back once.
-    assert!(waiting.iter().all(|message| message.delivery_count <= 1), "given back again and again");
-    // On a fast machine the worker may have been through with all of it; what follows holds either way.
+    // The broker may assign messages to a consumer while it is canceled. They never reach it, and return once.
+    assert!(waiting.iter().all(|message| message.delivery_count <= 1), "returned again and again");
+    // On a fast machine the worker may have handled all of them. The checks below hold in both cases.
     let waiting: HashSet<String> = waiting.into_iter().map(|message| message.message_id).collect();
     let twice: Vec<_> = admitted.intersection(&waiting).collect();
-    assert!(twice.is_empty(), "committed and given back all the same: {twice:?}");
+    assert!(twice.is_empty(), "both committed and returned: {twice:?}");
     let sent = taken.into_iter().chain(BACKLOG).map(|n| format!("stripe::evt_{n}"));
     let lost: Vec<_> = sent.filter(|id| !admitted.contains(id) && !waiting.contains(id)).collect();
     assert!(lost.is_empty(), "{lost:?}");

@@ -1,4 +1,4 @@
-//! Several hosts in `DATABASE_URL`: when the primary is gone and the standby is promoted, all goes on by itself.
+//! Several hosts in `DATABASE_URL`: the primary crashes, the standby is promoted, and every role continues by itself.
 
 use super::{START, all_granted_once, more_grants, publishing, world_on};
 use crate::support::{PrivateServers, Server, Standby, eventually, eventually_within};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 const TOKEN: &str = "shop-token-shop-token";
 
-/// Leads to both, for one that wants to write.
+/// A database URL with both hosts that asks for the one that accepts writes.
 fn of_both(standby: &str, primary: &str) -> String {
     let url = Url::parse(primary).unwrap();
     let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
@@ -23,7 +23,7 @@ async fn o08_a_worker_and_an_api_follow_a_failover_without_a_restart() {
     let standby = Standby::of(&world.database_url).await;
     world.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
     world.execute("SELECT pg_reload_conf()").await;
-    // The standby stands first: one that takes no writes is passed over.
+    // The standby is the first host. It accepts no writes, so the connection goes to the next host.
     let both = of_both(&standby.host, &world.database_url);
 
     let mut settings = world.worker_settings();

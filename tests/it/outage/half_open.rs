@@ -1,14 +1,14 @@
-//! Connections that hang: nothing comes back, and nobody says why.
+//! Connections that hang: no data comes back, and no error.
 
 use super::{all_granted_once, given_back, is_up, more_grants, publishing, shared_world, start_receiver};
 use crate::support::{Answer, OrderSpec, Proxy, World, captured, event_for, eventually, eventually_within, paid};
 use grantonce::worker::Settings;
 use std::time::{Duration, Instant};
 
-/// How long a transaction may take in these tests.
+/// The deadline of a transaction in these tests.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// A worker's settings that lead to the database through the proxy.
+/// Settings of a worker that reaches the database through the proxy.
 fn through(world: &World, database_url: &str) -> Settings {
     let mut settings = world.worker_settings();
     settings.database.url = database_url.parse().unwrap();
@@ -25,7 +25,7 @@ async fn a_database_connection_that_hangs_within_a_transaction_does_not_hold_the
     let traffic = publishing(&world);
     more_grants(&world, 20).await;
 
-    // A transaction that waits for this lock is half-way through when the network fails.
+    // A transaction waits for this lock when the network fails.
     let mut hold = world.sql.begin().await.unwrap();
     sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE").bind(held.0).execute(&mut *hold).await.unwrap();
     world.publish(&event_for("pi_held", "evt_held", captured(1999))).await;
@@ -51,7 +51,7 @@ async fn a_commit_whose_answer_is_lost_is_neither_repeated_nor_given_up() {
     let traffic = publishing(&world);
     more_grants(&world, 20).await;
 
-    // As a statement of its own, not within READ COMMITTED.
+    // The statement COMMIT, and not the word in READ COMMITTED.
     proxy.go_silent_behind(b"COMMIT\0");
     let soon = DEADLINE * 3;
     eventually_within(soon, "the worker gives its deliveries back", async || given_back(&worker) > 0).await;
@@ -95,12 +95,12 @@ async fn a_receiver_whose_broker_hangs_says_come_again() {
     assert_eq!(poster.post(&paid(0)).await, Answer::Taken);
 
     proxy.go_silent();
-    // Two at once, one for each of its connections; then one that finds both of them broken.
+    // Two at once, one for each connection. The third finds both connections broken.
     let began = Instant::now();
     let (one, two) = (paid(1), paid(2));
     assert_eq!(tokio::join!(poster.post(&one), poster.post(&two)), (Answer::ComeAgain, Answer::ComeAgain));
     assert_eq!(poster.post(&paid(3)).await, Answer::ComeAgain);
-    // Providers wait ten seconds; the poster would have panicked.
+    // Providers wait ten seconds. The poster would have panicked.
     assert!(began.elapsed() > Duration::from_secs(1), "they were answered before anything could be known");
 
     proxy.let_new_ones_through();
@@ -108,7 +108,7 @@ async fn a_receiver_whose_broker_hangs_says_come_again() {
     for webhook in &again {
         eventually("webhooks are taken again", async || poster.post(webhook).await == Answer::Taken).await;
     }
-    // 0 to 3, and the one by which the receiver was found to be ready.
+    // The payments 0 to 3, and the webhook that showed that the receiver is ready.
     let worker = world.start_worker();
     all_granted_once(&world, worker, 5).await;
 }

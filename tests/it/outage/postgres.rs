@@ -1,4 +1,4 @@
-//! Postgres away for long, and away for moments.
+//! Postgres is away for a long time, and for moments.
 
 use super::{all_granted_once, given_back, is_up, look_into, more_grants, posting, publishing, receiver, world_on};
 use crate::support::{PrivateServers, Server, eventually};
@@ -23,10 +23,10 @@ async fn half_a_minute_without_postgres_costs_delay_only() {
     assert!(!is_up(&worker, "postgres"));
     let (first_return, taken) = (given_back(&worker), traffic.taken());
 
-    // The outage is the case: here time has to pass.
+    // The test needs an outage of this length.
     sleep_until(began + Duration::from_secs(28)).await;
     let ready = look_into(&world, WORK_QUEUE, 3).await;
-    assert!(!ready.is_empty() && ready.iter().all(|message| message.delivery_count == 1), "given back once: {ready:?}");
+    assert!(!ready.is_empty() && ready.iter().all(|message| message.delivery_count == 1), "returned once: {ready:?}");
     sleep_until(began + Duration::from_secs(30)).await;
     assert!(traffic.taken() > taken + 50, "the receiver takes webhooks without Postgres");
     servers.up(Server::Postgres).await;
@@ -34,7 +34,7 @@ async fn half_a_minute_without_postgres_costs_delay_only() {
     more_grants(&world, 1).await;
     let sent = traffic.stop().await + 1;
     eventually("what waited is granted", async || world.grants().await == sent).await;
-    assert_eq!(given_back(&worker), first_return, "nothing was given back again");
+    assert_eq!(given_back(&worker), first_return, "nothing was returned again");
     assert_eq!(put_off.load(Ordering::Relaxed), 0, "no webhook was put off");
     assert!(is_up(&worker, "postgres"));
     all_granted_once(&world, worker, sent).await;
@@ -45,7 +45,7 @@ async fn five_moments_without_postgres_give_nothing_back() {
     let servers = PrivateServers::start(Server::Postgres).await;
     let world = world_on(&servers).await;
     let mut settings = world.worker_settings();
-    // Well above two seconds and what a busy machine takes to stop and start a server.
+    // Much longer than two seconds and the time that a busy machine needs to stop and start a server.
     settings.pace.outage_grace = Duration::from_secs(25);
     let worker = world.start_worker_with(settings);
     let traffic = publishing(&world);
@@ -56,7 +56,7 @@ async fn five_moments_without_postgres_give_nothing_back() {
         } else {
             servers.crash(Server::Postgres).await
         }
-        // The outage is the case: here time has to pass.
+        // The test needs an outage of this length.
         sleep(Duration::from_secs(2)).await;
         servers.up(Server::Postgres).await;
         more_grants(&world, 1).await;

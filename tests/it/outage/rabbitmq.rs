@@ -1,4 +1,4 @@
-//! RabbitMQ restarted and crashed.
+//! RabbitMQ restarts and crashes.
 
 use super::{all_granted_once, more_grants, posting, receiver, world_on};
 use crate::support::{PrivateServers, Server, eventually};
@@ -18,7 +18,7 @@ async fn what_was_accepted_outlives_a_restart_and_a_crash_of_rabbitmq() {
         } else {
             servers.down(Server::Rabbitmq).await
         }
-        // Webhooks that were being answered just then may still be counted as taken; from here on none can be.
+        // Webhooks that were in progress may still count as accepted. From here on none can be accepted.
         let (before, mut taken) = (put_off.load(Ordering::Relaxed), traffic.taken());
         eventually("all that came before is answered", async || {
             let last = std::mem::replace(&mut taken, traffic.taken());

@@ -1,4 +1,4 @@
-//! A synchronous standby that is away: commits hang, and no timeout of the server ends them.
+//! A synchronous standby is away: commits hang, and no timeout of the server ends them.
 
 use super::{START, all_granted_once, given_back, more_grants, publishing, world_on};
 use crate::support::{OrderSpec, PrivateServers, Server, World, eventually, eventually_within};
@@ -16,10 +16,10 @@ const OUTAGE: Duration = Duration::from_secs(50);
 
 const TOKEN: &str = "shop-token-shop-token";
 
-/// Most connections of each role, and the one with which it looks after those that were given up.
+/// The most connections of each role, and one more connection to end abandoned ones.
 const BOUNDS: [(&str, i64); 4] = [("worker", 8 + 1), ("api", 17 + 1), ("ops", 8 + 1), ("reconciler", 4 + 1)];
 
-/// Whether commits wait for a standby that does not exist.
+/// Makes commits wait for a standby that does not exist, or ends that.
 async fn commits_hang(world: &World, hang: bool) {
     let names = if hang { "ALTER SYSTEM SET synchronous_standby_names = 'nobody'" } else { "ALTER SYSTEM RESET ALL" };
     world.sql.execute(names).await.unwrap();
@@ -34,7 +34,7 @@ async fn in_a_commit(world: &World) -> i64 {
     world.count("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").await
 }
 
-/// Each role but the worker, in a process of its own.
+/// Each role except the worker, in its own process.
 async fn others(world: &World) -> BTreeMap<&'static str, (Child, SocketAddr)> {
     let children = world
         .children()
@@ -54,7 +54,7 @@ async fn others(world: &World) -> BTreeMap<&'static str, (Child, SocketAddr)> {
     all
 }
 
-/// Makes an order by one key again and again until it is made; gives how often that took.
+/// Sends one order with one key until it is created. Returns the number of attempts.
 async fn create(http: reqwest::Client, api: SocketAddr, n: usize) -> usize {
     let order = serde_json::json!({
         "account_id": "buyer", "credits": 5, "amount_minor": 500, "currency": "USD",
@@ -68,7 +68,7 @@ async fn create(http: reqwest::Client, api: SocketAddr, n: usize) -> usize {
             503 => {}
             other => panic!("{other}: {}", answer.text().await.unwrap()),
         }
-        // What a client does that is told to come again.
+        // A client that gets this answer waits and tries again.
         sleep(Duration::from_millis(500)).await;
     }
     unreachable!()
@@ -93,9 +93,9 @@ async fn o10_connections_stay_bounded_while_commits_hang_and_nothing_is_lost_or_
     let amending = tokio::spawn(amend_in_vain(world.children(), order));
     let bound: i64 = BOUNDS.iter().map(|(_, most)| most).sum();
     let (mut most, mut most_waiting, mut read) = (0, 0, 0);
-    // The outage is the case: here time has to pass.
+    // The test needs an outage of this length.
     while began.elapsed() < OUTAGE {
-        // The command has a connection for its work, and one to look after it.
+        // The command has a connection for its work, and one to end abandoned connections.
         most = most.max(backends(&world).await);
         most_waiting = most_waiting.max(in_a_commit(&world).await);
         let request = http.get(format!("http://{api}/v1/orders/{order}")).bearer_auth(TOKEN);
@@ -128,7 +128,7 @@ async fn o10_connections_stay_bounded_while_commits_hang_and_nothing_is_lost_or_
     all_granted_once(&world, worker, sent).await;
 }
 
-/// A command is not told that it has worked, and does not wait for ever.
+/// A command that cannot commit reports no success and does not wait for ever.
 async fn amend_in_vain(children: Children, order: OrderId) {
     let order = order.to_string();
     let amend = ["orders", "amend", &order, "--amount-minor", "1599", "--currency", "USD", "--reason", "test"];

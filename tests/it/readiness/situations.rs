@@ -1,4 +1,4 @@
-//! The table of `docs/health.md`: each situation is brought about, seen in `/readyz` and in the metrics, and ended.
+//! The table of `docs/health.md`: each test causes a situation, sees it in `/readyz` and in the metrics, and ends it.
 
 use crate::support::{Answer, Poster, PrivateServers, Server, World, eventually, paid};
 use grantonce::broker::{self, DEAD_QUEUE, HINTS_QUEUE, PAYMENTS_EXCHANGE, WORK_QUEUE, retry_queue};
@@ -20,7 +20,7 @@ use std::time::Duration;
 const PAGE: &str = include_str!("../../../docs/health.md");
 const ALERTS: &str = include_str!("../../../deploy/prometheus/alerts.yml");
 
-/// Situation, role and need: the rows of the table.
+/// The rows of the table: situation, role and need.
 const SITUATIONS: [(&str, &str, &str); 15] = [
     ("Postgres is away", "worker", "postgres_writes"),
     ("Postgres is read-only", "worker", "postgres_writes"),
@@ -39,13 +39,13 @@ const SITUATIONS: [(&str, &str, &str); 15] = [
     ("The workers' queue is not bound", "receiver", "may_publish"),
 ];
 
-/// How long a process may take to start on a busy machine.
+/// The longest time that a process may take to start on a busy machine.
 const START: Duration = Duration::from_secs(30);
 
-/// Looks at a process that is not ready: it is so each time, whatever its other roles find.
+/// The number of requests to a process that is not ready. Each must say so, even if the process's other roles are ready.
 const LOOKS: usize = 40;
 
-/// A process that is looked at.
+/// The process whose readiness is tested.
 struct Process {
     child: Child,
     address: SocketAddr,
@@ -84,7 +84,8 @@ impl Process {
         .await;
     }
 
-    /// Waits until the row's need is missing for this cause; then it is missing at every look, and the metrics agree.
+    /// Waits until the need of the row is missing for this cause. After that, it must be missing in every answer and in the
+    /// metrics.
     async fn shows(&self, situation: &str, cause: &str) {
         let (_, role, need) = SITUATIONS.into_iter().find(|row| row.0 == situation).expect("a row of the table");
         let mut last = Value::Null;
@@ -119,7 +120,7 @@ fn detail<'a>(body: &'a Value, role: &str, need: &str) -> Option<&'a Value> {
     body["details"].as_array()?.iter().find(|detail| detail["role"] == role && detail["need"] == need)
 }
 
-/// A call of the management API of the servers that all tests share.
+/// Calls the management API of the servers that all tests share.
 async fn manage(method: Method, path: &str, body: Value) {
     let base = Url::parse(&std::env::var("GRANTONCE_MANAGEMENT_URL").unwrap()).unwrap();
     let call = plain_client().build().unwrap().request(method, base.join(path).unwrap()).json(&body);
@@ -157,7 +158,7 @@ fn each_row_of_the_table_is_a_test_and_each_test_a_row() {
     assert_eq!(rows, wanted, "docs/health.md has these rows");
     let source = include_str!("situations.rs");
     for (situation, _, _) in SITUATIONS {
-        assert!(source.matches(&format!("\"{situation}\"")).count() > 1, "no test is about {situation:?}");
+        assert!(source.matches(&format!("\"{situation}\"")).count() > 1, "no test covers {situation:?}");
     }
     let needs: BTreeSet<_> = SITUATIONS.iter().map(|row| row.2).collect();
     let all: BTreeSet<_> = grantonce::telemetry::Need::ALL.iter().map(|need| need.name()).collect();
@@ -183,7 +184,7 @@ async fn o06_postgres_is_read_only() {
     let world = World::new().await;
     let process = Process::start(&world, "all", &[]).await;
     process.is_ready().await;
-    // This session keeps its right to write.
+    // This session may still write.
     let mut owner = world.sql.acquire().await.unwrap();
     for (value, is_read_only) in [("on", true), ("off", false)] {
         let change = format!(
@@ -234,7 +235,7 @@ async fn o06_a_table_is_missing() {
 #[tokio::test]
 async fn o06_a_right_is_missing() {
     let world = World::new().await;
-    // A role that every server has, with what is granted here in this database alone.
+    // Every server has this role. The rights are granted in this database only.
     world
         .execute(
             "GRANT ALL ON ALL TABLES IN SCHEMA public TO pg_monitor; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO pg_monitor;
@@ -244,7 +245,7 @@ async fn o06_a_right_is_missing() {
         .await;
     let process = Process::start(&world, "all", &[]).await;
     process.is_ready().await;
-    // A session from before the change.
+    // The sessions of the process are older than this change.
     world.execute("REVOKE INSERT ON inbox FROM pg_monitor").await;
     process.shows("A right on a table is missing", "lacks INSERT on inbox").await;
     world.execute("GRANT INSERT ON inbox TO pg_monitor").await;
@@ -289,7 +290,7 @@ async fn o06_rabbitmq_has_an_alarm() {
     let process = Process::start(&world, "all", &[]).await;
     process.is_ready().await;
     servers.memory_alarm(true).await;
-    // Also where nothing has to be published.
+    // Roles that have nothing to publish notice it, too.
     process.shows("RabbitMQ has a memory or disk alarm", "publishing is blocked by RabbitMQ (memory alarm)").await;
     servers.memory_alarm(false).await;
     process.is_ready().await;
@@ -350,7 +351,7 @@ async fn o06_the_work_queue_takes_nothing() {
     let full = json!({"pattern": "^fulfilment$", "apply-to": "queues",
         "definition": {"max-length": 1, "overflow": "reject-publish"}});
     manage(Method::PUT, &policy, full).await;
-    // The broker lets a few more in before it begins to refuse.
+    // The broker accepts a few more before it begins to refuse.
     let mut n = 0;
     eventually("the queue is full", async || {
         n += 1;

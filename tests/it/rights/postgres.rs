@@ -1,5 +1,5 @@
-//! `deploy/postgres-roles.sql` on a database of the test's own. Roles belong to the whole server, so each run's have an
-//! ending of their own.
+//! `deploy/postgres-roles.sql` on the test's own database. Roles belong to the whole server, so the role names of each run have
+//! their own suffix.
 
 mod deployment;
 mod work;
@@ -65,7 +65,7 @@ async fn each_role_has_what_it_needs() {
 async fn no_role_has_more() {
     on_a_deployment(async |on| {
         make_and_pay_an_order(on).await;
-        // What was handed out by hand goes with the next run of the script.
+        // The next run of the script revokes rights that were granted by hand.
         let by_hand =
             format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO grantonce_worker_{0}, grantonce_api_{0}, grantonce_operator_{0}", on.ending);
         run(&mut on.as_administrator().await, &by_hand).await.unwrap();
@@ -140,7 +140,7 @@ async fn no_role_has_more() {
                     "UPDATE orders SET account_id = 'me'",
                     "UPDATE orders SET facts = '{}'",
                     "UPDATE orders SET price_terms = 'total'",
-                    "UPDATE orders SET amount_minor = 1", // one is granted
+                    "UPDATE orders SET amount_minor = 1", // one order is granted
                     "DELETE FROM orders",
                     "SELECT metadata FROM orders",
                     "SELECT client_secret FROM payment_attempts",
@@ -165,7 +165,7 @@ async fn no_role_has_more() {
                     "UPDATE orders SET account_id = 'me'",
                     "UPDATE orders SET facts = '{}'",
                     "UPDATE orders SET price_terms = 'total'",
-                    "UPDATE orders SET amount_minor = 1", // one is granted
+                    "UPDATE orders SET amount_minor = 1", // one order is granted
                     "INSERT INTO orders SELECT * FROM orders",
                     "DELETE FROM orders",
                     "SELECT metadata FROM orders",
@@ -211,7 +211,7 @@ async fn no_role_has_more() {
                     "SELECT inbox_maintain('2026-01-01', 1)",
                 ],
             ),
-            // The owner too: the trigger holds where rights do not.
+            // The owner, too: the trigger holds where rights do not.
             (
                 "grantonce_migrate",
                 &[
@@ -258,12 +258,12 @@ async fn it_is_rights_and_not_the_trigger_alone_that_guard_the_ledger() {
     .await;
 }
 
-/// `inbox_maintain` runs with its owner's rights: what a caller puts in the place of its tables must not run with them.
+/// `inbox_maintain` runs with the rights of its owner. A caller's temporary tables must not run code with these rights.
 #[tokio::test]
 async fn a_callers_temporary_tables_do_not_fool_the_inboxs_maintenance() {
     on_a_deployment(async |on| {
         make_and_pay_an_order(on).await;
-        // As in a deployment that took only some of the script.
+        // As in a deployment that ran only a part of the script.
         let public = format!("GRANT TEMPORARY ON DATABASE {} TO PUBLIC", on.database());
         run(&mut on.as_administrator().await, &public).await.unwrap();
 
@@ -286,7 +286,7 @@ async fn a_callers_temporary_tables_do_not_fool_the_inboxs_maintenance() {
             .fetch_one(&mut on.as_administrator().await)
             .await
             .unwrap();
-        assert_eq!(grants, 1, "the ledger is as it was");
+        assert_eq!(grants, 1, "the ledger is unchanged");
     })
     .await;
 }

@@ -1,5 +1,5 @@
-//! `deploy/rabbitmq-permissions.sh` on a virtual host of the test's own. The script is run with `echo` for `rabbitmqctl`, and
-//! what it says is done over the management API: so it is tried wherever the broker runs.
+//! `deploy/rabbitmq-permissions.sh` on the test's own virtual host. The script runs with `echo` in place of `rabbitmqctl`, and the
+//! test sends the printed commands to the management API. So the test works with any broker.
 
 use super::{server, unique, with_cleanup};
 use grantonce::broker::{
@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-/// What a user tries.
+/// An action that a user tries.
 #[derive(Debug, Clone, Copy)]
 enum Deed {
     Publish(&'static str, &'static str),
@@ -28,7 +28,7 @@ enum Deed {
     Declare(&'static str),
     Delete(&'static str),
     DeclareExchange(&'static str),
-    /// A queue to an exchange by a key.
+    /// Binds a queue to an exchange, with a routing key.
     Bind(&'static str, &'static str, &'static str),
 }
 use Deed::{Bind, Declare, DeclareExchange, Delete, Get, Publish};
@@ -70,7 +70,7 @@ impl Host {
         }
     }
 
-    /// Users belong to the whole broker, so each run's have an ending of their own.
+    /// Users belong to the whole broker, so the user names of each run have their own suffix.
     fn user(&self, role: &str) -> String {
         format!("{role}-{}", self.name)
     }
@@ -100,7 +100,7 @@ impl Host {
                 ("set_topic_permissions", [exchange, write, read]) => {
                     ("topic-permissions", json!({"exchange": exchange, "write": write, "read": read}))
                 }
-                _ => panic!("what is {words:?}?"),
+                _ => panic!("unknown command: {words:?}"),
             };
             self.call(Method::PUT, &format!("api/{what}/{}/{user}", self.name), Some(body)).await;
         }
@@ -122,7 +122,7 @@ impl Host {
     }
 }
 
-/// Whether the broker allows it. Anything but its word on rights is a failure of the test.
+/// Returns whether the broker allows the action. Any error except a refused right fails the test.
 async fn is_allowed(connection: &Connection, deed: Deed) -> bool {
     let channel = connection.create_channel().await.unwrap();
     match tokio::time::timeout(Duration::from_secs(20), attempt(&channel, deed)).await.unwrap() {
@@ -287,7 +287,7 @@ async fn each_user_has_what_it_needs_and_no_more() {
                     Publish(DEAD_EXCHANGE, "payment.acme-pay"),
                     Publish(HINTS_EXCHANGE, "payment.acme-pay"),
                     Publish(RETRY_EXCHANGE, "5s"),
-                    // By the default exchange workers know their own retries.
+                    // Workers recognise their own retries by the default exchange.
                     Publish("", WORK_QUEUE),
                     Publish("", waiting),
                     Get(WORK_QUEUE),

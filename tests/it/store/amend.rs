@@ -1,4 +1,4 @@
-//! An order's price is amended before its grant or not at all, whoever comes at the same time.
+//! The price of an order is amended before its grant or not at all, even if another transaction comes at the same time.
 
 use super::{apply, batches, dollars, read, terms};
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
@@ -44,7 +44,7 @@ async fn what_is_refused_or_changes_nothing_leaves_nothing() {
     assert_eq!(amend(&store, order, 1999).await, Amended::Unchanged);
     apply(&batches(&world), &[event_for("pi_1", "evt_1", captured(1999))]).await.unwrap();
     assert_eq!(amend(&store, order, 999).await, Amended::Refused(AmendmentRefusal::Granted));
-    assert_eq!(amend(&store, order, 1999).await, Amended::Unchanged, "asked again after its grant");
+    assert_eq!(amend(&store, order, 1999).await, Amended::Unchanged, "repeated after the grant");
 
     let left = read(&store, order).await;
     assert_eq!((left.amount_minor, left.version), (1999, 2));
@@ -105,7 +105,7 @@ async fn parts_that_reach_the_new_price_are_granted_by_the_next_new_message_and_
     assert!(repriced.is_grant_due);
     assert_eq!((world.grants().await, world.status(order).await.as_str()), (0, "processing"), "only a worker grants");
     let broken = world.store().verify(DisputePolicy::Hold).await.unwrap();
-    assert_eq!(broken.len(), 1, "what is due is told: {broken:?}");
+    assert_eq!(broken.len(), 1, "the missing grant is reported: {broken:?}");
 
     let copies = apply(&worker, &parts).await.unwrap();
     assert_eq!(copies.outcomes, [Outcome::Duplicate, Outcome::Duplicate]);
@@ -128,10 +128,10 @@ async fn whoever_waits_for_the_order_is_told() {
     amend(&store, order, 2999).await;
     let heard = tokio::time::timeout(std::time::Duration::from_secs(20), listener.recv()).await.unwrap().unwrap();
     assert_eq!(heard.payload(), order.0.as_simple().to_string());
-    assert_eq!(read(&store, order).await.version, 2, "told after the commit");
+    assert_eq!(read(&store, order).await.version, 2, "the notification comes after the commit");
 }
 
-/// An amendment and a payment of 19.99, each behind a lock on the order until both wait, in the order that is asked for.
+/// An amendment and a payment of 19.99. Both wait for a lock on the order, in the order that the parameter says.
 async fn one_after_the_other(world: &World, price: i64, amended: i64, is_amended_first: bool) -> (Amended, Outcome) {
     let order = world.order(OrderSpec { amount_minor: price, ..OrderSpec::paid_by("pi_1") }).await;
     let mut hold = world.sql.begin().await.unwrap();
@@ -196,7 +196,7 @@ async fn in_a_race_the_grant_is_by_the_price_that_stands_in_the_end() {
     let world = World::new().await;
     let (operator, worker) = (world.store(), batches(&world));
     for round in 0..ROUNDS {
-        // In turn: to the price that is paid, and away from it.
+        // Alternately to the price that is paid, and away from it.
         let (price, amended) = if round % 2 == 0 { (2999, 1999) } else { (1999, 2999) };
         let payment = format!("pi_{round}");
         let order = world.order(OrderSpec { amount_minor: price, ..OrderSpec::paid_by(&payment) }).await;
@@ -213,7 +213,7 @@ async fn in_a_race_the_grant_is_by_the_price_that_stands_in_the_end() {
             Outcome::Applied { granted: true } => assert_eq!(left, 1999),
             refused => assert!(is_mismatch(refused), "{refused:?}"),
         }
-        // A refused one left no trace: the replay of the same message is judged by the price that stands.
+        // A refused event leaves no trace. The replay of the same message is judged by the current price.
         let replayed = apply(&worker, &event).await.unwrap().outcomes.remove(0);
         match (left, is_mismatch(&outcome)) {
             (1999, true) => assert_eq!(replayed, Outcome::Applied { granted: true }),

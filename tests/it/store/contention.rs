@@ -1,4 +1,4 @@
-//! Batches that get into each other's way.
+//! Batches that compete for the same rows.
 
 use super::{apply, batches, dollars, read, unpaid};
 use crate::support::{OrderSpec, World, captured, event_for};
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 const STORES: usize = 4;
 
-/// Some of the events, in an order of their own.
+/// Some of the events, in a random order.
 fn some_of(events: &[PaymentEvent]) -> Vec<PaymentEvent> {
     let mut events = events.to_vec();
     fastrand::shuffle(&mut events);
@@ -20,11 +20,11 @@ fn some_of(events: &[PaymentEvent]) -> Vec<PaymentEvent> {
     events
 }
 
-/// Applies batches from four stores at the same time, each its own, and gives what became of each event.
+/// Applies one batch on each of four stores at the same time. Returns the outcome of each event.
 async fn at_the_same_time(stores: &[Store], batches: Vec<Vec<PaymentEvent>>) -> Vec<(PaymentEvent, Outcome)> {
     let tasks = stores.iter().cloned().zip(batches).map(|(store, events)| {
         tokio::spawn(async move {
-            // A deadlock, too, would be an error here: only the worker tries again.
+            // A deadlock is an error here, too: only the worker tries again.
             let applied = apply(&store, &events).await.unwrap();
             events.into_iter().zip(applied.outcomes).collect::<Vec<_>>()
         })
@@ -52,7 +52,7 @@ async fn batches_about_the_same_orders_in_any_order_do_not_deadlock() {
     world.verify().await;
 }
 
-/// Four orders quarrel for each thing; no order's lock keeps their batches apart.
+/// Four orders compete for each thing. No order's lock keeps their batches apart.
 async fn quarrel(about: impl Fn(&str, &str) -> PaymentEvent, thing_of: fn(&PaymentEvent) -> String, lost: Reason) {
     const THINGS: usize = 40;
     let world = World::new().await;
@@ -93,7 +93,7 @@ async fn batches_that_claim_the_same_payment_ids_for_different_orders_do_not_dea
     quarrel(about, |event| event.related_ids[0].as_str().to_owned(), Reason::PaymentConflict).await;
 }
 
-/// Partial captures and refunds of an order over 10.00: some fail later, some are said twice.
+/// Partial captures and refunds of an order over 10.00. Some fail later, and some are reported twice.
 fn facts(payment: &str) -> Vec<PaymentEvent> {
     let capture = |id: &str, minor, state| PaymentStatus::Captured {
         money: dollars(minor),
@@ -125,7 +125,7 @@ fn facts(payment: &str) -> Vec<PaymentEvent> {
     statuses.into_iter().enumerate().map(event).collect()
 }
 
-/// What the facts amount to, computed without any database.
+/// The result of the facts, computed without a database.
 fn computed(id: OrderId, events: &[PaymentEvent]) -> Posting {
     let mut order = unpaid(id, 100, dollars(1000));
     for event in events {

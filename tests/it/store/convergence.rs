@@ -1,5 +1,5 @@
-//! Whatever reaches an order, in whatever order, however often, in whatever batches of however many workers: it ends in
-//! the balance and the status that the same facts come to one by one in memory.
+//! Any events of an order may arrive in any sequence, any number of times, and in any batches of any number of workers. The order
+//! ends with the balance and the status that the same facts have when they are applied one by one in memory.
 
 use super::{batches, dollars, unpaid};
 use crate::support::{World, event_for};
@@ -17,19 +17,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
-/// Takes the seed of a run that failed, to have the same run again.
+/// This variable takes the seed of a failed run, and repeats that run.
 const SEED: &str = "CONVERGENCE_SEED";
 
 const WORKERS: usize = 4;
 const PRICE: i64 = 1_000;
 /// The greatest discount of some orders.
 const DISCOUNT_MAX: i64 = 100;
-/// Accounts have several orders each, so that a balance is a sum of histories.
+/// Accounts have several orders each, so a balance is the sum of several histories.
 const ACCOUNTS: usize = 7;
 
-/// All that a run leaves to chance.
+/// All random choices of a run.
 struct Random {
-    /// For the message of a run that fails.
+    /// A failed run prints the seed.
     seed: u64,
     rng: fastrand::Rng,
     runner: TestRunner,
@@ -61,7 +61,7 @@ fn total(money: Money) -> PaymentStatus {
     PaymentStatus::Captured { money, capture_id: None, state: C::Succeeded, breakdown: None }
 }
 
-/// A total with tax on top and a discount, of which orders with such terms accept what leaves their price.
+/// A total with tax on top and a discount. An order with such terms accepts it if the rest is its price.
 fn priced(tax_minor: i64, discount_minor: i64) -> PaymentStatus {
     let money = dollars(PRICE + tax_minor - discount_minor);
     let breakdown = Some(Breakdown::new(money, tax_minor, discount_minor).unwrap());
@@ -88,17 +88,17 @@ fn dispute(id: &str, round: u32, state: D, money: Money) -> PaymentStatus {
     PaymentStatus::Dispute { dispute_id: fact(id), state, round, money }
 }
 
-/// What providers really say, one after the other.
+/// Sequences of events as providers really send them.
 fn episode() -> impl Strategy<Value = Vec<PaymentStatus>> {
     let share = || 1..PRICE;
     let dispute_id = || select(vec!["d1", "d2"]);
     let refund_id = || select(vec!["r1", "r2", "r3"]);
     prop_oneof![
-        // Paid, as one or several events say.
+        // Paid, in one or several events.
         6 => (1..4_usize).prop_map(|n| vec![total(dollars(PRICE)); n]),
         // Paid in parts.
         5 => share().prop_map(|a| vec![part("c1", C::Succeeded, a), part("c2", C::Succeeded, PRICE - a)]),
-        // A part that fails later, and what comes in its place.
+        // A part fails later, and sometimes another part replaces it.
         3 => (share(), any::<bool>()).prop_map(|(a, is_replaced)| {
             let mut said = vec![part("c1", C::Succeeded, a), part("c2", C::Succeeded, PRICE - a)];
             said.push(part("c2", C::Failed, PRICE - a));
@@ -110,7 +110,7 @@ fn episode() -> impl Strategy<Value = Vec<PaymentStatus>> {
             said.extend(fails.then(|| part("c4", C::Failed, PRICE)));
             said
         }),
-        // Totals whose parts are told; for some orders by a second event.
+        // Totals with parts. For some orders a second event reports the parts.
         6 => (select(vec![0, 70, 190]), select(vec![0, 70, DISCOUNT_MAX, DISCOUNT_MAX + 1, PRICE]), any::<bool>())
             .prop_map(|(tax, discount, is_told_late)| {
                 let tax = if discount == PRICE { 0 } else { tax };
@@ -120,21 +120,21 @@ fn episode() -> impl Strategy<Value = Vec<PaymentStatus>> {
                 }
                 said
             }),
-        // Announced by the authorisation, and canceled before it took place; sometimes it takes place all the same.
+        // The authorisation reports the capture, which is canceled before it takes place. Sometimes it takes place nevertheless.
         3 => (share(), any::<bool>()).prop_map(|(a, is_captured)| {
             let mut said = vec![part("c5", C::Succeeded, PRICE), part("c6", C::Succeeded, a), canceled_part("c5")];
             said.extend(is_captured.then(|| part("c5", C::Succeeded, PRICE)));
             said
         }),
-        // Parts that are given back because the rest did not come.
+        // Parts are returned because the rest did not come.
         2 => share().prop_map(|a| {
             vec![part("c7", C::Succeeded, a), PaymentStatus::PartsCanceled, part("c8", C::Succeeded, PRICE - a)]
         }),
-        // Failed, then succeeded; or given up.
+        // The payment fails, then succeeds, or is abandoned.
         3 => Just(vec![PaymentStatus::failed("declined"), PaymentStatus::Pending, total(dollars(PRICE))]),
         2 => Just(vec![PaymentStatus::Pending, PaymentStatus::failed("no funds")]),
         1 => Just(vec![PaymentStatus::Canceled]),
-        // Refunds: partial, of all, of more than all; some fail after they had succeeded.
+        // Refunds of a part, of the total, and of more than the total. Some fail after they have succeeded.
         6 => (refund_id(), prop_oneof![3 => share(), 1 => Just(PRICE), 1 => Just(PRICE * 2)], 0..3_usize)
             .prop_map(|(id, minor, last)| {
                 let states = [R::Pending, R::Succeeded, R::Failed];
@@ -150,11 +150,11 @@ fn episode() -> impl Strategy<Value = Vec<PaymentStatus>> {
             rounds[..steps].iter().map(|(round, state)| dispute(id, *round, *state, dollars(minor))).collect()
         }),
         1 => select(vec![D::Open, D::Won, D::Lost]).prop_map(|state| vec![dispute("d3", 1, state, euros(7))]),
-        // The same money refunded and lost.
+        // The same money is refunded and lost.
         2 => prop_oneof![Just(PRICE), share()].prop_map(|minor| {
             vec![refund("r4", R::Succeeded, minor), dispute("d4", 1, D::Open, dollars(minor)), dispute("d4", 1, D::Lost, dollars(minor))]
         }),
-        // What the order refuses, whenever it comes.
+        // Events that the order refuses at any time.
         4 => select(vec![
             total(dollars(PRICE - 1)),
             total(dollars(PRICE * 3)),
@@ -174,7 +174,7 @@ fn account(name: &str, number: usize) -> String {
     format!("acc_{name}_{}", number % ACCOUNTS)
 }
 
-/// One order and all that is ever said of it.
+/// One order and all its events.
 struct Case {
     order: Order,
     account: String,
@@ -182,8 +182,8 @@ struct Case {
 }
 
 impl Case {
-    /// Each event happens at one of a few moments, is of one of two payments, and names it by one of its two ids, or by both.
-    /// Some are answers to a question, as of a later moment.
+    /// Each event happens at one of a few moments, belongs to one of two payments, and names it by one of its two ids, or by both.
+    /// Some are answers to a question, and describe a later moment.
     fn new(name: &str, number: usize, history: Vec<PaymentStatus>, random: &mut Random) -> Self {
         let id = OrderId(uuid::Uuid::now_v7());
         let credits = random.pick(&select(vec![1, 3, 100, PRICE, 7_777]));
@@ -199,7 +199,7 @@ impl Case {
             (format!("{prefix}_{name}_{number}{suffix}"), format!("ch_{name}_{number}{suffix}"))
         });
         let rng = &mut random.rng;
-        // The ones that tell that both ids are the same payment. They are always accepted.
+        // These events link both ids to the same payment. They are always accepted.
         let mut said = vec![(0, PaymentStatus::Pending)];
         said.extend(has_second.then_some((1, PaymentStatus::Pending)));
         let links = said.len();
@@ -224,7 +224,7 @@ impl Case {
         Self { order, account: account(name, number), events }
     }
 
-    /// Each event happens a second after the one before it, and names the payment by its one id.
+    /// Each event happens a second after the one before it, and names the payment by its only id.
     fn plain(name: &str, number: usize, history: &[PaymentStatus]) -> Self {
         let order = unpaid(OrderId(uuid::Uuid::now_v7()), 100, dollars(PRICE));
         let events = (0..).zip(history).map(|(n, status)| PaymentEvent {
@@ -241,7 +241,7 @@ impl Case {
         intent.unwrap().as_str().to_owned()
     }
 
-    /// The order as these events leave it, one by one in their order.
+    /// The order after these events, applied one by one in their sequence.
     fn folded(&self, policy: DisputePolicy) -> Order {
         let mut order = self.order.clone();
         for event in &self.events {
@@ -259,7 +259,7 @@ impl Case {
     }
 }
 
-/// Writes the cases' orders, as the API would have.
+/// Inserts the orders of the cases, as the API does.
 async fn insert(world: &World, cases: &[Case]) {
     let ids: Vec<_> = cases.iter().map(|case| case.order.id.0).collect();
     let accounts: Vec<_> = cases.iter().map(|case| case.account.clone()).collect();
@@ -289,7 +289,7 @@ async fn insert(world: &World, cases: &[Case]) {
     .unwrap();
 }
 
-/// What became of the deliveries, by message.
+/// The outcomes of the deliveries, by message.
 #[derive(Default)]
 struct Seen {
     applied: BTreeMap<String, usize>,
@@ -315,7 +315,7 @@ async fn work(store: Store, batches: Vec<Vec<PaymentEvent>>, policy: DisputePoli
     done
 }
 
-/// Gives each worker its batches, all at the same time, and waits for all of them.
+/// All workers apply their batches at the same time. Waits for all of them.
 async fn at_once(workers: &[Store], batches: Vec<Vec<Vec<PaymentEvent>>>, policy: DisputePolicy, seen: &mut Seen) {
     let tasks = workers.iter().cloned().zip(batches).map(|(store, batches)| tokio::spawn(work(store, batches, policy)));
     for (event, outcome) in join_all(tasks).await.into_iter().flat_map(Result::unwrap) {
@@ -333,7 +333,7 @@ async fn at_once(workers: &[Store], batches: Vec<Vec<Vec<PaymentEvent>>>, policy
     }
 }
 
-/// Orders, ledger, balances and outcomes are what the cases come to.
+/// Checks that orders, ledger, balances and outcomes are as the cases require.
 async fn check(world: &World, cases: &[Case], policy: DisputePolicy, seen: &Seen, seed: u64) {
     let ids: Vec<_> = cases.iter().map(|case| case.order.id.0).collect();
     let rows: Vec<(uuid::Uuid, String, i64, i64, serde_json::Value)> = sqlx::query_as(
@@ -374,13 +374,13 @@ async fn check(world: &World, cases: &[Case], policy: DisputePolicy, seen: &Seen
     }
     let grants = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM credit_grants WHERE order_id = ANY($1)");
     let grants = grants.bind(&ids).fetch_one(&world.sql).await.unwrap();
-    assert_eq!(usize::try_from(grants), Ok(seen.grants), "{SEED}={seed}: each grant is told once");
-    // Among other things: after every single entry the net credits lie between 0 and the grant.
+    assert_eq!(usize::try_from(grants), Ok(seen.grants), "{SEED}={seed}: each grant is reported once");
+    // This also checks that the net credits are between 0 and the grant after every single entry.
     let broken = world.store().verify(policy).await.unwrap();
     assert!(broken.is_empty(), "{SEED}={seed}: {broken:#?}");
 }
 
-/// Cuts deliveries into batches of any size and deals them out.
+/// Cuts deliveries into batches of any size, and gives each to a random worker.
 fn dealt(mut deliveries: Vec<PaymentEvent>, rng: &mut fastrand::Rng) -> Vec<Vec<Vec<PaymentEvent>>> {
     let mut batches = vec![vec![]; WORKERS];
     while !deliveries.is_empty() {
@@ -415,7 +415,7 @@ async fn any_arrival_ends_alike(policy: DisputePolicy) {
 
         let mut seen = Seen::default();
         at_once(&workers, dealt(deliveries, rng), policy, &mut seen).await;
-        // What came before the message that tells its payment's other id comes again.
+        // Events that came before the message that links the other id of their payment are delivered again.
         let late = std::mem::take(&mut seen.put_off);
         at_once(&workers, dealt(late, rng), policy, &mut seen).await;
         assert!(seen.put_off.is_empty(), "{SEED}={}: unknown for ever: {:#?}", random.seed, seen.put_off);
@@ -433,7 +433,7 @@ async fn so_it_does_where_only_lost_disputes_take_credits() {
     any_arrival_ends_alike(DisputePolicy::Lost).await;
 }
 
-/// Every order of the numbers below `count`.
+/// Every sequence of the numbers below `count`.
 fn permutations(count: usize) -> Vec<Vec<usize>> {
     if count == 0 {
         return vec![vec![]];
@@ -449,7 +449,7 @@ fn permutations(count: usize) -> Vec<Vec<usize>> {
     longer.collect()
 }
 
-/// Cut behind each place whose bit is set.
+/// Cuts after each position whose bit is set.
 fn cut(arrival: &[PaymentEvent], cuts: usize) -> Vec<Vec<PaymentEvent>> {
     let mut parts = vec![vec![]];
     for (at, event) in arrival.iter().enumerate() {
@@ -461,8 +461,8 @@ fn cut(arrival: &[PaymentEvent], cuts: usize) -> Vec<Vec<PaymentEvent>> {
     parts
 }
 
-/// Four facts have 24 orders, and each of them 8 ways to be cut into batches: an order of ours for each. Every part
-/// comes by two workers at the same time.
+/// Four facts have 24 sequences, and each sequence has 8 ways to be cut into batches. Each combination has its own order. Two
+/// workers apply every part at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_order_of_four_facts_in_every_batching_ends_alike() {
     const HISTORIES: usize = 3;

@@ -1,4 +1,4 @@
-//! Futures of sqlx that are dropped half-way, by a timeout or an HTTP client that goes away.
+//! Futures of sqlx that are dropped half-way, by a timeout or by an HTTP client that disconnects.
 
 use super::{key, order_for, patient, terms};
 use crate::support::{Proxy, World, captured, event_for, eventually, eventually_within};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Lets a future run up to its n-th wait and drops it there. None: it was dropped.
+/// Runs a future up to its n-th wait and drops it there. `None` means that it was dropped.
 async fn dropped_at_wait<F: Future>(nth: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut waits = 0;
@@ -26,7 +26,7 @@ async fn dropped_at_wait<F: Future>(nth: usize, future: F) -> Option<F::Output> 
     .await
 }
 
-/// Waits for an operation in one of several ways, most of which give it up. None: given up.
+/// Waits for an operation in one of several ways. Most of them drop it. `None` means that it was dropped.
 async fn given_up_in_some_way<T: Send + 'static>(
     n: usize,
     operation: impl Future<Output = T> + Send + 'static,
@@ -58,7 +58,7 @@ async fn grant(store: Store, n: usize) -> bool {
     applied.outcomes == [Outcome::Applied { granted: true }]
 }
 
-/// Runs an operation for each number, ten at a time, and gives the numbers whose success was reported.
+/// Runs an operation for each number, ten at a time. Returns the numbers with a reported success.
 async fn reported<F>(count: usize, operation: impl Fn(usize) -> F) -> Vec<usize>
 where
     F: Future<Output = bool> + Send + 'static,
@@ -82,7 +82,7 @@ async fn missing(world: &World, table: &str, column: &str, wanted: Vec<String>) 
 async fn a_success_that_the_store_reports_is_there_however_many_callers_go_away() {
     const COUNT: usize = 400;
     let world = World::new().await;
-    // Few connections, so that each is often handed from a caller that went away to one that stays.
+    // There are few connections, so each often goes from a caller that disappeared to one that stays.
     let store = patient(&world, 3);
 
     let attached = reported(COUNT, |n| attach(store.clone(), n)).await;
@@ -100,7 +100,7 @@ async fn a_success_that_the_store_reports_is_there_however_many_callers_go_away(
     world.verify().await;
 }
 
-/// The next transaction on the same connection would hide what is left: so here there is none.
+/// The next transaction on the same connection would hide an open transaction, so there is no next one.
 #[tokio::test]
 async fn a_caller_that_goes_away_leaves_no_transaction_open() {
     let world = World::new().await;
@@ -126,13 +126,13 @@ async fn a_connection_that_hangs_is_given_up_also_where_its_caller_went_away() {
     eventually("another caller has a connection", async || store.ping().await.is_ok()).await;
 }
 
-/// What callers went away from ends by itself, long before the server's own timeouts would end it.
+/// Operations of callers that disappeared end by themselves, long before the server's own timeouts.
 async fn nothing_is_left_open(world: &World) {
     let soon = Duration::from_secs(20);
     eventually_within(soon, "no transaction is open", async || open_transactions(world).await == 0).await;
 }
 
-/// Backends that are in a transaction, or left in one. Not the one that asks.
+/// The number of other backends with an open transaction.
 async fn open_transactions(world: &World) -> i64 {
     world
         .count(

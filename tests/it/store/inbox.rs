@@ -1,4 +1,4 @@
-//! The inbox's partitions: made ahead of time, dropped behind it, while batches go on.
+//! The partitions of the inbox are created ahead of time and dropped when they are old, while batches continue.
 
 use super::{apply, batches};
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
@@ -18,12 +18,12 @@ fn days_from_now(days: i64) -> OffsetDateTime {
     now() + Duration::days(days)
 }
 
-/// Paid, as an event of another day.
+/// A payment, as an event of another day.
 fn paid_on(payment: &str, message: &str, days: i64) -> PaymentEvent {
     PaymentEvent { occurred_at: days_from_now(days), ..event_for(payment, message, captured(1999)) }
 }
 
-/// Where a message's row stands.
+/// The partition that contains the row of a message.
 async fn partition_of(world: &World, message: &str) -> String {
     sqlx::query_scalar("SELECT tableoid::regclass::text FROM inbox WHERE message_id = $1")
         .bind(format!("stripe::{message}"))
@@ -69,11 +69,11 @@ async fn rows_of_a_day_that_gets_its_partition_late_move_into_it_and_old_ones_go
     assert_eq!(world.count("SELECT count(*) FROM inbox WHERE message_id = 'stripe::old'").await, 0);
     assert_eq!(partition_of(&world, "today").await, own_partition(0));
 
-    // Yesterday up to 12 days from now, 14 partitions, are all past; 99 to 107 days from now are new.
+    // The 14 partitions from yesterday to 12 days from now are all past. The days 99 to 107 from now are new.
     let done = store.maintain_inbox(days_from_now(100 + 5), RETENTION).await.unwrap();
     assert_eq!((done.made, done.dropped), (9, 14));
     assert_eq!(world.admitted().await, 0);
-    // What the inbox has forgotten is still known by the order.
+    // The inbox has forgotten the messages, and the order still knows them.
     let again = apply(&store, &events).await.unwrap().outcomes;
     assert_eq!(again, vec![Outcome::Applied { granted: false }; 3]);
     assert_eq!(world.grants().await, 3);
@@ -92,7 +92,7 @@ async fn of_several_that_look_after_the_inbox_at_once_one_does() {
     }
 }
 
-/// Batches whose rows go to days of their own and to the rest, and of whose messages half were seen before.
+/// Applies batches whose rows go to partitions of days and to the default partition. Half of the messages are copies.
 async fn batch_after_batch(store: Store, n: usize, done: &AtomicUsize, is_over: &AtomicBool) {
     let mut before: Vec<PaymentEvent> = vec![];
     while !is_over.load(Ordering::Relaxed) {
@@ -131,7 +131,7 @@ async fn batches_go_on_while_partitions_are_made_and_dropped() {
     world.verify().await;
 }
 
-/// How often a table of the inbox was read from end to end. Backends report when they end.
+/// The number of sequential scans of the inbox's tables. Backends report them when they end.
 async fn whole_reads(world: &World) -> i64 {
     let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                   AND application_name = 'grantonce'";
@@ -139,7 +139,7 @@ async fn whole_reads(world: &World) -> i64 {
     world.count("SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'inbox%'").await
 }
 
-/// Asked of the statements themselves, by the server's own counters.
+/// The server's own counters show how the statements read.
 #[tokio::test]
 async fn neither_admitting_nor_pruning_reads_a_whole_partition() {
     let world = World::new().await;
@@ -154,17 +154,17 @@ async fn neither_admitting_nor_pruning_reads_a_whole_partition() {
     let day = |n: usize| [-200, -1, 0, 3, 30][n % 5];
     let events: Vec<_> = (0..200).map(|n| paid_on(&format!("pi_{n}"), &format!("evt_{n}"), day(n))).collect();
     for _ in 0..3 {
-        // New ones, and copies whose digests are read.
+        // New messages, and copies whose digests are read.
         apply(&store, &events).await.unwrap();
     }
     let kept = store.maintain_inbox(now(), RETENTION).await.unwrap();
     assert_eq!((kept.made, kept.dropped), (0, 0));
     close(store).await;
     assert_eq!(whole_reads(&world).await - before, 0, "an inbox table was read from end to end");
-    assert_eq!(world.admitted().await, 160, "those of 200 days ago are pruned");
+    assert_eq!(world.admitted().await, 160, "the messages of 200 days ago are pruned");
 }
 
-/// Every partition, of a day or of the rest, made by the migration or later, finds an order's messages by the index.
+/// Every partition, with a day or the default one, created by the migration or later, finds the messages of an order by the index.
 #[tokio::test]
 async fn an_orders_messages_are_found_by_an_index_in_every_partition() {
     let world = World::new().await;
@@ -184,7 +184,7 @@ async fn an_orders_messages_are_found_by_an_index_in_every_partition() {
              FROM generate_series(1, 20000) n; ANALYZE inbox;",
         )
         .await;
-    // As `explain` asks.
+    // The query of `explain`.
     let mut tx = world.sql.begin().await.unwrap();
     sqlx::query("SET LOCAL enable_seqscan = off").execute(&mut *tx).await.unwrap();
     const BY_ORDER: &str = "EXPLAIN SELECT * FROM inbox WHERE order_id = '019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f'";
@@ -194,7 +194,7 @@ async fn an_orders_messages_are_found_by_an_index_in_every_partition() {
     assert!(plan.iter().any(|line| line.contains(&format!("Bitmap Index Scan on {today}_order_id_idx"))), "{plan:#?}");
 }
 
-/// The same answer to a later question is the same message, and says what it said as of a later time.
+/// The same answer to a later question is the same message. It reports the same status for a later time.
 #[tokio::test]
 async fn an_answer_that_is_repeated_is_a_copy_and_begins_no_batch_anew() {
     let world = World::new().await;
@@ -215,6 +215,6 @@ async fn an_answer_that_is_repeated_is_a_copy_and_begins_no_batch_anew() {
     let rolled_back = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
     let before = world.count(rolled_back).await;
     assert_eq!(apply(&store, &[later]).await.unwrap().outcomes, [Outcome::Duplicate]);
-    assert_eq!(world.count(rolled_back).await, before, "nothing was tried and taken back");
+    assert_eq!(world.count(rolled_back).await, before, "no transaction was rolled back");
     world.verify().await;
 }

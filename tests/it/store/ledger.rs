@@ -1,4 +1,4 @@
-//! What is written stays, and what failed was never there.
+//! Written rows stay, and a failed transaction leaves nothing.
 
 use super::{apply, batches};
 use crate::support::{OrderSpec, World, captured, event_for};
@@ -59,7 +59,7 @@ async fn a_batch_whose_grant_is_refused_is_an_error_and_leaves_nothing() {
     }
     assert_eq!(world.count("SELECT count(*) FROM orders WHERE status <> 'awaiting_payment'").await, 0);
 
-    // The connections that failed are as good as new.
+    // The connections of the failed transactions work as before.
     world.execute("DROP TRIGGER refuse_one ON credit_grants").await;
     apply(&store, &events).await.unwrap();
     assert_eq!((world.grants().await, world.admitted().await), (3, 3));

@@ -1,4 +1,4 @@
-//! Every transaction that locks more than one row, all against each other on few orders: none waits in a circle.
+//! Every transaction that locks more than one row runs against all others on few orders. There is never a deadlock.
 
 use super::{apply, batches, key, order_for};
 use crate::letters::{ada, all_letters};
@@ -16,20 +16,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// Few, so that every transaction meets others.
+/// Few orders, so every transaction meets others.
 const ORDERS: usize = 6;
 
-/// How often each kind of transaction is run by each of its two callers.
+/// The number of rounds for each caller. Each kind of transaction has two callers.
 const ROUNDS: usize = 60;
 
-/// What all callers work on.
+/// The rows that all callers work on.
 struct Things {
     orders: Vec<(OrderId, String)>,
     letters: Vec<LetterId>,
 }
 
 impl Things {
-    /// Some of the payments, in an order of their own.
+    /// Some of the payments, in a random order.
     fn payments(&self) -> Vec<String> {
         shuffled(self.orders.iter().map(|(_, payment)| payment.clone()).collect())
     }
@@ -78,7 +78,8 @@ fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// What may happen where everybody is in everybody's way. A deadlock is counted by Postgres, whoever hides it.
+/// Accepts an error of class `Contended`, because all callers block each other. Postgres counts deadlocks even if the code hides
+/// them.
 fn may_be_contended<T>(done: Result<T, StoreError>) -> Option<T> {
     match done {
         Ok(done) => Some(done),
@@ -87,7 +88,7 @@ fn may_be_contended<T>(done: Result<T, StoreError>) -> Option<T> {
     }
 }
 
-/// Four events of each payment, as a provider sends them at one moment; two workers have copies of most.
+/// Four events of each payment, as a provider sends them at one moment. Two workers have copies of most of them.
 async fn a_batch(store: Store, things: Arc<Things>, round: usize) {
     let of_payment = |payment: String| {
         let events = [
@@ -106,7 +107,7 @@ async fn a_batch(store: Store, things: Arc<Things>, round: usize) {
 }
 
 async fn a_creation(store: Store, things: Arc<Things>, round: usize) {
-    // Some of a payment that is another order's, some of one that a batch registers at this moment.
+    // Some payments belong to another order, some are registered by a batch at the same moment.
     let payment = match round % 3 {
         0 => things.payments().remove(0),
         1 => format!("cs_{}_{round}", things.payments().remove(0)),
@@ -219,7 +220,7 @@ async fn no_transactions_of_ours_wait_for_each_other_in_a_circle() {
                     for round in 0..ROUNDS {
                         $what(store.clone(), Arc::clone(&things), round).await;
                     }
-                    // What a connection has counted it tells when it ends.
+                    // A connection reports its counters when it ends.
                     store.close(Duration::from_secs(5)).await;
                 }));
             })*

@@ -1,4 +1,4 @@
-//! What providers are to be asked about: shared out once, at one rate, and never forgotten.
+//! Questions to providers are shared between the reconcilers, keep one rate, and are never forgotten.
 
 use super::{key, order_for};
 use crate::support::World;
@@ -102,7 +102,7 @@ async fn an_order_that_was_paid_meanwhile_costs_no_call() {
     let in_a_day = "SELECT count(*) FROM provider_looks l JOIN orders o ON o.id = l.order_id
                     WHERE l.due_at = o.created_at + interval '1 day'";
     assert_eq!(world.count(in_a_day).await, 1);
-    // Unless somebody asks.
+    // It is due if an API call asks for it.
     assert_eq!(store.want_look(paid, NOW).await.unwrap(), Some(Wanted::Due));
     assert_eq!(names(&store.claim_looks(terms(10, NOW + SECOND)).await.unwrap()), ["pi_paid"]);
 }
@@ -125,7 +125,7 @@ async fn who_asks_is_served_first_and_once_in_a_while() {
     assert!(names(&due).contains(&"pi_wanted"), "{due:?}");
     let look = due.into_iter().find(|look| look.payment_id.as_str() == "pi_wanted").unwrap();
 
-    // The buyer comes back once more while the provider answers: that may be news.
+    // The buyer comes back once more while the provider answers. There may be news.
     assert_eq!(store.want_look(id, NOW + SECOND).await.unwrap(), Some(Wanted::Due));
     store.finish_look(look, answered(ProviderAnswer::Unpaid, None), NOW + SECOND * 2).await.unwrap();
     let is_due = async |now| {
@@ -138,7 +138,7 @@ async fn who_asks_is_served_first_and_once_in_a_while() {
     store.finish_look(again, answered(ProviderAnswer::Unpaid, None), NOW + SECOND * 32).await.unwrap();
     let unexpected = "SELECT count(*) FROM provider_looks WHERE payment_id = 'pi_wanted' AND due_at IS NULL";
     assert_eq!(world.count(unexpected).await, 1, "nothing more is expected");
-    // Not at once, for it was asked about a moment ago; but it is.
+    // The provider was asked a moment ago, so the next question waits a little, and is asked then.
     assert_eq!(store.want_look(id, NOW + SECOND * 33).await.unwrap(), Some(Wanted::Due));
     assert_eq!(is_due(NOW + SECOND * 36).await, None);
     assert!(is_due(NOW + SECOND * 37).await.is_some());
@@ -156,13 +156,13 @@ async fn a_claim_that_is_not_finished_is_over_by_itself_and_its_owner_is_late() 
     };
     store.finish_look(lost.clone(), answered(ProviderAnswer::Paid, None), NOW + SECOND * 62).await.unwrap();
     let says = "SELECT count(*) FROM provider_looks WHERE said IS NOT NULL";
-    assert_eq!(world.count(says).await, 0, "what it says does not count any more");
+    assert_eq!(world.count(says).await, 0, "its answer does not count any more");
     let again = Looked::Failed { next_at: Some(NOW + SECOND * 100) };
     store.finish_look(taken.clone(), again, NOW + SECOND * 63).await.unwrap();
     let [third] = &store.claim_looks(terms(10, NOW + SECOND * 100)).await.unwrap()[..] else { panic!("due once more") };
     assert_eq!(third.failures, 1);
 
-    // A provider that is away is left alone for longer and longer; but somebody who waits has it asked soon.
+    // The time between questions to a provider that is away grows. If a buyer waits, the provider is asked soon.
     let id = third.order.unwrap().id;
     let in_an_hour = Looked::Failed { next_at: Some(NOW + SECOND * 3_600) };
     store.finish_look(third.clone(), in_an_hour, NOW + SECOND * 101).await.unwrap();
@@ -192,9 +192,9 @@ async fn a_hint_leads_to_the_order_by_any_id_and_else_stands_for_itself() {
         assert_eq!(look.order.map(|order| order.id), (look.payment_id.as_str() == "pi_1").then_some(id));
         store.finish_look(look, answered(ProviderAnswer::Paid, None), NOW).await.unwrap();
     }
-    assert_eq!(world.count("SELECT count(*) FROM provider_looks").await, 1, "what belongs to no order is forgotten");
+    assert_eq!(world.count("SELECT count(*) FROM provider_looks").await, 1, "a payment without an order is forgotten");
 
-    // A hint that is faster than the order it is about.
+    // A hint that comes before its order.
     store.want_looks(vec![hint("pi_2", &[])], NOW).await.unwrap();
     let id = order(&store, "pi_2").await;
     let [look] = &store.claim_looks(terms(10, NOW)).await.unwrap()[..] else { panic!("one is due") };

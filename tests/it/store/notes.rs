@@ -1,4 +1,4 @@
-//! What is noted for stories and charts: added up, bounded in time, and never in the worker's way.
+//! Notes for stories and charts are added up, are kept for a limited time, and never delay the worker.
 
 use super::batches;
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
@@ -33,7 +33,7 @@ async fn what_several_workers_note_is_added_up() {
     }
     for note_buffer in &notebooks {
         note_buffer.write(&store).await;
-        note_buffer.write(&store).await; // There is nothing left to write.
+        note_buffer.write(&store).await; // Nothing is left to write.
     }
     assert_eq!(counts(&world, "a").await, (0, 2));
     assert_eq!(counts(&world, "b").await, (4, 2));
@@ -102,7 +102,7 @@ async fn a_worker_notes_copies_and_what_waits_for_its_order_and_what_it_said() {
     assert_eq!(world.count("SELECT sum(put_off)::bigint FROM activity").await, put_offs);
 }
 
-/// Without the tables of the notes a worker works as it did before.
+/// Without the tables of the notes, a worker works as before.
 #[tokio::test]
 async fn a_worker_that_cannot_note_works_all_the_same() {
     let world = World::new().await;

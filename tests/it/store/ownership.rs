@@ -1,4 +1,4 @@
-//! One payment belongs to one order, and one key to one request, whoever asks for it at the same time.
+//! One payment belongs to one order, and one key to one request, even if several callers ask at the same time.
 
 use super::{apply, batches, key, order_for, patient};
 use crate::support::{OrderSpec, World, captured, event_for, eventually};
@@ -28,7 +28,7 @@ async fn of_a_hundred_keys_for_one_payment_one_makes_the_order() {
     let [Attach::Created(created)] = created[..] else { panic!("{created:?}") };
     assert_eq!(answers.iter().filter(|answer| **answer == Attach::PaymentTaken).count(), 99);
     assert_eq!(owner_of(&world, "pi_1").await, created.id);
-    assert_eq!(world.count("SELECT count(*) FROM orders").await, 1, "what was refused leaves no order");
+    assert_eq!(world.count("SELECT count(*) FROM orders").await, 1, "a refused request leaves no order");
     assert_eq!(world.count("SELECT count(*) FROM idempotency_keys").await, 1, "nor a key");
 }
 
@@ -49,7 +49,7 @@ async fn one_key_a_hundred_times_makes_one_order_and_repeats_its_answer() {
     assert_eq!(world.count("SELECT count(*) FROM orders").await, 1);
 }
 
-/// Paid, for an order that is named, by a payment that nobody has registered yet.
+/// A payment of a named order. No payment with this id is registered yet.
 fn unheard_of(order: OrderId, payment: &str) -> PaymentEvent {
     PaymentEvent { order_id: Some(order), ..event_for(payment, &format!("evt_{payment}_{order}"), captured(1999)) }
 }
@@ -62,7 +62,7 @@ fn is_conflict(outcomes: &[Outcome]) -> bool {
 async fn a_worker_that_comes_second_to_the_api_refuses_the_payment() {
     let world = World::new().await;
     let order = world.order(OrderSpec::paid_by("pi_own")).await;
-    // What attaching an order writes, held before its commit.
+    // This transaction registers the payment as `attach_order` does, and waits before its commit.
     let rival = world.order(OrderSpec::paid_by("pi_other")).await;
     let mut api = world.sql.begin().await.unwrap();
     sqlx::query(
@@ -87,7 +87,7 @@ async fn whoever_comes_second_to_a_worker_is_refused_the_payment() {
     let world = World::new().await;
     let order = world.order(OrderSpec::paid_by("pi_own")).await;
     let rival = world.order(OrderSpec::paid_by("pi_other")).await;
-    // Holds the first worker behind its registration of the payment.
+    // This lock stops the first worker after it has registered the payment.
     let mut hold = world.sql.begin().await.unwrap();
     sqlx::query("LOCK TABLE credit_grants IN SHARE MODE").execute(&mut *hold).await.unwrap();
     let (store, second, api) = (batches(&world), batches(&world), patient(&world, 1));

@@ -7,7 +7,7 @@ use grantonce::domain::OrderId;
 use grantonce::store::{Class, OrderReader};
 use sqlx::Connection;
 
-/// So many orders, of one credit, of two, and so on.
+/// Inserts `count` orders: the first with one credit, the second with two, and so on.
 async fn orders(world: &World, count: usize) -> Vec<OrderId> {
     let mut ids = vec![];
     for n in 0..count {
@@ -33,7 +33,7 @@ async fn who_asks_while_others_are_answered_shares_the_next_statement() {
     let mut in_the_way = other.begin().await.unwrap();
     sqlx::query("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE").execute(&mut *in_the_way).await.unwrap();
 
-    // Each order many times, and one that is not there.
+    // Each order many times, and one that does not exist.
     let asked: Vec<_> = ids.repeat(EACH).into_iter().chain([OrderId(uuid::Uuid::now_v7())]).collect();
     let answers: Vec<_> = asked
         .iter()
@@ -51,7 +51,7 @@ async fn who_asks_while_others_are_answered_shares_the_next_statement() {
         let expected = number.map(|n| (*id, i64::try_from(n).unwrap() + 1));
         assert_eq!(order.map(|order| (order.id, order.credits)), expected);
     }
-    // What a connection did is counted at its end, at the latest.
+    // The counters of a connection are complete at its end, at the latest.
     store.close(std::time::Duration::from_secs(20)).await;
     let connected = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND application_name = 'grantonce'";

@@ -1,4 +1,4 @@
-//! A database of the release before payments had facts of their own: it is migrated with its data, and goes on.
+//! A database of the release before payments had their own facts. It is migrated with its data, and works as before.
 
 use super::dollars;
 use crate::support::db::TestDb;
@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 /// The last migration of that release.
 const EARLIER: &str = "0003_story.sql";
 
-/// What each order's payment is called, its status, and its credits.
+/// The payment id, status and credits of each order.
 const STOOD: [(&str, &str, i64); 16] = [
     ("paid", "fulfilled", 100),
     ("partly_refunded", "partially_refunded", 74),
@@ -64,7 +64,7 @@ async fn balances_and_statuses_are_what_they_were() {
     for (payment, status, credits) in STOOD {
         assert_eq!(stands(&db, payment).await, (status.to_owned(), credits), "{payment}");
     }
-    // Which settles the facts of every order again.
+    // This settles the facts of every order again.
     assert_eq!(store.verify(DisputePolicy::Hold).await.unwrap(), []);
 }
 

@@ -1,4 +1,4 @@
-//! `verify` finds an order whose facts say something else than its row and its surplus: each kind, broken on purpose.
+//! `verify` finds an order whose facts do not match its row and its surplus. Each test breaks one kind on purpose.
 
 use super::{apply, batches, dollars};
 use crate::support::{OrderSpec, World, captured, event_for};
@@ -27,7 +27,7 @@ fn with_tax(breakdown: bool) -> PaymentStatus {
     PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded, breakdown }
 }
 
-/// The last of these messages is the one whose fact will be missing.
+/// The fact of the last message in each row will be removed.
 fn kinds() -> Vec<(&'static str, Vec<(&'static str, PaymentStatus)>)> {
     let refunded = || PaymentStatus::RefundedTotal { money: dollars(1999) };
     let canceled = |id: &str| PaymentStatus::CaptureCanceled { capture_id: FactId::new(id).unwrap() };

@@ -1,5 +1,5 @@
-//! A load balancer as Kubernetes has it: it spreads connections, and it notices late that an instance is not ready. And a client
-//! that keeps its connection, and hides no failure by a second try.
+//! A load balancer as in Kubernetes: it distributes connections, and notices late that an instance is not ready. And a client that
+//! keeps its connection and never repeats a failed request.
 
 use grantonce::http::plain_client;
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How often the instances are asked whether they are ready.
+/// The time between two readiness checks of the instances.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// How long an instance that is not ready is still given connections.
+/// An instance still gets connections for this time after it is no longer ready.
 pub const LAG: Duration = Duration::from_millis(1_500);
 
-/// Longest answer, a long poll's included.
+/// Longest response time, including a long poll.
 const ANSWER: Duration = Duration::from_secs(20);
 
 struct Instance {
@@ -25,7 +25,7 @@ struct Instance {
     unready_since: Option<Instant>,
 }
 
-/// In front of the instances of one role.
+/// A load balancer for the instances of one role.
 pub struct Balancer {
     pub address: SocketAddr,
     instances: Arc<Mutex<Vec<Instance>>>,
@@ -44,12 +44,12 @@ impl Balancer {
         Self { address, instances, _tasks: tasks }
     }
 
-    /// An instance has been started in the place of the n-th.
+    /// Replaces the n-th instance by a new one.
     pub fn replace(&self, n: usize, address: SocketAddr) {
         self.instances.lock().unwrap()[n] = Instance { address, is_served: false, unready_since: None };
     }
 
-    /// Whether all instances are given connections.
+    /// Returns whether all instances get connections.
     pub fn is_whole(&self) -> bool {
         self.instances.lock().unwrap().iter().all(|instance| instance.is_served)
     }
@@ -84,7 +84,7 @@ async fn accept(listener: TcpListener, instances: Arc<Mutex<Vec<Instance>>>) {
             served.get(turn % served.len().max(1)).map(|instance| instance.address)
         };
         connections.spawn(async move {
-            // Without an instance, and where one refuses, the client's connection closes without an answer.
+            // Without an instance, or if the instance refuses, the client's connection closes without an answer.
             let Some(chosen) = chosen else { return };
             let Ok(mut server) = TcpStream::connect(chosen).await else { return };
             let _ = copy_bidirectional(&mut client, &mut server).await;
@@ -92,7 +92,7 @@ async fn accept(listener: TcpListener, instances: Arc<Mutex<Vec<Instance>>>) {
     }
 }
 
-/// One client with one connection, which is kept as long as the server keeps it.
+/// A client with one connection. It keeps the connection as long as the server does.
 pub struct Client {
     to: SocketAddr,
     stream: Option<TcpStream>,
@@ -103,7 +103,7 @@ impl Client {
         Self { to, stream: None }
     }
 
-    /// One request, sent once: status and body, or what went wrong.
+    /// Sends one request once. Returns status and body, or the error.
     pub async fn ask(&mut self, head: &str, body: &[u8]) -> Result<(u16, String), String> {
         timeout(ANSWER, self.ask_on(head, body)).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
@@ -140,7 +140,7 @@ impl Client {
     }
 }
 
-/// Whether the server has not closed it meanwhile. Every client looks before it sends on a kept connection.
+/// Returns whether the server has not closed the connection. Every client checks this before it reuses a connection.
 fn is_open(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }

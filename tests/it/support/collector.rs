@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector of a test's own: takes spans over HTTP as protobuf, and keeps them.
+//! The test's own OpenTelemetry collector. It receives spans over HTTP as protobuf, and stores them.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -13,14 +13,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 
-/// A span, with what its process says of itself.
+/// A span, with the attributes of its process.
 #[derive(Debug, Clone)]
 pub struct Told {
     pub name: String,
     pub kind: SpanKind,
     pub trace: String,
     pub id: String,
-    /// Empty: it begins its trace.
+    /// The id of the parent span. Empty if the span begins its trace.
     pub parent: String,
     pub links: Vec<String>,
     pub is_error: bool,
@@ -29,15 +29,15 @@ pub struct Told {
 }
 
 impl Told {
-    /// An attribute; empty where there is none.
+    /// Returns an attribute, or an empty text if there is none.
     pub fn get(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
     }
 }
 
-/// It ends with the test.
+/// A collector that ends with the test.
 pub struct Collector {
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub endpoint: String,
     spans: Arc<Mutex<Vec<Told>>>,
     serving: JoinHandle<()>,
@@ -53,12 +53,12 @@ impl Collector {
         Self { endpoint, spans, serving }
     }
 
-    /// All that came in.
+    /// All spans that have arrived.
     pub fn spans(&self) -> Vec<Told> {
         self.spans.lock().unwrap().clone()
     }
 
-    /// Those that fit, once there are so many of them.
+    /// Waits for `count` spans that fit, and returns them.
     pub async fn wait_for(&self, what: &str, count: usize, fits: impl Fn(&Told) -> bool) -> Vec<Told> {
         let mut found = vec![];
         eventually(&format!("{count} spans came: {what}"), async || {

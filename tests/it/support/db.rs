@@ -9,33 +9,33 @@ use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::time::Duration;
 
-/// How long one transaction may take.
+/// The deadline of one transaction.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A migrated database of its own, dropped at the end.
+/// The test's own migrated database. It is dropped at the end.
 pub(crate) struct TestDb {
-    /// `postgres://…`
+    /// The URL of the database, with its password.
     pub(crate) url: SecretString,
     name: String,
     server: String,
 }
 
 impl TestDb {
-    /// Makes one on the server of `DATABASE_URL`. Nothing is written to the database that is named there.
+    /// Creates a database on the server of `DATABASE_URL`. Nothing is written to the database in that URL.
     pub(crate) async fn create() -> Self {
         let server = std::env::var("DATABASE_URL")
             .expect("DATABASE_URL is not set: run ./dev test, or ./dev up and then eval \"$(./dev env)\"");
         Self::create_on(&server).await
     }
 
-    /// Makes one on another server.
+    /// Creates a database on another server.
     pub(crate) async fn create_on(server: &str) -> Self {
         let db = Self::create_empty_on(server).await;
         db.migrate().await;
         db
     }
 
-    /// Makes one as a release had it whose last migration was that one.
+    /// Creates a database as a former release left it. `migration` is the last migration of that release.
     pub(crate) async fn create_as_of(migration: &str) -> Self {
         use secrecy::ExposeSecret as _;
         let db = Self::create_empty_on(&std::env::var("DATABASE_URL").expect("DATABASE_URL is not set")).await;
@@ -55,11 +55,11 @@ impl TestDb {
     async fn create_empty_on(server: &str) -> Self {
         let name = unique_name("grantonce_test");
         let url = scratch::create_database(server, &name).await.expect("creating a database");
-        // Made before the migration, so that a failure drops the database all the same.
+        // The value exists before the migration, so the database is dropped even if the migration fails.
         Self { url: url.into(), name, server: server.to_owned() }
     }
 
-    /// As settings carry it.
+    /// The address, as settings contain it.
     pub(crate) fn address(&self) -> Followed<DatabaseAddress> {
         use secrecy::ExposeSecret as _;
         self.url.expose_secret().parse().unwrap()
@@ -70,12 +70,12 @@ impl TestDb {
         migrate(&self.address()).await.expect("migrating");
     }
 
-    /// Connections for a role.
+    /// A store with the connections of a role.
     pub(crate) fn store(&self, profile: Profile) -> Store {
         Store::new(&Settings { url: self.address(), connections_max: 8, deadline: DEADLINE, profile }).unwrap()
     }
 
-    /// Runs a statement, past every rule of the program.
+    /// Runs a statement without any check of the program.
     pub(crate) async fn execute(&self, sql: impl Into<String>) {
         use secrecy::ExposeSecret as _;
         execute(self.url.expose_secret(), sql.into()).await.unwrap();
@@ -103,8 +103,8 @@ impl Drop for TestDb {
     }
 }
 
-/// Cleans up in a thread of its own: the test's runtime may be of one thread, and that one is here. What
-/// cannot be removed, on a machine that is too busy for it, is told and fails no test.
+/// Cleans up in its own thread, because the test's runtime may have only one thread, which is in use here. If the clean-up fails on
+/// a busy machine, this prints a message and the test still passes.
 pub(crate) fn at_the_end(work: impl Future<Output = Result<(), String>> + Send + 'static) {
     let done = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

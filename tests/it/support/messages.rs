@@ -1,4 +1,4 @@
-//! What providers and relays send.
+//! Messages of providers and relays.
 
 use grantonce::domain::{
     CaptureState, Currency, MessageId, Money, OrderId, PaymentEvent, PaymentId, PaymentStatus, Provider,
@@ -6,13 +6,13 @@ use grantonce::domain::{
 use grantonce_testkit::sign::stripe_signature;
 use time::OffsetDateTime;
 
-/// A capture of the whole sum in US dollars.
+/// A capture of the whole amount in US dollars.
 pub fn captured(amount_minor: i64) -> PaymentStatus {
     let money = Money::new(amount_minor, Currency::new("USD").unwrap()).unwrap();
     PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded, breakdown: None }
 }
 
-/// An event of `stripe`, in test mode, now. `message` is the part of the id behind `stripe::`.
+/// An event of `stripe`, in test mode, now. `message` is the part of the id after `stripe::`.
 pub fn event_for(payment: &str, message: &str, status: PaymentStatus) -> PaymentEvent {
     PaymentEvent {
         provider: Provider::new("stripe").unwrap(),

@@ -1,5 +1,4 @@
-//! A place of its own for every test: a database and a virtual host on the real servers, removed at the end, also of a
-//! test that fails.
+//! Each test has its own database and virtual host on the real servers. They are removed at the end, even if the test fails.
 
 pub mod balancer;
 pub mod collector;
@@ -23,5 +22,5 @@ pub use standby::Standby;
 pub use traffic::{Answer, Poster, Traffic, paid};
 pub use world::{OrderSpec, RunningWorker, World};
 
-/// How long the tests' own batches wait for a locked row: until the connection's own time is over.
+/// The lock wait of the tests' own batches. It is as long as the deadline of a connection.
 pub const LOCK_WAIT: std::time::Duration = std::time::Duration::from_secs(5);

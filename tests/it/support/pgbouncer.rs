@@ -1,4 +1,4 @@
-//! A real PgBouncer of a test's own.
+//! The test's own real PgBouncer.
 
 use grantonce_testkit::wait::eventually;
 use reqwest::Url;
@@ -10,19 +10,19 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-/// Runs it until its stdin is closed.
+/// Runs PgBouncer until stdin is closed.
 const KEEPER: &str = r#""$@" >/dev/null 2>&1 & cat >/dev/null; kill $!; wait"#;
 
-/// Stands before one server. Gone when dropped, and also when the test's process is killed.
+/// A PgBouncer in front of one server. It ends when this is dropped, and also when the test's process is killed.
 pub struct PgBouncer {
     keeper: Child,
     _folder: TempDir,
-    /// The URL that leads through it.
+    /// The URL of the server through PgBouncer.
     pub url: String,
 }
 
 impl PgBouncer {
-    /// Starts one before the server of a URL. It is configured as its package leaves it, but for the mode.
+    /// Starts a PgBouncer for the server of a URL. Except for the mode, it has the default configuration of its package.
     pub async fn before(url: &str, pool_mode: &str) -> Self {
         let mut url = Url::parse(url).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -46,7 +46,7 @@ impl PgBouncer {
         let program = program.expect("pgbouncer is missing (package pgbouncer): ./dev test installs it");
         let mut keeper = Command::new("sh");
         keeper.args(["-c", KEEPER, "keeper", program]).arg(&file);
-        // It refuses to run as root.
+        // PgBouncer refuses to run as root.
         if std::fs::metadata("/proc/self").is_ok_and(|process| std::os::unix::fs::MetadataExt::uid(&process) == 0) {
             keeper.args(["-u", "nobody"]);
         }

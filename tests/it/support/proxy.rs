@@ -1,4 +1,4 @@
-//! A network that fails without a word: a TCP proxy that stops forwarding and closes nothing.
+//! A network that fails silently: a TCP proxy that stops forwarding and closes nothing.
 
 use reqwest::Url;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A connection forwards for as long as the network is in the state in which the connection was made.
+/// The state of the network. A connection forwards until the state changes after the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
     generation: u64,
@@ -17,11 +17,11 @@ struct Network {
 
 struct Shared {
     network: watch::Sender<Network>,
-    /// Go silent once a client has sent this.
+    /// When a client has sent these bytes, the proxy goes silent.
     trap: Mutex<Option<&'static [u8]>>,
 }
 
-/// Stands in front of one server. Its connections close when it is dropped.
+/// A proxy in front of one server. Its connections close when it is dropped.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -29,7 +29,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the server of a URL; gives the URL that leads through the proxy.
+    /// Starts a proxy for the server of a URL. Returns the URL that leads through the proxy.
     pub async fn before(url: &str) -> (Self, Url) {
         let mut url = Url::parse(url).unwrap();
         let server = format!("{}:{}", url.host_str().unwrap(), url.port().expect("a URL with a port"));
@@ -43,22 +43,22 @@ impl Proxy {
         (Self { address, shared, accepting }, url)
     }
 
-    /// From now on no byte passes; connections stay open, and new ones are made and get no answer either.
+    /// Stops forwarding. Connections stay open. New connections are accepted and get no answer.
     pub fn go_silent(&self) {
         self.shared.go_silent();
     }
 
-    /// The same, as soon as a client has sent `trap`: that still reaches the server, the answer does not come back.
+    /// Goes silent when a client has sent `trap`. These bytes still reach the server, and the answer does not return.
     pub fn go_silent_behind(&self, trap: &'static [u8]) {
         *self.shared.trap.lock().unwrap() = Some(trap);
     }
 
-    /// Whether it is silent.
+    /// Returns whether the proxy is silent.
     pub fn is_silent(&self) -> bool {
         self.shared.network.borrow().is_silent
     }
 
-    /// New connections work from now on; those that fell silent stay so.
+    /// From now on new connections work. Connections that fell silent stay silent.
     pub fn let_new_ones_through(&self) {
         self.shared.network.send_modify(|network| {
             *network = Network { generation: network.generation + 1, is_silent: false };
@@ -83,7 +83,7 @@ impl Shared {
         self.network.send_modify(|network| network.is_silent = true);
     }
 
-    /// Whether this is what the trap waits for. It catches once.
+    /// Returns whether the bytes contain the trap. The trap works once.
     fn is_caught(&self, bytes: &[u8]) -> bool {
         let mut trap = self.trap.lock().unwrap();
         let is_caught = trap.is_some_and(|trap| bytes.windows(trap.len()).any(|window| window == trap));
@@ -123,11 +123,11 @@ async fn forward(mut client: TcpStream, server: String, shared: Arc<Shared>) {
         }) => return,
         () = pump(&mut from_server, &mut to_client, |_| is_alive()) => return,
     }
-    // Both sockets stay open; nobody reads them any more.
+    // Both sockets stay open, and nothing reads them any more.
     std::future::pending::<()>().await;
 }
 
-/// Forwards what may pass, until either end closes.
+/// Forwards allowed bytes, until either end closes.
 async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -135,7 +135,7 @@ async fn pump(
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        // So little is written at once: a last message gets through, although nothing may pass behind it.
+        // Each write is small, so a last message gets through, although nothing may pass after it.
         if !may_pass(&buffer[..count]) {
             std::future::pending::<()>().await;
         }

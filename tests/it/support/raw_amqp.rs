@@ -1,15 +1,15 @@
-//! A publisher that can say what no client library would: any bytes where AMQP has a text.
+//! A publisher that can send bytes that no client library sends, for instance invalid UTF-8 in AMQP's texts.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// What is published, byte by byte.
+/// A message, byte by byte.
 #[derive(Debug, Clone, Default)]
 pub struct RawMessage {
     pub exchange: &'static str,
     pub routing_key: Vec<u8>,
-    /// The texts among the properties, by name.
+    /// The text properties, by name.
     pub texts: Vec<(&'static str, Vec<u8>)>,
     /// The table of headers, without its length.
     pub headers: Option<Vec<u8>>,
@@ -37,13 +37,13 @@ pub fn long(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
-/// One header.
+/// Encodes one header.
 pub fn header(name: &[u8], kind: u8, value: &[u8]) -> Vec<u8> {
     [&short(name), &[kind][..], value].concat()
 }
 
 impl RawMessage {
-    /// With one text changed or added.
+    /// Sets one text property.
     pub fn with(mut self, name: &'static str, text: &[u8]) -> Self {
         self.texts.retain(|(other, _)| *other != name);
         self.texts.push((name, text.to_vec()));
@@ -103,7 +103,7 @@ impl RawAmqp {
         this
     }
 
-    /// Publishes, and waits until the broker has it.
+    /// Publishes a message, and waits until the broker confirms it.
     pub fn publish(&mut self, message: &RawMessage) {
         let method = [vec![0, 0], short(message.exchange.as_bytes()), short(&message.routing_key), vec![0]].concat();
         self.method(1, (60, 40), &method);
@@ -124,7 +124,7 @@ impl RawAmqp {
         self.socket.write_all(&begin).unwrap();
     }
 
-    /// The arguments of the next method, which must be this one.
+    /// Waits for a method, and returns its arguments. Any other method fails the test.
     fn wait_for(&mut self, id: (u16, u16)) -> Vec<u8> {
         loop {
             let mut begin = [0; 7];

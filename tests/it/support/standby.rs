@@ -1,4 +1,4 @@
-//! A real standby of a private Postgres: it follows the primary until it is promoted.
+//! A real standby of a private Postgres. It follows the primary until it is promoted.
 
 use grantonce_testkit::wait::eventually;
 use reqwest::Url;
@@ -6,7 +6,8 @@ use sqlx::{Connection as _, PgConnection};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-/// Copies the primary, and runs the copy until stdin is closed. As the primary's own user: Postgres refuses to run as root.
+/// Copies the primary, and runs the copy until stdin is closed. It runs as the primary's own user, because Postgres refuses to run
+/// as root.
 const KEEPER: &str = r#"
 set -eu
 primary=$1 port=$2 bin=$3 data=$4
@@ -27,17 +28,17 @@ wait "$server" || :
 rm -rf "$folder" "$folder.log"
 "#;
 
-/// Gone when dropped, and also when the test's process is killed.
+/// A standby. It ends when this is dropped, and also when the test's process is killed.
 pub struct Standby {
     keeper: Child,
-    /// Leads to it.
+    /// The URL of the standby.
     pub url: String,
-    /// Host and port, by IPv6 where this machine has it.
+    /// Host and port, with IPv6 if this machine has it.
     pub host: String,
 }
 
 impl Standby {
-    /// Starts one that follows the server of `primary`. Its settings are the primary's.
+    /// Starts a standby that follows the server of `primary`, with the primary's settings.
     pub async fn of(primary: &str) -> Self {
         let mut sql = PgConnection::connect(primary).await.unwrap();
         let place = "SELECT (SELECT setting FROM pg_config WHERE name = 'BINDIR'), current_setting('data_directory')";
@@ -59,7 +60,7 @@ impl Standby {
         standby
     }
 
-    /// Makes it the primary. Returns when it takes writes.
+    /// Makes the standby the primary. Returns when it accepts writes.
     pub async fn promote(&self) {
         let mut sql = PgConnection::connect(&self.url).await.unwrap();
         let promoted: bool = sqlx::query_scalar("SELECT pg_promote()").fetch_one(&mut sql).await.unwrap();

@@ -1,4 +1,4 @@
-//! Providers that keep on sending.
+//! Providers that send webhooks all the time.
 
 use super::stripe_webhook;
 use super::world::STRIPE_SECRET;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Between two tries of one sender.
+/// The time between two attempts of one sender.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// Several senders that send one thing after the other, each as often as it takes.
+/// Several senders. Each sends one thing after the other, and repeats it until it is accepted.
 pub struct Traffic {
     stop: CancellationToken,
     taken: Arc<AtomicUsize>,
@@ -22,7 +22,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// `send` tries to send the n-th thing and says whether it was taken; if not, it is sent again.
+    /// `send` tries to send a thing and returns whether it was accepted. If not, it is sent again.
     pub fn start<T, F, Sending>(senders: usize, pause: Duration, thing: fn(usize) -> T, send: F) -> Self
     where
         T: Send + Sync + 'static,
@@ -36,7 +36,7 @@ impl Traffic {
             let (stop, taken, next, send) = (stop.clone(), Arc::clone(&taken), Arc::clone(&next), send.clone());
             all.spawn(async move {
                 while !stop.is_cancelled() {
-                    // Made once: every copy of an event is the same.
+                    // The thing is made once, so every copy of an event is the same.
                     let thing = Arc::new(thing(next.fetch_add(1, Ordering::Relaxed)));
                     while !send(Arc::clone(&thing)).await {
                         tokio::time::sleep(AGAIN).await;
@@ -49,12 +49,12 @@ impl Traffic {
         Self { stop, taken, senders: all }
     }
 
-    /// How many were taken so far.
+    /// The number of accepted things so far.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Begins no more; returns how many were taken when all that were begun are.
+    /// Stops sending new things. Returns the number of accepted things after all running attempts have ended.
     pub async fn stop(self) -> i64 {
         self.stop.cancel();
         let taken = Arc::clone(&self.taken);
@@ -66,37 +66,37 @@ impl Traffic {
 /// A webhook of Stripe's: body and signature.
 pub type Webhook = (Vec<u8>, String);
 
-/// Says that the n-th payment is paid.
+/// A webhook that reports the n-th payment as paid.
 pub fn paid(n: usize) -> Webhook {
     stripe_webhook(STRIPE_SECRET, &format!("evt_{n}"), &format!("pi_{n}"), 1999, None)
 }
 
-/// A provider in front of a receiver.
+/// A provider that posts webhooks to a receiver.
 #[derive(Clone)]
 pub struct Poster {
     http: reqwest::Client,
     url: String,
 }
 
-/// How a webhook was answered.
+/// The answer to a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// 2xx.
+    /// A status 2xx.
     Taken,
-    /// 503 with `Retry-After`.
+    /// Status 503 with `Retry-After`.
     ComeAgain,
-    /// The receiver is not there.
+    /// The receiver does not accept the connection, or closes it.
     NoConnection,
 }
 
 impl Poster {
     pub fn new(receiver: SocketAddr) -> Self {
-        // As long as the most impatient provider waits.
+        // The most impatient provider waits for so long.
         let http = grantonce::http::plain_client().timeout(Duration::from_secs(10)).no_proxy().build().unwrap();
         Self { http, url: format!("http://{receiver}/webhooks/stripe") }
     }
 
-    /// Posts one; panics over any answer that a receiver must not give.
+    /// Posts one webhook. Panics if the receiver gives an answer that it must never give.
     pub async fn post(&self, (body, signature): &Webhook) -> Answer {
         let request = self.http.post(&self.url).header("Stripe-Signature", signature).body(body.clone());
         let answer = match request.send().await {

@@ -1,4 +1,4 @@
-//! One test's servers, roles and questions.
+//! The servers, roles and queries of one test.
 
 use super::db::{TestDb, at_the_end};
 use grantonce::broker::{self, Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
@@ -21,15 +21,15 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// The secrets that the receivers of the tests are given.
+/// The webhook secret of the receivers in the tests.
 pub const STRIPE_SECRET: &str = "whsec_a_secret_for_the_tests_only";
 
-/// A database and a virtual host of one test's own, set up by `migrate`'s own code.
+/// The test's own database and virtual host, set up by the code of `migrate`.
 pub struct World {
     pub database_url: String,
     pub amqp_url: String,
     pub retry_delays: Vec<RetryDelay>,
-    /// For questions; with the rights of the owner.
+    /// Runs queries with the rights of the owner.
     pub sql: PgPool,
     publisher: Publisher,
     logs: tempfile::TempDir,
@@ -58,7 +58,7 @@ impl Servers {
     }
 }
 
-/// A virtual host of the test's own.
+/// The test's own virtual host.
 struct Vhost {
     management_url: String,
     name: String,
@@ -74,7 +74,7 @@ impl Drop for Vhost {
     }
 }
 
-/// What an order is; the rest is of no interest to tests.
+/// The fields of an order that tests set.
 #[derive(Debug, Clone)]
 pub struct OrderSpec<'a> {
     pub payment: &'a str,
@@ -91,12 +91,12 @@ impl<'a> OrderSpec<'a> {
 }
 
 impl World {
-    /// On the servers that the environment names.
+    /// A world on the servers of the environment variables.
     pub async fn new() -> Self {
         Self::on(Servers::from_env()).await
     }
 
-    /// On servers of the test's own: what `./dev env` of another folder prints.
+    /// A world on the test's own servers. The URLs are those that `./dev env` prints in another folder.
     pub async fn on_servers(database_url: &str, amqp_url: &str, management_url: &str) -> Self {
         Self::on(Servers {
             database_url: database_url.to_owned(),
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    /// The same world, when another server has taken over its database.
+    /// The same world, after another server has taken over its database.
     pub fn taken_over_by(&self, url: &str) -> Self {
         Self {
             sql: PgPool::connect_lazy(url).unwrap(),
@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    /// How a worker of this world is set up. Retries come soon, and a held batch is given back after 10 s as by default.
+    /// The settings of a worker in this world. Retries are quick, and a held batch is returned after 10 s, as by default.
     pub fn worker_settings(&self) -> worker::Settings {
         worker::Settings {
             amqp_url: self.amqp_url.parse().unwrap(),
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    /// Store settings for this world.
+    /// The settings of a store in this world.
     pub fn store_settings(&self, profile: Profile) -> store::Settings {
         store::Settings {
             url: self.database_url.parse().unwrap(),
@@ -200,7 +200,7 @@ impl World {
         Self::run_worker(settings, Traces::off())
     }
 
-    /// Starts a worker whose spans are exported.
+    /// Starts a worker that exports its spans.
     pub fn start_traced_worker(&self, traces: Traces) -> RunningWorker {
         Self::run_worker(self.worker_settings(), traces)
     }
@@ -212,13 +212,13 @@ impl World {
         RunningWorker { stop, metrics, task: tokio::spawn(run) }
     }
 
-    /// Children of the real binary, configured for this world; add the role's own variables.
+    /// Children of the real binary, configured for this world. Add the variables of the role.
     pub fn children(&self) -> Children {
         let children = Children::new(env!("CARGO_BIN_EXE_grantonce"), self.logs.path());
         self.environment().into_iter().fold(children, |children, (name, value)| children.env(name, value))
     }
 
-    /// What the real program needs to know of this world.
+    /// The environment variables that the real program needs in this world.
     pub fn environment(&self) -> [(&'static str, &str); 11] {
         [
             ("DATABASE_URL", &self.database_url),
@@ -235,7 +235,7 @@ impl World {
         ]
     }
 
-    /// Makes an order for a payment of Stripe's.
+    /// Inserts an order for a payment of Stripe's.
     pub async fn order(&self, spec: OrderSpec<'_>) -> OrderId {
         let id = OrderId(uuid::Uuid::now_v7());
         sqlx::query(
@@ -255,7 +255,7 @@ impl World {
         id
     }
 
-    /// Makes `count` orders for payments `pi_0`, `pi_1` ….
+    /// Inserts `count` orders for the payments `pi_0`, `pi_1` ….
     pub async fn orders(&self, count: usize) {
         sqlx::query(
             "WITH made AS (
@@ -271,17 +271,17 @@ impl World {
         .unwrap();
     }
 
-    /// Publishes an event as the receiver would, confirmed.
+    /// Publishes an event as the receiver does, and waits for the confirm.
     pub async fn publish(&self, event: &PaymentEvent) {
         self.try_publish(event).await.unwrap();
     }
 
-    /// The same, for when the broker may be away.
+    /// Publishes an event, and returns an error if the broker does not confirm it.
     pub async fn try_publish(&self, event: &PaymentEvent) -> Result<Confirmed, PublishError> {
         self.publisher.publish(Outgoing::payment_status(event).unwrap()).await
     }
 
-    /// Publishes many at once, all confirmed.
+    /// Publishes many events at once, and waits for all confirms.
     pub async fn publish_all(&self, events: &[PaymentEvent]) {
         for events in events.chunks(5_000) {
             let all = events.iter().map(|event| self.publish(event));
@@ -289,12 +289,12 @@ impl World {
         }
     }
 
-    /// Publishes whatever is given.
+    /// Publishes any message.
     pub async fn publish_raw(&self, message: Outgoing) {
         self.publisher.publish(message).await.unwrap();
     }
 
-    /// One number.
+    /// Runs a query that returns one number.
     pub async fn count(&self, query: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&self.sql).await.unwrap()
     }
@@ -304,34 +304,34 @@ impl World {
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&self.sql).await.unwrap();
     }
 
-    /// Number of grants.
+    /// The number of grants.
     pub async fn grants(&self) -> i64 {
         self.count("SELECT count(*) FROM credit_grants").await
     }
 
-    /// Number of inbox rows.
+    /// The number of inbox rows.
     pub async fn admitted(&self) -> i64 {
         self.count("SELECT count(*) FROM inbox").await
     }
 
-    /// An order's status.
+    /// The status of an order.
     pub async fn status(&self, order: OrderId) -> String {
         sqlx::query_scalar("SELECT status FROM orders WHERE id = $1").bind(order.0).fetch_one(&self.sql).await.unwrap()
     }
 
-    /// A raw connection, to look behind the scenes. Close it.
+    /// A separate connection for direct calls to the broker. The caller closes it.
     pub async fn channel(&self) -> (lapin::Connection, lapin::Channel) {
         let connection = lapin::Connection::connect(&self.amqp_url, Default::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         (connection, channel)
     }
 
-    /// Messages that are ready in a queue (those a worker holds are not).
+    /// The number of messages that are ready in a queue. Those that a worker holds do not count.
     pub async fn ready(&self, queue: &str) -> u32 {
         self.look_at(queue).await.message_count()
     }
 
-    /// Consumers of a queue.
+    /// The number of consumers of a queue.
     pub async fn consumers(&self, queue: &str) -> u32 {
         self.look_at(queue).await.consumer_count()
     }
@@ -344,7 +344,7 @@ impl World {
         found
     }
 
-    /// How many transactions wait for a lock that another one holds.
+    /// The number of transactions that wait for a lock of another one.
     pub async fn waiting_for_locks(&self) -> i64 {
         self.count(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
@@ -352,7 +352,7 @@ impl World {
         .await
     }
 
-    /// Takes one dead letter out of its queue, waiting for it.
+    /// Waits for one dead letter and takes it out of its queue.
     pub async fn dead_letter(&self) -> lapin::message::Delivery {
         let (connection, channel) = self.channel().await;
         let mut letter = None;
@@ -369,10 +369,9 @@ impl World {
         letter.unwrap()
     }
 
-    /// Waits until nothing is in the work queue or the retry queues, and everything that was in a worker's hands is
-    /// settled.
+    /// Waits until the work queue and the retry queues are empty and the worker has settled everything that it held.
     pub async fn settled(&self, worker: RunningWorker) {
-        // A quorum queue that has no leader yet, after a restart for instance, answers with 0 messages and 0 consumers.
+        // A quorum queue without a leader, for instance after a restart, reports 0 messages and 0 consumers.
         eventually("the work queue has its worker and is empty", async || {
             let found = self.look_at(broker::WORK_QUEUE).await;
             found.consumer_count() > 0 && found.message_count() == 0
@@ -381,12 +380,12 @@ impl World {
         for queue in [broker::retry_queue("200ms"), broker::retry_queue("500ms")] {
             eventually(&format!("{queue} is empty"), async || self.ready(&queue).await == 0).await;
         }
-        // A worker that drains settles all it holds; what it could not settle is ready again.
+        // A worker that drains settles everything that it can. The rest is ready again.
         worker.drain().await;
         assert_eq!(self.ready(broker::WORK_QUEUE).await, 0, "messages came back to the queue");
     }
 
-    /// The ledger holds all its invariants.
+    /// Checks that no invariant of the ledger is broken.
     pub async fn verify(&self) {
         let broken = self.store().verify(DisputePolicy::Hold).await.unwrap();
         assert!(broken.is_empty(), "{broken:#?}");
@@ -401,14 +400,14 @@ pub struct RunningWorker {
 }
 
 impl RunningWorker {
-    /// Stops it as SIGTERM would, and waits for it.
+    /// Stops the worker as SIGTERM does, and waits for its end.
     pub async fn drain(self) {
         self.stop.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(10), self.task).await;
         ended.expect("a worker drains within 10 s").expect("a worker does not panic").unwrap();
     }
 
-    /// A metric's value, by the whole name with its labels.
+    /// The value of a metric, by its whole name with labels.
     pub fn metric(&self, name: &str) -> u64 {
         let text = self.metrics.render();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));

@@ -1,4 +1,4 @@
-//! A database with the roles of `deploy/postgres-roles.sql`, of a test's own.
+//! The test's own database, with the roles of `deploy/postgres-roles.sql`.
 
 use crate::rights::{server, unique, with_cleanup};
 use grantonce::store::{Profile, Settings, Store, migrate};
@@ -18,11 +18,11 @@ pub const ROLES: [&str; 8] = [
     "grantonce_reporting",
 ];
 
-/// What the deployment's administrator has.
+/// The connection, the script and the passwords of the deployment's administrator.
 pub struct Deployment {
     administrator: PgConnectOptions,
     script: String,
-    /// Ends the names of roles and of the database.
+    /// The suffix of the roles and of the database.
     pub ending: String,
     password: String,
 }
@@ -96,7 +96,7 @@ pub async fn run(connection: &mut PgConnection, statements: &str) -> Result<(), 
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(connection).await.map(drop)
 }
 
-/// The SQLSTATE that a statement is refused with.
+/// The SQLSTATE of the error that a statement causes.
 pub async fn refusal(connection: &mut PgConnection, statement: &str) -> Option<String> {
     match run(connection, statement).await {
         Ok(()) => None,

@@ -1,4 +1,4 @@
-//! What each role does all day, with its own rights.
+//! The daily work of each role, with its own rights.
 
 use super::NOW;
 use super::deployment::{Deployment, run};
@@ -50,7 +50,7 @@ fn event(id: &str, status: PaymentStatus) -> PaymentEvent {
     }
 }
 
-/// An order of 29.99 made by the API, and amended to 19.99 by an operator.
+/// The API creates an order of 29.99, and an operator amends it to 19.99.
 pub async fn make_and_amend_an_order(on: &Deployment) {
     let api = on.store("grantonce_api", Profile::Requests);
     let key = IdempotencyKey { token_name: "site".to_owned(), key: "2".to_owned(), request_digest: [0; 32] };
@@ -65,7 +65,7 @@ pub async fn make_and_amend_an_order(on: &Deployment) {
         reason: "tax".to_owned(),
         now: NOW,
     };
-    // And one whose payment the API creates.
+    // Another order, whose payment the API creates.
     let key = IdempotencyKey { token_name: "site".to_owned(), key: "3".to_owned(), request_digest: [0; 32] };
     let new = NewOrder { payment_id: None, ..new_order() };
     let paid_for = new.id;
@@ -80,7 +80,7 @@ pub async fn make_and_amend_an_order(on: &Deployment) {
     let operator = on.store("grantonce_operator", Profile::Operations);
     let amended = operator.amend_order(amendment.clone()).await.unwrap();
     assert!(matches!(amended, Amended::Written { version: 2, .. }), "{amended:?}");
-    // The console makes orders cost what was paid.
+    // The console amends orders to the price that was paid.
     let ops = on.store("grantonce_ops", Profile::Operations);
     for price in [2999, 1999] {
         let amended = ops.amend_order(Amendment { price: usd(price), ..amendment.clone() }).await.unwrap();
@@ -88,7 +88,7 @@ pub async fn make_and_amend_an_order(on: &Deployment) {
     }
 }
 
-/// A look that the API makes due and a reconciler takes, and one that only a hint asks for.
+/// The API makes a look due, and a reconciler takes it. Another look is due because of a hint only.
 pub async fn ask_about_an_order(on: &Deployment) {
     let api = on.store("grantonce_api", Profile::Requests);
     let key = IdempotencyKey { token_name: "site".to_owned(), key: "4".to_owned(), request_digest: [0; 32] };
@@ -116,7 +116,7 @@ pub async fn ask_about_an_order(on: &Deployment) {
     }
 }
 
-/// An order made by the API and paid through the worker, each with its own rights.
+/// The API creates an order, and the worker grants it, each with its own rights.
 pub async fn make_and_pay_an_order(on: &Deployment) {
     let api = on.store("grantonce_api", Profile::Requests);
     let key = IdempotencyKey { token_name: "site".to_owned(), key: "1".to_owned(), request_digest: [0; 32] };
@@ -148,7 +148,7 @@ pub async fn make_and_pay_an_order(on: &Deployment) {
     worker.maintain_notes(NOW, time::Duration::days(90)).await.unwrap();
 }
 
-/// A story with a row of every table in it, read by whoever may read stories.
+/// Reads a story with a row of every table, with the rights of `verify`.
 pub async fn tell_a_story(on: &Deployment) {
     run(
         &mut on.as_administrator().await,
@@ -175,7 +175,7 @@ pub async fn tell_a_story(on: &Deployment) {
     }
 }
 
-/// A letter is kept, weighed, replayed, found out about, archived, restored and, another one, deleted.
+/// Ops stores, weighs, replays, archives and restores a dead letter, and deletes it in the end.
 pub async fn work_on_a_letter(on: &Deployment) {
     let ops = on.store("grantonce_ops", Profile::Operations);
     let id = LetterId("5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f".parse().unwrap());
@@ -252,7 +252,7 @@ pub async fn work_on_a_letter(on: &Deployment) {
     }
 }
 
-/// The buyer is forgotten by the operator, who can read nothing of what is emptied.
+/// The operator forgets the buyer, without a right to read the emptied data.
 pub async fn forget_the_buyer(on: &Deployment) {
     run(&mut on.as_administrator().await, "UPDATE orders SET metadata = '{\"name\": \"somebody\"}'").await.unwrap();
     let operator = on.store("grantonce_operator", Profile::Operations);
