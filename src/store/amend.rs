@@ -1,4 +1,4 @@
-//! Amending what an order costs, before its grant.
+//! Changes the price of an order that has no grant yet.
 
 use super::audit::{Actor, AuditEntry};
 use super::error::StoreError;
@@ -9,51 +9,51 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use time::OffsetDateTime;
 
-/// The audit log's name for it.
+/// The name of the action in the audit log.
 const ACTION: &str = "order.amend";
 
-/// A new price for an order, and who wants it so.
+/// A new price for an order, and the person who sets it.
 #[derive(Debug, Clone)]
 pub struct Amendment {
-    /// Which order.
+    /// The order that gets the new price.
     pub order_id: OrderId,
-    /// What it is to cost, above zero.
+    /// The new price, above zero.
     pub price: Money,
     /// Whether open disputes take credits.
     pub dispute_policy: DisputePolicy,
-    /// Who.
+    /// The person who amends the order.
     pub by: Actor,
-    /// Why, for the audit log.
+    /// The reason, for the audit log.
     pub reason: String,
-    /// The time that is written to rows.
+    /// The time that is written to the rows.
     pub now: OffsetDateTime,
 }
 
-/// What came of an amendment.
+/// The result of an amendment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Amended {
-    /// Written, with its line in the audit log.
+    /// The price was written, with a line in the audit log.
     Written {
-        /// The old price.
+        /// The old price of the order.
         before: Money,
-        /// The order's new version.
+        /// The new version of the order.
         version: i64,
-        /// What the order became.
+        /// The effect of the new price on the order.
         repriced: Repriced,
     },
-    /// The order has that price already; nothing was written.
+    /// The order already has this price, so nothing was written.
     Unchanged,
     /// There is no such order.
     OrderUnknown,
-    /// Not as things stand; nothing was written.
+    /// The order cannot be amended in its present state, so nothing was written.
     Refused(AmendmentRefusal),
 }
 
 impl Store {
-    /// Amends what an order costs. The order's lock is the worker's own: a grant is decided either before, and then the
-    /// amendment is refused, or after, and then by the new price.
+    /// Changes the price of an order. The worker takes the same lock on the order. So either a grant was decided before, and
+    /// the amendment is refused; or the grant is decided later, with the new price.
     ///
-    /// An error after the deadline leaves the outcome unknown; the same call again is safe.
+    /// After a missed deadline the outcome is unknown. It is safe to make the same call again.
     pub async fn amend_order(&self, amendment: Amendment) -> Result<Amended, StoreError> {
         let id = amendment.order_id;
         let amended = self.run("amending an order", move |pool| async move { amend(&pool, &amendment).await }).await?;
@@ -100,13 +100,13 @@ async fn amend(pool: &PooledConnection, amendment: &Amendment) -> Result<Amended
     Ok(Amended::Written { before: order.price, version, repriced })
 }
 
-/// What an amendment can change, as the audit log keeps it.
+/// What an amendment can change, as the audit log stores it.
 fn terms(price: Money, status: OrderStatus) -> Value {
     json!({ "amount_minor": price.amount_minor(), "currency": price.currency(), "status": status.name() })
 }
 
 impl Tx {
-    /// Writes a locked order's price and gives its new version.
+    /// Writes the price of a locked order and returns the order's new version.
     async fn write_price(
         &mut self,
         id: OrderId,

@@ -1,4 +1,4 @@
-//! What people did by hand, written down in the transaction that does it.
+//! The audit log: every action of a person is written down in the transaction that does it.
 
 use super::error::StoreError;
 use super::pool::Store;
@@ -7,63 +7,64 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-/// Who does something by hand.
+/// The person who does something by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// The name.
+    /// The person's name.
     pub name: String,
-    /// Whether nobody vouches for it but whoever gave it.
+    /// Whether the caller gave this name without any proof.
     pub is_self_declared: bool,
 }
 
-/// Most lines on one page of the audit log.
+/// The largest number of lines on one page of the audit log.
 const PAGE_MAX: u16 = 500;
 
-/// Which lines of the audit log. What is none is not asked for; the fields together narrow it down.
+/// Selects lines of the audit log. A field that is `None` selects every line. Several fields together select the lines that
+/// match all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// This one.
+    /// The line with this number.
     pub id: Option<i64>,
-    /// What this one did.
+    /// Lines of this actor.
     pub actor: Option<String>,
-    /// What was done in this way, as `<noun>.<verb>`.
+    /// Lines with this action, as `<noun>.<verb>`.
     pub action: Option<String>,
-    /// What was done to this.
+    /// Lines about this subject.
     pub subject: Option<String>,
-    /// What was done at this very time.
+    /// Lines that were written at exactly this time.
     pub at: Option<OffsetDateTime>,
-    /// Lines before this one.
+    /// Lines with a smaller number than this one.
     pub before_id: Option<i64>,
 }
 
-/// One line of the audit log, as people look at it.
+/// One line of the audit log, for readers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AuditLine {
-    /// Its number: later lines have greater ones.
+    /// The line's number. Later lines have greater numbers.
     pub id: i64,
-    /// When.
+    /// The time of the action.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// Who.
+    /// The name of the person.
     pub actor: String,
-    /// Whether nobody vouches for the name.
+    /// Whether the person gave the name without any proof.
     pub is_self_declared: bool,
-    /// What was done, as `<noun>.<verb>`.
+    /// The action, as `<noun>.<verb>`.
     pub action: String,
-    /// To what.
+    /// The id of the thing that was changed.
     pub subject: String,
-    /// Why.
+    /// The reason that the person gave.
     pub reason: Option<String>,
-    /// To how many.
+    /// The number of things that were changed.
     pub count: i32,
-    /// How it was.
+    /// The state before the action.
     pub before: Option<Value>,
-    /// How it was then.
+    /// The state after the action.
     pub after: Option<Value>,
 }
 
 impl Store {
-    /// Lines of the audit log, the newest first; `count_max` is at most 500.
+    /// Returns lines of the audit log, the newest first. `count_max` is at most 500.
     pub async fn audit_log(&self, filter: AuditFilter, count_max: u16) -> Result<Vec<AuditLine>, StoreError> {
         const WHAT: &str = "reading the audit log";
         self.run(WHAT, move |pool| async move {
@@ -90,24 +91,24 @@ impl Store {
     }
 }
 
-/// One line of the audit log, to be written.
+/// One line of the audit log that is to be written.
 #[derive(Debug)]
 pub(super) struct AuditEntry<'a> {
     pub(super) at: OffsetDateTime,
     pub(super) by: &'a Actor,
-    /// What was done, as `<noun>.<verb>`.
+    /// The action, as `<noun>.<verb>`.
     pub(super) action: &'static str,
-    /// To what: an id.
+    /// The id of the thing that is changed.
     pub(super) subject: String,
     pub(super) reason: &'a str,
-    /// To how many.
+    /// The number of things that are changed.
     pub(super) count: i32,
     pub(super) before: Value,
     pub(super) after: Value,
 }
 
 impl Tx {
-    /// Writes a line of the audit log.
+    /// Writes one line of the audit log.
     pub(super) async fn write_audit(&mut self, entry: AuditEntry<'_>) -> Result<(), StoreError> {
         sqlx::query!(
             "INSERT INTO audit_log (at, actor, is_self_declared, action, subject, reason, count, before, after)

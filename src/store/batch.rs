@@ -1,21 +1,22 @@
-//! The worker's transaction: a batch of events is assessed, admitted, joined to its orders and posted to the ledger,
-//! all together or not at all.
+//! The worker's transaction. It assesses and admits a batch of events, adds their facts to the orders, and writes the ledger.
+//! All of it is committed, or none of it.
 //!
-//! The order of the statements is the same in every try of every worker, and every statement takes its keys in ascending
-//! order, so that overlapping batches wait for each other and never deadlock:
+//! Every try of every worker runs its statements in the same order, and every statement takes its keys in ascending order.
+//! So overlapping batches wait for each other and never deadlock:
 //!
-//! 1. which order does each payment belong to, and how do these orders stand: read without a lock;
-//! 2. admit the message ids of what each order accepts. A message whose fact the order does not know yet cannot have been
-//!    admitted, for its fact would be there; only of the others the inbox is asked;
-//! 3. register payments;
-//! 4. decide, in memory ([`crate::domain`]);
-//! 5. write the orders, each only if its version still is the one that was read: whatever the decision was made by stands in
-//!    the order's own row, and every change of it raises the version. So this one statement both locks the orders and proves
-//!    that nobody came between. Orders that were judged and are not written are locked in the same way;
-//! 6. write grants and adjustments, under these locks; commit.
+//! 1. Find the order of each payment, and read these orders without a lock.
+//! 2. Admit the message ids that the orders accept. A message whose fact its order does not know yet cannot have been
+//!    admitted before, because the order would have the fact. The inbox is asked only about the other messages.
+//! 3. Register the payments.
+//! 4. Decide in memory ([`crate::domain`]).
+//! 5. Write the orders, each only if its version is the one that was read. Everything that a decision needs is in the order's
+//!    own row, and every change of the row raises its version. So this one statement locks the orders, and it proves that no
+//!    other transaction has changed them. Orders that a decision was based on and that are not written are locked in the
+//!    same way.
+//! 6. Write grants and adjustments under these locks, and commit.
 //!
-//! If another transaction was faster, nothing of this one stands and it is begun anew, carefully: it asks the inbox about every
-//! message, and between the payments and the decision it locks the orders and reads them again.
+//! If another transaction was faster, this one is rolled back and tried again with care. The next try asks the inbox about
+//! every message. Between the payments and the decision it locks the orders and reads them again.
 
 mod locks;
 mod place;
@@ -36,52 +37,52 @@ use time::OffsetDateTime;
 
 pub use weigh::{JudgedOrders, WEIGHED_MAX, Weighed};
 
-/// How often one batch is begun because other transactions registered its payments or changed its orders meanwhile.
+/// How often one batch is tried if other transactions register its payments or change its orders meanwhile.
 const TRIES_MAX: u32 = 6;
 
-/// What a batch is judged by.
+/// The terms by which a batch is decided.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchTerms {
     /// Whether open disputes take credits.
     pub dispute_policy: DisputePolicy,
-    /// The time that is written to rows.
+    /// The time that is written to the rows.
     pub now: OffsetDateTime,
 }
 
-/// What became of one event of a committed batch.
+/// The outcome of one event of a committed batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Admitted, and its fact is part of the order now.
+    /// The message was admitted, and its fact is now part of the order.
     Applied {
-        /// Whether this event brought the order's grant.
+        /// Whether this event led to the order's grant.
         granted: bool,
     },
-    /// Admitted before; nothing to do.
+    /// The message was admitted before, so there is nothing to do.
     Duplicate,
-    /// No order has this payment (yet).
+    /// No order has this payment yet.
     OrderUnknown,
-    /// Its order's row cannot be read, and this is why. Nothing was decided about it.
+    /// The row of the order cannot be read, for this reason. Nothing was decided.
     Unreadable(String),
-    /// Never, as things stand.
+    /// The order does not accept the event in its present state.
     Refused(Refusal),
 }
 
-/// A committed batch.
+/// A batch that was committed.
 #[derive(Debug)]
 pub struct Applied {
-    /// The proof that deliveries may be acknowledged.
+    /// The proof that the deliveries may be acknowledged.
     pub committed: Committed,
-    /// One for each event, in their order.
+    /// One outcome for each event, in the order of the events.
     pub outcomes: Vec<Outcome>,
-    /// Orders whose readers see something new.
+    /// Orders that look different to their readers now.
     pub changed: Vec<OrderId>,
 }
 
 impl Store {
-    /// Applies a batch of events in one transaction and commits it. A row that another session has locked is waited for as
-    /// long as `lock_wait`.
+    /// Applies a batch of events in one transaction and commits it. If another session has locked a row, the transaction
+    /// waits for it as long as `lock_wait`.
     ///
-    /// An error means that nothing of it is known to be written; [`StoreError::class`] says what to do.
+    /// After an error it is not known that any of it was written. [`StoreError::class`] says what to do.
     pub async fn apply<E>(
         &self,
         events: Arc<[E]>,
@@ -103,7 +104,7 @@ impl Store {
         .await
     }
 
-    /// Which of the events are about an order that another session has locked at this moment.
+    /// For each event, whether another session has locked its order at this moment.
     pub async fn about_locked_orders<E>(&self, events: Arc<[E]>) -> Result<Vec<bool>, StoreError>
     where
         E: AsRef<PaymentEvent> + Send + Sync + 'static,
@@ -129,8 +130,9 @@ impl Store {
         .await
     }
 
-    /// Whether a batch could be applied now: the server is there and writes, the schema and this user's rights are as a
-    /// batch needs them. Asked before deliveries are taken, because each one that must be given back counts.
+    /// Checks whether a batch could be applied now: the server answers and accepts writes, and the schema and the rights of
+    /// this user are sufficient. The worker checks this before it consumes deliveries, because every delivery that it
+    /// returns counts as a try.
     pub async fn rehearse(&self, now: OffsetDateTime) -> Result<(), StoreError> {
         self.run("rehearsing a batch", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -142,7 +144,7 @@ impl Store {
     }
 }
 
-/// How a batch's transactions begin.
+/// Begins the transactions of a batch.
 struct Transactions {
     pooled: PooledConnection,
     lock_wait: Duration,
@@ -154,7 +156,7 @@ impl Transactions {
     }
 }
 
-/// What an error says was being done.
+/// What an error message names as the operation.
 const APPLYING: &str = "applying a batch";
 
 async fn apply(
@@ -168,7 +170,7 @@ async fn apply(
     let mut outcome_of: HashMap<usize, Outcome> =
         messages.first_of_each_id.iter().map(|m| m.at).zip(first.outcomes).collect();
 
-    // One id with two contents in one batch: the second is judged when the first is in the inbox, or is not.
+    // If a batch has one message id with two contents, the second is applied after the first one is committed or refused.
     for rival in &messages.rivals {
         let next = commit_one(transactions, std::slice::from_ref(rival), terms).await?;
         applied.committed = applied.committed.and(next.committed);
@@ -180,7 +182,7 @@ async fn apply(
         .iter()
         .enumerate()
         .map(|(at, leader)| match outcome_of.get(leader) {
-            // A copy of a message that was applied just now.
+            // This is a copy of a message that was applied in this batch.
             Some(Outcome::Applied { .. }) if at != *leader => Ok(Outcome::Duplicate),
             Some(outcome) => Ok(outcome.clone()),
             None => Err(StoreError::impossible(APPLYING, "an event has no outcome")),
@@ -189,7 +191,7 @@ async fn apply(
     Ok(applied)
 }
 
-/// One event and where it stands in the batch.
+/// One event and its position in the batch.
 #[derive(Debug, Clone, Copy)]
 struct Message<'a> {
     at: usize,
@@ -197,12 +199,12 @@ struct Message<'a> {
     digest: [u8; 16],
 }
 
-/// The events of a batch, copies set aside.
+/// The events of a batch, without copies.
 struct Messages<'a> {
     first_of_each_id: Vec<Message<'a>>,
-    /// Same id as an earlier one, other content.
+    /// Messages that have the id of an earlier one and another content.
     rivals: Vec<Message<'a>>,
-    /// For each event the one whose outcome it shares: itself, or the first of its copies.
+    /// For each event, the position of the event that decides its outcome: its own, or that of its first copy.
     leader_of: Vec<usize>,
 }
 
@@ -232,13 +234,13 @@ fn digest_of(event: &PaymentEvent) -> Result<[u8; 16], StoreError> {
     crate::message::fact_digest(event).map_err(|error| StoreError::impossible(APPLYING, error))
 }
 
-/// Tries until the batch is committed, or an error says otherwise.
+/// Tries until the batch is committed or an error ends it.
 async fn commit_one(
     transactions: &Transactions,
     messages: &[Message<'_>],
     terms: BatchTerms,
 ) -> Result<Applied, StoreError> {
-    // Found out inside the transaction, and then the batch is begun anew without them.
+    // These are found inside a transaction. The next try leaves them out.
     let mut refused: HashMap<usize, Refusal> = HashMap::new();
     for n in 0..TRIES_MAX {
         let mut tx = transactions.begin().await?;
@@ -264,9 +266,9 @@ enum Attempt {
         outcomes: Vec<Outcome>,
         changed: Vec<OrderId>,
     },
-    /// Message ids that were admitted before with another content.
+    /// These message ids were admitted before with another content.
     Reused(Vec<(usize, Refusal)>),
-    /// Another transaction registered one of the payments, or changed one of the orders, while this one was under way.
+    /// Another transaction registered one of the payments, or changed one of the orders, while this one was running.
     Overtaken,
 }
 
@@ -314,8 +316,8 @@ async fn attempt(
         return Ok(Attempt::Overtaken);
     }
     if is_careful {
-        // Locked only now: an order is the last thing that any transaction locks. What was admitted rests on the terms of the
-        // orders, which hardly ever change; where they did, this try is given up like any other.
+        // Orders are locked only now, because every transaction locks its orders last. The admissions above rely on the
+        // terms of the orders. These hardly ever change. If they did, this try is given up like any other.
         tx.lock_rows(&wanted).await?;
         let locked = Plan::assess(messages, refused, owners, tx.find_orders(&wanted).await?)?;
         if !locked.accepts_the_same(&plan) {
@@ -342,13 +344,13 @@ async fn attempt(
     Ok(Attempt::Written { outcomes: plan.into_outcomes()?, changed: writes.changed })
 }
 
-/// What the inbox says of messages that it may have.
+/// What the inbox says about messages that it may have.
 #[derive(Default)]
 struct Inbox<'a> {
-    /// Admitted before with another content.
+    /// Messages that were admitted before with another content.
     reused: Vec<(usize, Refusal)>,
     unknown: Vec<(Message<'a>, OrderId)>,
-    /// The places of those that were admitted before, saying the same.
+    /// The positions of messages that were admitted before with the same content.
     known: HashSet<usize>,
 }
 

@@ -1,4 +1,5 @@
-//! The condition of the server: whether it writes and commits, keeps what it commits, and what is in force on a connection.
+//! The condition of the server: whether it accepts writes, commits, and keeps what it commits, and which settings a
+//! connection has.
 
 use super::error::StoreError;
 use super::pool::Store;
@@ -9,21 +10,21 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
-/// Fewer connections than this are a fault: a role opens at least as many.
+/// If the server has fewer connections left than this, that is a fault, because a role opens at least as many.
 const CONNECTIONS_LEFT_MIN: i64 = 4;
 
-/// How long a commit may take when the server is looked at.
+/// How long a commit may take during the check.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(4);
 
 impl Store {
-    /// How far the server's clock is ahead of ours, to half a round trip.
+    /// How far the server's clock is ahead of ours. The error is at most half a round trip.
     pub async fn clock_ahead(
         &self,
         now: impl Fn() -> OffsetDateTime + Send + 'static,
     ) -> Result<time::Duration, StoreError> {
         const WHAT: &str = "asking for the time";
         self.run(WHAT, move |pool| async move {
-            // A connection that has to be made first is no part of the round trip.
+            // The connection is opened first, so that this is not part of the measured round trip.
             let mut connection = pool.connection().await?;
             let before = now();
             let asked = sqlx::query_scalar::<_, OffsetDateTime>("SELECT clock_timestamp()");
@@ -34,7 +35,7 @@ impl Store {
         .await
     }
 
-    /// Looks at the server's settings, those in force on a connection of ours, and its connections.
+    /// Checks the settings of the server, the settings of one of our connections, and the number of connections.
     pub async fn condition(&self) -> Result<Findings, StoreError> {
         const WHAT: &str = "looking at the server's settings";
         let deadline = self.deadline();
@@ -49,8 +50,8 @@ impl Store {
         .await
     }
 
-    /// Whether a transaction that writes comes to its end: one writes into the log of the server, and nothing else. Needs a
-    /// second connection where it does not.
+    /// Checks whether a transaction that writes can commit. It writes only into the server's log. If the commit hangs, a
+    /// second connection is needed.
     pub async fn commits(&self) -> Result<Findings, StoreError> {
         const WHAT: &str = "trying to commit";
         let (tell, told) = oneshot::channel::<i32>();
@@ -66,9 +67,9 @@ impl Store {
             if row.try_get("is_read_only").map_err(StoreError::sql(WHAT))? {
                 return Ok(false);
             }
-            // Nobody hears it who does not wait any more.
+            // If nobody waits any more, nobody needs the answer.
             let _unheard = tell.send(row.try_get("pid").map_err(StoreError::sql(WHAT))?);
-            // A commit waits for the disk and for standbys only where something was written to the log.
+            // A commit waits for the disk and for standbys only if the transaction has written to the log.
             sqlx::query("SELECT pg_logical_emit_message(true, 'grantonce', 'check')")
                 .execute(&mut *connection)
                 .await
@@ -77,7 +78,7 @@ impl Store {
         }));
         let hangs = async {
             let Ok(pid) = told.await else { return std::future::pending().await };
-            // The deadline: nothing tells that a commit will not end.
+            // Nothing announces that a commit hangs, so there is a deadline.
             tokio::time::sleep(COMMIT_DEADLINE).await;
             pid
         };
@@ -97,7 +98,7 @@ impl Store {
                     format!("a commit does not end within {} s", COMMIT_DEADLINE.as_secs()),
                     "look at pg_stat_replication and `SHOW synchronous_standby_names`: a synchronous standby may be gone",
                 );
-                // Ends the wait for the standby, so that no connection is left behind.
+                // This ends the wait for the standby, so that no connection is left behind.
                 self.run(WHAT, move |pool| async move {
                     let ended = sqlx::query("SELECT pg_cancel_backend($1)").bind(pid);
                     ended.execute(&mut *pool.connection().await?).await.map_err(StoreError::sql(WHAT))?;
@@ -111,14 +112,14 @@ impl Store {
     }
 }
 
-/// What a setting must not be, where it is otherwise at its default.
+/// The values that these settings must not have. They are safe by default.
 const KEEP_WHAT_IS_COMMITTED: [(&str, &str); 3] = [
     ("fsync", "a crash of the machine can destroy the database"),
     ("full_page_writes", "a crash of the machine can destroy pages of the database"),
     ("synchronous_commit", "a crash of the server loses grants whose messages are acknowledged"),
 ];
 
-/// The timeouts that this program asks for on each connection; 0 is none.
+/// The timeouts that grantonce sets on each connection. The value 0 means no timeout.
 const TIMEOUTS: [&str; 3] = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"];
 
 async fn settings(
@@ -179,7 +180,7 @@ async fn connections(connection: &mut PgConnection, findings: &mut Findings) -> 
         ("this role", "of_role", "used_role"),
     ] {
         let (max, used): (i64, i64) = (row.try_get(max)?, row.try_get(used)?);
-        // -1 is no limit.
+        // The value -1 means no limit.
         if max < 0 {
             continue;
         }

@@ -1,10 +1,10 @@
-//! From the address of a server to what the client is told. It is told values, never a text that it would have to read.
+//! Translates the address of a server into options of the Postgres client. The client gets values, never a text to parse.
 
 use crate::address::{DatabaseAddress, DatabaseHost, DatabaseTls};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// How to connect to one of an address's hosts. Without the address's settings of a session: as startup parameters they
-/// would not pass a pooler.
+/// The options for one host of an address. They do not contain the session settings of the address, because a pooler would
+/// not pass these on as startup parameters.
 pub(super) fn options_for(address: &DatabaseAddress, host: &DatabaseHost) -> PgConnectOptions {
     let mut options = PgConnectOptions::new_without_pgpass().ssl_mode(match address.tls {
         DatabaseTls::Disable => PgSslMode::Disable,

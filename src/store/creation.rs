@@ -1,4 +1,4 @@
-//! Attempts to create an order's payment at its provider. Each is committed before its call is made.
+//! Attempts to create an order's payment at its provider. Each attempt is committed before its call is made.
 
 use super::error::StoreError;
 use super::payment_key::{PaymentKey, account_of};
@@ -11,40 +11,40 @@ use time::OffsetDateTime;
 /// An order whose payment is created at its provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Creation {
-    /// Who takes the money.
+    /// The provider that takes the money.
     pub provider: Provider,
-    /// At which account there; none is our own.
+    /// The account at the provider. `None` is our own.
     pub provider_account: Option<ProviderAccount>,
-    /// How much, as the order stands now.
+    /// The present price of the order.
     pub price: Money,
-    /// All attempts so far, by their numbers.
+    /// All attempts so far, in the order of their numbers.
     pub attempts: Vec<Attempt>,
-    /// The payment, once one was handed out.
+    /// The payment, once it was handed out.
     pub handed_out: Option<HandedOut>,
 }
 
-/// What a buyer pays with.
+/// The data with which a buyer pays.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HandedOut {
-    /// The payment's id.
+    /// The id of the payment.
     pub payment_id: PaymentId,
-    /// With which the buyer's browser pays.
+    /// The secret with which the buyer's browser pays.
     pub client_secret: Option<String>,
-    /// Where the buyer approves the payment.
+    /// The page where the buyer approves the payment.
     pub approve_url: Option<String>,
 }
 
 impl fmt::Debug for HandedOut {
-    /// Without what the payment can be paid with.
+    /// Prints the value without the data that allows a payment.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandedOut").field("payment_id", &self.payment_id).finish_non_exhaustive()
     }
 }
 
-/// What came of keeping a payment.
+/// The result of keeping a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
-    /// The one that is handed out: this one, or one that a parallel call was faster with.
+    /// The payment that is handed out: this one, or that of a parallel call that was faster.
     HandedOut(HandedOut),
     /// The payment belongs to another order.
     PaymentTaken,
@@ -55,7 +55,7 @@ fn corrupt(id: OrderId, detail: impl fmt::Display) -> StoreError {
 }
 
 impl Store {
-    /// Reads how far the creation of an order's payment has come; none where there is no such order.
+    /// Reads how far the creation of an order's payment is. Returns `None` if there is no such order.
     pub async fn creation(&self, id: OrderId) -> Result<Option<Creation>, StoreError> {
         self.run("reading payment attempts", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -66,9 +66,9 @@ impl Store {
         .await
     }
 
-    /// Commits that a call under this attempt's key is about to be made. `seen` are the attempts by which that was decided:
-    /// a new one is opened only where they are all there is, and none was sent again since. `false`: another call is further
-    /// already; read the creation again.
+    /// Commits that a call with the key of this attempt is about to be made. `seen` are the attempts on which the caller
+    /// decided. A new attempt is opened only if there are no others, and none was sent again since. Returns `false` if
+    /// another call has got further. The caller then reads the creation again.
     pub async fn begin_attempt(
         &self,
         id: OrderId,
@@ -78,14 +78,15 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.run("beginning a payment attempt", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
-            // One at a time: of two that want to open a new attempt, the second finds the first one's.
+            // Only one call at a time gets past this lock. If two calls want to open a new attempt, the second one finds the
+            // attempt of the first.
             let Some(creation) = tx.locked_creation(id).await? else {
                 tx.roll_back().await?;
                 return Ok(false);
             };
             let last = creation.attempts.last();
             let is_last = last.is_some_and(|last| last.number == number && !last.is_burnt);
-            // What was sent again meanwhile may have made a payment behind the back of who looked for one.
+            // An attempt that was sent again meanwhile may have made a payment that the caller's search has missed.
             let is_next = creation.attempts == seen && last.map_or(1, |last| last.number + 1) == number;
             if creation.handed_out.is_some() || !(is_last || is_next) {
                 tx.roll_back().await?;
@@ -98,7 +99,7 @@ impl Store {
         .await
     }
 
-    /// Notes that the provider has bound an attempt's key to something that is no payment.
+    /// Notes that the provider has bound the key of an attempt to something that is no payment.
     pub async fn burn_attempt(&self, id: OrderId, number: i32) -> Result<(), StoreError> {
         const WHAT: &str = "burning a payment attempt";
         self.run(WHAT, move |pool| async move {
@@ -115,8 +116,8 @@ impl Store {
         .await
     }
 
-    /// Keeps the payment that an attempt has made, or was found to have made, and registers it to the order. The first one
-    /// that is kept stays the one that is handed out. Where nothing is heard of it, its provider is asked at `first_look_at`.
+    /// Keeps the payment that an attempt has made or found, and registers it for the order. The first payment that is kept
+    /// is the one that is handed out. If no message about it arrives, its provider is asked at `first_look_at`.
     pub async fn keep_payment(
         &self,
         id: OrderId,
@@ -134,7 +135,7 @@ impl Store {
                 tx.roll_back().await?;
                 return Ok(Kept::HandedOut(first));
             }
-            // A webhook may have been faster and have registered it to this very order.
+            // A webhook may have been faster and have registered the payment for this order.
             let payment = PaymentKey::new(&creation.provider, creation.provider_account.as_ref(), &made.payment_id);
             if !tx.insert_payment(payment, id, now).await? && tx.owner_of(payment).await? != Some(id) {
                 tx.roll_back().await?;
@@ -151,12 +152,14 @@ impl Store {
 
 impl Tx {
     async fn locked_creation(&mut self, id: OrderId) -> Result<Option<Creation>, StoreError> {
-        // Not the order's row: who may lock that may change it, and this is the API.
+        // This is an advisory lock, not a lock on the order's row. The right to lock a row is the right to change it, and
+        // this is the API.
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0)) AS locked", format!("creation {id}"))
             .fetch_one(self.connection())
             .await
             .map_err(StoreError::sql("locking a creation"))?;
-        // In a later statement: what the locking one sees may be stale by the time that it has the lock.
+        // The creation is read in a later statement, because the snapshot of the locking statement may be stale once it has
+        // the lock.
         self.creation(id).await
     }
 

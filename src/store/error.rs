@@ -1,4 +1,4 @@
-//! What can go wrong with the database, classified by whose fault it is. Decided by SQLSTATE, never by a text.
+//! Errors of the database, classified by what to do about them. SQLSTATE decides, never the text of an error.
 
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -9,41 +9,42 @@ use std::time::Duration;
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// The database's fault, now: wait and try again. Nothing was written, or what was written is not known.
+    /// The database cannot serve now: wait and try again. Nothing was written, or the outcome is unknown.
     Transient,
-    /// Others were in the way: try again at once.
+    /// Other transactions were in the way: try again at once.
     Contended,
-    /// The fault lies in the data of this one statement: trying again as it is will fail again.
+    /// The data of this statement causes the error: the same try would fail again.
     Data,
-    /// Ours or the operator's: schema, rights, a statement that does not fit. Loud, and nothing is given up.
+    /// The program or its set-up causes the error: the schema, the rights, or a statement that does not fit. It is logged as
+    /// an error, and no message is given up.
     Bug,
 }
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Postgres, or the way to it, failed.
+    /// Postgres, or the connection to it, failed.
     #[error("{what}: {source}")]
     Sql {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// What came of it.
+        /// The error of the client library.
         source: sqlx::Error,
     },
-    /// The waiter's deadline passed. Whether it was written is unknown.
+    /// The deadline passed. It is unknown whether the data was written.
     #[error("{what}: no answer from Postgres within {} s; whether it was written is unknown", after.as_secs_f32())]
     Deadline {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// How long was waited.
+        /// How long the caller has waited.
         after: Duration,
     },
     /// A server did not answer a new connection.
     #[error("{what}: no answer within {} s", after.as_secs_f32())]
     Unanswered {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// How long was waited.
+        /// How long the caller has waited.
         after: Duration,
     },
     /// Postgres has no room for another connection. Nothing was begun.
@@ -52,70 +53,71 @@ pub enum StoreError {
          the database), or run fewer processes: this one may have up to {connections_max}: {source}"
     )]
     TooManyConnections {
-        /// How many the refused part of this process may have.
+        /// The largest number of connections of the part of this process that was refused.
         connections_max: u32,
-        /// In Postgres' words.
+        /// The error that Postgres returned.
         source: sqlx::Error,
     },
-    /// None of this process's own connections is free. Nothing was begun.
+    /// No connection of this process is free. Nothing was begun.
     #[error("{what}: {why}")]
     NoConnection {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// What they are busy with.
+        /// The reason why no connection is free.
         why: NoneFree,
     },
-    /// The server takes no writes. Nothing was written.
+    /// The server accepts no writes. Nothing was written.
     #[error("Postgres is read-only: a standby, or default_transaction_read_only is on")]
     ReadOnly,
-    /// What is set in a session, or prepared in it, would be lost or meet others.
+    /// Clients share the sessions. The settings and prepared statements of one client would be lost, or would reach another
+    /// client.
     #[error(
         "DATABASE_URL leads to a connection pooler that shares sessions among clients; set pool_mode = session for this \
          database in PgBouncer, or connect past it"
     )]
     SharedSession,
-    /// The task that did it ended without an answer: the runtime is closing.
+    /// The task ended without an answer, because the runtime is shutting down.
     #[error("{what}: the task ended without an answer")]
     Lost {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
     },
-    /// A row holds what this program never writes.
+    /// A row contains a value that this program never writes.
     #[error("{what}: {detail}; was the table changed by hand?")]
     Corrupt {
-        /// Which row.
+        /// The row that contains the value.
         what: String,
-        /// What is wrong with it.
+        /// The reason why the value is wrong.
         detail: String,
     },
-    /// Something that cannot be: a fault of this program. Nothing was written.
+    /// A state that cannot occur: a fault of this program. Nothing was written.
     #[error("{what}: {fault}; this is a fault of grantonce, please report it")]
     Impossible {
-        /// What was being done.
+        /// The operation that failed.
         what: &'static str,
-        /// What cannot be.
+        /// The state that cannot occur.
         fault: String,
     },
-    /// The same batch was disturbed by others again and again.
+    /// Other transactions disturbed the same batch again and again.
     #[error(
         "gave up after {tries} tries: other transactions kept registering the same payments or changing the same orders"
     )]
     Disturbed {
-        /// How often it was tried.
+        /// The number of tries.
         tries: u32,
     },
 }
 
-/// Why no connection is free.
+/// The reason why no connection is free.
 #[derive(Debug, Clone)]
 pub struct NoneFree {
-    /// How many there may be.
+    /// The largest number of connections.
     pub connections_max: u32,
-    /// How many were given up and count until the server has ended their sessions.
+    /// The number of connections that were given up. They count until the server has ended their sessions.
     pub given_up: usize,
     /// How many of these wait for a commit.
     pub committing: usize,
-    /// Why the server cannot be asked for them, where it cannot.
+    /// The reason why the server cannot be asked about them, if it cannot.
     pub blind: Option<Arc<StoreError>>,
 }
 
@@ -149,7 +151,7 @@ impl StoreError {
         Self::Impossible { what, fault: fault.to_string() }
     }
 
-    /// What to do about it.
+    /// Says what to do about the error.
     pub fn class(&self) -> Class {
         match self {
             Self::Deadline { .. }
@@ -167,13 +169,13 @@ impl StoreError {
         }
     }
 
-    /// Whether another session held a lock for longer than was waited for it: `lock_not_available`.
+    /// Whether another session held a lock longer than the statement waited: `lock_not_available`.
     pub fn is_lock_timeout(&self) -> bool {
         let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return false };
         error.code().as_deref() == Some("55P03")
     }
 
-    /// Whether the server takes no writes at the moment.
+    /// Whether the server accepts no writes at present.
     pub(super) fn is_read_only(&self) -> bool {
         let Self::Sql { source: sqlx::Error::Database(error), .. } = self else {
             return matches!(self, Self::ReadOnly);
@@ -181,7 +183,7 @@ impl StoreError {
         error.code().as_deref() == Some(READ_ONLY)
     }
 
-    /// Whether the connection it happened on is of no more use: it is lost, or leads to a server that takes no writes.
+    /// Whether the connection cannot be used again: it is lost, or it leads to a server that accepts no writes.
     pub(super) fn ends_session(&self) -> bool {
         match self {
             Self::Sql { source: sqlx::Error::Database(error), .. } => {
@@ -204,7 +206,7 @@ impl StoreError {
         }
     }
 
-    /// Whether a server said so, and not the way to it.
+    /// Whether the server returned this error itself.
     pub(super) fn is_from_server(&self) -> bool {
         matches!(
             self,
@@ -215,7 +217,7 @@ impl StoreError {
         )
     }
 
-    /// The SQLSTATE, and the constraint where one was violated, for an operator. Holds no data.
+    /// The SQLSTATE and the violated constraint, for an operator. The text contains no data.
     pub fn code(&self) -> Option<String> {
         let Self::Sql { source: sqlx::Error::Database(error), .. } = self else { return None };
         let code = error.code()?;
@@ -226,24 +228,25 @@ impl StoreError {
     }
 }
 
-/// read_only_sql_transaction
+/// The SQLSTATE of `read_only_sql_transaction`.
 const READ_ONLY: &str = "25006";
 
-/// Classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+/// The classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 fn class_of_sqlstate(code: &str) -> Class {
     match code {
-        // serialization_failure, deadlock_detected, lock_not_available
+        // These are serialization_failure, deadlock_detected and lock_not_available.
         "40001" | "40P01" | "55P03" => Class::Contended,
-        // A read-only server is a standby after a failover: the primary will be back.
+        // A read-only server is a standby after a failover. The primary will be back.
         READ_ONLY => Class::Transient,
-        // program_limit_exceeded (a row too large for an index) lies in the data.
+        // This is program_limit_exceeded: a row is too large for an index, so the data causes it.
         "54000" => Class::Data,
         _ => match code.get(..2) {
-            // Data exceptions, integrity violations, and what a trigger of the operator's raises.
+            // These are data exceptions, integrity violations, and errors that an operator's trigger raises.
             Some("22" | "23" | "P0") => Class::Data,
-            // Syntax or access rules, features, invalid transaction states, names: the program or its set-up.
+            // These are errors of syntax, access, features, transaction states and names. The program or its set-up causes
+            // them.
             Some("42" | "0A" | "25" | "26" | "2F" | "3B") => Class::Bug,
-            // Connections, resources, operator intervention, system errors, authentication, unknown database …
+            // These are connections, resources, operator intervention, system errors, authentication, and unknown databases.
             Some(_) | None => Class::Transient,
         },
     }
@@ -262,13 +265,13 @@ fn class_of_client_error(error: &sqlx::Error) -> Class {
         | Error::RowNotFound
         | Error::Configuration(_) => Class::Bug,
         Error::Migrate(error) => match error.as_ref() {
-            // Of one migration, or of what is around it.
+            // The error belongs to one migration or to the work around it.
             MigrateError::Execute(Error::Database(error))
             | MigrateError::ExecuteMigration(Error::Database(error), _) => {
                 error.code().as_deref().map_or(Class::Transient, class_of_sqlstate)
             }
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => class_of_client_error(error),
-            // The schema is not what the migrations begin with.
+            // The schema is not the one that the migrations expect.
             _ => Class::Bug,
         },
         _ => Class::Transient,

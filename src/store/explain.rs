@@ -1,8 +1,8 @@
-//! What is written about an order, a payment, a message, a dead letter or an account: found by any of their ids, read
-//! in one snapshot, and told by [`crate::domain::story`].
+//! Finds everything that is stored about an order, a payment, a message, a dead letter or an account, by any of their ids.
+//! It reads in one snapshot, and [`crate::domain::story`] makes a story of it.
 //!
-//! Reads only, bounded everywhere, and without what may be personal: no metadata, no body, no header, nothing that a
-//! payment can be paid with.
+//! It only reads, and every read has a bound. It leaves out personal data: metadata, bodies, headers, and everything that
+//! allows a payment.
 
 mod find;
 mod read;
@@ -14,7 +14,7 @@ use crate::domain::story::{Story, Subject, SubjectKind, Terms, tell};
 use crate::domain::{AccountId, DisputePolicy, TextError};
 use time::OffsetDateTime;
 
-/// What a story is asked for by.
+/// The id that a story is asked for by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     id: String,
@@ -22,38 +22,38 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// By an id of any kind, or of this one only. At most 255 bytes, as all ids have.
+    /// Looks for an id of any kind, or only of this kind. All ids have at most 255 bytes.
     pub fn new(id: &str, kind: Option<SubjectKind>) -> Result<Self, TextError> {
-        // Of all ids an account's has the fewest rules.
+        // An account's id has the fewest rules of all ids.
         Ok(Self { id: AccountId::new(id)?.into_string(), kind })
     }
 
-    /// The id.
+    /// The id that was asked for.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The kinds that are looked for.
+    /// The kinds of things that are searched.
     fn kinds(&self) -> impl Iterator<Item = SubjectKind> {
         SubjectKind::ALL.into_iter().filter(|kind| self.kind.is_none_or(|wanted| wanted == *kind))
     }
 }
 
-/// By what a story is told, and how much of it.
+/// The terms by which a story is made, and its size.
 #[derive(Debug, Clone, Copy)]
 pub struct ExplainTerms {
-    /// The time by which something is late.
+    /// The present time. Some facts are late by it.
     pub now: OffsetDateTime,
     /// Whether open disputes take credits.
     pub dispute_policy: DisputePolicy,
-    /// Most orders of an account.
+    /// The largest number of orders of an account.
     pub orders_max: u16,
-    /// Most entries; of more, the oldest are left out.
+    /// The largest number of entries. If there are more, the oldest are left out.
     pub entries_max: u16,
 }
 
 impl Store {
-    /// Tells the story of what is known by an id; none where nothing is.
+    /// Makes the story of the thing that has this id. Returns `None` if there is none.
     pub async fn explain(&self, asked: Asked, terms: ExplainTerms) -> Result<Option<Story>, StoreError> {
         self.run("reading a story", move |pool| async move { explain(&pool, &asked, terms).await }).await
     }

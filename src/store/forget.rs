@@ -1,4 +1,4 @@
-//! Emptying what is kept of an account's buyers. The ledger stays, with the account's opaque id.
+//! Empties the personal data of an account's buyers. The ledger stays, with the account's opaque id.
 
 use super::audit::{Actor, AuditEntry};
 use super::error::StoreError;
@@ -10,44 +10,44 @@ use std::ops::AddAssign;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The audit log's name for it.
+/// The name of the action in the audit log.
 const ACTION: &str = "account.forget";
 
-/// Orders in one transaction.
+/// The number of orders in one transaction.
 const PAGE: i32 = 500;
 
-/// Whom to forget, and who wants it so.
+/// The account to forget, and the person who wants it.
 #[derive(Debug, Clone)]
 pub struct Forgetting {
-    /// Whom.
+    /// The account whose data is emptied.
     pub account: AccountId,
-    /// Whether it is done; else it is only counted what would be.
+    /// Whether the data is emptied. Otherwise the rows are only counted.
     pub for_real: bool,
-    /// Who.
+    /// The person who wants it.
     pub by: Actor,
-    /// Why, for the audit log.
+    /// The reason, for the audit log.
     pub reason: String,
-    /// The time that is written to rows.
+    /// The time that is written to the rows.
     pub now: OffsetDateTime,
 }
 
-/// What was emptied, or would be.
+/// The data that was emptied or would be emptied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Forgotten {
-    /// The account's orders, emptied before or without metadata included.
+    /// All orders of the account, also those that were emptied before or have no metadata.
     pub orders_seen: i64,
     /// Orders whose metadata was emptied.
     pub orders: i64,
-    /// Payment attempts of which was emptied with what they could be paid.
+    /// Payment attempts whose secrets were emptied.
     pub payment_attempts: i64,
     /// Dead letters whose body and headers were emptied.
     pub letters: i64,
-    /// Dead letters that are open, and were left as they are.
+    /// Dead letters that are open and were not changed.
     pub letters_left: i64,
 }
 
 impl Forgotten {
-    /// How many rows were emptied.
+    /// The number of rows that were emptied.
     pub fn rows(&self) -> i64 {
         self.orders + self.payment_attempts + self.letters
     }
@@ -64,7 +64,7 @@ impl AddAssign for Forgotten {
 }
 
 impl Store {
-    /// Whether this database user may empty what is kept of an account's buyers.
+    /// Whether this database user has the rights to empty the data of an account's buyers.
     pub async fn may_forget(&self) -> Result<bool, StoreError> {
         const WHAT: &str = "asking for the right to forget an account";
         self.run(WHAT, move |pool| async move {
@@ -77,11 +77,11 @@ impl Store {
         .await
     }
 
-    /// Empties what is kept of an account's buyers: the orders' metadata, with what their payments could be paid, and
-    /// bodies and headers of dead letters about them that are not open. 500 orders are one transaction with its line in
-    /// the audit log. None where the account has no order.
+    /// Empties the data of an account's buyers: the metadata of the orders, the secrets with which their payments could be
+    /// paid, and the bodies and headers of dead letters about them. Open dead letters are left. Each transaction changes 500
+    /// orders and writes its own line in the audit log. Returns `None` if the account has no order.
     ///
-    /// After an error some of it may be done; the same call again goes on.
+    /// After an error a part of it may be done. The same call again does the rest.
     pub async fn forget_account(&self, forgetting: Forgetting) -> Result<Option<Forgotten>, StoreError> {
         let mut all = Forgotten::default();
         let mut behind = Uuid::nil();

@@ -1,22 +1,22 @@
-//! Keeping the inbox bounded.
+//! Keeps the size of the inbox bounded.
 
 use super::error::StoreError;
 use super::pool::Store;
 use super::tx::Tx;
 use time::{Duration, OffsetDateTime};
 
-/// What a round of maintenance did.
+/// The result of one round of maintenance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Maintained {
-    /// Partitions made for days to come.
+    /// The number of partitions that were made for future days.
     pub made: i32,
-    /// Partitions dropped because their day is past retention.
+    /// The number of partitions that were dropped, because their day is older than the retention.
     pub dropped: i32,
 }
 
 impl Store {
-    /// Makes the inbox's partitions for the days around `now` and drops those older than `retention`. Safe to call from
-    /// many processes at once; all but one do nothing.
+    /// Makes the partitions of the inbox for the days around `now`, and drops those that are older than `retention`. Many
+    /// processes may call it at once: one of them does the work.
     pub async fn maintain_inbox(&self, now: OffsetDateTime, retention: Duration) -> Result<Maintained, StoreError> {
         const WHAT: &str = "maintaining the inbox";
         let today = now.to_offset(time::UtcOffset::UTC).date();

@@ -1,5 +1,5 @@
-//! What providers are to be asked about, and when. Several processes share the work: what one has claimed is not given to
-//! another before its lease is over, and all of them together keep one rate.
+//! When each provider is asked about which payment. Several processes share this work. A payment that one process has
+//! claimed is not given to another until the lease ends, and all processes together keep one rate.
 
 mod ask;
 mod sql;
@@ -16,49 +16,49 @@ use crate::domain::{
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// What is claimed, and for how long.
+/// What to claim, and for how long.
 #[derive(Debug, Clone)]
 pub struct ClaimTerms {
-    /// Whom to ask about.
+    /// The provider to ask.
     pub provider: Provider,
-    /// At most so many a second, by all processes together.
+    /// The largest number of questions a second, for all processes together.
     pub per_s_max: u16,
-    /// How long they are nobody else's.
+    /// How long no other process may claim them.
     pub lease: Duration,
-    /// When.
+    /// The present time.
     pub now: OffsetDateTime,
 }
 
-/// Something to ask about, which is claimed.
+/// A payment that is claimed and that the provider is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueLook {
-    /// Whom to ask.
+    /// The provider to ask.
     pub provider: Provider,
-    /// About a payment at which account there; none is our own.
+    /// The account of the payment at the provider. `None` is our own.
     pub provider_account: Option<ProviderAccount>,
-    /// By which id.
+    /// The id by which the payment is asked for.
     pub payment_id: PaymentId,
-    /// The order that it pays for, where we know of one.
+    /// The order that the payment pays for, if it is known.
     pub order: Option<LookedAt>,
-    /// When it was first to be asked about.
+    /// When the first question was planned.
     pub created_at: OffsetDateTime,
-    /// How often in a row the provider could not be asked.
+    /// How many times in a row the provider could not be asked.
     pub failures: u32,
-    /// What the provider's last answer came to.
+    /// The result of the provider's last answer.
     pub last_answer: Option<ProviderAnswer>,
     claim: Claim,
 }
 
-/// An order whose payment is asked about.
+/// The order whose payment is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookedAt {
-    /// Which.
+    /// The id of the order.
     pub id: OrderId,
-    /// How it stood when it was claimed.
+    /// The status of the order when it was claimed.
     pub status: OrderStatus,
-    /// When it was made.
+    /// When the order was created.
     pub created_at: OffsetDateTime,
-    /// Whether its price terms need the tax and discount in what was paid.
+    /// Whether the price terms of the order need the tax and the discount of the payment.
     pub needs_breakdown: bool,
 }
 
@@ -69,21 +69,21 @@ struct Claim {
     wanted: i32,
 }
 
-/// What a provider's answer came to.
+/// The result of a provider's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProviderAnswer {
-    /// Money came in.
+    /// Money was received.
     Paid,
-    /// It did not, or not yet.
+    /// No money was received, or not yet.
     Unpaid,
-    /// Money came in, and some of it went back, of which the provider tells no refund and the order knows none.
+    /// Money was received, and a part of it was returned. The provider tells of no refund, and the order knows of none.
     RefundUntold,
-    /// It knows no such payment.
+    /// The provider knows no such payment.
     Unknown,
 }
 
 impl ProviderAnswer {
-    /// The public name.
+    /// The public name of the answer.
     pub fn name(self) -> &'static str {
         match self {
             Self::Paid => "paid",
@@ -98,35 +98,35 @@ impl ProviderAnswer {
     }
 }
 
-/// What came of asking.
+/// The result of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Looked {
     /// The provider answered.
     Answered {
-        /// What.
+        /// The result of the answer.
         answer: ProviderAnswer,
-        /// When to ask again. Never: what belongs to no order is forgotten, too.
+        /// When to ask again. `None` means never, and a payment without an order is then also forgotten.
         next_at: Option<OffsetDateTime>,
-        /// When to ask again where somebody has asked for it meanwhile.
+        /// When to ask again if somebody has requested it meanwhile.
         wanted_at: OffsetDateTime,
     },
-    /// It could not be asked.
+    /// The provider could not be asked.
     Failed {
-        /// When to ask again. Never: what belongs to no order is forgotten, too.
+        /// When to ask again. `None` means never, and a payment without an order is then also forgotten.
         next_at: Option<OffsetDateTime>,
     },
 }
 
-/// What came of wanting a look.
+/// The result of a request to ask the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// The provider will be asked as soon as its turn comes.
+    /// The provider will be asked as soon as its rate allows.
     Due,
-    /// It is going to be asked anyway.
+    /// The provider is going to be asked anyway.
     Coalesced,
     /// The order has no payment yet.
     NoPayment,
-    /// The provider tells of payments by messages alone.
+    /// This provider cannot be asked: it only sends messages.
     CannotBeAsked,
 }
 
@@ -134,7 +134,7 @@ pub enum Wanted {
 #[derive(Debug, Clone, Copy)]
 struct Led {
     order_id: OrderId,
-    /// Whether the hint's first id is one that the order knows its payment by.
+    /// Whether the order knows its payment by the first id of the hint.
     by_first_id: bool,
 }
 
@@ -145,7 +145,7 @@ impl DueLook {
 }
 
 impl Store {
-    /// Claims what is due.
+    /// Claims the payments that are due.
     pub async fn claim_looks(&self, terms: ClaimTerms) -> Result<Vec<DueLook>, StoreError> {
         self.run("claiming looks", move |pool| async move {
             let ClaimTerms { provider, per_s_max, lease, now } = terms;
@@ -168,7 +168,8 @@ impl Store {
         .await
     }
 
-    /// Notes what came of a look that was claimed. Nothing, where the lease was over and somebody else has claimed it.
+    /// Writes the result of a claimed question. It writes nothing if the lease has ended and another process has claimed the
+    /// payment.
     pub async fn finish_look(&self, look: DueLook, looked: Looked, now: OffsetDateTime) -> Result<(), StoreError> {
         self.run("finishing a look", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -191,7 +192,8 @@ impl Store {
         .await
     }
 
-    /// Makes an order's look due, though not within [`crate::domain::LOOKS_APART`] of the last one. None where there is no such order.
+    /// Makes the question about an order due, but not within [`crate::domain::LOOKS_APART`] of the last one. Returns `None`
+    /// if there is no such order.
     pub async fn want_look(&self, id: OrderId, now: OffsetDateTime) -> Result<Option<Wanted>, StoreError> {
         self.run("wanting a look", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -209,7 +211,7 @@ impl Store {
         .await
     }
 
-    /// Whether that is an order of ours.
+    /// Whether the order exists.
     pub async fn is_order(&self, id: OrderId) -> Result<bool, StoreError> {
         self.run("looking for an order", move |pool| async move {
             let found = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM orders WHERE id = $1) AS "found!""#, id.0);
@@ -218,7 +220,7 @@ impl Store {
         .await
     }
 
-    /// Whether an order is known to have a payment by another id than these.
+    /// Whether the order has a payment with an id that is not among these.
     pub async fn has_payment_besides(&self, id: OrderId, ids: Vec<PaymentId>) -> Result<bool, StoreError> {
         let ids: Vec<String> = ids.into_iter().map(PaymentId::into_string).collect();
         self.run("looking for an order's payments", move |pool| async move {
@@ -235,8 +237,8 @@ impl Store {
         .await
     }
 
-    /// Makes looks due for what hints are about. What leads to no order of ours is asked about by its own id, and so is what an
-    /// order of ours does not know its payment by: a refund that only the hint names.
+    /// Makes questions due for the payments of these hints. If a hint leads to no order of ours, its own id is asked about.
+    /// The same holds if the order does not know its payment by this id, for example a refund that only the hint names.
     pub async fn want_looks(&self, hints: Vec<Hint>, now: OffsetDateTime) -> Result<Committed, StoreError> {
         self.run("wanting looks", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;

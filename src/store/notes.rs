@@ -1,8 +1,8 @@
-//! What the worker notes for an order's story and for charts: copies it absorbed, messages it put off, how much it did.
+//! Notes of the worker for the stories of orders and for charts: copies, messages that wait, and numbers of messages.
 //!
-//! Nothing is decided by it, so it stays off the worker's path: noted *after* a batch is settled, added up in memory,
-//! and written about once a second in a transaction of its own that waits for no disk. A crash, an outage, or more than
-//! is kept in hand loses some of it, and that is all it does.
+//! Nothing is decided by notes, so they must not delay the worker. They are made *after* a batch is settled, gathered in
+//! memory, and written about once a second. The transaction does not wait for the disk. A crash, an outage or too many notes
+//! at once can lose some of them, and nothing else is lost.
 
 use super::error::StoreError;
 use super::pool::{PooledConnection, Store};
@@ -19,45 +19,46 @@ use uuid::Uuid;
 /// How long notes are gathered before they are written.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// Messages that notes are kept in hand of; of more, until the next writing, nothing is noted but their number.
+/// The largest number of messages whose notes are kept in memory. Of further messages only their number is counted until the
+/// next write.
 const MESSAGES_MAX: usize = 5_000;
 
-/// Minutes that are kept in hand.
+/// The largest number of minutes that are kept in memory.
 const MINUTES_MAX: usize = 60;
 
-/// How long minutes are kept, in days; `notes_maintain` deletes them.
+/// How long minutes are stored, in days. `notes_maintain` deletes older ones.
 const ACTIVITY_DAYS: i64 = 35;
 
-/// Notes that one call of `notes_maintain` deletes at most.
+/// The largest number of notes that one call of `notes_maintain` deletes.
 const DELETED_MAX: i32 = 20_000;
 
-/// What became of how many messages.
+/// How many messages had which outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// Admitted, and their facts joined.
+    /// Messages that were admitted and whose facts were added.
     pub applied: u32,
-    /// Admitted before.
+    /// Messages that were admitted before.
     pub duplicates: u32,
-    /// Sent to wait for their order.
+    /// Messages that wait for their order.
     pub put_off: u32,
-    /// Given up.
+    /// Messages that became dead letters.
     pub dead_lettered: u32,
     /// Grants that were written.
     pub grants: u32,
 }
 
-/// What happened to a message that is worth a note.
+/// An event in the life of a message that is worth a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Noted {
-    /// A copy of it was absorbed.
+    /// A copy of the message was recognised.
     Copy,
-    /// Its order is unknown: it was sent to wait.
+    /// The order is unknown, so the message waits.
     PutOff,
-    /// It could not be settled, through no fault of its own.
+    /// The message could not be settled, and its content is not the cause.
     Waits(Separated),
 }
 
-/// A note of one message.
+/// A note about one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageNote {
     message_id: String,
@@ -69,7 +70,7 @@ pub struct MessageNote {
 }
 
 impl MessageNote {
-    /// Of this message.
+    /// Makes a note about the message of this event.
     pub fn new(event: &PaymentEvent, noted: Noted) -> Self {
         Self {
             message_id: event.message_id.as_str().to_owned(),
@@ -82,7 +83,7 @@ impl MessageNote {
     }
 }
 
-/// What is known of one message until it is written.
+/// The notes about one message that are not written yet.
 #[derive(Debug)]
 struct PendingNote {
     note: MessageNote,
@@ -95,7 +96,7 @@ struct PendingNote {
 
 #[derive(Debug, Default)]
 struct PendingNotes {
-    /// By message id, so that they are written in one order, whoever else writes.
+    /// The key is the message id, so every worker writes the notes in the same order.
     messages: BTreeMap<String, PendingNote>,
     minutes: BTreeMap<OffsetDateTime, [i64; 5]>,
 }
@@ -105,7 +106,7 @@ impl PendingNotes {
         self.messages.is_empty() && self.minutes.is_empty()
     }
 
-    /// Gives the number of notes for which there was no room.
+    /// Returns the number of notes that found no room.
     fn add(&mut self, activity: Activity, notes: Vec<MessageNote>, now: OffsetDateTime) -> usize {
         let minute = now.truncate_to_minute();
         if self.minutes.len() < MINUTES_MAX || self.minutes.contains_key(&minute) {
@@ -146,7 +147,7 @@ impl PendingNotes {
     }
 }
 
-/// The worker's end: takes notes without ever holding the worker up.
+/// The worker's side: it takes notes and never delays the worker.
 #[derive(Clone, Debug, Default)]
 pub struct NoteBuffer {
     pending: Arc<Mutex<PendingNotes>>,
@@ -158,7 +159,7 @@ impl NoteBuffer {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what became of a batch.
+    /// Notes the outcomes of a batch.
     pub fn note(&self, activity: Activity, notes: Vec<MessageNote>, now: OffsetDateTime) {
         let dropped = self.pending().add(activity, notes, now);
         if dropped > 0 {
@@ -167,7 +168,7 @@ impl NoteBuffer {
         self.has_some.notify_one();
     }
 
-    /// Starts the task that writes what is noted, about once a second; abort it when the store is no longer of use.
+    /// Starts the task that writes the notes about once a second. Abort it when the store is no longer used.
     pub fn write_through(&self, store: Store) -> JoinHandle<()> {
         let note_buffer = self.clone();
         tokio::spawn(async move {
@@ -179,8 +180,8 @@ impl NoteBuffer {
         })
     }
 
-    /// Writes what is noted now. What cannot be written is lost: whether it was is not always known, and nothing must
-    /// be counted twice for want of an answer.
+    /// Writes the notes now. Notes that cannot be written are lost. It is not always known whether they were written, and
+    /// nothing may be counted twice because an answer is missing.
     pub async fn write(&self, store: &Store) {
         let pending = std::mem::take(&mut *self.pending());
         if pending.is_empty() {
@@ -196,16 +197,16 @@ impl NoteBuffer {
 /// One minute of all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct ActivityMinute {
-    /// Its beginning.
+    /// The beginning of the minute.
     #[serde(with = "time::serde::rfc3339")]
     pub minute: OffsetDateTime,
-    /// Messages that were admitted, and their facts joined.
+    /// Messages that were admitted and whose facts were added.
     pub applied: i64,
     /// Copies of messages that were admitted before.
     pub duplicates: i64,
-    /// Times that a message was sent to wait for its order.
+    /// How often a message had to wait for its order.
     pub put_off: i64,
-    /// Messages that were given up.
+    /// Messages that became dead letters.
     pub dead_lettered: i64,
     /// Grants that were written.
     pub grants: i64,
@@ -216,8 +217,8 @@ impl Store {
         self.run("writing notes", move |pool| async move { write(&pool, pending).await }).await
     }
 
-    /// What the workers did in each minute from `since` on, oldest first. Minutes in which nothing came are left out,
-    /// those of more than 35 days ago are gone.
+    /// The work of all workers in each minute from `since` on, the oldest first. Minutes without work are left out. Minutes
+    /// that are older than 35 days are deleted.
     pub async fn activity(&self, since: OffsetDateTime) -> Result<Vec<ActivityMinute>, StoreError> {
         const WHAT: &str = "reading the workers' activity";
         self.run(WHAT, move |pool| async move {
@@ -235,7 +236,8 @@ impl Store {
         .await
     }
 
-    /// Of how many messages workers have noted since `since` that they wait through no fault of their own, by the cause.
+    /// For each cause, the number of messages about which workers have noted since `since` that they wait and that their
+    /// content is not the cause.
     pub async fn waiting_messages(&self, since: OffsetDateTime) -> Result<Vec<(Separated, i64)>, StoreError> {
         const WHAT: &str = "counting messages that wait";
         self.run(WHAT, move |pool| async move {
@@ -247,13 +249,13 @@ impl Store {
             .fetch_all(&mut *pool.connection().await?)
             .await
             .map_err(StoreError::sql(WHAT))?;
-            // A cause of a later release is not for this one to tell.
+            // This release does not know the causes of a later one.
             Ok(rows.iter().filter_map(|row| Some((Separated::from_name(&row.cause)?, row.messages))).collect())
         })
         .await
     }
 
-    /// Deletes notes that are older than `retention`, and old minutes. Returns how many notes, and whether there are
+    /// Deletes notes that are older than `retention`, and old minutes. Returns the number of notes, and whether there are
     /// more.
     pub async fn maintain_notes(
         &self,
@@ -278,7 +280,7 @@ impl Store {
 
 async fn write(pool: &PooledConnection, pending: PendingNotes) -> Result<(), StoreError> {
     let mut tx = Tx::begin(pool).await?;
-    // Nothing is lost that matters if this commit is, so it waits for no disk.
+    // If this commit is lost, nothing important is lost. So it does not wait for the disk.
     sqlx::query("SELECT set_config('synchronous_commit', 'off', true)")
         .execute(tx.connection())
         .await
@@ -292,7 +294,7 @@ async fn write(pool: &PooledConnection, pending: PendingNotes) -> Result<(), Sto
 }
 
 impl Tx {
-    /// In ascending order of the ids, which keeps two workers' writings from waiting for each other in a ring.
+    /// Writes in ascending order of the ids, so that two workers cannot wait for each other in a circle.
     async fn write_message_notes(&mut self, notes: Vec<PendingNote>) -> Result<(), StoreError> {
         let (mut messages, mut providers, mut payments) = (vec![], vec![], vec![]);
         let (mut orders, mut statuses): (Vec<Option<Uuid>>, _) = (vec![], vec![]);

@@ -1,11 +1,11 @@
-//! An order's row, and the order that it is.
+//! The row of an order, and its translation to an order.
 
 use super::error::StoreError;
 use super::payment_key::account_of;
 use crate::domain::{AccountId, Currency, Money, Order, OrderId, OrderStatus, PaymentFacts, PriceTerms, Provider};
 use uuid::Uuid;
 
-/// What decisions are made by.
+/// The columns that decisions are based on.
 pub(super) struct OrderRow {
     pub(super) id: Uuid,
     pub(super) account_id: String,
@@ -20,7 +20,7 @@ pub(super) struct OrderRow {
     pub(super) is_granted: bool,
     pub(super) credits_granted: i64,
     pub(super) revision: i32,
-    /// JSON.
+    /// The facts as JSON text.
     pub(super) facts: String,
 }
 

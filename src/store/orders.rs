@@ -12,150 +12,151 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Most entries in one page.
+/// The largest number of entries on one page.
 pub const ENTRIES_PAGE_MAX: u32 = 500;
 
-/// What a site asks for.
+/// A new order that a site asks for.
 #[derive(Debug, Clone)]
 pub struct NewOrder {
-    /// The id it will have.
+    /// The id of the new order.
     pub id: OrderId,
-    /// Who gets the credits.
+    /// The account that gets the credits.
     pub account_id: AccountId,
-    /// How many, above zero.
+    /// The number of credits, above zero.
     pub credits: i64,
-    /// For how much, above zero.
+    /// The price, above zero.
     pub price: Money,
-    /// What of a payment must equal that.
+    /// The part of a payment that must equal the price.
     pub price_terms: PriceTerms,
-    /// Who takes the money.
+    /// The provider that takes the money.
     pub provider: Provider,
-    /// At which account there; none is our own.
+    /// The account at the provider. `None` is our own.
     pub provider_account: Option<ProviderAccount>,
-    /// The payment that the site made itself; none where it is to be created at the provider.
+    /// The payment, if the site has made it itself. `None` if it is to be created at the provider.
     pub payment_id: Option<PaymentId>,
     /// The site's own notes, a JSON object.
     pub metadata: serde_json::Value,
-    /// When.
+    /// The time of the call.
     pub now: OffsetDateTime,
-    /// When its provider is asked about it, where nothing is heard until then.
+    /// When the provider is asked about the payment if no message about it arrives.
     pub first_look_at: OffsetDateTime,
 }
 
-/// The caller's key, within the name of the caller's token.
+/// The caller's idempotency key. Each token has keys of its own.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {
-    /// Whose key it is.
+    /// The name of the token that made the call.
     pub token_name: String,
-    /// The key.
+    /// The key that the caller sent.
     pub key: String,
-    /// Digest of the request, to tell a repetition from another request under the same key.
+    /// The digest of the request. It tells a repetition from another request with the same key.
     pub request_digest: [u8; 32],
 }
 
-/// What came of attaching an order to a payment.
+/// The result of attaching an order to a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attach {
-    /// Made now.
+    /// The order was created by this call.
     Created(Created),
-    /// Made by an earlier call with the same key and the same request.
+    /// An earlier call with the same key and the same request created the order.
     Replayed(Created),
-    /// The key stands for another request.
+    /// Another request has used the key.
     KeyReused,
-    /// The payment belongs to an order already, under another key.
+    /// The payment already belongs to an order, under another key.
     PaymentTaken,
 }
 
-/// What was fixed when an order was made; the same for every repetition of the call.
+/// The facts that were fixed when the order was created. Every repetition of the call gets the same ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
-    /// The order.
+    /// The id of the order.
     pub id: OrderId,
-    /// When it was made.
+    /// When the order was created.
     pub created_at: OffsetDateTime,
 }
 
-/// An order as readers see it.
+/// An order, for readers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderView {
-    /// The order.
+    /// The id of the order.
     pub id: OrderId,
-    /// Who gets the credits.
+    /// The account that gets the credits.
     pub account_id: String,
-    /// Credits sold.
+    /// The number of credits that were sold.
     pub credits: i64,
-    /// Net credits that the account has of this order.
+    /// The number of credits that the account has from this order.
     pub credits_granted: i64,
-    /// ISO 4217 minor units.
+    /// The price in minor units of ISO 4217.
     pub amount_minor: i64,
-    /// ISO 4217.
+    /// The ISO 4217 code.
     pub currency: String,
-    /// What of a payment must equal that price.
+    /// The part of a payment that must equal the price.
     pub price_terms: PriceTerms,
-    /// Who takes the money.
+    /// The provider that takes the money.
     pub provider: String,
-    /// At which account there; none is our own.
+    /// The account at the provider. `None` is our own.
     pub provider_account: Option<String>,
-    /// The first id the payment was registered by.
+    /// The first id by which the payment was registered.
     pub payment_id: Option<String>,
-    /// How it stands.
+    /// The status of the order.
     pub status: OrderStatus,
-    /// Rises with every change.
+    /// The version, which rises with every change.
     pub version: i64,
-    /// Why the last attempt failed, in the provider's words.
+    /// The reason for the last failed attempt, as the provider gave it.
     pub last_failure: Option<String>,
     /// The site's own notes.
     pub metadata: serde_json::Value,
-    /// When it was made.
+    /// When the order was created.
     pub created_at: OffsetDateTime,
-    /// When it last changed.
+    /// When the order was last changed.
     pub updated_at: OffsetDateTime,
 }
 
-/// Credits of an account.
+/// The credits of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
-    /// The sum of all its entries.
+    /// The sum of all entries of the account.
     pub credits: i64,
 }
 
-/// Which kind of ledger entry.
+/// The kind of a ledger entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
-    /// The order's one grant.
+    /// The one grant of the order.
     Grant,
-    /// A signed difference.
+    /// A difference with a sign.
     Adjustment,
 }
 
 /// One line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Which kind.
+    /// The kind of the entry.
     pub kind: EntryKind,
-    /// The order.
+    /// The order of the entry.
     pub order_id: OrderId,
-    /// 0 for the grant, then 1, 2, …
+    /// The number 0 for the grant, then 1, 2, and so on.
     pub revision: i32,
-    /// Signed.
+    /// The credits, with a sign.
     pub credits: i64,
-    /// `grant`, or the status that the order came to.
+    /// The text `grant`, or the status that the order got.
     pub reason: String,
-    /// The message that brought it.
+    /// The message that led to the entry.
     pub message_id: String,
-    /// When it was written.
+    /// When the entry was written.
     pub at: OffsetDateTime,
 }
 
 impl Store {
-    /// Makes an order, for a payment that the site made itself where one is named. The order, the payment's owner and the key are one
-    /// transaction; of many parallel calls for one payment exactly one makes an order.
+    /// Creates an order. If the site has made the payment itself, the order gets that payment. The order, the owner of the
+    /// payment and the key are one transaction. If many calls for one payment run at once, exactly one of them creates an
+    /// order.
     pub async fn attach_order(&self, key: IdempotencyKey, new: NewOrder) -> Result<Attach, StoreError> {
         self.run("creating an order", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             tx.insert_order(&new).await?;
             if !tx.insert_key(&key, &new).await? {
-                // A call with this key has committed: the statement waited for it. Ours is undone.
+                // A call with this key has committed, because the statement waited for it. This transaction is undone.
                 let earlier = tx.created_by(&key).await?;
                 tx.roll_back().await?;
                 return Ok(match earlier {
@@ -178,7 +179,7 @@ impl Store {
         .await
     }
 
-    /// Reads orders, in no order; those that do not exist are left out.
+    /// Reads orders, in no particular order. Orders that do not exist are left out.
     pub async fn orders(&self, ids: &[OrderId]) -> Result<Vec<OrderView>, StoreError> {
         const WHAT: &str = "reading orders";
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
@@ -226,7 +227,7 @@ impl Store {
         .await
     }
 
-    /// Sums an account's entries up; an account without any has 0.
+    /// Adds up the entries of an account. An account without entries has 0 credits.
     pub async fn balance(&self, account: AccountId) -> Result<Balance, StoreError> {
         const WHAT: &str = "reading a balance";
         self.run(WHAT, move |pool| async move {
@@ -240,7 +241,7 @@ impl Store {
         .await
     }
 
-    /// Reads an account's ledger lines, oldest first, from behind `after` (time, order, revision of the last one seen).
+    /// Reads the ledger lines of an account, the oldest first, after the line `after` (time, order, revision).
     pub async fn entries(
         &self,
         account: AccountId,
@@ -346,7 +347,7 @@ impl Tx {
         Ok(row.map(|row| (row.request_digest, Created { id: OrderId(row.id), created_at: row.created_at })))
     }
 
-    /// `false`: the payment belongs to an order already.
+    /// Returns `false` if the payment already belongs to an order.
     pub(super) async fn insert_payment(
         &mut self,
         payment: PaymentKey<'_>,

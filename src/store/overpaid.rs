@@ -1,25 +1,25 @@
-//! Orders of which more money is kept than they cost.
+//! Orders whose kept money is more than their price.
 
 use super::error::StoreError;
 use super::pool::Store;
 use crate::domain::OrderId;
 use time::OffsetDateTime;
 
-/// An order that was paid twice, or too much.
+/// An order that was paid twice, or with too much money.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverpaidOrder {
-    /// Which.
+    /// The id of the order.
     pub order_id: OrderId,
-    /// Beyond the price, in minor units.
+    /// The money above the price, in minor units.
     pub overpaid_minor: i64,
-    /// ISO 4217.
+    /// The ISO 4217 code of the currency.
     pub currency: String,
-    /// When the message came that made it too much.
+    /// When the message arrived that caused the surplus.
     pub since: OffsetDateTime,
 }
 
 impl Store {
-    /// Overpaid orders, the oldest first.
+    /// Returns overpaid orders, the oldest first.
     pub async fn overpaid_orders(&self, count_max: u16) -> Result<Vec<OverpaidOrder>, StoreError> {
         const WHAT: &str = "listing overpaid orders";
         self.run(WHAT, move |pool| async move {

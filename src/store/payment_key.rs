@@ -1,12 +1,12 @@
-//! By what a payment is known.
+//! The key by which a payment is found.
 
 use crate::domain::{PaymentId, Provider, ProviderAccount, TextError};
 
-/// What tells one payment from another: the columns of `payments`. Their order is that in which payments are locked.
+/// The columns of `payments` that identify a payment. Payments are locked in the order of these columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PaymentKey<'a> {
     pub(super) provider: &'a str,
-    /// Empty where it is our own.
+    /// The account at the provider. It is empty for our own account.
     pub(super) account: &'a str,
     pub(super) payment_id: &'a str,
 }
@@ -18,7 +18,7 @@ impl<'a> PaymentKey<'a> {
     }
 }
 
-/// An account as its column has it.
+/// Translates the text of the column to an account.
 pub(super) fn account_of(column: String) -> Result<Option<ProviderAccount>, TextError> {
     if column.is_empty() { Ok(None) } else { ProviderAccount::new(column).map(Some) }
 }

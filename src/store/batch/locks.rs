@@ -1,4 +1,4 @@
-//! The statements of a batch that lock orders. All take them in ascending order of their ids.
+//! The statements of a batch that lock orders. All of them lock in ascending order of the ids.
 
 use super::sql::ReadAt;
 use crate::domain::{Order, OrderId};
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 impl Tx {
-    /// Locks the orders, in ascending order of their ids, and reads them. A row that another transaction held is read
-    /// anew after the wait, whole: everything the decision needs stands in it.
+    /// Locks the orders in ascending order of their ids, and reads them. If another transaction held a row, Postgres reads
+    /// the whole row again after the wait. The row contains everything that the decision needs.
     pub(in crate::store) async fn lock_orders(
         &mut self,
         ids: &BTreeSet<OrderId>,
@@ -29,7 +29,7 @@ impl Tx {
         rows.into_iter().map(|row| Ok((OrderId(row.id), row.try_into()?))).collect()
     }
 
-    /// Locks the orders, in ascending order of their ids, whatever their rows say.
+    /// Locks the orders in ascending order of their ids, without reading them.
     pub(super) async fn lock_rows(&mut self, ids: &BTreeSet<OrderId>) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         sqlx::query!("SELECT id FROM orders WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &ids)
@@ -39,7 +39,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Which of the orders nobody has locked now. They are locked until this transaction ends.
+    /// Returns the orders that no other session has locked. They stay locked until this transaction ends.
     pub(super) async fn lock_free_rows(&mut self, ids: &BTreeSet<OrderId>) -> Result<BTreeSet<OrderId>, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let free = sqlx::query_scalar!(
@@ -52,7 +52,8 @@ impl Tx {
         Ok(free.into_iter().map(OrderId).collect())
     }
 
-    /// Locks orders that still are as they were read, in ascending order of their ids. `false`: one of them is not.
+    /// Locks the orders in ascending order of their ids, if they are unchanged since they were read. Returns `false` if one
+    /// of them has changed.
     pub(super) async fn hold_orders(&mut self, read: &BTreeMap<OrderId, ReadAt>) -> Result<bool, StoreError> {
         let (ids, versions): (Vec<Uuid>, Vec<i64>) = read.iter().map(|(id, at)| (id.0, at.version)).unzip();
         let held = sqlx::query!(

@@ -1,4 +1,4 @@
-//! Where a row lies: Postgres' `tid`, in its binary form.
+//! The position of a row on disk: Postgres' `tid` in its binary form.
 
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
@@ -6,12 +6,12 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueFormat, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-/// A block's number and a place in it. It holds for the version of the row that was read, and for no other.
+/// The number of a block and a position in it. It is valid only for the version of the row that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(Default))]
 pub(super) struct Place([u8; 6]);
 
-/// `tid` and `tid[]` in every database: <https://www.postgresql.org/docs/current/catalog-pg-type.html>.
+/// The types `tid` and `tid[]` in every database: <https://www.postgresql.org/docs/current/catalog-pg-type.html>.
 const TID: Oid = Oid(27);
 const TID_ARRAY: Oid = Oid(1010);
 

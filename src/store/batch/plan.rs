@@ -1,4 +1,4 @@
-//! A batch in memory: which event belongs to which order, what the orders accept, and what there is to write.
+//! A batch in memory: the order of each event, what the orders accept, and the rows to write.
 
 use super::sql::{Admitted, Orders, Owners, ReadAt, ReadOrder};
 use super::{APPLYING, BatchTerms, Message, Outcome};
@@ -7,31 +7,31 @@ use crate::store::error::StoreError;
 use crate::store::payment_key::PaymentKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// What an event's payment is, and whose.
+/// The keys of the payment that an event is about, with its provider and account.
 pub(super) fn payment_keys<'a>(event: &'a PaymentEvent) -> impl Iterator<Item = PaymentKey<'a>> {
     event.payment_ids().map(|id| PaymentKey::new(&event.provider, event.provider_account.as_ref(), id))
 }
 
-/// The orders a batch is about, in the order in which they are locked.
+/// The orders that a batch is about, in the order in which they are locked.
 pub(super) fn orders_wanted(messages: &[Message<'_>], owners: &Owners<'_>) -> BTreeSet<OrderId> {
     messages.iter().filter_map(|m| m.event.order_id).chain(owners.values().copied()).collect()
 }
 
-/// A message to admit.
+/// A message that is to be admitted.
 pub(super) struct Candidate<'a> {
     pub(super) message: Message<'a>,
     pub(super) order_id: OrderId,
-    /// Whether the inbox cannot have it, because its order does not know its fact yet.
+    /// Whether the inbox cannot have the message, because its order does not know its fact yet.
     pub(super) cannot_be_known: bool,
 }
 
-/// A registration of a payment id to write.
+/// The registration of a payment id that is to be written.
 pub(super) struct NewPayment<'a> {
     pub(super) key: PaymentKey<'a>,
     pub(super) order_id: OrderId,
 }
 
-/// A grant to write. Only made from an [`Admitted`] message of the same transaction.
+/// A grant that is to be written. It can only be made from a message that was [`Admitted`] in the same transaction.
 pub(super) struct Grant<'a> {
     pub(super) order_id: OrderId,
     pub(super) account_id: String,
@@ -39,7 +39,7 @@ pub(super) struct Grant<'a> {
     pub(super) by: Admitted<'a>,
 }
 
-/// An adjustment to write.
+/// An adjustment that is to be written.
 pub(super) struct Adjustment<'a> {
     pub(super) order_id: OrderId,
     pub(super) revision: i32,
@@ -49,30 +49,30 @@ pub(super) struct Adjustment<'a> {
     pub(super) by: Admitted<'a>,
 }
 
-/// All that a batch writes, each list in ascending order of its key.
+/// Everything that a batch writes. Each list is in ascending order of its key.
 #[derive(Default)]
 pub(super) struct Writes<'a> {
     pub(super) grants: Vec<Grant<'a>>,
     pub(super) adjustments: Vec<Adjustment<'a>>,
-    /// With the version and the place that they were read at.
+    /// Each order has the version and the position at which it was read.
     pub(super) orders: Vec<(Order, ReadAt)>,
-    /// Money that is kept beyond the price of orders for which that has changed, in minor units.
+    /// For each order whose surplus has changed: the money that is kept above its price, in minor units.
     pub(super) overpaid: BTreeMap<OrderId, i64>,
-    /// Orders that something was decided by and that are not written.
+    /// Orders that a decision was based on and that are not written.
     pub(super) judged: BTreeMap<OrderId, ReadAt>,
-    /// Orders whose readers see something new.
+    /// Orders that look different to their readers now.
     pub(super) changed: Vec<OrderId>,
 }
 
 impl Writes<'_> {
-    /// All orders that the batch rests on.
+    /// All orders that the decisions of the batch are based on.
     pub(super) fn all_read(&self) -> BTreeMap<OrderId, ReadAt> {
         let written = self.orders.iter().map(|(order, at)| (order.id, *at));
         written.chain(self.judged.iter().map(|(id, at)| (*id, *at))).collect()
     }
 }
 
-/// One event's way through the batch.
+/// What the batch has decided about one event so far.
 enum Step {
     Done(Outcome),
     Candidate(OrderId),
@@ -83,14 +83,14 @@ pub(super) struct Plan<'a> {
     orders: Orders,
     /// Orders that did not accept an event.
     refusing: BTreeSet<OrderId>,
-    /// Payment ids that events of this batch bring to their orders.
+    /// Payment ids that events of this batch add to their orders.
     claims: BTreeMap<PaymentKey<'a>, OrderId>,
 }
 
-/// What a batch makes of one order.
+/// The changes of one order in a batch.
 struct Touched<'a> {
     before: Order,
-    /// The first message at which a grant was due, and its step.
+    /// The first message after which a grant was due, and its step.
     grant_by: Option<(Admitted<'a>, usize)>,
     last: Admitted<'a>,
 }
@@ -108,12 +108,12 @@ fn known_order(orders: &mut Orders, id: OrderId) -> Result<&mut ReadOrder, Store
 }
 
 fn was_overpaid(order: &Order, terms: BatchTerms) -> Result<bool, StoreError> {
-    // Of most orders nothing was known before.
+    // Most orders had no facts before.
     Ok(!order.facts.is_empty() && settle(order, terms.dispute_policy).map_err(impossible)?.overpaid_minor > 0)
 }
 
 impl<'a> Plan<'a> {
-    /// Finds each event's order and asks whether the order accepts it.
+    /// Finds the order of each event and asks whether the order accepts it.
     pub(super) fn assess(
         messages: &[Message<'a>],
         refused: &HashMap<usize, Refusal>,
@@ -143,7 +143,7 @@ impl<'a> Plan<'a> {
                                     order.facts.name_the_nameless(message.event.payment_ids());
                                 }
                                 for key in payment_keys(message.event) {
-                                    // Later events of this batch find the order by it, as those of later batches will.
+                                    // Later events of this batch find the order by this id, as events of later batches will.
                                     if owners.insert(key, id).is_none() {
                                         claims.insert(key, id);
                                     }
@@ -159,7 +159,7 @@ impl<'a> Plan<'a> {
         Ok(Self { steps, orders, refusing, claims })
     }
 
-    /// Whether what was accepted brings payment ids that are not registered yet.
+    /// Whether the accepted events have payment ids that are not registered yet.
     pub(super) fn brings_ids(&self) -> bool {
         !self.claims.is_empty()
     }
@@ -181,20 +181,21 @@ impl<'a> Plan<'a> {
         accepted(self) == accepted(other) && self.claims == other.claims
     }
 
-    /// The messages to admit, where the inbox does not have them.
+    /// The messages to admit if the inbox does not have them.
     pub(super) fn candidates(&mut self) -> Result<Vec<Candidate<'a>>, StoreError> {
         let mut candidates = Vec::with_capacity(self.steps.len());
         for (message, step) in &self.steps {
             let Step::Candidate(order_id) = *step else { continue };
             let order = &known_order(&mut self.orders, order_id)?.order;
-            // The answer to a question says what is known, as of a later time: its fact changes, and it may be known.
+            // An answer of a provider tells what it knows as of a later time. The same message then has another fact, so the
+            // inbox may have it although the order would learn something.
             let cannot_be_known = message.event.as_of.is_none() && order.would_learn(message.event);
             candidates.push(Candidate { message: *message, order_id, cannot_be_known });
         }
         Ok(candidates)
     }
 
-    /// Joins what was admitted to its orders and works out what to write. What was not admitted must be `known`.
+    /// Adds the facts of admitted messages to their orders and computes what to write. Every other message must be `known`.
     pub(super) fn decide(
         &mut self,
         admitted: &HashMap<usize, Admitted<'a>>,
@@ -231,7 +232,7 @@ impl<'a> Plan<'a> {
             let ReadOrder { mut order, at: read_at } = self.orders.read.remove(&id).ok_or_else(|| not_read(id))?;
             let posting = settle(&order, terms.dispute_policy).map_err(impossible)?;
             let (grant_by, at) = touched.grant_by.unzip();
-            // A later message of the same batch may have taken all of it back: then there is no grant to write.
+            // A later message of the same batch may have taken everything back. Then there is no grant to write.
             if posting.grant
                 && let Some((_, step)) = at.and_then(|at| self.steps.get_mut(at))
             {
@@ -243,7 +244,7 @@ impl<'a> Plan<'a> {
             if seen(&order) != seen(&touched.before) {
                 writes.changed.push(id);
             }
-            // Also where it is as it was: facts of an earlier release may hold a surplus that nobody has written down.
+            // This also applies if nothing has changed: an earlier release may have left a surplus that is not written yet.
             let is_overpaid = posting.overpaid_minor > 0;
             if is_overpaid || was_overpaid(&touched.before, terms)? {
                 writes.overpaid.insert(id, posting.overpaid_minor);
@@ -254,7 +255,7 @@ impl<'a> Plan<'a> {
                 writes.orders.push((order, read_at));
             }
         }
-        // What is left was read and not touched.
+        // The other orders were read and not changed.
         for id in &self.refusing {
             if let Some(read) = self.orders.read.get(id) {
                 writes.judged.insert(*id, read.at);
@@ -263,7 +264,7 @@ impl<'a> Plan<'a> {
         Ok(writes)
     }
 
-    /// What became of each message, in their order.
+    /// The outcome of each message, in the order of the messages.
     pub(super) fn into_outcomes(self) -> Result<Vec<Outcome>, StoreError> {
         let outcome = |(message, step): (Message<'_>, Step)| match step {
             Step::Done(outcome) => Ok(outcome),
@@ -274,12 +275,12 @@ impl<'a> Plan<'a> {
         self.steps.into_iter().map(outcome).collect()
     }
 
-    /// An order, with what is known of which payments its facts are about.
+    /// An order, with the payments that its facts are about as far as they are known.
     pub(super) fn order(&self, id: OrderId) -> Option<&Order> {
         self.orders.read.get(&id).map(|read| &read.order)
     }
 
-    /// What became of the only message where it is not to be admitted; `None` where it is.
+    /// The outcome of the only message if it is not to be admitted, else `None`.
     pub(super) fn refusal(&self) -> Option<&Outcome> {
         self.steps.iter().find_map(|(_, step)| match step {
             Step::Done(outcome) => Some(outcome),

@@ -1,4 +1,4 @@
-//! The statements of a batch: arrays in, one statement a table.
+//! The statements of a batch. Each takes arrays, and there is one statement for each table.
 
 use super::Message;
 use super::place::Place;
@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use time::{Date, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
-/// Which order each registered payment id belongs to.
+/// The order of each registered payment id.
 pub(super) type Owners<'a> = HashMap<PaymentKey<'a>, OrderId>;
 
-/// When an order was read: the version that it had, and where its row lay.
+/// The version of an order when it was read, and the position of its row.
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(test, derive(Default))]
 pub(super) struct ReadAt {
@@ -30,11 +30,11 @@ pub(super) struct ReadOrder {
     pub(super) at: ReadAt,
 }
 
-/// Orders as they were read.
+/// Several orders as they were read.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     pub(super) read: BTreeMap<OrderId, ReadOrder>,
-    /// Rows that are there and no order can be made of, with why. Their messages wait; those of others do not.
+    /// Orders whose rows exist and cannot be read, with the reason. Only the messages of these orders wait.
     pub(super) unreadable: BTreeMap<OrderId, String>,
 }
 
@@ -85,7 +85,7 @@ impl ReadRow {
     }
 }
 
-/// Proof that a message id was admitted in this transaction. Grants and adjustments carry one.
+/// Proof that a message id was admitted in this transaction. Every grant and adjustment contains one.
 #[derive(Debug, Clone)]
 pub(super) struct Admitted<'a> {
     message_id: &'a str,
@@ -104,7 +104,7 @@ impl<'a> Admitted<'a> {
 
 const ADMITTING: &str = "admitting messages";
 
-/// Rows for the inbox, in ascending order of its key.
+/// Rows for the inbox, in ascending order of the inbox's key.
 struct Rows<'a> {
     messages: Vec<Message<'a>>,
     days: Vec<Date>,
@@ -134,7 +134,8 @@ fn event_day(message: &Message<'_>) -> Date {
 }
 
 impl Tx {
-    /// Runs every statement of a batch on nothing, and takes a transaction id, which only a server that writes gives.
+    /// Runs every statement of a batch without any rows, and takes a transaction id. Only a server that accepts writes gives
+    /// one.
     pub(super) async fn rehearse(&mut self, now: OffsetDateTime) -> Result<(), StoreError> {
         self.owners_of_payments(&[]).await?;
         self.find_orders(&BTreeSet::new()).await?;
@@ -156,10 +157,10 @@ impl Tx {
         Ok(())
     }
 
-    /// Which order each payment belongs to.
+    /// Returns the order of each payment.
     ///
-    /// By the payment's id alone: that lets Postgres go through the index once for the whole array. What the id does not
-    /// tell apart is told apart here.
+    /// The query compares only the payments' ids, so Postgres walks through the index once for the whole array. Providers
+    /// and accounts are compared here.
     pub(super) async fn owners_of_payments<'a>(&mut self, messages: &[Message<'a>]) -> Result<Owners<'a>, StoreError> {
         let keys: BTreeSet<PaymentKey<'a>> = messages.iter().flat_map(|m| payment_keys(m.event)).collect();
         let keys: Vec<PaymentKey<'a>> = keys.into_iter().collect();
@@ -182,7 +183,7 @@ impl Tx {
         Ok(owners)
     }
 
-    /// Reads orders as they stand now, without a lock, and where their rows lie.
+    /// Reads the present state of orders and the positions of their rows, without a lock.
     pub(super) async fn find_orders(&mut self, ids: &BTreeSet<OrderId>) -> Result<Orders, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let rows = sqlx::query_as!(
@@ -206,8 +207,9 @@ impl Tx {
         Ok(orders)
     }
 
-    /// Admits message ids that the inbox does not have: by the message's place, the proof. `None`: another transaction was
-    /// faster with one of them, and nothing of this one may stand. One that holds such an id and has not ended is waited for.
+    /// Admits message ids that the inbox does not have, and returns the proof for each position. `None` means that another
+    /// transaction was faster with one of the ids, so nothing of this transaction may be committed. If another transaction
+    /// holds such an id and has not ended, the statement waits for it.
     pub(super) async fn admit<'a>(
         &mut self,
         candidates: &[(Message<'a>, OrderId)],
@@ -235,8 +237,8 @@ impl Tx {
         }
     }
 
-    /// Admits those of the message ids that the inbox does not have. A rival transaction that holds one of the ids is waited
-    /// for: what was not admitted then is durably there.
+    /// Admits those message ids that the inbox does not have. If another transaction holds one of the ids, the statement
+    /// waits for it. An id that is not admitted then was committed by the other transaction.
     pub(super) async fn admit_the_unknown<'a>(
         &mut self,
         candidates: &[(Message<'a>, OrderId)],
@@ -264,17 +266,18 @@ impl Tx {
         Ok(admitted.map(Admitted::of).collect())
     }
 
-    /// What the inbox knows of these messages: by their place, the digest of what they said then.
+    /// For each message that the inbox has: its position here, and the digest of the content that was admitted.
     ///
-    /// As arrays, and not as a join: while the inbox is empty, a join's plan would read it whole for every message, and a
-    /// plan is kept for as long as its connection. And the days as two bounds: by an array of them no partition is left out,
-    /// and each of the ninety was searched for every message. Messages of days far apart cost the partitions between them.
+    /// The query takes arrays instead of a join. While the inbox is empty, Postgres would plan a join that reads the whole
+    /// inbox for every message, and it keeps the plan as long as the connection. The days are two bounds instead of an
+    /// array, because an array excludes no partition: each of the ninety would be searched for every message. If the days of
+    /// the messages are far apart, the partitions between them are searched, too.
     pub(super) async fn known_digests(
         &mut self,
         messages: &[Message<'_>],
     ) -> Result<HashMap<usize, [u8; 16]>, StoreError> {
         let days = || messages.iter().map(event_day);
-        // Of no messages it is any day: a rehearsal asks for none.
+        // Without messages any day will do. A rehearsal has none.
         let any = OffsetDateTime::UNIX_EPOCH.date();
         let (first, last) = (days().min().unwrap_or(any), days().max().unwrap_or(any));
         let ids: Vec<&str> = messages.iter().map(|message| message.event.message_id.as_str()).collect();
@@ -305,8 +308,8 @@ impl Tx {
         Ok(messages.iter().filter_map(known).collect())
     }
 
-    /// Registers payments' ids. `false`: another transaction was faster with one of them, and may have given it to
-    /// another order; nothing of this transaction may stand.
+    /// Registers the ids of payments. Returns `false` if another transaction was faster with one of them. It may have given
+    /// the payment to another order, so nothing of this transaction may be committed.
     pub(super) async fn register_payments(
         &mut self,
         payments: &[NewPayment<'_>],
@@ -336,7 +339,7 @@ impl Tx {
         Ok(usize::try_from(done.rows_affected()) == Ok(payments.len()))
     }
 
-    /// Writes grants. A second grant of an order violates the primary key and fails the transaction.
+    /// Writes grants. A second grant of an order violates the primary key, and the transaction fails.
     pub(super) async fn write_grants(&mut self, grants: &[Grant<'_>], now: OffsetDateTime) -> Result<(), StoreError> {
         let (mut orders, mut accounts, mut credits, mut messages) = (vec![], vec![], vec![], vec![]);
         for grant in grants {
@@ -361,7 +364,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes adjustments.
+    /// Writes the adjustments of the batch.
     pub(super) async fn write_adjustments(
         &mut self,
         adjustments: &[Adjustment<'_>],
@@ -396,7 +399,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes how much is kept beyond the price of orders for which that has changed.
+    /// Writes the surplus of each order whose surplus has changed.
     pub(super) async fn write_overpaid(
         &mut self,
         overpaid: &BTreeMap<OrderId, i64>,
@@ -418,8 +421,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Writes the orders' new state. `false`: one of them is no longer as it was read, and nothing of this transaction may
-    /// stand.
+    /// Writes the new state of the orders. Returns `false` if one of them has changed since it was read. Then nothing of
+    /// this transaction may be committed.
     pub(super) async fn update_orders(
         &mut self,
         orders: &[(Order, ReadAt)],
@@ -437,8 +440,9 @@ impl Tx {
             revisions.push(order.revision);
             facts.push(serde_json::to_string(&order.facts).map_err(|e| corrupt(order.id.0, e))?);
         }
-        // By where the row lay when it was read, which spares a second search. A row that was written since lies elsewhere,
-        // and what lies there now has another id or another version: it is not written, and that shows.
+        // The statement finds each row by the position at which it was read, which saves a second search. A row that was
+        // written since has another position. The row that is there now has another id or another version, so it is not
+        // updated, and the count of rows shows it.
         let done = sqlx::query!(
             "UPDATE orders o
              SET status = n.status, is_granted = n.is_granted, credits_granted = n.credits, revision = n.revision,

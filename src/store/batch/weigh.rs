@@ -1,4 +1,4 @@
-//! What events would come to, found out as a batch finds it out, without a lock and without a trace.
+//! Predicts the outcome of events with the code that batches use. It takes no lock and writes nothing.
 
 use super::plan::{self, Plan};
 use super::sql::{Orders, Owners};
@@ -10,19 +10,19 @@ use crate::store::tx::Tx;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// Most events that are weighed in one go.
+/// The largest number of events in one call.
 pub const WEIGHED_MAX: usize = 1_000;
 
-/// What one event would come to, and which order it is about.
+/// The predicted outcome of one event, and its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weighed {
-    /// As things stand.
+    /// The outcome if the event were applied now.
     pub verdict: Verdict,
-    /// The order it belongs to, where there is one.
+    /// The order that the event is about, if there is one.
     pub order: Option<Order>,
 }
 
-/// Orders as they stand now. An order that does not exist is in neither map.
+/// Orders as they are now. An order that does not exist is in neither map.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JudgedOrders {
     /// Orders that could be read.
@@ -44,7 +44,7 @@ impl Store {
         .await
     }
 
-    /// Says what each event would come to if it were applied now, alone. At most [`WEIGHED_MAX`].
+    /// Predicts for each event what would happen if it were applied now, alone. Takes at most [`WEIGHED_MAX`] events.
     pub async fn weigh(&self, events: Arc<[PaymentEvent]>, policy: DisputePolicy) -> Result<Vec<Weighed>, StoreError> {
         self.run("weighing events", move |pool| async move {
             let events = events.get(..events.len().min(WEIGHED_MAX)).unwrap_or_default();
@@ -57,7 +57,7 @@ impl Store {
             let owners = tx.owners_of_payments(&messages).await?;
             let orders = tx.find_orders(&plan::orders_wanted(&messages, &owners)).await?;
             let known = tx.known_digests(&messages).await?;
-            // Nothing was written.
+            // The transaction has written nothing.
             tx.commit().await?;
             messages.iter().map(|message| weigh(message, &owners, &orders, known.get(&message.at), policy)).collect()
         })
@@ -73,7 +73,7 @@ fn weigh(
     policy: DisputePolicy,
 ) -> Result<Weighed, StoreError> {
     let event = message.event;
-    // A batch of this one alone: what it may see of the others is its own orders.
+    // Each event is a batch of its own. So it sees only its own orders.
     let owners: Owners<'_> = plan::payment_keys(event).filter_map(|key| Some((key, *owners.get(&key)?))).collect();
     let own = plan::orders_wanted(std::slice::from_ref(message), &owners);
     let own = Orders {
@@ -98,7 +98,7 @@ fn weigh(
             let detail = format!("{} was admitted before with another content", event.message_id);
             Verdict::WouldBeRefused(Refusal::new(Reason::IdReused, detail))
         }
-        // A worker knows it by its id, and looks no further.
+        // A worker recognises the message by its id and checks nothing else.
         (None, Some(order), Some(_)) => Verdict::AlreadyApplied { order_id: order.id, credits: order.credits_posted },
         (None, Some(order), None) => Verdict::of_accepted(order, event, policy, plan.brings_ids())
             .map_err(|fault| StoreError::impossible(APPLYING, fault))?,

@@ -1,4 +1,4 @@
-//! What an id stands for, and by which keys its rows are found.
+//! Finds the thing that an id stands for, and the keys of its rows.
 
 use super::ExplainTerms;
 use crate::domain::OrderId;
@@ -7,25 +7,26 @@ use crate::store::error::StoreError;
 use crate::store::tx::Tx;
 use uuid::Uuid;
 
-/// Orders that one payment's id can lead to: the same id at several providers, or at several accounts there.
+/// The largest number of orders that one payment id can lead to. Several providers, or several accounts, can have the same
+/// id.
 const ORDERS_OF_A_PAYMENT_MAX: i64 = 10;
 
-/// By what rows are found; more is found by the orders themselves.
+/// The keys by which rows are found. The orders lead to further rows.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     pub(super) orders: Vec<Uuid>,
     pub(super) letters: Vec<Uuid>,
     pub(super) messages: Vec<String>,
     pub(super) payments: Vec<String>,
-    /// Whose audit lines are wanted, beside those of the orders and their accounts.
+    /// The account whose audit lines are read, beside those of the orders and their accounts.
     pub(super) account: Option<String>,
 }
 
 const WHAT: &str = "looking an id up";
 
 impl Tx {
-    /// Every row of a story is found by a key. With fresh or skewed statistics the planner may think that reading a
-    /// whole table is cheaper.
+    /// Every row of a story is found by a key. With fresh or skewed statistics the planner may believe that it is cheaper to
+    /// read a whole table.
     pub(super) async fn look_up_only(&mut self) -> Result<(), StoreError> {
         sqlx::query("SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)")
             .execute(self.connection())
@@ -34,7 +35,7 @@ impl Tx {
         Ok(())
     }
 
-    /// The id as it is spelt, and keys; none where nothing of this kind has the id.
+    /// Returns the id in its normal spelling and the keys. Returns `None` if nothing of this kind has the id.
     pub(super) async fn find(
         &mut self,
         kind: SubjectKind,
@@ -56,7 +57,7 @@ impl Tx {
         }
     }
 
-    /// Also where the order is still to be made, and messages name it.
+    /// An order id is also accepted if the order does not exist yet and messages name it.
     async fn find_order(&mut self, id: OrderId) -> Result<Option<(String, Keys)>, StoreError> {
         let is_known = sqlx::query_scalar!(
             r#"SELECT EXISTS (SELECT FROM orders WHERE id = $1)
@@ -100,7 +101,7 @@ impl Tx {
         Ok(Some((id.to_owned(), Keys { orders, messages: vec![id.to_owned()], ..Keys::default() })))
     }
 
-    /// The orders that a message is about: by the inbox, by what it names, and by its payment.
+    /// The orders that a message is about: by the inbox, by the ids that it names, and by its payment.
     async fn orders_of(&mut self, letter: Option<Uuid>, message_id: &str) -> Result<Vec<Uuid>, StoreError> {
         sqlx::query_scalar!(
             r#"WITH noted AS (SELECT order_id, provider, payment_id FROM message_notes WHERE message_id = $2)

@@ -1,4 +1,4 @@
-//! The rows of a story, table by table.
+//! Reads the rows of a story, table by table.
 
 use super::find::Keys;
 use crate::domain::Order;
@@ -13,22 +13,22 @@ use crate::store::tx::Tx;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// Rows that are read of each table at most, the newest. An order keeps about 3,000 facts.
+/// The largest number of rows that are read from each table. The newest ones are read. An order has about 3,000 facts.
 const ROWS_MAX: i64 = 5_000;
 
-/// What the rows of a story are found by, once its orders are known.
+/// The keys of a story's rows, once its orders are known.
 struct Found {
     orders: Vec<Uuid>,
     letters: Vec<Uuid>,
     messages: Vec<String>,
     payments: Vec<String>,
-    /// Whose payments they are; of all providers where no order is known.
+    /// The providers of the payments. If no order is known, all providers count.
     providers: Option<Vec<String>>,
 }
 
 impl Tx {
-    /// Reads all that is written about what was found. Of an account's orders messages are not read, nor whatever else
-    /// only each order's own story tells.
+    /// Reads all rows about the things that were found. For an account it reads no messages of its orders, and nothing else
+    /// that only the story of one order tells.
     pub(super) async fn read_records(&mut self, kind: SubjectKind, keys: Keys) -> Result<Records, StoreError> {
         let mut records = Records {
             orders: self.read_orders(&keys.orders).await?,
@@ -155,7 +155,7 @@ impl Tx {
         .map_err(StoreError::sql("reading adjustments"))
     }
 
-    /// Order by order: an index of block ranges looks for one at a time.
+    /// The rows are read order by order, because a block range index searches for one order at a time.
     async fn read_inbox(&mut self, orders: &[Uuid]) -> Result<Vec<AdmittedRecord>, StoreError> {
         let mut all = vec![];
         for order in orders {
@@ -292,7 +292,7 @@ impl Tx {
     }
 }
 
-/// Tables of which there were as many rows as are read, and maybe more.
+/// The tables that had as many rows as are read, and may have more.
 fn cut(records: &Records) -> Vec<&'static str> {
     let most = usize::try_from(ROWS_MAX).unwrap_or(usize::MAX);
     [

@@ -1,4 +1,4 @@
-//! What an operator sees and writes down when a provider is to be asked: about an order, or about a payment without one.
+//! What an operator sees and writes when a provider is to be asked about an order, or about a payment without one.
 
 use super::{ProviderAnswer, account_of};
 use crate::domain::{OrderId, PaymentId, Provider, ProviderAccount};
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Most ids of one payment that are read.
+/// The largest number of ids that are read for one payment.
 const IDS_MAX: i64 = 9;
 
-/// What a provider is to be asked about.
+/// The order or the payment that the provider is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AskedAbout {
     /// The payment of this order.

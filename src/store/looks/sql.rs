@@ -1,4 +1,4 @@
-//! The statements about what is to be asked.
+//! The statements about questions to providers.
 
 use super::{Claim, DueLook, Led, LookedAt, ProviderAnswer, Wanted};
 use crate::domain::{
@@ -11,11 +11,11 @@ use crate::store::tx::Tx;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Paid orders that are put off in one go, because webhooks have told what there was to tell.
+/// The largest number of paid orders that are put off at once, because webhooks have already told everything.
 const PUT_OFF_MAX: i64 = 1_000;
 
 impl Tx {
-    /// Notes when an order's payment is asked about first. A hint may have been there before it.
+    /// Writes when an order's payment is first asked about. A hint may have been there before.
     pub(in crate::store) async fn insert_look(
         &mut self,
         payment: PaymentKey<'_>,
@@ -45,7 +45,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Until when this provider's time is filled. Whoever else wants to claim of it waits.
+    /// The time until which this provider's rate is used up. Other processes that want to claim its payments wait for this
+    /// lock.
     pub(super) async fn locked_pace(
         &mut self,
         provider: &Provider,
@@ -73,8 +74,9 @@ impl Tx {
         Ok(())
     }
 
-    /// What was paid before its first look needs none so soon: the most of all orders, at the cost of no call. Not where the
-    /// provider says that money went back of which it tells no refund: see [`ProviderAnswer::RefundUntold`].
+    /// An order that was paid before its first question needs none so soon. That is true for most orders, and it saves a
+    /// call for each. It does not apply if the provider says that money was returned and tells of no refund: see
+    /// [`ProviderAnswer::RefundUntold`].
     pub(super) async fn put_off_what_is_paid(
         &mut self,
         provider: &Provider,
@@ -101,7 +103,7 @@ impl Tx {
         Ok(())
     }
 
-    /// What somebody asked for comes first, then what has waited longest.
+    /// Payments that somebody requested come first, then those that have waited longest.
     pub(super) async fn claim(
         &mut self,
         provider: &Provider,
@@ -230,8 +232,8 @@ impl Tx {
         Ok(())
     }
 
-    /// Locks the looks of these orders and of these payments, in ascending order of their keys. What is noted of them
-    /// afterwards waits for nobody. Claims take what is locked by others later, and wait for no look.
+    /// Locks the questions about these orders and payments, in ascending order of their keys. Later writes in this
+    /// transaction then wait for nobody. Claims skip rows that others have locked.
     pub(super) async fn lock_looks(&mut self, orders: Vec<OrderId>, payment_ids: Vec<&str>) -> Result<(), StoreError> {
         let orders: Vec<Uuid> = orders.into_iter().map(|id| id.0).collect();
         sqlx::query!(
@@ -246,15 +248,14 @@ impl Tx {
         Ok(())
     }
 
-    /// None: the order has no look.
+    /// Returns `None` if no question is planned for the order.
     pub(super) async fn want_of_order(
         &mut self,
         id: OrderId,
         now: OffsetDateTime,
     ) -> Result<Option<Wanted>, StoreError> {
-        // What is wanted already and not yet being asked about needs no further word. While it is being asked about, the
-        // answer may be one of a moment too early; and where the provider could not be asked, somebody who waits does not have
-        // to wait as long as those of whom nobody asks.
+        // A request is only new if none is waiting. If the provider is being asked at this moment, its answer may be a
+        // moment too early. If the provider could not be asked, somebody who waits must not wait as long as the others.
         let is_due = sqlx::query_scalar!(
             r#"WITH want AS (
                    UPDATE provider_looks
