@@ -1,4 +1,4 @@
-//! Connections, and the one way to use them: in a task of its own that is never dropped half-way.
+//! Connections, and the one way to use them: every operation runs in a task of its own that is never dropped half-way.
 
 mod servers;
 mod slots;
@@ -16,48 +16,48 @@ use std::time::Duration;
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OwnedMutexGuard};
 use tokio::time::timeout;
 
-/// How many connections are in the making at the same time. To make one is work for both sides: a process that is short of
-/// time and begins all that it may have at once finishes none in time, and begins anew for ever.
+/// How many connections may be opened at the same time. To open one is work for both sides. If a busy process opened all its
+/// connections at once, none would be ready in time, and it would begin again for ever.
 const CONNECTING_MAX: usize = 2;
 
-/// How long a connection may wait for its next use.
+/// How long a connection may be idle before it is closed.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a connection is used.
+/// How long a connection is used before it is replaced.
 const LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// What a role's connections are for.
+/// The purpose of a role's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// The worker: key look-ups and array statements only.
+    /// The worker: only look-ups by key and statements with arrays.
     Batches,
-    /// The API: orders and accounts, by their keys.
+    /// The API: reads orders and accounts by their keys.
     Requests,
-    /// Operators, and who looks around for them: lists with filters, of which each wants a plan of its own.
+    /// Operators: lists with filters. Each filter needs a plan of its own.
     Operations,
-    /// `verify` and the like: may read everything, and take its time.
+    /// `verify` and similar commands: they may read whole tables and take long.
     Audit,
 }
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where it is, and who connects.
+    /// The address and the credentials.
     pub url: Followed<DatabaseAddress>,
-    /// Most connections this process opens.
+    /// The largest number of connections that this process opens.
     pub connections_max: u32,
-    /// How long a waiter waits for a whole transaction before it takes the outcome for unknown.
+    /// How long a caller waits for a whole transaction. After that the outcome is unknown.
     pub deadline: Duration,
-    /// What they are for.
+    /// The purpose of the connections.
     pub profile: Profile,
 }
 
-/// The database, as one role uses it. Cheap to clone; all clones are one.
+/// The database, as one role uses it. Clones are cheap and share everything.
 #[derive(Clone)]
 pub struct Store {
     slots: Arc<Slots>,
     deadline: Duration,
-    /// Whether its operations only read.
+    /// Whether the operations only read.
     is_reading: bool,
 }
 
@@ -67,19 +67,19 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// A connection, lent to one operation for as long as it takes.
+/// A connection that one operation uses until it ends.
 #[derive(Debug)]
 pub(super) struct PooledConnection(Arc<Mutex<Session>>);
 
 impl PooledConnection {
-    /// For one statement outside of a transaction.
+    /// The connection for one statement outside of a transaction.
     pub(super) async fn connection(&self) -> Result<MappedMutexGuard<'_, PgConnection>, StoreError> {
         let mut session = self.0.try_lock().map_err(|_| used_twice())?;
         session.roll_back().await.map_err(StoreError::sql("rolling back"))?;
         Ok(MutexGuard::map(session, |session| &mut session.connection))
     }
 
-    /// For a transaction, on a connection that is in none.
+    /// The connection for a transaction. No transaction is open on it.
     pub(super) async fn session(&self) -> Result<OwnedMutexGuard<Session>, StoreError> {
         let mut session = Arc::clone(&self.0).try_lock_owned().map_err(|_| used_twice())?;
         session.roll_back().await.map_err(StoreError::sql("rolling back"))?;
@@ -92,24 +92,24 @@ fn used_twice() -> StoreError {
 }
 
 impl Store {
-    /// Prepares connections; connects when first used, so that a role starts while the database is away. Must be called
+    /// Prepares the connections. The first use connects, so a role can start while the database is away. Must be called
     /// inside a tokio runtime.
     pub fn new(settings: &Settings) -> Result<Self, StoreError> {
         let slots = Slots::new(Servers::new(settings), settings);
         Ok(Self { slots, deadline: settings.deadline, is_reading: false })
     }
 
-    /// The same store, for operations that only read. They have connections of their own where there are many, and go on
-    /// while all others wait for a commit.
+    /// The same store for operations that only read. If there are many connections, some are reserved for these operations,
+    /// which then continue while all others wait for a commit.
     pub(super) fn for_reading(&self) -> Self {
         Self { is_reading: true, ..self.clone() }
     }
 
-    /// Runs an operation in a task of its own, at most as long as the settings say.
+    /// Runs an operation in a task of its own, for at most the deadline of the settings.
     ///
-    /// A *waiter* may give up, and the task goes on: a future of sqlx that is dropped half-way leaves its connection in a
-    /// state that nobody knows, inside an open transaction for instance. So nothing here is cancelled when an HTTP client
-    /// goes away, and a connection is used again only after its operation came to its end.
+    /// A *caller* may stop waiting, and the task still continues. If a future of sqlx is dropped half-way, the state of its
+    /// connection is unknown: a transaction may be open on it. So nothing here is cancelled when an HTTP client disconnects,
+    /// and a connection is used again only after its operation has ended.
     pub(super) async fn run<T, F, Work>(&self, what: &'static str, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -117,7 +117,7 @@ impl Store {
         Work: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let mut slot = self.slots.slot(what, self.is_reading, self.deadline / 2).await?;
-        // Not within the deadline: a connection that does not come is no reason to give up on the others.
+        // This wait is not part of the deadline: if no connection comes, that is no reason to give up the others.
         let session = slot.session(self.deadline / 2).await?;
         let (slots, deadline) = (Arc::clone(&self.slots), self.deadline);
         let task = tokio::spawn(async move {
@@ -129,13 +129,13 @@ impl Store {
                 }
                 result
             };
-            // In the task: it must come to its end also when its waiter has gone. What is dropped half-way then closes its
-            // connection, which is never used again.
+            // The timeout is inside the task, because the task must end also if its caller has gone. A connection that is
+            // dropped half-way is closed and never used again.
             match timeout(deadline, work).await {
                 Ok(result) => result,
                 Err(_elapsed) => {
-                    // The server's own timeouts are shorter. So the way to it is cut without a word, perhaps for every
-                    // connection, or it hangs in a commit, which has no timeout.
+                    // The timeouts of the server are shorter. So the network is cut without a sign, perhaps for every
+                    // connection, or the statement hangs in a commit, which has no timeout.
                     slots.give_up_idle();
                     Err(StoreError::Deadline { what, after: deadline })
                 }
@@ -143,7 +143,8 @@ impl Store {
         });
         match task.await {
             Ok(result) => result,
-            // sqlx panics at a time that `time` cannot hold, such as Postgres' `infinity`. To do the same again is of no use.
+            // sqlx panics at a time that the crate `time` cannot represent, such as `infinity` in Postgres. To try again
+            // does not help.
             Err(ended) if ended.is_panic() => Err(StoreError::impossible(
                 what,
                 "it panicked, perhaps at a value that was written by hand; see the log",
@@ -152,20 +153,21 @@ impl Store {
         }
     }
 
-    /// How long a waiter waits for a whole transaction.
+    /// How long a caller waits for a whole transaction.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// A connection that listens to a channel.
+    /// Opens a connection that listens to a channel.
     pub(super) async fn listen(&self, channel: &str) -> Result<Listening, StoreError> {
         const WHAT: &str = "listening";
-        // Finds the server that serves now.
+        // This finds the server that can be used now.
         self.ping().await?;
         let mut slot = self.slots.slot(WHAT, self.is_reading, self.deadline / 2).await?;
         let host = self.slots.servers.for_listener();
         let (options, id) = host.ok_or_else(|| StoreError::impossible(WHAT, "no server answered the ping"))?;
-        // The listener's own way of connecting. It never connects anew: that would be a session without our settings.
+        // The listener of sqlx opens its connection by itself. It must never reconnect, because the new session would not
+        // have our settings.
         let pool =
             PgPoolOptions::new().max_connections(1).acquire_timeout(self.deadline / 2).connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&pool).await.map_err(StoreError::sql(WHAT))?;
@@ -180,14 +182,14 @@ impl Store {
         Ok(Listening { listener, pool, slot })
     }
 
-    /// Closes all connections and waits for them, at most as long as `deadline`.
+    /// Closes all connections and waits for them, at most until `deadline`.
     pub async fn close(&self, deadline: Duration) {
         if timeout(deadline, self.slots.close()).await.is_err() {
             tracing::warn!(event = "store_close_timed_out", "connections to Postgres did not close in time");
         }
     }
 
-    /// How many deadlocks Postgres has found in this database since its statistics began, whoever met them.
+    /// The number of deadlocks that Postgres has found in this database since its statistics were reset, in all sessions.
     pub async fn deadlocks(&self) -> Result<i64, StoreError> {
         const WHAT: &str = "counting deadlocks";
         self.run(WHAT, |pool| async move {
@@ -199,7 +201,7 @@ impl Store {
         .await
     }
 
-    /// Whether the database answers at all.
+    /// Checks whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.run("ping", |pool| async move {
             sqlx::query("SELECT 1").execute(&mut *pool.connection().await?).await.map_err(StoreError::sql("ping"))?;
@@ -209,7 +211,7 @@ impl Store {
     }
 }
 
-/// Whether Postgres is reached through a pooler that shares sessions among clients. An error means that it is not known.
+/// Whether a pooler that shares sessions among clients is in front of Postgres. An error means that it is not known.
 pub async fn is_session_shared(url: &Followed<DatabaseAddress>, deadline: Duration) -> Result<bool, StoreError> {
     match connect(url, deadline).await {
         Ok(connection) => {
@@ -221,13 +223,13 @@ pub async fn is_session_shared(url: &Followed<DatabaseAddress>, deadline: Durati
     }
 }
 
-/// A single connection for a command's own statements, to be closed by the caller.
+/// Opens a single connection for the statements of a command. The caller must close it.
 pub(super) async fn connect(url: &Followed<DatabaseAddress>, deadline: Duration) -> Result<PgConnection, StoreError> {
     let settings = Settings { url: url.clone(), connections_max: 1, deadline, profile: Profile::Audit };
     Ok(Servers::new(&settings).connect().await?.0)
 }
 
-/// Keeps the connection for others if it is fit for them. Else it is given up with its slot.
+/// Keeps the connection for others if they can use it. Otherwise the connection and its slot are given up.
 async fn take_back(slot: Slot, mut session: Session, failure: Option<&StoreError>) {
     if failure.is_some_and(StoreError::ends_session) {
         slot.give_up_idle();
@@ -244,13 +246,13 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// The next announcement. None: the connection is lost.
+    /// Waits for the next announcement. Returns `None` if the connection is lost.
     pub(super) async fn hear(&mut self) -> Option<String> {
         loop {
             match timeout(IDLE_MAX / 2, self.listener.try_recv()).await {
                 Ok(Ok(heard)) => return heard.map(|heard| heard.payload().to_owned()),
                 Ok(Err(_lost)) => return None,
-                // Silence may be that of a cut line; and a session that is idle for long would be ended by the server.
+                // If nothing arrives, the network may be cut, and the server would end a session that is idle for long.
                 Err(_elapsed) => {
                     let ping = sqlx::query("SELECT 1").execute(&mut self.listener);
                     if !matches!(timeout(IDLE_MAX / 4, ping).await, Ok(Ok(_))) {
@@ -261,7 +263,7 @@ impl Listening {
         }
     }
 
-    /// Closes the connection politely, within `deadline`.
+    /// Closes the connection in the regular way, within `deadline`.
     pub(super) async fn close(self, deadline: Duration) {
         let Self { listener, pool, slot } = self;
         drop(listener);
@@ -281,7 +283,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_made_a_few_at_a_time() {
-        // A server that takes connections and never says a word.
+        // This server accepts connections and never sends anything.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("postgres://user:password@{}/database", listener.local_addr().unwrap());
         let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -289,7 +291,7 @@ mod tests {
         tokio::spawn(async move {
             loop {
                 let (mut client, _) = listener.accept().await.unwrap();
-                // First to be counted are the ones that have ended.
+                // The tasks that have ended must be counted first.
                 tokio::task::yield_now().await;
                 seen.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 let open = Arc::clone(&open);

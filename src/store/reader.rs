@@ -1,7 +1,7 @@
-//! Reading orders together: those that are asked for while others are being read share the next statement.
+//! Reads orders together. Orders that are requested while others are being read share the next statement.
 //!
-//! A statement of its own for each request is a round trip and a connection for each, and one announcement wakes all who
-//! wait for the orders of a batch. With nothing under way nobody waits for company.
+//! One statement for each request would be one round trip and one connection for each. One announcement wakes all readers
+//! who wait for the orders of a batch. If nothing is being read, a request does not wait for others.
 
 use super::error::{Class, StoreError};
 use super::orders::OrderView;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-/// Statements under way side by side: one that hangs does not hold up all readers.
+/// The number of statements that run at the same time. One that hangs does not delay all readers.
 const STATEMENTS_MAX: usize = 2;
 
-/// Most requests that are answered by one statement.
+/// The largest number of requests that one statement answers.
 const TOGETHER_MAX: usize = 500;
 
-/// What an order's reader is told. Those who asked together share an order, and a failure.
+/// The answer to a reader of an order. Readers who asked at the same time share the order, or the error.
 pub type OrderRead = Result<Option<Arc<OrderView>>, Arc<StoreError>>;
 
 struct Request {
@@ -26,7 +26,7 @@ struct Request {
     answer: oneshot::Sender<OrderRead>,
 }
 
-/// Reads orders for many at once. Cheap to clone; its tasks end when the last clone is dropped.
+/// Reads orders for many readers at once. Clones are cheap. The tasks end when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct OrderReader {
     queue: mpsc::Sender<Request>,
@@ -34,18 +34,18 @@ pub struct OrderReader {
 }
 
 impl OrderReader {
-    /// Starts reading; at most `waiting_max` requests wait. Must be called inside a tokio runtime.
+    /// Starts the tasks that read. At most `waiting_max` requests wait. Must be called inside a tokio runtime.
     pub fn start(store: &Store, waiting_max: usize) -> Self {
         let (queue, waiting) = mpsc::channel(waiting_max.max(1));
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..STATEMENTS_MAX {
             tokio::spawn(read_on(store.for_reading(), Arc::clone(&waiting)));
         }
-        // Of the statement before, and of its own.
+        // A request may wait for the statement before it and for its own.
         Self { queue, deadline: store.deadline() * 2 }
     }
 
-    /// Reads an order as it is now or later, never as it was before the call. `None` when there is no such order.
+    /// Reads an order as it is now or later, never as it was before the call. Returns `None` if there is no such order.
     pub async fn order(&self, id: OrderId) -> OrderRead {
         const WHAT: &str = "reading an order";
         let (answer, answered) = oneshot::channel();
@@ -67,7 +67,7 @@ async fn read_on(store: Store, waiting: Arc<Mutex<mpsc::Receiver<Request>>>) {
             if waiting.recv_many(&mut some, TOGETHER_MAX).await == 0 {
                 return;
             }
-            // The first of many that were woken together is here before the others have had their turn to ask.
+            // If one event wakes many readers, the first one arrives here before the others could ask.
             tokio::task::yield_now().await;
             while some.len() < TOGETHER_MAX
                 && let Ok(more) = waiting.try_recv()
@@ -78,16 +78,16 @@ async fn read_on(store: Store, waiting: Arc<Mutex<mpsc::Receiver<Request>>>) {
         let ids: HashSet<_> = some.iter().map(|request| request.id).collect();
         let orders = read(&store, ids.into_iter().collect()).await;
         for Request { id, answer } in some.drain(..) {
-            // Who has gone does not read the answer.
+            // If the reader has gone, nobody reads the answer.
             drop(answer.send(orders.get(&id).cloned().unwrap_or(Ok(None))));
         }
     }
 }
 
-/// What is known of each of these orders; those that do not exist are left out.
+/// Reads these orders. Orders that do not exist are left out.
 async fn read(store: &Store, ids: Vec<OrderId>) -> HashMap<OrderId, OrderRead> {
     let mut all = HashMap::with_capacity(ids.len());
-    // Postgres gave the rows, and one of them cannot be read: no reason to fail those that were asked for at the same time.
+    // Postgres returned the rows, and one of them cannot be read. The other orders of this statement must not fail for it.
     let is_of_one_row = |error: &StoreError| error.class() == Class::Bug && error.code().is_none() && ids.len() > 1;
     match store.orders(&ids).await {
         Ok(orders) => all.extend(orders.into_iter().map(|order| (order.id, Ok(Some(Arc::new(order)))))),

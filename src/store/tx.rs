@@ -1,4 +1,4 @@
-//! One transaction, begun and ended explicitly.
+//! One transaction, with an explicit begin and end.
 
 use super::error::StoreError;
 use super::pool::{PooledConnection, Session};
@@ -6,40 +6,40 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
-/// Proof that a transaction is committed. Nothing else makes one; a delivery cannot be acknowledged without it.
+/// Proof that a transaction is committed. Only [`Tx::commit`] makes one, and a delivery cannot be acknowledged without it.
 #[derive(Debug)]
 pub struct Committed(());
 
 impl Committed {
-    /// Two committed transactions are as good as one.
+    /// The proof of two committed transactions is the proof of one.
     pub(super) fn and(self, _also: Self) -> Self {
         self
     }
 }
 
-/// An open transaction. One that is dropped is rolled back before its connection is used for anything else.
+/// An open transaction. If it is dropped, it is rolled back before its connection is used again.
 #[derive(Debug)]
 pub(super) struct Tx {
     session: OwnedMutexGuard<Session>,
 }
 
 impl Tx {
-    /// READ COMMITTED, which the whole design rests on: a statement sees what others committed before it began, and
-    /// `ON CONFLICT DO NOTHING` waits for an uncommitted rival instead of failing.
+    /// Begins with READ COMMITTED. The whole design relies on it: a statement sees what others committed before it began,
+    /// and `ON CONFLICT DO NOTHING` waits for another transaction that is not committed instead of failing.
     pub(super) async fn begin(pooled: &PooledConnection) -> Result<Self, StoreError> {
         Self::begin_with(pooled, "BEGIN ISOLATION LEVEL READ COMMITTED").await
     }
 
-    /// As [`Tx::begin`]. A row that another session has locked is waited for as long as `lock_wait`, and not as long as the
-    /// connection's own setting says. Both are one message to the server.
+    /// Begins like [`Tx::begin`]. If another session has locked a row, the transaction waits for `lock_wait` instead of the
+    /// time that the connection's setting says. Both statements are one message to the server.
     pub(super) async fn begin_waiting(pooled: &PooledConnection, lock_wait: Duration) -> Result<Self, StoreError> {
         let begin =
             format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {}", lock_wait.as_millis().max(1));
         Self::begin_with(pooled, AssertSqlSafe(begin)).await
     }
 
-    /// For many reads that must fit together: all of them see what was committed before the first, and nothing is
-    /// written.
+    /// Begins a transaction for many reads that must fit together. All of them see what was committed before the first read.
+    /// Nothing can be written.
     pub(super) async fn begin_reading(pooled: &PooledConnection) -> Result<Self, StoreError> {
         Self::begin_with(pooled, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
     }
@@ -56,14 +56,14 @@ impl Tx {
         &mut self.session.connection
     }
 
-    /// Commits. An error means that the outcome is unknown.
+    /// Commits. After an error the outcome is unknown.
     pub(super) async fn commit(mut self) -> Result<Committed, StoreError> {
         self.session.connection.execute("COMMIT").await.map_err(StoreError::sql("committing"))?;
         self.session.may_be_open = false;
         Ok(Committed(()))
     }
 
-    /// Rolls back and says so, instead of leaving it to the drop.
+    /// Rolls back and reports an error, which a drop does not.
     pub(super) async fn roll_back(mut self) -> Result<(), StoreError> {
         self.session.roll_back().await.map_err(StoreError::sql("rolling back"))
     }

@@ -1,4 +1,4 @@
-//! The ledger's invariants, checked on the live database.
+//! Checks the invariants of the ledger on the live database.
 
 use super::error::StoreError;
 use super::order_row::OrderRow;
@@ -6,21 +6,21 @@ use super::pool::{PooledConnection, Store};
 use crate::domain::{DisputePolicy, Order, settle};
 use futures_util::TryStreamExt;
 
-/// Most findings of one kind that are listed.
+/// The largest number of findings that are listed for each invariant.
 const LISTED_MAX: i64 = 100;
 
 /// A row that breaks an invariant.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct BrokenInvariant {
-    /// Which invariant, as a sentence.
+    /// The invariant, as a sentence.
     pub invariant: &'static str,
-    /// Which order.
+    /// The id of the order.
     pub order_id: String,
-    /// What was found.
+    /// The values that break the invariant.
     pub found: String,
 }
 
-/// Each returns the rows that break it.
+/// Each query returns the rows that break its invariant.
 const INVARIANTS: [(&str, &str); 7] = [
     (
         "an order's credits_granted is the sum of its ledger entries",
@@ -74,7 +74,7 @@ const INVARIANTS: [(&str, &str); 7] = [
 ];
 
 impl Store {
-    /// Checks every invariant and lists what breaks it, at most 100 rows each.
+    /// Checks every invariant and lists the rows that break it, at most 100 for each.
     pub async fn verify(&self, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
         self.run("verifying the ledger", move |pool| async move {
             let mut broken = vec![];
@@ -93,7 +93,7 @@ impl Store {
     }
 }
 
-/// Orders whose status, credits or surplus are not what their facts amount to.
+/// Orders whose status, credits or surplus do not follow from their facts.
 async fn settled_otherwise(pool: &PooledConnection, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
     const SETTLED: &str = "an order's status and credits are what its facts amount to";
     const OVERPAID: &str = "overpaid_orders says what the order's facts say";

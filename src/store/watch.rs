@@ -1,8 +1,8 @@
-//! Telling readers that orders have changed, without a poll for each of them.
+//! Tells readers that orders have changed, without a poll for each reader.
 //!
-//! The worker announces changed orders *after* its commit, in a transaction of its own: `NOTIFY` takes a lock that all
-//! notifying transactions of a database share until their commit is on disk, which has no place on the worker's path.
-//! An announcement may therefore be lost; a reader's watch also looks by itself once a second.
+//! The worker announces changed orders *after* its commit, in another transaction. `NOTIFY` takes a lock that all notifying
+//! transactions of a database share until their commit is on disk, and the worker must not wait for that. So an announcement
+//! can be lost. Therefore the watch also reads the orders once a second.
 
 use super::error::StoreError;
 use super::pool::Store;
@@ -17,32 +17,34 @@ use uuid::Uuid;
 
 const CHANNEL: &str = "grantonce_orders";
 
-/// Ids in one announcement: 32 hex digits each, and Postgres takes payloads below 8,000 bytes.
+/// The number of ids in one announcement: each has 32 hex digits, and Postgres accepts payloads below 8,000 bytes.
 const IDS_PER_PAYLOAD: usize = 240;
 
-/// Batches whose announcement may wait; more are dropped, and the once-a-second look finds them.
+/// The number of batches whose announcement may wait. If there are more, they are dropped, and the check of every second
+/// finds their orders.
 const ANNOUNCEMENTS_WAITING_MAX: usize = 256;
 
-/// Between two announcements, at least: many small batches then share one. The first after a pause goes at once.
+/// The shortest time between two announcements, so that many small batches share one. The first one after a pause is sent at
+/// once.
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(2);
 
-/// How often a watch looks by itself.
+/// How often a watch reads the orders by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the listening connection may take to close.
+/// How long it may take to close the listening connection.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How many orders may be watched in one process.
+/// The largest number of orders that one process watches.
 const WATCHED_MAX: usize = 100_000;
 
-/// The worker's end: takes changed orders and announces them, without ever holding the worker up.
+/// The worker's side: it takes changed orders and announces them, and it never delays the worker.
 #[derive(Clone, Debug)]
 pub struct ChangedOrders {
     queue: mpsc::Sender<Vec<OrderId>>,
 }
 
 impl ChangedOrders {
-    /// Starts the task that announces; it ends when the last clone is dropped.
+    /// Starts the task that announces. It ends when the last clone is dropped.
     pub fn announce_through(store: Store) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Vec<OrderId>>(ANNOUNCEMENTS_WAITING_MAX);
         tokio::spawn(async move {
@@ -61,7 +63,7 @@ impl ChangedOrders {
         Self { queue }
     }
 
-    /// Queues an announcement; when the queue is full it is dropped.
+    /// Queues an announcement. If the queue is full, the announcement is dropped.
     pub fn announce(&self, ids: Vec<OrderId>) {
         if !ids.is_empty() && self.queue.try_send(ids).is_err() {
             tracing::debug!(event = "announcement_dropped", "the queue is full; readers will look by themselves");
@@ -70,7 +72,7 @@ impl ChangedOrders {
 }
 
 impl Store {
-    /// Announces changed orders at once; to be called after the commit.
+    /// Announces changed orders at once. Call it after the commit.
     pub(super) async fn notify(&self, ids: &[OrderId]) -> Result<(), StoreError> {
         const WHAT: &str = "announcing changed orders";
         for ids in ids.chunks(IDS_PER_PAYLOAD) {
@@ -79,7 +81,7 @@ impl Store {
                 payload.push_str(id.0.as_simple().encode_lower(&mut Uuid::encode_buffer()));
             }
             self.run(WHAT, move |pool| async move {
-                // Nothing is lost that matters if this commit is, so it waits for no disk.
+                // If this commit is lost, nothing important is lost. So it does not wait for the disk.
                 sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)")
                     .bind(CHANNEL)
                     .bind(payload)
@@ -106,14 +108,14 @@ impl Store {
     }
 }
 
-/// A watched order: wakes its readers by a change of the number.
+/// A watched order. A change of the number wakes its readers.
 #[derive(Debug)]
 struct Watched {
     wake: watch::Sender<u64>,
     version: i64,
 }
 
-/// The readers' end: one a process, however many wait.
+/// The readers' side: there is one for each process, for any number of readers.
 #[derive(Clone, Debug)]
 pub struct Watch {
     watched: Arc<Mutex<HashMap<OrderId, Watched>>>,
@@ -124,7 +126,7 @@ fn lock(watched: &Mutex<HashMap<OrderId, Watched>>) -> MutexGuard<'_, HashMap<Or
 }
 
 impl Watch {
-    /// Starts the one task that listens and looks, until `stop`.
+    /// Starts the one task that listens and reads, until `stop`.
     pub fn start(store: Store, stop: CancellationToken) -> Self {
         let (watch, store) = (Self { watched: Arc::default() }, store.for_reading());
         tokio::spawn(listen(store.clone(), watch.clone(), stop.clone()));
@@ -132,20 +134,20 @@ impl Watch {
         watch
     }
 
-    /// Waits for changes of one order. Subscribe first, read the order then, wait last: nothing is missed. `None` when
-    /// too many orders are watched already; the caller then answers with what it has.
+    /// Waits for changes of one order. Subscribe first, then read the order, then wait: so no change is missed. Returns
+    /// `None` if too many orders are watched already. The caller then answers with what it has read.
     pub fn subscribe(&self, id: OrderId, version: i64) -> Option<watch::Receiver<u64>> {
         let mut watched = lock(&self.watched);
         if watched.len() >= WATCHED_MAX && !watched.contains_key(&id) {
             return None;
         }
         let entry = watched.entry(id).or_insert_with(|| Watched { wake: watch::channel(0).0, version });
-        // A reader may know less than the watch; then the next look wakes it too.
+        // A reader may know less than the watch. The next check then wakes it, too.
         entry.version = entry.version.min(version);
         Some(entry.wake.subscribe())
     }
 
-    /// How many orders are watched now.
+    /// The number of orders that are watched now.
     pub fn count(&self) -> usize {
         lock(&self.watched).len()
     }
@@ -171,7 +173,7 @@ impl Watch {
         }
     }
 
-    /// Forgets orders that nobody waits for, and names the others.
+    /// Drops orders that nobody waits for, and returns the ids of the others.
     fn still_watched(&self) -> Vec<Uuid> {
         let mut watched = lock(&self.watched);
         watched.retain(|_, order| order.wake.receiver_count() > 0);
@@ -183,7 +185,7 @@ async fn listen(store: Store, watch: Watch, stop: CancellationToken) {
     while !stop.is_cancelled() {
         match store.listen(CHANNEL).await {
             Ok(mut listening) => {
-                // To stop hearing half-way loses nothing: the connection is closed then.
+                // Listening may be stopped half-way: the connection is closed then, so nothing is lost.
                 while let Some(Some(heard)) = stop.run_until_cancelled(listening.hear()).await {
                     let ids = heard.as_bytes().chunks(32);
                     watch.wake(ids.filter_map(|id| Uuid::try_parse_ascii(id).ok()).map(OrderId));
@@ -192,7 +194,7 @@ async fn listen(store: Store, watch: Watch, stop: CancellationToken) {
             }
             Err(error) => tracing::debug!(event = "listen_failed", cause = %error),
         }
-        // The other task looks meanwhile.
+        // The other task checks the orders meanwhile.
         stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The servers of `DATABASE_URL`: which one is used, and what every session on it is told first.
+//! The servers of `DATABASE_URL`: which one is used, and the first statement of every session.
 
 use super::{Profile, Settings};
 use crate::address::{DatabaseAddress, DatabaseHost, SessionAttributes};
@@ -12,18 +12,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long connecting to one host may take.
+/// How long it may take to connect to one host.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a pooler may take to give a second client a session of its own.
 const SECOND_SESSION_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How often two clients compare their sessions. Once is enough for a pooler that is idle; under load, sessions change
-/// hands all the time.
+/// How often two clients compare their sessions. One comparison is enough for an idle pooler. Under load, sessions change
+/// their clients all the time.
 const COMPARISONS: usize = 3;
 
-/// The first key of the advisory lock that marks a session as one of grantonce's: the letters "gran". The second key is
-/// the session's own mark.
+/// The first key of the advisory lock that marks a session as one of grantonce's: the letters "gran". The second key is the
+/// mark of the session.
 const MARK_KEY: i32 = 0x6772_616e;
 
 const CONNECTING: &str = "connecting to Postgres";
@@ -32,8 +32,8 @@ const CONNECTING: &str = "connecting to Postgres";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SessionId {
     host: Arc<DatabaseHost>,
-    /// The second key of its advisory lock. Postgres holds the lock exactly as long as the session lives, also behind a
-    /// pooler, and shows it to everybody.
+    /// The second key of the session's advisory lock. Postgres holds the lock exactly as long as the session lives, also
+    /// behind a pooler, and every session can see it.
     mark: i32,
 }
 
@@ -43,25 +43,26 @@ impl SessionId {
     }
 }
 
-/// A session that was given up and is not over yet.
+/// A session that was given up and has not ended yet.
 #[derive(Debug)]
 pub(super) struct Alive {
     pub(super) id: SessionId,
-    /// Whether it waits until a synchronous standby has its commit.
+    /// Whether the session waits until a synchronous standby has its commit.
     pub(super) is_committing: bool,
 }
 
-/// The servers that a store may use, in order.
+/// The servers that a store may use, in this order.
 pub(super) struct Servers {
     address: Followed<DatabaseAddress>,
-    /// What a session is told first, and asked. Its mark stands for `{mark}`, the address's own settings for `{own}`.
+    /// The first statement of a session, which sets and reads what is needed. The session's mark replaces `{mark}`, and the
+    /// address's own settings replace `{own}`.
     set_up: String,
     connections_max: u32,
-    /// How long connecting may take, over all hosts: below the deadline of who waits.
+    /// How long connecting may take, over all hosts. It is less than the deadline of the caller.
     deadline: Duration,
-    /// The host that was last connected to.
+    /// The host of the last connection.
     good: Mutex<Option<Arc<DatabaseHost>>>,
-    /// Whether it is known that a session belongs to one client.
+    /// Whether it is known that each session belongs to one client.
     is_session_ours: AtomicBool,
 }
 
@@ -86,7 +87,7 @@ impl Servers {
         address.connect_timeout.unwrap_or(CONNECT_DEADLINE).min(self.deadline / count)
     }
 
-    /// Connects to the host that was used last; if that fails, to the next one that serves.
+    /// Connects to the host that was used last. If that fails, it connects to the next host that accepts writes.
     pub(super) async fn connect(&self) -> Result<(PgConnection, SessionId), StoreError> {
         let address = self.address.current();
         let deadline = self.host_deadline(&address);
@@ -100,7 +101,7 @@ impl Servers {
                     *self.good() = Some(host);
                     return Ok(connected);
                 }
-                // A server's own words say more than that another one is not there.
+                // The error of a server says more than the message that another host is not there.
                 Err(error) => {
                     if failure.as_ref().is_none_or(|before| !before.is_from_server()) {
                         failure = Some(error);
@@ -120,7 +121,7 @@ impl Servers {
         let connected = timeout(deadline, async {
             let options = options(address, host);
             let mut connection = options.connect().await.map_err(|error| self.refused(error))?;
-            // Before anything is set, for on a shared session it would be set for others.
+            // This check comes before any setting: on a shared session, a setting would also apply to other clients.
             if !self.is_session_ours.load(Ordering::Relaxed) && self.is_shared(&options, &mut connection).await? {
                 return Err(StoreError::SharedSession);
             }
@@ -132,22 +133,22 @@ impl Servers {
     }
 
     fn refused(&self, source: sqlx::Error) -> StoreError {
-        // too_many_connections
+        // The SQLSTATE of too_many_connections.
         if source.as_database_error().and_then(|error| error.code()).as_deref() == Some("53300") {
             return StoreError::TooManyConnections { connections_max: self.connections_max, source };
         }
         StoreError::Sql { what: CONNECTING, source }
     }
 
-    /// How a listener connects to the host that was used last, and the session it will be. It must be begun by
-    /// [`Servers::begin_session`].
+    /// The options with which a listener connects to the host that was used last, and the id of its session. The session
+    /// must be begun with [`Servers::begin_session`].
     pub(super) fn for_listener(&self) -> Option<(PgConnectOptions, SessionId)> {
         let host = self.good().clone()?;
         Some((options(&self.address.current(), &host), SessionId::on(host)))
     }
 
-    /// Makes every setting of a session, marks it, and finds out whether it may write. All by statements: startup
-    /// parameters do not pass every pooler, or vanish in it without a word.
+    /// Makes every setting of a session, marks it, and checks whether it accepts writes. All of this is done with
+    /// statements. Some poolers refuse startup parameters, and others drop them without an error.
     pub(super) async fn begin_session<'c, E>(&self, executor: E, id: &SessionId) -> Result<(), StoreError>
     where
         E: Executor<'c, Database = sqlx::Postgres>,
@@ -162,8 +163,8 @@ impl Servers {
     }
 
     /// Whether other clients use this session between two statements, as behind a pooler in transaction mode. A second
-    /// client opens a transaction, and the pooler must find a session for it: it takes the one that the first client
-    /// seemed to have, or the first client is given another one afterwards.
+    /// client opens a transaction, and the pooler must find a session for it. It either takes the session that the first
+    /// client seemed to have, or gives the first client another one afterwards.
     async fn is_shared(&self, options: &PgConnectOptions, first: &mut PgConnection) -> Result<bool, StoreError> {
         const COMPARING: &str = "comparing sessions";
         let own = backend(first, "SELECT pg_backend_pid()").await.map_err(StoreError::sql(COMPARING))?;
@@ -172,7 +173,7 @@ impl Servers {
             for _ in 0..COMPARISONS {
                 let asked = backend(&mut second, "BEGIN; SELECT pg_backend_pid()");
                 let Ok(other) = timeout(SECOND_SESSION_DEADLINE, asked).await else {
-                    // A client that is kept waiting cannot have the first one's session.
+                    // A client that has to wait cannot have the session of the first one.
                     break;
                 };
                 let other = other?;
@@ -182,7 +183,7 @@ impl Servers {
                 }
                 second.execute("ROLLBACK").await?;
             }
-            // It has done its work.
+            // The second connection is no longer needed, so an error does not matter.
             let _ = timeout(SECOND_SESSION_DEADLINE, second.close()).await;
             Ok(false)
         };
@@ -191,16 +192,16 @@ impl Servers {
                 self.is_session_ours.store(!is_shared, Ordering::Relaxed);
                 Ok(is_shared)
             }
-            // protocol_violation: a pooler in statement mode knows no transactions.
+            // The SQLSTATE of protocol_violation: a pooler in statement mode accepts no transactions.
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("08P01") => Ok(true),
-            // A server without room for a second client: the next connection finds out.
+            // The server has no room for a second client. The next connection checks again.
             Err(sqlx::Error::Database(_)) => Ok(false),
             Err(error) => Err(StoreError::Sql { what: COMPARING, source: error }),
         }
     }
 
-    /// Which of these sessions are still there. Those that only wait for their client are ended; the others end by
-    /// themselves. A session on a host that is no longer used counts as over: the bound is one for each server.
+    /// Returns those of these sessions that still exist. A session that only waits for its client is ended. The others end
+    /// by themselves. A session on a host that is no longer used counts as ended, because the limit applies to each server.
     pub(super) async fn alive(&self, ids: &[SessionId]) -> Result<Vec<Alive>, StoreError> {
         const WHAT: &str = "looking after sessions that were given up";
         let (mut connection, here) = self.connect().await?;
@@ -209,7 +210,7 @@ impl Servers {
         let marks = ids.iter().map(|id| id.mark.to_string()).collect::<Vec<_>>().join(", ");
         let mut alive = vec![];
         if !ids.is_empty() {
-            // One that waits for a commit is left alone: to end it would show others what no standby has.
+            // A session that waits for a commit is left alone: to end it would show others data that no standby has.
             let sql = format!(
                 "SELECT l.objid::int8 AS mark, coalesce(a.wait_event = 'SyncRep', false) AS is_committing,
                         CASE WHEN a.state = 'idle' THEN pg_terminate_backend(a.pid) END AS is_ended
@@ -228,7 +229,7 @@ impl Servers {
                 alive.extend(of_mark.map(|id| Alive { id: SessionId::clone(id), is_committing }));
             }
         }
-        // It has done its work.
+        // The connection is no longer needed, so an error does not matter.
         let _ = timeout(deadline, connection.close()).await;
         Ok(alive)
     }
@@ -238,7 +239,7 @@ fn options(address: &DatabaseAddress, host: &DatabaseHost) -> PgConnectOptions {
     let options = connect::options_for(address, host);
     let options =
         if options.get_application_name().is_none() { options.application_name("grantonce") } else { options };
-    // A pooler refuses this startup parameter. Since Postgres 12 the default prints floating point numbers exactly.
+    // Some poolers refuse this startup parameter. Since Postgres 12 the default prints floating point numbers exactly.
     options.extra_float_digits(None).disable_statement_logging()
 }
 
@@ -248,15 +249,16 @@ async fn backend(connection: &mut PgConnection, sql: &'static str) -> Result<i32
 
 /// The one statement that begins a session.
 fn set_up(profile: Profile, deadline: Duration) -> String {
-    // The server ends what the client has lost sight of, and before the client does. All of these are never, by default.
+    // The server ends what the client has lost, and it does so earlier than the client. All of these timeouts are off by
+    // default.
     let ms = |time: Duration| time.as_millis().to_string();
     let mut settings = vec![
         ("statement_timeout", ms(deadline * 3 / 4)),
         ("lock_timeout", ms(deadline / 2)),
         ("idle_in_transaction_session_timeout", ms(deadline * 3 / 4)),
-        // Longer than any session here is idle.
+        // No session is idle for so long.
         ("idle_session_timeout", ms(super::IDLE_MAX * 5)),
-        // A statement whose client is gone, and a client that is gone without a word.
+        // These end a statement whose client has gone, and a session whose client has gone without a sign.
         ("client_connection_check_interval", "5s".to_owned()),
         ("tcp_keepalives_idle", "30".to_owned()),
         ("tcp_keepalives_interval", "10".to_owned()),
@@ -264,16 +266,16 @@ fn set_up(profile: Profile, deadline: Duration) -> String {
         ("tcp_user_timeout", "60s".to_owned()),
     ];
     if matches!(profile, Profile::Batches | Profile::Requests) {
-        // Every statement looks rows up by their keys. With fresh or skewed statistics the planner may think that reading a
-        // whole table is cheaper; it never is, and a plan that was made while a table was empty is kept when it is not.
-        // And none of them is worth compiling, or planning anew for the arrays of the day.
+        // Every statement finds its rows by their keys. With fresh or skewed statistics the planner may believe that it is
+        // cheaper to read a whole table. It never is, and a plan that was made for an empty table is kept when the table
+        // grows. No statement is worth being compiled, or planned again for other arrays.
         let off = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"];
         settings.extend(off.map(|name| (name, "off".to_owned())));
         settings.push(("plan_cache_mode", "force_generic_plan".to_owned()));
     }
     let settings = settings.iter().map(|(name, value)| setting(name, value)).collect::<String>();
-    // Postgres 17 and newer know a timeout for the whole transaction, its pauses included. The operator's own settings
-    // come first: what safety rests on is not theirs to change.
+    // Postgres 17 and newer have a timeout for the whole transaction, including its pauses. The operator's own settings come
+    // first, because they must not change the settings that safety depends on.
     format!(
         "SELECT {{own}}{settings}
                 CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL

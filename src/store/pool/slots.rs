@@ -1,7 +1,7 @@
 //! The connections of one store: how many there may be, which are free, and which were given up.
 //!
-//! A connection counts until its session at the server is over, not until the client closes its socket: a session that
-//! waits in COMMIT for a synchronous standby notices nothing of its client, and no timeout of the server ends it.
+//! A connection counts until the server has ended its session, not until the client closes its socket. A session that waits
+//! in COMMIT for a synchronous standby does not notice its client, and no timeout of the server ends it.
 
 use super::servers::{Alive, Servers, SessionId};
 use super::{CONNECTING_MAX, IDLE_MAX, LIFETIME_MAX, Profile, Settings};
@@ -13,25 +13,25 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a goodbye to the server may take.
+/// How long it may take to close a session at the server in the regular way.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Between two looks at sessions that were given up: at first, and at last.
+/// The shortest and the longest pause between two checks of sessions that were given up.
 const LOOK_FIRST: Duration = Duration::from_millis(50);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Connections that are kept for operations that only read, where there are more than twice as many: these go on while all
-/// others wait for a commit.
+/// The number of connections that are reserved for operations that only read, if there are more than twice as many. These
+/// operations continue while all others wait for a commit.
 const READING: u32 = 4;
 
-/// Where every connection was given up, waiting for one is hardly worth it.
+/// How long to wait for a connection if every connection was given up. To wait longer hardly helps.
 const PATIENCE_WITHOUT_ANY: Duration = Duration::from_secs(1);
 
-/// An open connection.
+/// An open connection to the server.
 #[derive(Debug)]
 pub(in crate::store) struct Session {
     pub(in crate::store) connection: PgConnection,
-    /// Whether a transaction was begun on it whose end is not known.
+    /// Whether a transaction was begun on the connection and its end is not known.
     pub(in crate::store) may_be_open: bool,
     id: SessionId,
     made_at: Instant,
@@ -39,7 +39,7 @@ pub(in crate::store) struct Session {
 }
 
 impl Session {
-    /// Ends a transaction that was left open.
+    /// Rolls back a transaction that was left open.
     pub(in crate::store) async fn roll_back(&mut self) -> Result<(), sqlx::Error> {
         if self.may_be_open {
             self.connection.execute("ROLLBACK").await?;
@@ -53,11 +53,11 @@ impl Session {
 pub(super) struct Slots {
     pub(super) servers: Servers,
     connections_max: u32,
-    /// One permit for each connection that is in use or was given up.
+    /// One permit for each connection that is not in use and was not given up.
     free: Lane,
-    /// The same for those that are kept for reading.
+    /// The permits of the connections that are reserved for reading.
     reading: Option<Lane>,
-    /// Turns at making a connection.
+    /// Limits how many connections are opened at the same time.
     connecting: Semaphore,
     state: Mutex<State>,
 }
@@ -83,11 +83,11 @@ impl Lane {
 /// There are never more idle connections than free permits.
 #[derive(Default)]
 struct State {
-    /// The last one was used last.
+    /// The last connection of the list was used last.
     idle: Vec<Session>,
     given_up: Vec<GivenUp>,
     is_looking: bool,
-    /// Why the last look at the given up ones failed.
+    /// Why the last check of the connections that were given up has failed.
     blind: Option<Arc<StoreError>>,
 }
 
@@ -97,8 +97,8 @@ struct GivenUp {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The right to have one connection. When it is dropped with a session that has not been put back, the session is given
-/// up, and counts until it is over.
+/// The right to have one connection. If it is dropped with a session that was not put back, the session is given up and
+/// counts until the server has ended it.
 pub(super) struct Slot {
     slots: Arc<Slots>,
     permit: Option<OwnedSemaphorePermit>,
@@ -109,7 +109,7 @@ impl Slots {
     /// Must be called inside a tokio runtime.
     pub(super) fn new(servers: Servers, settings: &Settings) -> Arc<Self> {
         let connections_max = settings.connections_max;
-        // Only the API has operations for which it keeps some.
+        // Only the API has operations that need reserved connections.
         let has_readers = settings.profile == Profile::Requests && connections_max > 2 * READING;
         let reading = if has_readers { READING } else { 0 };
         let slots = Arc::new(Self {
@@ -155,7 +155,8 @@ impl Slots {
         }
     }
 
-    /// Gives up all idle connections: what became of another one says that these may be dead, or lead to the wrong server.
+    /// Gives up all idle connections. A failure of another connection shows that these may be dead or lead to the wrong
+    /// server.
     pub(super) fn give_up_idle(self: &Arc<Self>) {
         let idle = std::mem::take(&mut self.state().idle);
         for session in idle {
@@ -169,7 +170,7 @@ impl Slots {
     fn give_up(self: &Arc<Self>, id: SessionId, permit: OwnedSemaphorePermit) {
         let mut state = self.state();
         state.given_up.push(GivenUp { id, is_committing: false, _permit: permit });
-        // At the very end of a process there may be no runtime any more.
+        // At the very end of a process there may be no runtime.
         if !state.is_looking
             && let Ok(runtime) = Handle::try_current()
         {
@@ -178,14 +179,14 @@ impl Slots {
         }
     }
 
-    /// What has to be looked after; ends the looking where that is nothing.
+    /// Returns the sessions to check. If there are none, checking ends.
     fn given_up(&self) -> Vec<SessionId> {
         let mut state = self.state();
         state.is_looking = !state.given_up.is_empty();
         state.given_up.iter().map(|given_up| given_up.id.clone()).collect()
     }
 
-    /// Frees the places of sessions that are over.
+    /// Frees the slots of sessions that the server has ended.
     fn learn(&self, asked: &[SessionId], seen: Result<Vec<Alive>, StoreError>) {
         let mut state = self.state();
         match seen {
@@ -201,7 +202,7 @@ impl Slots {
         }
     }
 
-    /// Waits until no connection is in use, and closes all. Nothing can be begun any more.
+    /// Waits until no connection is in use and closes all of them. After that no operation can begin.
     pub(super) async fn close(&self) {
         for lane in std::iter::once(&self.free).chain(&self.reading) {
             lane.close().await;
@@ -219,8 +220,8 @@ impl Slots {
 }
 
 impl Slot {
-    /// A connection that is idle, or a new one within `patience`. To drop this half-way is safe: what is being made was never
-    /// lent.
+    /// Returns an idle connection, or opens one within `patience`. The future may be dropped half-way, because nobody has
+    /// used the new connection yet.
     pub(super) async fn session(&mut self, patience: Duration) -> Result<Session, StoreError> {
         let idle = self.slots.state().idle.pop();
         let session = match idle {
@@ -229,9 +230,9 @@ impl Slot {
                 let in_vain = || Err(StoreError::Unanswered { what: "connecting to Postgres", after: patience });
                 let until = Instant::now() + patience;
                 let connect = async {
-                    // To be held until it is done. It is never closed.
+                    // The permit is held until the connection is open. The semaphore is never closed.
                     let _turn = self.slots.connecting.acquire().await;
-                    // What would be given up at once is not begun.
+                    // If the time is over, the connection is not opened, because it would be given up at once.
                     if Instant::now() >= until {
                         return in_vain();
                     }
@@ -246,17 +247,17 @@ impl Slot {
         Ok(session)
     }
 
-    /// Says which session the holder has made by itself. It counts from here.
+    /// Registers a session that the holder has opened by itself. It counts from now on.
     pub(super) fn holds(&mut self, id: SessionId) {
         self.session = Some(id);
     }
 
-    /// The session has said goodbye.
+    /// The session was closed in the regular way, so its slot is free.
     pub(super) fn release(mut self) {
         self.session = None;
     }
 
-    /// Gives the connection back, for others.
+    /// Returns the connection, so that others can use it.
     pub(super) async fn put_back(mut self, mut session: Session) {
         if session.made_at.elapsed() > LIFETIME_MAX {
             say_goodbye(session.connection).await;
@@ -280,12 +281,12 @@ impl Drop for Slot {
     }
 }
 
-/// Closes the connection. One that does not take it is closed all the same.
+/// Closes the connection in the regular way. If the server does not answer, it is closed all the same.
 pub(super) async fn say_goodbye(connection: PgConnection) {
     let _ = timeout(GOODBYE_DEADLINE, connection.close()).await;
 }
 
-/// Closes what has been idle for long.
+/// Closes connections that were idle for long.
 async fn close_idle(slots: Weak<Slots>) {
     loop {
         sleep(IDLE_MAX / 4).await;
@@ -298,7 +299,7 @@ async fn close_idle(slots: Weak<Slots>) {
     }
 }
 
-/// Asks the server for the sessions that were given up until all of them are over.
+/// Asks the server about the sessions that were given up, until all of them have ended.
 async fn look_after(slots: Weak<Slots>) {
     let (mut pause, began) = (LOOK_FIRST, Instant::now());
     let mut most = 0;
@@ -327,7 +328,7 @@ async fn look_after(slots: Weak<Slots>) {
         let seen = slots.servers.alive(&asked).await;
         slots.learn(&asked, seen);
         drop(slots);
-        // The pace of the looks: nobody announces that a session has ended.
+        // This is a poll, because nothing announces that a session has ended.
         sleep(pause).await;
         pause = (pause * 2).min(LOOK_EVERY);
     }
