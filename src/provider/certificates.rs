@@ -1,9 +1,9 @@
-//! The certificates that PayPal signs its webhooks with: fetched over HTTPS, and remembered.
+//! The certificates with which PayPal signs its webhooks. They are fetched over HTTPS and kept in memory.
 //!
-//! Which one is needed stands in a request, and anybody can send one. So a fetch is bounded in time and size, no redirect is
-//! followed, what came to nothing is remembered as well, an address is asked for by one at a time, and there are so many
-//! fetches a minute. None of that touches the certificates that are known already. Whether one is to be believed is judged by
-//! who uses it, each time.
+//! A request names the certificate that it needs, and anybody can send a request. So a fetch has limits: its time and its
+//! size, no redirects, one fetch for an address at a time, and a number of fetches a minute. A failure is remembered, too.
+//! None of this affects the certificates that are already known. The code that uses a certificate decides each time whether
+//! to trust it.
 
 use super::BuildError;
 use super::client::{Deadlines, bounded, read};
@@ -17,54 +17,55 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// Longest answer that is read. A chain has some 5 KB.
+/// The longest answer that is read. A chain has about 5 KB.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Most certificates that are kept. PayPal uses a handful; the one that was not used for longest gives way.
+/// The largest number of certificates that are kept. PayPal uses a few. The one that was not used for the longest time is
+/// dropped.
 const KEPT_MAX: usize = 64;
 
-/// Most addresses that are remembered because nothing was to be had there.
+/// The largest number of failed addresses that are remembered.
 const FAILED_MAX: usize = 256;
 
-/// What [`Limits::fetches_max`] counts.
+/// The time in which [`Limits::fetches_max`] are counted.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What a certificate begins with, in what PayPal serves.
+/// The first bytes of a certificate as PayPal sends it.
 const BEGINNING: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Why there is no certificate.
+/// The reason why there is no certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    /// Not now: whoever needs it is to come again.
+    /// It cannot be fetched now. The caller must try again later.
     #[error("the certificate cannot be fetched now: {detail}")]
     Unavailable {
-        /// What happened.
+        /// The cause of the failure.
         detail: String,
     },
-    /// There is none at that address.
+    /// There is no certificate at that address.
     #[error("the certificate {fault}")]
     Refused {
-        /// What is there instead.
+        /// What was found there instead.
         fault: &'static str,
     },
 }
 
-/// How far it goes.
+/// The limits of fetching.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) deadlines: Deadlines,
-    /// How long a certificate is used before it is asked for again.
+    /// How long a certificate is used before it is fetched again.
     pub(super) fresh: Duration,
-    /// How long an address is not asked again after it was refused.
+    /// How long an address is not asked again after it had no certificate.
     pub(super) refused: Duration,
-    /// How long an address is not asked again after nothing came.
+    /// How long an address is not asked again after it gave no answer.
     pub(super) unavailable: Duration,
-    /// Most fetches in a minute.
+    /// The largest number of fetches in a minute.
     pub(super) fetches_max: usize,
 }
 
 impl Limits {
-    /// The whole of it fits into the time in which a provider waits for an answer, together with what comes after.
+    /// All of it, with the work that follows, fits into the time that a provider waits for an answer.
     const USUAL: Self = Self {
         deadlines: Deadlines { whole: Duration::from_secs(5), connect: Duration::from_secs(3) },
         fresh: Duration::from_secs(6 * 3600),
@@ -82,14 +83,14 @@ pub struct Certificates {
     shelf: Mutex<Shelf>,
 }
 
-/// What is known of addresses.
+/// The certificates and failures that are remembered.
 #[derive(Debug, Default)]
 struct Shelf {
     kept: HashMap<String, Kept>,
     failed: HashMap<String, Failed>,
-    /// Whoever fetches holds the gate of the address; those who wait for it keep it alive.
+    /// A task that fetches holds the lock of its address. Tasks that wait for it keep the lock alive.
     gates: HashMap<String, Weak<tokio::sync::Mutex<()>>>,
-    /// When the fetches of the last minute began.
+    /// The start times of the fetches in the last minute.
     began: VecDeque<Instant>,
 }
 
@@ -107,7 +108,7 @@ struct Failed {
 }
 
 impl Certificates {
-    /// Fetches from whom these certificates vouch for. Asks nobody yet.
+    /// Trusts servers that these roots have certified. It makes no request yet.
     pub fn new(roots: RootCertStore) -> Result<Self, BuildError> {
         if roots.is_empty() {
             return Err(BuildError::NoRoots);
@@ -120,8 +121,8 @@ impl Certificates {
         Self { client, limits, shelf: Mutex::default() }
     }
 
-    /// What lies at an address, which is PEM; nobody has looked at what is certified. The caller has checked that the
-    /// address may be asked at all.
+    /// Returns the PEM text at an address. Nobody has checked what it certifies. The caller has checked that the address may
+    /// be asked.
     pub async fn get(&self, url: &str) -> Result<Bytes, CertificateError> {
         if let Some(known) = self.shelf().known(url, Instant::now()) {
             return known;
@@ -130,7 +131,7 @@ impl Certificates {
         let whole = self.limits.deadlines.whole;
         let late = || unavailable(format!("no turn within {} ms", whole.as_millis()));
         let _turn = timeout(whole, gate.lock()).await.map_err(|_| late())?;
-        // Whoever went first has brought it, or found that there is none.
+        // The task that held the lock before has fetched it, or found that there is none.
         if let Some(known) = self.shelf().known(url, Instant::now()) {
             return known;
         }
@@ -155,13 +156,13 @@ impl Certificates {
         }
     }
 
-    /// What is known is one value after another: a panic elsewhere cannot leave it half changed.
+    /// All values are independent of each other, so a panic elsewhere cannot leave them half changed.
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether an answer is one.
+/// Checks whether an answer contains a certificate.
 fn judge(answer: &Response) -> Result<(), CertificateError> {
     match answer.status() {
         StatusCode::OK => Ok(()),
@@ -169,7 +170,7 @@ fn judge(answer: &Response) -> Result<(), CertificateError> {
             Err(unavailable(status.to_string()))
         }
         status if status.is_server_error() => Err(unavailable(status.to_string())),
-        // Among them redirects: the host that was asked is the one that was allowed.
+        // This includes redirects: only the host that was asked is allowed.
         _ => Err(CertificateError::Refused { fault: "does not lie at its address" }),
     }
 }
@@ -179,7 +180,7 @@ fn unavailable(detail: String) -> CertificateError {
 }
 
 impl Shelf {
-    /// What need not be asked for.
+    /// The result that is still valid, so that the address need not be asked.
     fn known(&mut self, url: &str, now: Instant) -> Option<Result<Bytes, CertificateError>> {
         if let Some(kept) = self.kept.get_mut(url) {
             kept.used_at = now;
@@ -192,8 +193,7 @@ impl Shelf {
         Some(self.stale(url).ok_or(error))
     }
 
-    /// A certificate whose time to be asked for again has come. It is not worse for that: its own dates are judged each
-    /// time it is used.
+    /// A certificate that is due to be fetched again. It can still be used, because its own dates are checked each time.
     fn stale(&self, url: &str) -> Option<Bytes> {
         self.kept.get(url).map(|kept| kept.pem.clone())
     }
@@ -208,7 +208,7 @@ impl Shelf {
         gate
     }
 
-    /// Counts a fetch, unless there were too many.
+    /// Counts a fetch, unless there were too many in the last minute.
     fn may_begin(&mut self, now: Instant, fetches_max: usize) -> bool {
         while self.began.front().is_some_and(|began| now.duration_since(*began) >= MINUTE) {
             self.began.pop_front();
@@ -238,7 +238,7 @@ impl Shelf {
             Err(error) => {
                 let pause = match &error {
                     CertificateError::Unavailable { .. } => limits.unavailable,
-                    // PayPal has taken it back: it is not used for any longer.
+                    // PayPal has withdrawn the certificate, so it is not used any more.
                     CertificateError::Refused { .. } => {
                         self.kept.remove(url);
                         limits.refused
@@ -252,7 +252,7 @@ impl Shelf {
     }
 }
 
-/// Drops the oldest, where one more would be too many.
+/// Drops the oldest entry if there is no room for one more.
 fn make_room<T>(map: &mut HashMap<String, T>, url: &str, max: usize, age: impl Fn(&T) -> Instant) {
     if map.len() < max || map.contains_key(url) {
         return;

@@ -1,6 +1,6 @@
-//! One request and its answer, over HTTPS, each bounded: in time, in size, and to the one address that was configured.
+//! One HTTPS request and its answer. Both are limited in time and size, and they go only to the address that was configured.
 //!
-//! No redirect is followed: a payment is asked for where it was meant to be, and the key goes nowhere else.
+//! Redirects are not followed: the question must reach the configured server, and no other server may see the key.
 
 use super::{BuildError, CallError};
 use crate::domain::dialect::mended;
@@ -18,26 +18,26 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-/// Longest answer that is read.
+/// The longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long a connection that nobody uses is kept. Shorter than providers keep theirs, so that a call rarely meets one
-/// that has just been closed.
+/// How long an idle connection is kept. This is shorter than providers keep theirs, so a call rarely uses a connection that
+/// was just closed.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
-/// Longest key of a call. PayPal takes no more.
+/// The longest idempotency key of a call. PayPal accepts no longer one.
 const KEY_BYTES_MAX: usize = 108;
 
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadlines {
-    /// From the first byte sent, or the wait for a connection, to the last one read.
+    /// The time from the first byte sent, or from the wait for a connection, to the last byte read.
     pub(super) whole: Duration,
-    /// Until there is a connection, before TLS.
+    /// The time until the connection is open, before TLS.
     pub(super) connect: Duration,
 }
 
-/// A provider's API.
+/// The HTTP client of one provider's API.
 #[derive(Debug)]
 pub(super) struct Http {
     client: Client,
@@ -46,24 +46,24 @@ pub(super) struct Http {
     deadlines: Deadlines,
 }
 
-/// A request, without what proves who we are.
+/// A request without its credentials.
 #[derive(Debug)]
 pub(super) struct Call {
     method: Method,
-    /// From the base on, with the query.
+    /// The path after the base address, with the query.
     path: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 }
 
-/// What proves who we are.
+/// The credentials of a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Auth<'a> {
     Bearer(&'a SecretString),
     Basic { user: &'a str, password: &'a SecretString },
 }
 
-/// An answer, whole. Of one that is no success, the body has our secret no more, if it was ever there.
+/// A whole answer. If it is no success, our secret is removed from its body.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -72,7 +72,7 @@ pub(super) struct Answer {
 }
 
 impl Http {
-    /// `base` is `https://host[:port][/path]`; `http` will do on loopback only.
+    /// `base` is `https://host[:port][/path]`. Plain `http` is allowed on loopback only.
     pub(super) fn new(provider: &'static str, base: &str, deadlines: Deadlines) -> Result<Self, BuildError> {
         let bad = |fault| BuildError::BadBase { provider, fault };
         let base = base.trim_end_matches('/');
@@ -103,17 +103,17 @@ impl Http {
         Ok(Self { client, base: base.to_owned(), host: authority.host().to_ascii_lowercase(), deadlines })
     }
 
-    /// The host it talks to, in small letters.
+    /// The host of the API, in lower case.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
 
-    /// How long a call may take.
+    /// The deadlines of a call.
     pub(super) fn deadlines(&self) -> Deadlines {
         self.deadlines
     }
 
-    /// Sends it once. An answer of any status but a redirect is an answer.
+    /// Sends the call once. An answer with any status except a redirect is returned as an answer.
     pub(super) async fn send(&self, call: &Call, auth: Auth<'_>) -> Result<Answer, CallError> {
         let mut answer = self.exchange(self.request(call, auth)?).await?;
         if answer.status.is_redirection() {
@@ -127,7 +127,7 @@ impl Http {
     }
 
     fn request(&self, call: &Call, auth: Auth<'_>) -> Result<Request, CallError> {
-        // What goes into a path was looked at before.
+        // Every part of the path was checked before.
         let url: Url = format!("{}{}", self.base, call.path).parse().map_err(|_| CallError::Unsupported)?;
         let mut request = Request::new(call.method.clone(), url);
         let headers = request.headers_mut();
@@ -153,23 +153,23 @@ impl Http {
 }
 
 impl Deadlines {
-    /// What went wrong with a call, in words.
+    /// Describes the failure of a call in words.
     pub(super) fn trouble(&self, what: &str, error: reqwest::Error) -> String {
         match (error.is_timeout(), error.is_connect()) {
             (true, true) => format!("no connection within {} ms", self.connect.as_millis()),
             (true, false) => format!("no answer within {} ms", self.whole.as_millis()),
-            // Without the address: it may be long, and says nothing that the settings do not.
+            // The address is left out. It may be long, and the settings contain it.
             (false, _) => format!("{what}: {}", causes(&error.without_url())),
         }
     }
 }
 
-/// What holds for every call of this room.
+/// The limits of every call to a provider.
 pub(super) fn bounded(begun: ClientBuilder, deadlines: Deadlines) -> ClientBuilder {
     begun
         .user_agent(concat!("grantonce/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
-        // Not by a proxy that the environment happens to name: nobody else has to see that a call is made.
+        // Proxies of the environment are ignored, because no other program needs to see the call.
         .no_proxy()
         .connect_timeout(deadlines.connect)
         .timeout(deadlines.whole)
@@ -178,7 +178,7 @@ pub(super) fn bounded(begun: ClientBuilder, deadlines: Deadlines) -> ClientBuild
         .http1_only()
 }
 
-/// An answer's body; none where it is longer than that.
+/// Reads the body of an answer. Returns `None` if it is longer than `bytes_max`.
 pub(super) async fn read(answer: &mut Response, bytes_max: usize) -> Result<Option<Bytes>, reqwest::Error> {
     let mut body = BytesMut::new();
     while let Some(chunk) = answer.chunk().await? {
@@ -191,24 +191,24 @@ pub(super) async fn read(answer: &mut Response, bytes_max: usize) -> Result<Opti
 }
 
 impl Call {
-    /// `path` begins with a slash, and holds nothing that was not written here or passed [`is_plain`].
+    /// `path` begins with a slash. Every part of it is written in this program or has passed [`is_plain`].
     pub(super) fn get(path: String) -> Self {
         Self { method: Method::GET, path, headers: Vec::new(), body: Bytes::new() }
     }
 
-    /// See [`Call::get`].
+    /// The path has the same rule as in [`Call::get`].
     pub(super) fn post(path: String, media_type: &'static str, body: String) -> Self {
         let headers = vec![(http::header::CONTENT_TYPE, HeaderValue::from_static(media_type))];
         Self { method: Method::POST, path, headers, body: body.into() }
     }
 
-    /// With a header more.
+    /// Adds one header to the call.
     pub(super) fn with(mut self, name: &'static str, value: HeaderValue) -> Self {
         self.headers.push((HeaderName::from_static(name), value));
         self
     }
 
-    /// Under a key: the same call under the same key is done once.
+    /// Adds an idempotency key. The provider executes calls with the same key only once.
     pub(super) fn under(self, header: &'static str, key: &str) -> Result<Self, CallError> {
         let is_good = (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
         let value = HeaderValue::from_str(key).ok().filter(|_| is_good).ok_or(CallError::Unsupported)?;
@@ -216,7 +216,7 @@ impl Call {
     }
 }
 
-/// Whether a provider's id can stand in a path or a query as it is. Those of real providers can.
+/// Whether a provider's id can be put into a path or a query unchanged. The ids of real providers can.
 pub(super) fn is_plain(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
@@ -240,7 +240,7 @@ impl Auth<'_> {
         }
     }
 
-    /// Whatever a server throws back at us ends up in an error's words: our secret must not be in there.
+    /// Removes our secret from an answer, because the body of an answer can get into the text of an error.
     fn without_secret(&self, body: &Bytes) -> Bytes {
         let mut text = String::from_utf8_lossy(body).into_owned();
         let plain = match self {
@@ -264,21 +264,21 @@ impl Answer {
         json.ok_or_else(|| CallError::odd(&format!("{}: not JSON", self.status)))
     }
 
-    /// When the provider answered, by its clock; none where it does not say, or not in HTTP's form.
+    /// The time of the answer by the provider's clock. `None` if the header is missing or has another format.
     pub(super) fn date(&self) -> Option<OffsetDateTime> {
         OffsetDateTime::parse(self.headers.get(DATE)?.to_str().ok()?, &Rfc2822).ok()
     }
 
-    /// Whether the header says `true`.
+    /// Whether the header has the value `true`.
     pub(super) fn has_flag(&self, header: &str) -> bool {
         self.headers.get(header).is_some_and(|value| value == "true")
     }
 
-    /// What an answer means that is no success, where the provider has no words of its own for it.
+    /// The error for an answer that is no success, if the provider has no error of its own for it.
     pub(super) fn fault(&self, said: &str) -> CallError {
         let detail = format!("{}{}{said}", self.status, if said.is_empty() { "" } else { ": " });
         match self.status {
-            // Too long under way; another call under the same key is under way; too many.
+            // These are: the call took too long, another call with the same key is running, and too many calls.
             StatusCode::REQUEST_TIMEOUT
             | StatusCode::CONFLICT
             | StatusCode::TOO_EARLY
@@ -289,7 +289,7 @@ impl Answer {
         }
     }
 
-    /// In seconds only: a date would need a clock, and providers give none.
+    /// Only seconds are read. A date would need a clock, and providers send none.
     fn retry_after(&self) -> Option<Duration> {
         let seconds: u32 = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
         Some(Duration::from_secs(seconds.into()))
@@ -301,7 +301,7 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a credential can stand in a header.
+/// Whether a credential can be put into a header.
 pub(super) fn is_credential(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
 }

@@ -1,54 +1,55 @@
-//! What can go wrong with a call, and what that means for who called.
+//! The errors of a call, and what each means for the caller.
 
 use crate::domain::dialect::Odd;
 use crate::domain::tidy;
 use std::time::Duration;
 
-/// Longest detail of an error, in bytes.
+/// The longest detail of an error, in bytes.
 const DETAIL_BYTES_MAX: usize = 500;
 
-/// Why a call came to nothing. The details are tidied, at most 500 bytes, and hold no secret that we sent.
+/// The reason why a call failed. Details have at most 500 bytes, without control characters and without the secrets that we
+/// sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The provider said no, for good: nothing was made. 401 and 403 are about our own credentials.
+    /// The provider has refused for good, and nothing was made. The statuses 401 and 403 are about our own credentials.
     #[error("refused with {status}: {detail}")]
     Refused {
         /// The HTTP status, 4xx.
         status: u16,
-        /// The provider's words.
+        /// The provider's description.
         detail: String,
     },
-    /// The provider failed when this key was used first, and will say so again for as long as it remembers the key.
-    /// Whether anything was made is unknown: look for it, then go on under another key.
+    /// The provider failed when this key was first used, and it repeats that failure for as long as it remembers the key. It
+    /// is unknown whether anything was made: search for it, then continue with another key.
     #[error("the key is burnt: {detail}")]
     Burnt {
-        /// The provider's words.
+        /// The provider's description.
         detail: String,
     },
-    /// The key was used before for something else. This call made nothing.
+    /// The key was used before with other parameters. This call made nothing.
     #[error("the key was used before with other parameters")]
     KeyReused,
-    /// No answer, or one that says to come again. What was asked for may have been done all the same.
+    /// There was no answer, or the answer asks us to try again. The call may have been executed.
     #[error("out of reach: {detail}")]
     Unavailable {
-        /// What happened.
+        /// The cause of the failure.
         detail: String,
-        /// How long the provider wants to be left alone, where it says so.
+        /// How long the provider asks us to wait, if it says so.
         retry_after: Option<Duration>,
     },
-    /// Nothing was sent: the provider is not set up or does not offer this, or has no words for the price or the key.
+    /// Nothing was sent. The provider is not configured, does not offer this, or cannot express the price or the key.
     #[error("the provider is not set up for this, or has no words for it")]
     Unsupported,
-    /// An answer that we cannot read. What was asked for may have been done all the same.
+    /// The answer cannot be read. The call may have been executed.
     #[error("an odd answer: {detail}")]
     Odd {
-        /// What is odd about it; names the field, and no value of it.
+        /// The problem with the answer. It names the field and never contains a value.
         detail: String,
     },
 }
 
 impl CallError {
-    /// Whether the same call may succeed in a moment.
+    /// Whether the same call may succeed soon.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
@@ -79,27 +80,27 @@ impl From<Odd> for CallError {
     }
 }
 
-/// Why providers could not be set up. A fault of the configuration, for whoever runs this.
+/// The reason why the providers could not be set up: a mistake in the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The address is of no use.
+    /// The address cannot be used.
     #[error("the address of {provider}'s API {fault}")]
     BadBase {
-        /// Whose.
+        /// The provider that the address belongs to.
         provider: &'static str,
-        /// What is wrong with it.
+        /// The problem with the address.
         fault: &'static str,
     },
-    /// The key, or client id or secret, cannot stand in a header.
+    /// The key, or the client id or secret, cannot be put into a header.
     #[error("the credentials of {provider} must be printable ASCII without blanks, and not empty")]
     BadCredentials {
-        /// Whose.
+        /// The provider that the credentials belong to.
         provider: &'static str,
     },
-    /// The client could not be made.
+    /// The HTTP client could not be made.
     #[error("no HTTP client can be made")]
     Client(#[source] reqwest::Error),
-    /// The system trusts nobody.
+    /// The system has no root certificates.
     #[error("no root certificate was found: install the system's CA certificates, or set SSL_CERT_FILE")]
     NoRoots,
 }

@@ -1,10 +1,11 @@
-//! Outgoing calls to providers: create a payment, ask what became of it, capture it; fetch the certificate of a webhook.
+//! Calls to providers: create a payment, ask about its state, capture it, and fetch the certificate of a webhook.
 //!
-//! A provider is one file (what to ask), and one file below it that reads the answers and asks nobody. Whatever goes
-//! wrong is a [`CallError`], which says what is known of the outcome.
+//! Each provider has one file that makes calls, and one file below it that reads the answers and makes no calls. Every
+//! failure is a [`CallError`], which says what is known about the outcome.
 //!
-//! Bounds: an answer has 10 s and 1 MiB, a connection 3 s. What is transient is tried three times at most, and no try
-//! begins later than 8 s after the first. Asking twice for a payment under one key makes one payment.
+//! Limits: an answer may take 10 s and have 1 MiB, and a connection may take 3 s. After a transient failure there are at
+//! most three tries, and none begins later than 8 s after the first. Two calls for a payment with the same key make one
+//! payment.
 
 pub mod certificates;
 mod client;
@@ -29,87 +30,89 @@ use std::time::Duration;
 use stripe::Stripe;
 use time::OffsetDateTime;
 
-/// How to reach Stripe.
+/// The settings for Stripe.
 #[derive(Debug, Clone)]
 pub struct StripeSettings {
-    /// Secret or restricted key.
+    /// The secret key or a restricted key.
     pub key: Followed<SecretString>,
-    /// `https://api.stripe.com`, or another address.
+    /// The address: `https://api.stripe.com` or another one.
     pub base: String,
 }
 
-/// How to reach PayPal.
+/// The settings for PayPal.
 #[derive(Debug, Clone)]
 pub struct PaypalSettings {
-    /// Public half of the credentials.
+    /// The public part of the credentials.
     pub client_id: String,
-    /// Secret half.
+    /// The secret part of the credentials.
     pub client_secret: Followed<SecretString>,
-    /// `https://api-m.paypal.com`, or another address. Real money moves at PayPal's own alone, without `sandbox` in it.
+    /// The address: `https://api-m.paypal.com` or another one. Real money moves only at PayPal's own address without
+    /// `sandbox` in it.
     pub base: String,
 }
 
-/// Whether a call is tried again when the provider does not answer, or not now.
+/// Whether a call is tried again if the provider does not answer, or asks us to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// The first failure is the answer.
+    /// The first failure is returned.
     Never,
-    /// For some seconds, with growing pauses.
+    /// The call is tried again for some seconds, with growing pauses.
     Backoff,
 }
 
-/// A payment to be made for an order.
+/// The payment that is to be made for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPayment {
-    /// Where.
+    /// The provider that takes the money.
     pub provider: Provider,
-    /// At which account there, if it is not our own (Stripe Connect: a direct charge).
+    /// The account at the provider. `None` is our own (Stripe Connect: a direct charge).
     pub account: Option<ProviderAccount>,
-    /// What it pays for; carried at the provider, where a buyer cannot change it.
+    /// The order that is paid. The provider stores it with the payment, where a buyer cannot change it.
     pub order_id: OrderId,
-    /// What it costs.
+    /// The price of the order.
     pub price: Money,
-    /// Where PayPal sends the buyer back to, whether he agreed or not. Stripe is told by the page, when it confirms.
+    /// The page to which PayPal sends the buyer back, with or without their approval. Stripe gets this address from the page
+    /// that confirms the payment.
     pub return_url: Option<String>,
 }
 
 /// A payment that was made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Created {
-    /// The provider's id (Stripe: `pi_…`; PayPal: the order's).
+    /// The provider's id (Stripe: `pi_…`; PayPal: the id of the order).
     pub payment_id: PaymentId,
-    /// For the buyer's browser and nobody else (Stripe).
+    /// The secret for the buyer's browser and nobody else (Stripe).
     pub client_secret: Option<String>,
-    /// Where the buyer agrees to pay (PayPal).
+    /// The page where the buyer approves the payment (PayPal).
     pub approve_url: Option<String>,
-    /// Whether an earlier call under the same key had made it.
+    /// Whether an earlier call with the same key has made the payment.
     pub is_replay: bool,
 }
 
-/// What a provider says of a payment.
+/// What a provider says about a payment.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The id under which the provider's messages name it; may be another than was asked for.
+    /// The id by which the provider's messages name the payment. It may differ from the id that was asked for.
     pub payment_id: PaymentId,
     /// Further ids of the same payment, at most `RELATED_IDS_MAX`.
     pub related_ids: Vec<PaymentId>,
-    /// Our order, where the payment carries its id.
+    /// Our order, if the payment contains its id.
     pub order_id: Option<OrderId>,
-    /// Every fact that the provider tells, in the ids and meanings of its webhooks.
+    /// Every fact that the provider tells, with the ids and meanings of its webhooks.
     pub statuses: Vec<PaymentStatus>,
-    /// What can still become of it.
+    /// What can still happen to the payment.
     pub state: PaymentState,
-    /// When the latest of it happened, by the provider's clock: the same for as long as nothing new happens.
+    /// The time of the latest fact, by the provider's clock. It stays the same until something new happens.
     pub occurred_at: OffsetDateTime,
-    /// When the provider said so, by its clock: what it says then outranks what it reported until then. `None` where its answer
-    /// has no readable `Date`.
+    /// The time of the answer, by the provider's clock. The answer outranks everything that the provider reported before.
+    /// `None` if the answer has no readable `Date`.
     pub as_of: Option<OffsetDateTime>,
-    /// Whether it is about real money.
+    /// Whether the payment is about real money.
     pub livemode: bool,
-    /// What kept the provider from telling all of it: what is told is right, and there may be more. PayPal's disputes, which
-    /// are asked for apart, must not keep a payment from being granted.
+    /// The reason why the answer is incomplete. What it says is correct, and there may be more. PayPal's disputes need calls
+    /// of their own, and these must not prevent a grant.
     pub incomplete: Option<CallError>,
-    /// Whether money went back, by what the provider says of a capture, of which it tells no refund.
+    /// Whether money was returned according to the state of a capture, although the provider tells of no refund.
     pub is_refund_untold: bool,
     /// See [`Created::client_secret`].
     pub client_secret: Option<String>,
@@ -117,38 +120,38 @@ pub struct Found {
     pub approve_url: Option<String>,
 }
 
-/// What the asker needs to know of a payment.
+/// What the caller needs to know about a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// What has happened to it.
+    /// The facts of the payment.
     Facts,
-    /// That, and the tax and discount in its total, where the provider can tell them.
+    /// The facts, and the tax and the discount in the total, if the provider can tell them.
     Breakdown,
 }
 
-/// What can still become of a payment.
+/// What can still happen to a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PaymentState {
     /// The buyer can pay it.
     Payable,
-    /// PayPal: the buyer has agreed; it is to be captured.
+    /// The buyer has approved it, and it can be captured (PayPal).
     Approved,
-    /// Under way: it waits for a bank, or for somebody to capture it.
+    /// It is being processed, or waits for somebody to capture it.
     Pending,
-    /// Money came in. Some or all of it may have gone back: the statuses tell.
+    /// Money was received. Some or all of it may have been returned: the statuses tell.
     Paid,
     /// It can no longer be paid.
     Over,
 }
 
-/// The providers that are set up.
+/// The providers that are configured.
 #[derive(Clone)]
 pub struct Providers {
     stripe: Option<Arc<Stripe>>,
     paypal: Option<Arc<Paypal>>,
 }
 
-/// How far calls go.
+/// The limits of a call.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     deadlines: Deadlines,
@@ -176,12 +179,12 @@ enum ProviderApi<'a> {
 }
 
 impl Providers {
-    /// Sets up those that have settings. Asks nobody.
+    /// Sets up the providers that have settings. It makes no call.
     pub fn new(stripe: Option<StripeSettings>, paypal: Option<PaypalSettings>) -> Result<Self, BuildError> {
         Self::with_limits(stripe, paypal, Limits::USUAL)
     }
 
-    /// Sets up those that are configured.
+    /// Sets up the providers that are configured.
     pub fn configured(config: ProvidersConfig) -> Result<Self, BuildError> {
         let ProvidersConfig { stripe, paypal } = config;
         let stripe = stripe.map(|stripe| StripeSettings { key: stripe.key, base: stripe.base });
@@ -204,19 +207,19 @@ impl Providers {
         })
     }
 
-    /// Whether payments can be created there.
+    /// Whether payments can be created at this provider.
     pub fn can_create(&self, provider: &Provider) -> bool {
         self.api(provider).is_ok()
     }
 
-    /// Those that can be asked.
+    /// The providers that can be asked.
     pub fn set_up(&self) -> impl Iterator<Item = Provider> {
         let stripe = self.stripe.as_ref().map(|_| Provider::STRIPE);
         stripe.into_iter().chain(self.paypal.as_ref().map(|_| Provider::PAYPAL))
     }
 
-    /// Creates the payment of an order under an attempt's key. The same key again is the question what became of the
-    /// first call, for as long as the provider remembers it (Stripe: 24 hours at least; PayPal: 6).
+    /// Creates the payment of an order with the key of an attempt. A call with the same key returns the outcome of the first
+    /// call, for as long as the provider remembers it (Stripe: at least 24 hours; PayPal: 6 hours).
     pub async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {
         match self.api(&payment.provider)? {
             ProviderApi::Stripe(stripe) => stripe.at(payment.account.as_ref())?.create(payment, key, retry).await,
@@ -224,9 +227,10 @@ impl Providers {
         }
     }
 
-    /// What the provider says of a payment now; none where it knows no such payment. Stripe's checkout sessions, charges,
-    /// refunds and disputes, and PayPal's captures and refunds, lead to the payment that they belong to. All of it, or an error;
-    /// but without PayPal's disputes, and a warning in the log, where our credentials have no right to see them.
+    /// Returns what the provider says about a payment now, or `None` if it knows no such payment. Stripe's checkout
+    /// sessions, charges, refunds and disputes, and PayPal's captures and refunds, lead to their payment. The answer is
+    /// complete or an error, with one exception: if our credentials may not read PayPal's disputes, these are left out and a
+    /// warning is logged.
     pub async fn fetch(
         &self,
         provider: &Provider,
@@ -236,7 +240,7 @@ impl Providers {
         self.fetch_with(provider, account, payment_id, Needs::Facts).await
     }
 
-    /// The same, and as much of it as is needed: more costs more calls.
+    /// The same, with only as much as is needed, because more takes more calls.
     pub async fn fetch_with(
         &self,
         provider: &Provider,
@@ -250,8 +254,8 @@ impl Providers {
         }
     }
 
-    /// Payments that carry this order's id and were made since then, give or take the clocks. All of them, or an error.
-    /// Not at PayPal, which has no such list.
+    /// Returns the payments that contain this order's id and were made since then, with a margin for differences of the
+    /// clocks. The answer is complete or an error. PayPal has no such list.
     pub async fn list_of_order(
         &self,
         provider: &Provider,
@@ -265,9 +269,9 @@ impl Providers {
         }
     }
 
-    /// PayPal only: captures a payment that the buyer has agreed to. Of all payments of one order at most one is captured for
-    /// as long as PayPal remembers the first (six hours at least); for another it is [`CallError::KeyReused`]. Not to be asked
-    /// for an order that is known to be paid.
+    /// Captures a payment that the buyer has approved (only PayPal). Of all payments of one order at most one is captured
+    /// for as long as PayPal remembers the first (at least six hours). For another payment it returns
+    /// [`CallError::KeyReused`]. It must not be called for an order that is known to be paid.
     pub async fn capture(
         &self,
         provider: &Provider,
@@ -294,7 +298,7 @@ impl fmt::Debug for Providers {
     }
 }
 
-/// Shows that there is something, and not what: with it a payment can be looked at and confirmed.
+/// Shows that a secret is there, without the secret: with it a payment can be read and confirmed.
 fn hidden(secret: Option<&String>) -> Option<&'static str> {
     secret.map(|_| "***")
 }
@@ -330,7 +334,7 @@ impl fmt::Debug for Found {
     }
 }
 
-/// Feeds every parser of what providers answer; for fuzzing.
+/// Feeds every parser of providers' answers, for fuzzing.
 #[cfg(fuzzing)]
 pub fn parse_anything(data: &[u8]) {
     if let Ok(answer) = serde_json::from_slice(data) {

@@ -1,6 +1,7 @@
 //! PayPal: orders, which the buyer approves and we capture.
 //!
-//! Rules from <https://developer.paypal.com/docs/api/orders/v2/>, <https://developer.paypal.com/docs/api/customer-disputes/v1/>,
+//! The rules are from <https://developer.paypal.com/docs/api/orders/v2/>,
+//! <https://developer.paypal.com/docs/api/customer-disputes/v1/>,
 //! <https://developer.paypal.com/api/rest/reference/idempotency/> and <https://developer.paypal.com/api/rest/responses/>.
 
 mod found;
@@ -22,32 +23,32 @@ const NAME: &str = "PayPal";
 
 const JSON: &str = "application/json";
 
-/// Carries the key. PayPal keeps it for six hours on orders.
+/// The header with the idempotency key. PayPal remembers the key of an order for six hours.
 const KEY_HEADER: &str = "paypal-request-id";
 
-/// Disputes in one page of a list: as many as PayPal gives.
+/// The number of disputes on one page of a list. PayPal gives no more.
 const PAGE_DISPUTES: usize = 50;
 
-/// Most pages of one capture's disputes.
+/// The largest number of pages of one capture's disputes.
 const DISPUTE_PAGES_MAX: usize = 4;
 
-/// Most captures of one payment whose disputes are asked for. An order has ten purchase units at most.
+/// The largest number of captures of one payment whose disputes are read. An order has at most ten purchase units.
 const CAPTURES_MAX: usize = 20;
 
-/// PayPal's API under one client id.
+/// PayPal's API with one client id.
 #[derive(Debug)]
 pub(super) struct Paypal {
     http: Http,
     tokens: Tokens,
     patience: Patience,
-    /// Whether the log has it that the right to see disputes is missing.
+    /// Whether the missing right to read disputes was already logged.
     is_right_missed: AtomicBool,
 }
 
 impl Paypal {
     pub(super) fn new(settings: PaypalSettings, limits: Limits) -> Result<Self, BuildError> {
         let PaypalSettings { client_id, client_secret, base } = settings;
-        // A colon would move the border between the two.
+        // A colon would shift the border between the client id and the secret.
         if !is_credential(&client_id)
             || client_id.contains(':')
             || !is_credential(client_secret.current().expose_secret())
@@ -59,7 +60,7 @@ impl Paypal {
         Ok(Self { http, tokens, patience: limits.patience, is_right_missed: AtomicBool::new(false) })
     }
 
-    /// The API, for what is our own: for other accounts there is none.
+    /// The API for our own account. There is none for other accounts.
     pub(super) fn at(&self, account: Option<&ProviderAccount>) -> Result<&Self, CallError> {
         if account.is_none() { Ok(self) } else { Err(CallError::Unsupported) }
     }
@@ -82,13 +83,14 @@ impl Paypal {
             payment_id: order.parsed("id")?,
             client_secret: None,
             approve_url: found::approve_url(&order)?,
-            // An order that this call made is 201; one that an earlier call under the key had made is 200.
+            // If this call has made the order, the status is 201. If an earlier call with the key has made it, the status is
+            // 200.
             is_replay: answer.status == StatusCode::OK,
         })
     }
 
-    /// Hints name a payment by its order, by its capture (a dispute's transaction is one, too), by a refund or by an
-    /// authorization. The ids of all of them look alike.
+    /// Hints name a payment by its order, its capture (which is also the transaction of a dispute), a refund or an
+    /// authorization. All of these ids look alike.
     pub(super) async fn fetch(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
         if let Some(found) = self.order(id, None).await? {
             return Ok(Some(found));
@@ -107,8 +109,7 @@ impl Paypal {
         }
     }
 
-    /// The payment that a refund belongs to, and that refund, whether PayPal lists it with the payment or not: it does not list
-    /// every reversal.
+    /// Returns the payment of a refund together with that refund. PayPal does not list every reversal with its payment.
     async fn refunded(&self, refund: &Object<'_>) -> Result<Found, CallError> {
         let Some(capture) = words::parent(refund, "/captures/") else {
             return Err(refund.odd("links", "has none that leads up to a capture").into());
@@ -117,7 +118,7 @@ impl Paypal {
         found.ok_or_else(|| refund.odd("links", "leads to a capture that PayPal does not know").into())
     }
 
-    /// The payment that a capture belongs to, with a refund of it that may be told nowhere else.
+    /// Returns the payment of a capture, with a refund that PayPal may list nowhere else.
     async fn captured(&self, id: &PaymentId, named: Option<&Object<'_>>) -> Result<Option<Found>, CallError> {
         let Some((body, as_of)) = self.one("/v2/payments/captures", id).await? else { return Ok(None) };
         let capture = object(&body)?;
@@ -130,13 +131,14 @@ impl Paypal {
         }
     }
 
-    /// At most one payment of an order is captured for as long as PayPal remembers the key, which is six hours at least: the
-    /// caller must not ask for an order that it knows to be paid.
+    /// At most one payment of an order is captured for as long as PayPal remembers the key (at least six hours). The caller
+    /// must not call it for an order that is known to be paid.
     pub(super) async fn capture(&self, id: &PaymentId, order_id: OrderId) -> Result<Found, CallError> {
         if !is_plain(id.as_str()) {
             return Err(CallError::Unsupported);
         }
-        // The key is our order's: PayPal repeats to a second capture, of whichever payment, what became of the first.
+        // The key is that of our order. So PayPal repeats the outcome of the first capture, even if the second is about
+        // another payment.
         let call = Call::post(format!("/v2/checkout/orders/{id}/capture"), JSON, "{}".to_owned());
         let answer = self.ask(call.under(KEY_HEADER, &order_id.to_string())?, "capturing a payment at PayPal").await?;
         if !has_issue(&answer, "ORDER_ALREADY_CAPTURED") {
@@ -145,7 +147,8 @@ impl Paypal {
                 return Err(CallError::KeyReused);
             }
         }
-        // Asked anew, so that there is one way from PayPal's words to ours, whatever a repeated answer leaves out.
+        // The payment is read again. So there is one way to translate PayPal's answers, even if a repeated answer leaves
+        // something out.
         self.order(id, None).await?.ok_or_else(|| CallError::odd("the payment that was captured is unknown"))
     }
 
@@ -155,15 +158,15 @@ impl Paypal {
         Ok(Some(self.with_disputes(found).await))
     }
 
-    /// With the disputes of its captures. Where no money came in, nobody is asked. Half a list must not pass for a whole one,
-    /// and neither may it keep the rest back: what is paid is granted, also while disputes cannot be asked for.
+    /// Adds the disputes of the captures. If no money was received, there are no calls. A part of a list must not be taken
+    /// for all of it, but it must not hold back the rest either: a paid order gets its grant also while disputes cannot be
+    /// read.
     async fn with_disputes(&self, mut found: Found) -> Found {
         found.incomplete = self.add_disputes(&mut found).await.err();
         found
     }
 
-    /// Where our credentials lack the right to see disputes, there are none: the money that goes back shows in refunds all the
-    /// same.
+    /// If our credentials may not read disputes, none are added. Money that is returned still shows in refunds.
     async fn add_disputes(&self, found: &mut Found) -> Result<(), CallError> {
         let captures = found::captured(found);
         if captures.len() > CAPTURES_MAX {
@@ -186,12 +189,12 @@ impl Paypal {
         Ok(())
     }
 
-    /// One page of disputes; none where we lack the right to see any.
+    /// Returns one page of disputes, or `None` if we have no right to read them.
     async fn disputes(&self, query: &str) -> Result<Option<Value>, CallError> {
         let call = Call::get(format!("/v1/customer/disputes?{query}"));
         let answer = self.ask(call, "asking PayPal for disputes").await?;
         if let Some(refused) = missing_right(&answer) {
-            // Once: it is so for every payment, until somebody changes the app.
+            // This is logged once. It is the same for every payment until somebody changes the app.
             if !self.is_right_missed.swap(true, Ordering::Relaxed) {
                 tracing::warn!(event = "disputes_not_told", cause = %refused, "PayPal's credentials lack the right to \
                     read disputes (scope https://uri.paypal.com/services/disputes/read-seller): switch on Disputes \
@@ -199,27 +202,29 @@ impl Paypal {
             }
             return Ok(None);
         }
-        // By the name, too, as for a payment: of a capture that is no matter of dispute.
+        // The name of the error is checked, too, as for a payment. PayPal returns it for a capture that cannot have
+        // disputes.
         if answer.status == StatusCode::NOT_FOUND && has_issue(&answer, "RESOURCE_NOT_FOUND") {
             return Ok(Some(json!({})));
         }
         judge(&answer)?.json().map(Some)
     }
 
-    /// One object, and when PayPal told it, by its clock; none where PayPal says that there is no such one.
+    /// Returns one object and the time of the answer by PayPal's clock. Returns `None` if PayPal says that the object does
+    /// not exist.
     async fn one(&self, path: &str, id: &PaymentId) -> Result<Option<(Value, Option<OffsetDateTime>)>, CallError> {
         if !is_plain(id.as_str()) {
             return Ok(None);
         }
         let answer = self.ask(Call::get(format!("{path}/{id}")), "asking PayPal for a payment").await?;
-        // By the name, too: a 404 of a wrong base address is not PayPal's word.
+        // The name of the error is checked, too: a 404 from a wrong base address is not PayPal's answer.
         if answer.status == StatusCode::NOT_FOUND && has_issue(&answer, "RESOURCE_NOT_FOUND") {
             return Ok(None);
         }
         Ok(Some((judge(&answer)?.json()?, answer.date())))
     }
 
-    /// The first answer that another try would not change. One that says no is an answer.
+    /// Tries until another try would not change the answer. A refusal is an answer.
     async fn ask(&self, call: Call, what: &'static str) -> Result<Answer, CallError> {
         self.ask_with(self.patience, call, what).await
     }
@@ -236,7 +241,8 @@ impl Paypal {
         persist(patience, what, one_try).await
     }
 
-    /// Sends it with a token. One that is no longer taken is replaced, once: a 401 has done nothing.
+    /// Sends the call with a token. A token that is refused is replaced once, because a call with status 401 has done
+    /// nothing.
     async fn authorized(&self, call: &Call) -> Result<Answer, CallError> {
         let token = self.tokens.current(&self.http).await?;
         let answer = self.http.send(call, Auth::Bearer(&token.secret)).await?;
@@ -252,12 +258,12 @@ impl Paypal {
     }
 }
 
-/// Whether real money moves there. PayPal says nothing of it in an answer: the address decides.
+/// Whether real money moves at this host. PayPal's answers do not say so, so the address decides.
 pub(super) fn is_live(host: &str) -> bool {
     host.ends_with(".paypal.com") && !host.contains("sandbox")
 }
 
-/// An answer that is a success, or what it means.
+/// Returns the answer if it is a success, else its error.
 fn judge(answer: &Answer) -> Result<&Answer, CallError> {
     if answer.status.is_success() {
         return Ok(answer);
@@ -272,14 +278,14 @@ fn judge(answer: &Answer) -> Result<&Answer, CallError> {
     Err(answer.fault(&said.join(" ")))
 }
 
-/// What PayPal says where a token does not reach so far.
+/// The error that PayPal returns if a token lacks a right.
 fn missing_right(answer: &Answer) -> Option<CallError> {
     let names = ["NOT_AUTHORIZED", "PERMISSION_DENIED"];
     let is_missing = answer.status == StatusCode::FORBIDDEN || names.iter().any(|name| has_issue(answer, name));
     judge(answer).err().filter(|_| is_missing)
 }
 
-/// Whether a refusal has this for its name, or for one of its issues.
+/// Whether the error of a refusal, or one of its issues, has this name.
 fn has_issue(answer: &Answer, issue: &str) -> bool {
     let Some(body) = answer.json().ok().filter(|_| answer.status.is_client_error()) else { return false };
     body.get("name").and_then(Value::as_str) == Some(issue) || issues(&body).any(|found| found == issue)

@@ -1,24 +1,24 @@
-//! Trying again, a little: what only hiccuped should not cost a buyer an error page. What takes longer is the caller's
-//! to come back to.
+//! Tries again for a short time, so that a brief failure does not show the buyer an error page. If it takes longer, the
+//! caller must come back.
 
 use super::{CallError, Retry};
 use crate::retry::{self, Backoff};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How far one call goes.
+/// The limits of one call with all its tries.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// Most tries.
+    /// The largest number of tries.
     pub(super) tries_max: u32,
-    /// How long after the first try's beginning another may begin.
+    /// How long after the beginning of the first try another one may begin.
     pub(super) last_try_after: Duration,
-    /// The pauses between.
+    /// The pauses between the tries.
     pub(super) pauses: retry::Limits,
 }
 
 impl Patience {
-    /// As far as the caller wants to go.
+    /// The limits that the caller wants.
     pub(super) fn of(self, retry: Retry) -> Self {
         match retry {
             Retry::Never => Self { tries_max: 1, ..self },
@@ -27,8 +27,8 @@ impl Patience {
     }
 }
 
-/// Tries until there is an answer that another try would not change, the tries are used up, or the provider wants to be
-/// left alone for longer than we have. One log line a failure that is tried again; the last is returned and not logged.
+/// Tries until another try would not change the answer, the tries are used up, or the provider asks us to wait longer than
+/// the limits allow. Each failure that is tried again is one log line. The last failure is returned and not logged.
 pub(super) async fn persist<T, F, Try>(patience: Patience, what: &'static str, one_try: F) -> Result<T, CallError>
 where
     F: Fn() -> Try,
@@ -58,7 +58,7 @@ where
             next_delay_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "{what} failed, trying again"
         );
-        // The backoff's pause, or the one that the provider asked for.
+        // The pause is that of the backoff, or the one that the provider asked for.
         tokio::time::sleep(pause).await;
         tries += 1;
     }

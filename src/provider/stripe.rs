@@ -1,6 +1,6 @@
-//! Stripe: payment intents, asked for by key; and what hangs on them.
+//! Stripe: payment intents, which are created with a key, and the objects that belong to them.
 //!
-//! Rules from <https://docs.stripe.com/api/payment_intents>, <https://docs.stripe.com/api/idempotent_requests>,
+//! The rules are from <https://docs.stripe.com/api/payment_intents>, <https://docs.stripe.com/api/idempotent_requests>,
 //! <https://docs.stripe.com/api/errors> and <https://docs.stripe.com/api/pagination>.
 
 mod found;
@@ -19,26 +19,26 @@ use time::{Duration, OffsetDateTime};
 
 const NAME: &str = "Stripe";
 
-/// The version in which Stripe is asked and answers: the newest that is documented. Without it, it would be whatever the
-/// account's owner last clicked.
+/// The version of Stripe's API for calls and answers: the newest that is documented. Without it, Stripe would use the
+/// version that is set in the account.
 const VERSION: &str = "2026-07-29.dahlia";
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// How far Stripe's clock and ours may lie apart, on the safe side.
+/// How far Stripe's clock and ours may differ. The value has a margin.
 const CLOCK_SKEW: Duration = Duration::minutes(10);
 
-/// Objects in one page of a list. Stripe allows 100; so many payments with all the metadata they can have may be longer
-/// than an answer may be.
+/// The number of objects on one page of a list. Stripe allows 100, but so many payments with all possible metadata can
+/// exceed the longest answer that is read.
 const PAGE_OBJECTS: usize = 50;
 
-/// Most pages of payments that are looked through for those of one order: 10,000 payments.
+/// The largest number of pages that are searched for the payments of one order: 10,000 payments.
 const PAYMENT_PAGES_MAX: usize = 200;
 
-/// Most pages of one payment's refunds, disputes, or checkout sessions.
+/// The largest number of pages of one payment's refunds, disputes, or checkout sessions.
 const FACT_PAGES_MAX: usize = 20;
 
-/// Stripe's API under one key.
+/// Stripe's API with one key.
 #[derive(Debug)]
 pub(super) struct Stripe {
     http: Http,
@@ -46,7 +46,7 @@ pub(super) struct Stripe {
     patience: Patience,
 }
 
-/// One account there: our own, or one that is connected to it.
+/// One account at Stripe: our own, or one that is connected to it.
 #[derive(Debug)]
 pub(super) struct At<'a> {
     stripe: &'a Stripe,
@@ -54,7 +54,7 @@ pub(super) struct At<'a> {
 }
 
 impl Stripe {
-    /// The API, for what belongs to that account (<https://docs.stripe.com/connect/authentication>).
+    /// The API for the objects of this account (<https://docs.stripe.com/connect/authentication>).
     pub(super) fn at(&self, account: Option<&ProviderAccount>) -> Result<At<'_>, CallError> {
         let plain = |account: &ProviderAccount| {
             let value = is_plain(account.as_str()).then(|| HeaderValue::from_str(account.as_str()).ok()).flatten();
@@ -75,7 +75,7 @@ impl Stripe {
 impl At<'_> {
     pub(super) async fn create(&self, payment: &NewPayment, key: &str, retry: Retry) -> Result<Created, CallError> {
         let units = words::units(payment.price).and_then(Result::ok).ok_or(CallError::Unsupported)?;
-        // The same order gives the same bytes: under one key Stripe refuses others.
+        // The same order gives the same bytes. With other bytes Stripe would refuse the key.
         let form = format!(
             "amount={units}&currency={}&automatic_payment_methods%5Benabled%5D=true&metadata%5Border_id%5D={}",
             payment.price.currency().as_str().to_ascii_lowercase(),
@@ -107,7 +107,8 @@ impl At<'_> {
         }
     }
 
-    /// Looks through the list, newest first. The search would be quicker, and does not know the newest payments yet.
+    /// Reads the list, the newest payments first. Stripe's search would be faster, but it does not find the newest payments
+    /// yet.
     pub(super) async fn list_of_order(&self, id: OrderId, since: OffsetDateTime) -> Result<Vec<Found>, CallError> {
         let since = since.saturating_sub(CLOCK_SKEW).unix_timestamp();
         let path = format!("/v1/payment_intents?created%5Bgte%5D={since}");
@@ -127,7 +128,7 @@ impl At<'_> {
             return Ok(None);
         };
         let intent = object(&body, "payment_intent")?;
-        // No money, nothing to take back: two calls less for every payment that is still open.
+        // Without money there is nothing to return. This saves two calls for every payment that is still open.
         let is_paid = intent.integer("amount_received")? > 0;
         let (refunds, disputes) =
             if is_paid { self.hanging("payment_intent", id).await? } else { (Vec::new(), Vec::new()) };
@@ -140,7 +141,7 @@ impl At<'_> {
         Ok(Some(found::of_intent(&Parts { intent, hanging, session, as_of })?))
     }
 
-    /// All refunds and all disputes of a payment intent, or of a charge.
+    /// Returns all refunds and all disputes of a payment intent or a charge.
     async fn hanging(&self, on: &str, id: &PaymentId) -> Result<(Vec<Value>, Vec<Value>), CallError> {
         let list = |of: &str| format!("/v1/{of}?{on}={id}");
         let (refunds, disputes) = (list("refunds"), list("disputes"));
@@ -150,7 +151,7 @@ impl At<'_> {
         )
     }
 
-    /// The completed checkout session that led to a payment intent; it tells the parts of the total, which the intent does not.
+    /// Returns the completed checkout session of a payment intent. Only the session contains the parts of the total.
     async fn session_of(&self, intent: &PaymentId) -> Result<Option<Session>, CallError> {
         let path = format!("/v1/checkout/sessions?payment_intent={intent}");
         let is_complete = |session: &Value| session.get("status").and_then(Value::as_str) == Some("complete");
@@ -158,7 +159,7 @@ impl At<'_> {
         sessions.first().map(|session| Session::read(&object(session, "checkout.session")?)).transpose()
     }
 
-    /// A checkout session is the payment that it leads to; until there is one, it is a payment by itself.
+    /// A checkout session stands for the payment that it leads to. Until there is one, the session itself is the payment.
     async fn session(&self, id: &PaymentId) -> Result<Option<Found>, CallError> {
         let Some(DatedObject { body, as_of }) = self.one("/v1/checkout/sessions", id, "").await? else {
             return Ok(None);
@@ -176,13 +177,13 @@ impl At<'_> {
         if let Some(intent) = words::reference(&charge, "payment_intent")? {
             return self.intent(&intent, Known::Nothing(needs)).await;
         }
-        // Made without a payment intent, by an integration of years ago.
+        // An old integration made this session without a payment intent.
         let (refunds, disputes) = self.hanging("charge", id).await?;
         let hanging = Hanging { refunds: &refunds, disputes: &disputes };
         Ok(Some(found::of_charge(&charge, hanging, as_of)?))
     }
 
-    /// The payment that a refund or a dispute hangs on.
+    /// Returns the payment of a refund or a dispute.
     async fn of(&self, path: &str, is: &str, id: &PaymentId, needs: Needs) -> Result<Option<Found>, CallError> {
         let Some(DatedObject { body, .. }) = self.one(path, id, "").await? else { return Ok(None) };
         let object = object(&body, is)?;
@@ -195,13 +196,13 @@ impl At<'_> {
         }
     }
 
-    /// One object; none where Stripe says that there is no such one.
+    /// Returns one object, or `None` if Stripe says that it does not exist.
     async fn one(&self, path: &str, id: &PaymentId, query: &str) -> Result<Option<DatedObject>, CallError> {
         if !is_plain(id.as_str()) {
             return Ok(None);
         }
         let answer = self.ask(Call::get(format!("{path}/{id}{query}")), "asking Stripe for a payment").await?;
-        // By the code, too: a 404 of a wrong base address is not Stripe's word.
+        // The error code is checked, too: a 404 from a wrong base address is not Stripe's answer.
         if answer.status == StatusCode::NOT_FOUND && error_word(&answer, "code").as_deref() == Some("resource_missing")
         {
             return Ok(None);
@@ -209,8 +210,8 @@ impl At<'_> {
         Ok(Some(DatedObject { body: judge(&answer)?.json()?, as_of: answer.date() }))
     }
 
-    /// All objects of a list that are to be kept; `path` has a query already. An error where there are more pages than
-    /// that: half a list must not pass for a whole one.
+    /// Returns all objects of a list. `path` already contains a query. If there are more pages than the limit, it returns an
+    /// error, because a part of a list must not be taken for all of it.
     async fn pages(
         &self,
         path: &str,
@@ -241,7 +242,7 @@ impl At<'_> {
         Err(CallError::odd(&format!("a list of more than {pages_max} pages")))
     }
 
-    /// The first answer that another try would not change. One that says no is an answer.
+    /// Tries until another try would not change the answer. A refusal is an answer.
     async fn ask(&self, call: Call, what: &'static str) -> Result<Answer, CallError> {
         self.ask_with(self.stripe.patience, call, what).await
     }
@@ -263,24 +264,24 @@ impl At<'_> {
     }
 }
 
-/// An object, and when Stripe told it, by its clock.
+/// An object, and the time of Stripe's answer by Stripe's clock.
 struct DatedObject {
     body: Value,
     as_of: Option<OffsetDateTime>,
 }
 
-/// What is known of the checkout session that led to a payment.
+/// What is known about the checkout session of a payment.
 enum Known {
     Session(Session),
-    /// Nothing: it is asked for where it is needed.
+    /// Nothing is known. The session is read if it is needed.
     Nothing(Needs),
 }
 
-/// The checkout session that led to a payment.
+/// The checkout session of a payment.
 struct Session {
     id: PaymentId,
     order_id: Option<OrderId>,
-    /// Its total with the parts, where it is paid.
+    /// The total of the session with its parts, if it is paid.
     priced: Option<PaymentStatus>,
 }
 
@@ -295,7 +296,7 @@ impl Session {
     }
 }
 
-/// An answer that is a success, or what it means.
+/// Returns the answer if it is a success, else its error.
 fn judge(answer: &Answer) -> Result<&Answer, CallError> {
     if answer.status.is_success() {
         return Ok(answer);
@@ -310,7 +311,7 @@ fn judge(answer: &Answer) -> Result<&Answer, CallError> {
     Err(answer.fault(&said.join(" ")))
 }
 
-/// Whether Stripe repeats what it said when the key was used first.
+/// Whether Stripe repeats the answer to the first call with this key.
 fn is_replay(answer: &Answer) -> bool {
     answer.has_flag("idempotent-replayed")
 }
@@ -319,7 +320,7 @@ fn error_word(answer: &Answer, field: &str) -> Option<String> {
     answer.json().ok()?.get("error")?.get(field)?.as_str().map(str::to_owned)
 }
 
-/// The body, which must be an object of that kind.
+/// The body, which must be an object of this kind.
 fn object<'v>(body: &'v Value, is: &str) -> Result<Object<'v>, CallError> {
     let object = Object::root(body).ok_or_else(|| CallError::odd("the body is not a JSON object"))?;
     if object.text("object")? == is {

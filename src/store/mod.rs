@@ -1,4 +1,4 @@
-//! The only user of Postgres. SQL stands in methods of `tx::Tx`, so that nothing is written outside a transaction.
+//! The only module that uses Postgres. SQL is in methods of `tx::Tx`, so nothing is written outside a transaction.
 
 mod amend;
 mod audit;

@@ -1,4 +1,5 @@
-//! A small look at the database, for readiness: is it there, does it commit, and is all there that a role needs?
+//! A short check of the database for readiness: whether it answers and commits, and whether everything is there that a role
+//! needs.
 
 use super::error::{Class, StoreError};
 use super::pool::Store;
@@ -8,19 +9,19 @@ use time::OffsetDateTime;
 
 const WHAT: &str = "looking whether Postgres commits";
 
-/// What a look finds.
+/// The result of the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed {
-    /// What of the role's tables and rights is missing: each as `INSERT on orders`.
+    /// The tables and rights that the role lacks, for example `INSERT on orders`.
     pub lacks: Vec<String>,
-    /// The server's clock.
+    /// The time of the server's clock.
     pub server_time: OffsetDateTime,
 }
 
 impl Store {
-    /// Commits a few bytes, and compares tables and rights with what the role needs. Rows are neither read nor written. Where
-    /// nothing can be written, the connection is not used again: another one may lead to a server that writes, or find that this
-    /// one does so again.
+    /// Commits a few bytes, and compares the tables and rights with the needs of the role. It reads and writes no rows. If
+    /// the server accepts no writes, the connection is not used again. A new connection may lead to a server that does, or
+    /// this server may accept them again.
     pub async fn probe(&self, role: Role) -> Result<Probed, StoreError> {
         self.run(WHAT, move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -34,7 +35,8 @@ impl Store {
 
 impl Tx {
     async fn probe(&mut self, role: Role) -> Result<Probed, StoreError> {
-        // A transaction that wrote nothing commits without waiting for disk and standby, also with a transaction id.
+        // A transaction that has written nothing commits without waiting for the disk or a standby, even if it has a
+        // transaction id.
         let (server_time, written): (OffsetDateTime, Option<String>) = sqlx::query_as(
             "SELECT clock_timestamp(),
                  CASE WHEN current_setting('transaction_read_only') = 'off'
@@ -66,7 +68,7 @@ impl Tx {
             }
         }
         let (signatures, names): (Vec<&str>, Vec<&str>) = functions(role).iter().copied().unzip();
-        // What is not there has no right either.
+        // If a table does not exist, there is no right to it either.
         sqlx::query_scalar(
             "SELECT format('%s on %s', wanted.\"right\", concat_ws('.', wanted.relation, nullif(wanted.col, '')))
              FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted(relation, col, \"right\")
@@ -90,7 +92,7 @@ impl Tx {
 }
 
 impl StoreError {
-    /// What is wrong, in a few words of our own: it may be shown to anybody.
+    /// A short description of the error without data. It may be shown to anybody.
     pub fn in_short(&self) -> String {
         match (self, self.code()) {
             (Self::Deadline { after, .. }, _) => {

@@ -1,4 +1,4 @@
-//! The schema: bringing it up to date, and telling what a role would miss.
+//! Brings the schema up to date, and finds out which tables and rights a role lacks.
 
 use super::error::StoreError;
 use super::pool::{self, Store};
@@ -12,27 +12,27 @@ use std::time::Duration;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
 
-/// Whose needs of the database are checked.
+/// The role whose tables and rights are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Applies batches.
+    /// The worker applies batches.
     Worker,
-    /// Serves orders and balances.
+    /// The API reads and creates orders, and reads balances.
     Api,
-    /// Asks providers.
+    /// The reconciler asks providers.
     Reconciler,
-    /// Keeps and replays dead letters.
+    /// The ops role keeps and replays dead letters.
     Ops,
-    /// Amends orders, forgets accounts.
+    /// An operator amends orders and forgets accounts.
     Operator,
-    /// Reads everything but what may be personal.
+    /// `verify` reads everything except personal data.
     Verify,
 }
 
 /// How long one statement of a migration may take. It may read a whole table.
 const MIGRATION_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-/// Applies the migrations that are missing and returns how many that were. Two at once wait for each other.
+/// Applies the missing migrations and returns their number. If two processes migrate at once, one waits for the other.
 pub async fn migrate(url: &Followed<DatabaseAddress>) -> Result<usize, StoreError> {
     const WHAT: &str = "migrating the schema";
     let failed = |error: sqlx::migrate::MigrateError| StoreError::Sql { what: WHAT, source: error.into() };
@@ -58,7 +58,7 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, StoreError> 
         .map_err(StoreError::sql("reading the applied migrations"))
 }
 
-/// Table and right, for each role. `deploy/postgres-roles.sql` grants these.
+/// The tables and rights of each role. `deploy/postgres-roles.sql` grants them.
 pub(super) fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
     match role {
         Role::Worker => &[
@@ -114,7 +114,7 @@ pub(super) fn rights(role: Role) -> &'static [(&'static str, &'static [&'static 
     }
 }
 
-/// What an order is decided by: all of it but the site's notes about the buyer.
+/// The columns of an order that decisions are based on: all except the site's notes about the buyer.
 const ORDER_WITHOUT_METADATA: &[&str] = &[
     "id",
     "account_id",
@@ -133,21 +133,21 @@ const ORDER_WITHOUT_METADATA: &[&str] = &[
     "facts",
 ];
 
-/// An attempt, without what a buyer pays with.
+/// The columns of a payment attempt without the data that allows a payment.
 const ATTEMPT_WITHOUT_SECRETS: &[&str] =
     &["order_id", "number", "first_sent_at", "last_sent_at", "is_burnt", "payment_id"];
 
-/// What an amendment of an order's price writes.
+/// The columns that an amendment of an order's price writes.
 const ORDER_PRICE: &[&str] = &["amount_minor", "currency", "status", "version", "updated_at"];
 
-/// Table, right and columns, where a role has a right to some columns only.
+/// The tables, rights and columns of roles that have a right to some columns only.
 pub(super) fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static [&'static str])] {
     match role {
         Role::Operator => &[("orders", "SELECT", ORDER_WITHOUT_METADATA), ("orders", "UPDATE", ORDER_PRICE)],
         Role::Ops => &[
             ("orders", "UPDATE", ORDER_PRICE),
             ("orders", "SELECT", ORDER_WITHOUT_METADATA),
-            // What a letter would come to is found out by the worker's own statements, which read where a row lies.
+            // The outcome of a letter is predicted with the worker's own statements. These read the position of a row.
             ("orders", "SELECT", &["ctid", "created_at", "updated_at"]),
             ("payment_attempts", "SELECT", ATTEMPT_WITHOUT_SECRETS),
         ],
@@ -201,7 +201,7 @@ pub(super) fn column_rights(role: Role) -> &'static [(&'static str, &'static str
     }
 }
 
-/// Functions that a role calls: with their arguments, and by their names.
+/// The functions that a role calls: each with its arguments, and by its name.
 pub(super) fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
     match role {
         Role::Worker => &[
@@ -217,7 +217,7 @@ pub(super) fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
 }
 
 impl Store {
-    /// Compares the schema and this user's rights with what the role needs.
+    /// Compares the schema and the rights of this user with the needs of the role.
     pub async fn check(&self, role: Role) -> Result<Findings, StoreError> {
         const WHAT: &str = "checking schema and rights";
         self.run(WHAT, move |pool| async move {

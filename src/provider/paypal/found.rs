@@ -1,4 +1,4 @@
-//! What PayPal's answers say of a payment. Asks nobody.
+//! Reads PayPal's answers about a payment. It makes no calls.
 
 use crate::domain::dialect::paypal::{
     amount, breakdown, capture, dispute, is_counting, next_query, order_id, parent, refund, refunded_of_capture, time,
@@ -10,8 +10,8 @@ use crate::domain::{
 use crate::provider::{Found, PaymentState};
 use time::OffsetDateTime;
 
-/// An order, with the captures and refunds of its purchase units. `named` is a refund that was asked for by its own id, whether
-/// the order lists it or not.
+/// Reads an order with the captures and refunds of its purchase units. `named` is a refund that was read by its own id. The
+/// order may or may not list it.
 pub(super) fn of_order(order: &Object<'_>, named: Option<&Object<'_>>, is_live: bool) -> Result<Found, Odd> {
     let mut seen = Seen::default();
     seen.at(order)?;
@@ -39,7 +39,7 @@ pub(super) fn of_order(order: &Object<'_>, named: Option<&Object<'_>>, is_live: 
     }
     let state = match order.text("status")? {
         "CREATED" | "SAVED" | "PAYER_ACTION_REQUIRED" => PaymentState::Payable,
-        // Somebody else authorizes it, and captures it later: it is not for us to capture.
+        // Another program authorizes this order and captures it later, so we must not capture it.
         "APPROVED" if order.value("intent").and_then(Part::as_str) == Some("AUTHORIZE") => {
             seen.statuses.push(PaymentStatus::Pending);
             PaymentState::Pending
@@ -50,9 +50,9 @@ pub(super) fn of_order(order: &Object<'_>, named: Option<&Object<'_>>, is_live: 
         _ => return Err(order.odd("status", "must be one that PayPal documents for orders")),
     };
     match state {
-        // The buyer has agreed; whether he pays shows when it is captured.
+        // The buyer has approved. The capture shows whether they pay.
         PaymentState::Approved => seen.statuses.push(PaymentStatus::Pending),
-        // One that was completed and failed is over as well, but nobody gave it up.
+        // An order that was completed and whose captures failed is over as well, but nobody has canceled it.
         PaymentState::Over if seen.captures.is_empty() && !seen.is_denied => {
             seen.statuses.push(PaymentStatus::Canceled);
         }
@@ -63,7 +63,7 @@ pub(super) fn of_order(order: &Object<'_>, named: Option<&Object<'_>>, is_live: 
     Ok(Found {
         payment_id: order.parsed("id")?,
         related_ids: seen.related_ids(),
-        // Units of two orders are no payment of one.
+        // If the units belong to two orders, this is not the payment of one order.
         order_id: <[OrderId; 1]>::try_from(order_ids).ok().map(|[id]| id),
         state,
         occurred_at: seen.latest.ok_or_else(|| order.odd("create_time", "is missing"))?,
@@ -77,7 +77,7 @@ pub(super) fn of_order(order: &Object<'_>, named: Option<&Object<'_>>, is_live: 
     })
 }
 
-/// The parts of a capture's amount: those of its unit's amount, where the capture is of all of it.
+/// The parts of a capture's amount. They are those of its unit, if the capture is about the whole unit.
 fn breakdown_of(unit: &Object<'_>, captures: &[Object<'_>]) -> Result<Option<Breakdown>, Odd> {
     let mut counting = Vec::new();
     for capture in captures {
@@ -91,7 +91,7 @@ fn breakdown_of(unit: &Object<'_>, captures: &[Object<'_>]) -> Result<Option<Bre
     }
 }
 
-/// A capture that does not tell its order.
+/// Reads a capture that does not name its order.
 pub(super) fn of_capture(object: &Object<'_>, named: Option<&Object<'_>>, is_live: bool) -> Result<Found, Odd> {
     let mut seen = Seen::default();
     seen.capture(object, None)?;
@@ -118,7 +118,7 @@ pub(super) fn of_capture(object: &Object<'_>, named: Option<&Object<'_>>, is_liv
     })
 }
 
-/// An authorization that does not tell its order. A capture of it would be told by its own id.
+/// Reads an authorization that does not name its order. Its captures would be asked for by their own ids.
 pub(super) fn of_authorization(object: &Object<'_>, is_live: bool) -> Result<Found, Odd> {
     let mut seen = Seen::default();
     seen.authorization(object)?;
@@ -139,7 +139,7 @@ pub(super) fn of_authorization(object: &Object<'_>, is_live: bool) -> Result<Fou
     })
 }
 
-/// The captures that brought money, which can be disputed.
+/// The captures that brought money. Only these can be disputed.
 pub(super) fn captured(found: &Found) -> Vec<FactId> {
     let succeeded = found.statuses.iter().filter_map(|status| {
         let PaymentStatus::Captured { capture_id, state: CaptureState::Succeeded, .. } = status else { return None };
@@ -148,10 +148,10 @@ pub(super) fn captured(found: &Found) -> Vec<FactId> {
     succeeded.collect()
 }
 
-/// One page of the disputes of a capture, and the query that asks for the next one. A dispute may be of several captures,
-/// and counts once.
+/// Adds one page of the disputes of a capture, and returns the query for the next page. A dispute can be about several
+/// captures and counts once.
 pub(super) fn add_disputes(found: &mut Found, page: &Object<'_>) -> Result<Option<String>, Odd> {
-    // Where there are none, PayPal may leave out the list.
+    // If there are no disputes, PayPal may leave out the list.
     let disputes = page.list("items", "items[]")?;
     for object in &disputes {
         let status = dispute(object)?;
@@ -161,11 +161,11 @@ pub(super) fn add_disputes(found: &mut Found, page: &Object<'_>) -> Result<Optio
             found.statuses.push(status);
         }
     }
-    // An empty page is the last one, whatever it leads to.
+    // An empty page is the last one, even if it has a link to a next page.
     Ok(next_query(page)?.filter(|_| !disputes.is_empty()).map(str::to_owned))
 }
 
-/// Where the buyer agrees: `payer-action` where the order was made for a PayPal wallet, else `approve`.
+/// The page where the buyer approves: `payer-action` if the order was made for a PayPal wallet, else `approve`.
 pub(super) fn approve_url(order: &Object<'_>) -> Result<Option<String>, Odd> {
     for link in order.list("links", "links[]")? {
         if matches!(link.text("rel")?, "approve" | "payer-action") {
@@ -195,12 +195,12 @@ impl Seen {
         Ok(())
     }
 
-    /// The first ones, as many as are kept.
+    /// The first ids, as many as are kept.
     fn related_ids(&self) -> Vec<PaymentId> {
         self.captures.iter().take(RELATED_IDS_MAX).cloned().collect()
     }
 
-    /// Money that is held for the seller. It counts when it is captured.
+    /// Money that is held for the seller. It counts once it is captured.
     fn authorization(&mut self, object: &Object<'_>) -> Result<(), Odd> {
         self.at(object)?;
         match object.text("status")? {
@@ -208,14 +208,14 @@ impl Seen {
                 self.is_authorized = true;
                 self.statuses.push(PaymentStatus::Pending);
             }
-            // The rest may be captured yet.
+            // The rest may still be captured.
             "PARTIALLY_CAPTURED" => self.is_authorized = true,
             "DENIED" => {
                 self.is_denied = true;
                 self.statuses.push(PaymentStatus::failed("the authorization was denied"));
             }
             "VOIDED" | "EXPIRED" => {}
-            // Its captures tell the rest, and have to be there.
+            // Its captures tell the rest, and there must be some.
             "CAPTURED" => return Ok(()),
             _ => {
                 let fault = "must be CREATED, PENDING, CAPTURED, PARTIALLY_CAPTURED, DENIED, VOIDED or EXPIRED";
@@ -247,7 +247,7 @@ impl Seen {
         Ok(())
     }
 
-    /// One refund, once.
+    /// Adds a refund, unless it was added before.
     fn refund(&mut self, object: &Object<'_>) -> Result<(), Odd> {
         let status = refund(object)?;
         let PaymentStatus::Refund { refund_id, state, money } = &status else {
@@ -269,7 +269,7 @@ impl Seen {
         Ok(())
     }
 
-    /// Of a payment whose captures were tried.
+    /// The state of a payment whose captures were tried.
     fn state(&self, object: &Object<'_>) -> Result<PaymentState, Odd> {
         if self.is_paid {
             Ok(PaymentState::Paid)
@@ -288,12 +288,12 @@ impl Seen {
     }
 }
 
-/// What is told of money that went back.
+/// The facts about money that was returned.
 #[derive(Default)]
 struct Returned {
-    /// Captures of which a part went back.
+    /// Captures of which a part was returned.
     partly: Vec<PaymentId>,
-    /// Captures that went back whole, and their amounts.
+    /// Captures that were returned completely, with their amounts.
     wholly: Vec<(PaymentId, Money)>,
     refunds: Vec<Refunded>,
 }
@@ -302,12 +302,12 @@ struct Refunded {
     capture: Option<PaymentId>,
     money: Money,
     is_failed: bool,
-    /// All that went back of the capture until then.
+    /// Everything that was returned of the capture until then.
     of_capture: Option<Money>,
 }
 
 impl Returned {
-    /// Whether a part of a capture went back of which no refund is told, or less than a refund says that there is.
+    /// Whether money of a capture was returned that no refund explains.
     fn is_untold(&self) -> bool {
         self.partly.iter().any(|capture| {
             let refunds = || self.refunds.iter().filter(|it| it.capture.as_ref().is_none_or(|of| of == capture));
@@ -319,8 +319,9 @@ impl Returned {
         })
     }
 
-    /// A capture that PayPal took back itself (a reversal, a chargeback) is REFUNDED, and no refund need be listed. None where
-    /// the refunds tell all. The total counts refunds that failed, because they are taken off it again.
+    /// If PayPal itself takes a capture back (a reversal or a chargeback), the capture is REFUNDED, and a refund need not be
+    /// listed. Returns `None` if the refunds tell everything. The total includes failed refunds, because they are subtracted
+    /// again.
     fn total(&self) -> Option<PaymentStatus> {
         let currency = self.wholly.first()?.1.currency();
         let is_whole = |it: &Refunded| it.capture.as_ref().is_some_and(|of| self.wholly.iter().any(|(id, _)| id == of));
@@ -332,7 +333,8 @@ impl Returned {
         let whole = whole.fold(0_i64, |sum, (_, money)| sum.saturating_add(money.amount_minor()));
         let of_whole = sum(&|it| !it.is_failed && is_whole(it));
         let of_others = sum(&|it| !it.is_failed && it.capture.is_some() && !is_whole(it));
-        // Of a refund without its capture nobody knows whether the whole captures contain it: they do as far as they can.
+        // If a refund does not name its capture, nobody knows whether the whole captures include it. It counts as included
+        // as far as possible.
         let of_any = sum(&|it| !it.is_failed && it.capture.is_none());
         let beyond = of_any.saturating_sub(whole.saturating_sub(of_whole).max(0)).max(0);
         let failed = sum(&|it| it.is_failed);

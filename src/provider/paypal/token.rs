@@ -1,5 +1,5 @@
-//! The token that PayPal gives for the client's credentials: kept until shortly before it expires, asked for by one at
-//! a time.
+//! The token that PayPal gives for the client's credentials. It is kept until shortly before it expires, and only one task
+//! asks for it at a time.
 
 use super::judge;
 use crate::domain::dialect::Object;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-/// How long before its end a token is used no more: longer than a call takes.
+/// How long before its end a token is no longer used. This is longer than a call takes.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// Longest time that a token is believed in, whatever it says.
+/// The longest time for which a token is used, even if PayPal allows more.
 const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Debug)]
@@ -36,17 +36,17 @@ impl Tokens {
         Self { client_id, client_secret, current: Mutex::new(None) }
     }
 
-    /// The token in use, or a new one.
+    /// Returns the token in use, or a new one.
     pub(super) async fn current(&self, http: &Http) -> Result<Arc<Token>, CallError> {
         self.other_than(None, http).await
     }
 
-    /// Another one than this, which was refused; somebody may have asked for it already.
+    /// Returns another token than the one that was refused. Another task may have asked for it already.
     pub(super) async fn after(&self, refused: &Arc<Token>, http: &Http) -> Result<Arc<Token>, CallError> {
         self.other_than(Some(refused), http).await
     }
 
-    /// Whoever waits for another's asking waits no longer than for his own.
+    /// A task that waits for the call of another task waits no longer than for its own call.
     async fn other_than(&self, refused: Option<&Arc<Token>>, http: &Http) -> Result<Arc<Token>, CallError> {
         let whole = http.deadlines().whole;
         let late = || CallError::unavailable(&format!("no token within {} ms", whole.as_millis()), None);
@@ -81,7 +81,7 @@ impl Tokens {
         let seconds = body.integer("expires_in")?;
         let life = u64::try_from(seconds).map_err(|_| body.odd("expires_in", "must not be negative"))?;
         let life = Duration::from_secs(life).min(LIFE_MAX);
-        // One that lives for a moment only is used for this moment.
+        // A token that lives for a moment only is used for this moment.
         let usable = life.saturating_sub(MARGIN).max(life / 2);
         Ok(Token { secret: secret.to_owned().into(), usable_until: asked_at + usable })
     }

@@ -1,4 +1,4 @@
-//! What Stripe's answers say of a payment. Asks nobody.
+//! Reads Stripe's answers about a payment. It makes no calls.
 
 use super::Session;
 use crate::domain::dialect::stripe::{
@@ -11,16 +11,16 @@ use crate::provider::{Found, PaymentState};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-/// A payment intent with its charge expanded, and what hangs on it.
+/// A payment intent with its expanded charge, and the objects that belong to it.
 pub(super) struct Parts<'v> {
     pub(super) intent: Object<'v>,
     pub(super) hanging: Hanging<'v>,
     pub(super) session: Option<Session>,
-    /// When Stripe said so, by its clock.
+    /// The time of the answer, by Stripe's clock.
     pub(super) as_of: Option<OffsetDateTime>,
 }
 
-/// What hangs on a payment: all of its refunds and disputes.
+/// All refunds and disputes of a payment.
 #[derive(Clone, Copy)]
 pub(super) struct Hanging<'v> {
     pub(super) refunds: &'v [Value],
@@ -28,7 +28,7 @@ pub(super) struct Hanging<'v> {
 }
 
 impl<'v> Hanging<'v> {
-    /// Adds the facts, the sum of the charge's refunds among them, and gives the time of the latest.
+    /// Adds the facts, including the sum of the charge's refunds. Returns the time of the latest one.
     fn add(
         self,
         of: &Object<'_>,
@@ -52,7 +52,7 @@ impl<'v> Hanging<'v> {
         for object in &refunds {
             latest = latest.max(time(object, "created")?);
             let status = refund(object)?;
-            // Answers of an old version list the released part of a hold as a refund that moved nothing.
+            // In old versions of the API, the released part of a hold is listed as a refund that moved no money.
             if !is_released_hold(object, Shape::Classic) {
                 statuses.push(status);
             }
@@ -70,12 +70,12 @@ pub(super) fn of_intent(parts: &Parts<'_>) -> Result<Found, Odd> {
     let intent = &parts.intent;
     let (state, said) = match intent.text("status")? {
         "requires_payment_method" | "requires_confirmation" => (PaymentState::Payable, None),
-        // The buyer's bank asks something of the buyer, who can still go on, or begin anew.
+        // The buyer's bank asks the buyer for something. The buyer can continue or begin again.
         "requires_action" => (PaymentState::Payable, Some(PaymentStatus::Pending)),
         "processing" | "requires_capture" => (PaymentState::Pending, Some(PaymentStatus::Pending)),
         "succeeded" => {
             let received = money(intent, "amount_received")?;
-            // The parts of another total would be no parts of this one.
+            // The parts of another total would not be parts of this one.
             let priced = parts.session.as_ref().and_then(|session| session.priced.clone());
             let said = match priced {
                 Some(priced @ PaymentStatus::Captured { money, .. }) if money == received => priced,
@@ -116,7 +116,7 @@ pub(super) fn of_intent(parts: &Parts<'_>) -> Result<Found, Odd> {
     })
 }
 
-/// A charge that was made without a payment intent.
+/// Reads a charge that was made without a payment intent.
 pub(super) fn of_charge(
     charge: &Object<'_>,
     hanging: Hanging<'_>,
@@ -124,7 +124,7 @@ pub(super) fn of_charge(
 ) -> Result<Found, Odd> {
     let (state, said) = match charge.text("status")? {
         "succeeded" | "paid" if charge.flag("captured")? => (PaymentState::Paid, charge_captured(charge)?),
-        // An authorisation that ran out, or was given up: all of it counts as refunded in old versions.
+        // An authorisation expired or was given up. Old versions count all of it as refunded.
         "succeeded" | "paid" if charge.flag("refunded")? => (PaymentState::Over, PaymentStatus::Canceled),
         "succeeded" | "paid" | "pending" => (PaymentState::Pending, PaymentStatus::Pending),
         "failed" => (PaymentState::Over, charge_failed(charge)),
@@ -148,7 +148,7 @@ pub(super) fn of_charge(
     })
 }
 
-/// A checkout session that has no payment intent (yet).
+/// Reads a checkout session that has no payment intent yet.
 pub(super) fn of_session(session: &Object<'_>, as_of: Option<OffsetDateTime>) -> Result<Found, Odd> {
     if session.text("mode")? != "payment" {
         return Err(session.odd("mode", "must be payment: an order can be paid by no other session"));
@@ -157,7 +157,7 @@ pub(super) fn of_session(session: &Object<'_>, as_of: Option<OffsetDateTime>) ->
         ("open", _) => (PaymentState::Payable, None),
         ("expired", _) => (PaymentState::Over, Some(PaymentStatus::Canceled)),
         ("complete", "paid") => (PaymentState::Paid, Some(session_captured(session)?)),
-        // A discount of the whole price.
+        // The discount was the whole price.
         ("complete", "no_payment_required") if session.integer("amount_total")? == 0 => {
             (PaymentState::Paid, Some(session_captured(session)?))
         }

@@ -18,49 +18,49 @@ const IDS_MAX: i64 = 9;
 pub enum AskedAbout {
     /// The payment of this order.
     Order(OrderId),
-    /// A payment that need not have an order.
+    /// A payment that may have no order.
     Payment {
-        /// The provider.
+        /// The provider of the payment.
         provider: Provider,
-        /// The account at the provider; none is our own.
+        /// The account at the provider. `None` is our own.
         provider_account: Option<ProviderAccount>,
-        /// The payment's id there.
+        /// The id of the payment at the provider.
         payment_id: PaymentId,
     },
 }
 
-/// What is known of a payment that can be asked about.
+/// What is known about a payment that the provider can be asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Askable {
     /// The provider to ask.
     pub provider: Provider,
-    /// The account there; none is our own.
+    /// The account at the provider. `None` is our own.
     pub provider_account: Option<ProviderAccount>,
-    /// The ids of the payment, the one to ask by first. Empty: the order has no payment yet.
+    /// The ids of the payment. The first one is the id to ask by. If the list is empty, the order has no payment yet.
     pub payment_ids: Vec<PaymentId>,
-    /// The order, where the payment has one.
+    /// The order of the payment, if it has one.
     pub order_id: Option<OrderId>,
-    /// When the provider was asked, and when it will be; none where it never was to be.
+    /// When the provider was asked and will be asked. `None` if no question was ever planned.
     pub look: Option<LookState>,
 }
 
-/// How often and when a provider is asked about one payment.
+/// How often and when the provider is asked about one payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookState {
-    /// When it will be asked next; none: never.
+    /// The time of the next question. `None` means never.
     pub due_at: Option<OffsetDateTime>,
-    /// Whether somebody wants it asked now.
+    /// Whether somebody has requested a question now.
     pub is_wanted: bool,
-    /// When it was asked last.
+    /// The time of the last question.
     pub asked_at: Option<OffsetDateTime>,
-    /// What its last answer came to.
+    /// The result of the last answer.
     pub said: Option<ProviderAnswer>,
-    /// How many times in a row it could not be asked.
+    /// How many times in a row the provider could not be asked.
     pub failures: i32,
 }
 
 impl Store {
-    /// Reads what can be asked about; none where there is no such order.
+    /// Reads what is known about the payment. Returns `None` if there is no such order.
     pub async fn askable(&self, about: AskedAbout) -> Result<Option<Askable>, StoreError> {
         self.run("reading what a provider can be asked", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -76,7 +76,7 @@ impl Store {
         .await
     }
 
-    /// Writes down who wants a provider asked, and why.
+    /// Writes down the person who wants the provider asked, and the reason.
     pub async fn note_check(
         &self,
         askable: Askable,
@@ -110,7 +110,7 @@ fn corrupt(fault: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt { what: "payments".to_owned(), detail: fault.to_string() }
 }
 
-/// A row of `provider_looks`.
+/// One row of `provider_looks`.
 struct Look {
     due_at: Option<OffsetDateTime>,
     wanted: i32,
@@ -157,7 +157,7 @@ impl Tx {
         .fetch_optional(self.connection())
         .await
         .map_err(StoreError::sql(WHAT))?;
-        // The reconciler asks by the id of its own row.
+        // The reconciler asks by the id in its own row.
         let first = look.iter().map(|look| look.payment_id.clone());
         let mut payment_ids: Vec<PaymentId> = vec![];
         for text in first.chain(known) {
