@@ -213,7 +213,7 @@ fn the_digest_s_form_stays() {
     let digest = hex::encode(check(&good()).unwrap().digest());
     assert_eq!(digest, "613901dc9f67285d8fd9ed8d94b2208a08b7b7749663bf2e0ce65d4c4f61361b");
     let total = hex::encode(check(&with(json!({"price_terms": "total"}))).unwrap().digest());
-    assert_eq!(total, digest, "what is meant without terms");
+    assert_eq!(total, digest, "the default terms have the same digest");
 }
 
 #[test]

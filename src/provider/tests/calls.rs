@@ -162,7 +162,7 @@ async fn an_answer_that_cannot_be_read_is_odd_and_names_the_field_alone() {
         let before = fake.asked().len();
         fake.will([instead(200, &body)]);
         assert_eq!(ask(&stripe_of(&fake)).await.unwrap_err(), CallError::Odd { detail: words.to_owned() });
-        assert_eq!(fake.asked().len(), before + 1, "odd answers are not asked for again");
+        assert_eq!(fake.asked().len(), before + 1, "an odd answer is not asked for again");
     }
 }
 

@@ -242,7 +242,7 @@ async fn without_the_right_to_see_disputes_the_rest_is_told_and_the_log_has_it_o
         assert_eq!((found.state, disputes(&found)), (PaymentState::Paid, vec![]));
         assert_eq!((found.order_id, &found.statuses[..]), (whole.order_id, &whole.statuses[..2]), "both captures");
     }
-    assert_eq!(fake.lines().len(), calls + 2 * refusals.len(), "the second capture is not asked for");
+    assert_eq!(fake.lines().len(), calls + 2 * refusals.len(), "the second capture is not asked about");
     // As soon as the right is there, it is used.
     assert_eq!(fetch(&providers).await.unwrap(), whole);
     let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

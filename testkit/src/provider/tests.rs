@@ -83,7 +83,7 @@ async fn money_goes_back_no_further_than_it_came() {
     assert_eq!(provider.refund(&id, Some(0)), Err(ProviderError::BadAmount(id.clone())));
     assert_eq!(provider.refund(&id, Some(999)).unwrap().kept_minor, 1000);
     assert_eq!(provider.dispute(&id).unwrap().kept_minor, 0);
-    assert_eq!(provider.refund(&id, Some(1)), Err(nothing()), "what is left is disputed");
+    assert_eq!(provider.refund(&id, Some(1)), Err(nothing()), "the rest is disputed");
     assert_eq!(provider.close_dispute(&id, true).unwrap().kept_minor, 1000);
     assert_eq!(provider.close_dispute(&id, true), Err(ProviderError::NoDispute(id.clone())));
     assert_eq!(provider.fail_refund(&id).unwrap().kept_minor, 1999);

@@ -109,7 +109,7 @@ async fn two_operators_at_once_send_each_letter_once() {
         ended(&store, id).await;
     }
     let sent = "SELECT count(*) FROM replay_letters WHERE state = 'resolved'";
-    assert_eq!(world.count(sent).await, 200, "each letter is in one of the replays");
+    assert_eq!(world.count(sent).await, 200, "each dead letter is in one of the replays");
     first.stop().await;
     second.stop().await;
     world.settled(worker).await;
@@ -223,7 +223,11 @@ async fn a_canceled_replay_leaves_what_it_did_not_send() {
     .await;
     let now = OffsetDateTime::now_utc();
     assert_eq!(store.cancel_replay(id, ada(), "wrong ones".to_owned(), now).await.unwrap(), Some(9));
-    assert_eq!(store.cancel_replay(id, ada(), "again".to_owned(), now).await.unwrap(), None, "once is enough");
+    assert_eq!(
+        store.cancel_replay(id, ada(), "again".to_owned(), now).await.unwrap(),
+        None,
+        "a canceled replay is not canceled again"
+    );
     assert_eq!(world.count("SELECT count(*) FROM dead_letters WHERE state = 'open'").await, 9);
     assert_eq!(world.count("SELECT count(*) FROM audit_log WHERE action = 'replay.cancel'").await, 1);
 

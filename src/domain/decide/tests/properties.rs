@@ -45,7 +45,7 @@ impl Ledger {
         assert!((0..=self.order.credits).contains(&posting.credits_net), "net credits lie between 0 and the grant");
         assert!(self.grants.len() <= 1, "a second grant");
         let again = settle(&self.order, policy).unwrap();
-        assert_eq!((again.grant, again.adjustment), (false, 0), "what is posted is not posted again");
+        assert_eq!((again.grant, again.adjustment), (false, 0), "a posted result is not posted again");
     }
 
     /// The results that must not depend on the arrival of the facts.
