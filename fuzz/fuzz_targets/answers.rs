@@ -1,4 +1,4 @@
-//! What providers answer, or whoever stands in their place.
+//! Random answers of providers. The parser must not panic.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Bodies that come out of a queue: whatever they are, they are read or refused, and what is read is written back alike.
+//! Random message bodies. Each is read or refused. A body that was read and written again has the same content.
 
 #![no_main]
 

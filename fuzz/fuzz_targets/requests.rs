@@ -1,4 +1,4 @@
-//! What clients of the API send: bodies, queries, keys, cursors.
+//! Random requests to the API: bodies, queries, keys and cursors. The parser must not panic.
 
 #![no_main]
 

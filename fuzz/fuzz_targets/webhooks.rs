@@ -1,5 +1,5 @@
-//! Requests to `/webhooks/{provider}`: nothing unsigned is believed, and a signed body, whatever it is, becomes something that
-//! is published, counted or kept.
+//! Random webhook bodies, translated as if their signatures were good. Each gives at least one result: a message, a hint, an
+//! ignored event or an untranslatable one.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-/// So late that no event is from the future.
+/// This time is so late that no event is from the future.
 const NOW: OffsetDateTime = datetime!(9999-12-01 00:00:00 UTC);
 const TERMS: Terms = Terms { livemode: false, is_adyen_captured_by_hand: true };
 
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     let endpoint = Endpoint::ALL[usize::from(*first) % Endpoint::ALL.len()];
     let id = MessageId::new(format!("{}::fuzz", endpoint.path())).unwrap();
     let said = Verified::kept(endpoint, &id, body, NOW, TERMS).translate();
-    assert!(!said.is_empty(), "what is genuine is never passed over in silence");
+    assert!(!said.is_empty(), "a genuine webhook always has a result");
     for translation in said {
         match translation {
             Translation::Events(events) => {

@@ -1,4 +1,4 @@
-//! Both addresses, from tables of texts.
+//! Both kinds of address, in tables of texts.
 
 use super::*;
 use secrecy::ExposeSecret as _;
@@ -50,7 +50,7 @@ fn o08_an_amqp_address_leads_to_the_hosts_that_it_names() {
     );
 }
 
-/// Hosts and credentials are read alike in both: each text without its scheme, and a piece of the fault.
+/// Both kinds read hosts and credentials in the same way. Each row has a text without its scheme, and a part of the fault.
 const BAD_PLACES: [(&str, &str); 31] = [
     ("", "must name a host"),
     ("/hunter2", "must name a host"),
@@ -137,7 +137,7 @@ fn o15_what_is_no_address_is_refused_without_being_shown() {
     ] {
         fault::<AmqpAddress>(text, part);
     }
-    // Bytes are counted, as they are sent.
+    // The limit counts bytes, after decoding.
     for (name, fits) in [("%C3%A4".repeat(127), true), ("%C3%A4".repeat(128), false), ("v".repeat(256), false)] {
         let address = format!("amqp://u:hunter2@h/{name}");
         if fits {
@@ -172,7 +172,7 @@ fn o08_a_database_address_leads_to_the_hosts_that_it_names() {
             "postgres://h/db?sslmode=Verify-Full&sslrootcert=/ca.pem",
             "postgres://h:5432/db?sslmode=verify-full&sslrootcert=%2Fca.pem",
         ),
-        // Whoever names the issuers wants them checked.
+        // A URL that names the issuers also wants them checked.
         ("postgres://h/db?sslmode=require&sslrootcert=/ca", "postgres://h:5432/db?sslmode=verify-ca&sslrootcert=%2Fca"),
         ("postgres://h/db?sslrootcert=system", "postgres://h:5432/db?sslmode=verify-full"),
         ("postgres://h/db?sslmode=allow", "postgres://h:5432/db?sslmode=prefer"),

@@ -1,4 +1,4 @@
-//! The contract against the router. Nothing in here talks to Postgres.
+//! Compares the contract with the router. These tests use no Postgres.
 
 use super::*;
 use crate::config::{DatabaseConfig, NamedToken, ProvidersConfig};
@@ -21,7 +21,7 @@ fn config() -> ApiConfig {
     ApiConfig {
         addr: ([127, 0, 0, 1], 0).into(),
         keep_alive: Duration::from_secs(75),
-        // Nobody listens at port 1.
+        // No server listens on port 1.
         database: DatabaseConfig { url: "postgres://nobody@127.0.0.1:1/none".parse().unwrap() },
         tokens: crate::followed::Followed::new(vec![NamedToken {
             name: "shop".to_owned(),
@@ -164,7 +164,7 @@ async fn pages_of_known_origins_read_orders_and_nothing_else() {
         ("/v1/accounts/a/entries", SHOP, false),
         ("/openapi.json", SHOP, false),
     ] {
-        // The answer is 401; a page must be able to see that too.
+        // The answer is 401, and a page must be able to read that, too.
         let got = answer(from_origin(Method::GET, path, origin)).await;
         let allowed = got.headers().get(ACCESS_CONTROL_ALLOW_ORIGIN).map(|origin| origin.to_str().unwrap());
         assert_eq!(allowed, is_allowed.then_some(origin), "{path} from {origin}");

@@ -1,4 +1,4 @@
-//! The configuration, from a table of environments.
+//! The configuration, in a table of environments.
 
 mod refused;
 
@@ -13,7 +13,7 @@ const TOKEN: &str = "0123456789abcdef";
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const STANDARD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Enough for every role.
+/// Variables that are enough for every role except the reconciler.
 fn enough() -> Environment {
     [
         ("DATABASE_URL", "postgres://u:hunter2pw@db/grantonce"),
@@ -33,7 +33,7 @@ fn without(name: &str) -> Environment {
 }
 
 fn faults(role: Role, environment: &Environment) -> Vec<String> {
-    // Who asks needs somebody to ask.
+    // The reconciler needs a provider to ask.
     let asking = environment.clone().with("GRANTONCE_STRIPE_API_KEY", "rk_test_1");
     let environment = if role == Role::Reconciler { &asking } else { environment };
     match Config::from_env(role, environment) {
@@ -42,7 +42,7 @@ fn faults(role: Role, environment: &Environment) -> Vec<String> {
     }
 }
 
-/// The one fault of a value, in a role that reads it.
+/// The only fault of a value, in a role that reads it.
 #[track_caller]
 fn fault_of(name: &str, value: &str) -> String {
     let found = faults(Role::All, &enough().with(name, value));
@@ -67,7 +67,7 @@ fn every_role_starts_with_enough() {
 
 #[test]
 fn a_reconciler_needs_somebody_to_ask() {
-    let Err(alone) = Config::from_env(Role::Reconciler, &enough()) else { panic!("nobody can be asked") };
+    let Err(alone) = Config::from_env(Role::Reconciler, &enough()) else { panic!("no provider can be asked") };
     let [fault] = alone.faults() else { panic!("{alone:?}") };
     let fault = fault.to_string();
     assert!(fault.contains("GRANTONCE_STRIPE_API_KEY") && fault.contains("GRANTONCE_PAYPAL_CLIENT_ID"), "{fault}");
@@ -107,13 +107,13 @@ fn the_defaults_are_those_of_the_table() {
     assert_eq!(config.process.otlp_endpoint, None);
     let (delay, drain_deadline) = (Duration::from_secs(5), Duration::from_secs(10));
     assert_eq!(config.process.shutdown, ShutdownTimes { delay, drain_deadline });
-    // Nobody sends requests to a worker: it need not wait until load balancers notice that it stops.
+    // A worker gets no requests, so it does not wait until load balancers notice its stop.
     let worker = Config::from_env(Role::Worker, &enough()).unwrap();
     assert_eq!(worker.process.shutdown, ShutdownTimes { delay: Duration::ZERO, drain_deadline });
     let AllConfig { receiver, worker, api, reconciler, ops } = all(&enough());
     assert_eq!(ops.addr, "127.0.0.1:8082".parse().unwrap());
     assert_eq!((ops.terms.livemode, ops.terms.dispute_policy), (false, DisputePolicy::Hold));
-    assert!(reconciler.is_none(), "nobody to ask");
+    assert!(reconciler.is_none(), "no provider to ask");
     assert_eq!(receiver.addr, "0.0.0.0:8080".parse().unwrap());
     assert!([receiver.keep_alive, api.keep_alive, ops.keep_alive].iter().all(|kept| kept.as_secs() == 75));
     assert_eq!(api.addr, "127.0.0.1:8081".parse().unwrap());
@@ -292,7 +292,7 @@ fn no_fault_shows_a_secret() {
         ("GRANTONCE_PAYPAL_CLIENT_SECRET", "hunter2pw", "come together"),
         ("GRANTONCE_STRIPE_API_KEY", "sk_live_hunter2pw", "is a live key"),
     ] {
-        // The value may be one that more than one fault is about; each must be silent about it.
+        // The value may cause more than one fault. None of them may show it.
         let environment = enough().with(name, value);
         let config = Config::from_env(Role::All, &environment);
         let told = config.as_ref().unwrap_err().to_string();
@@ -352,7 +352,7 @@ fn a_secret_may_come_as_a_file() {
     let read = all(&from_file).worker.database.url.current();
     assert_eq!(read.password.as_ref().unwrap().expose_secret(), "from-file");
 
-    // One value in two places.
+    // The same variable is set in two ways.
     let both = faults(Role::All, &enough().with("DATABASE_URL_FILE", &good));
     assert!(both.len() == 1 && both[0].contains("DATABASE_URL and DATABASE_URL_FILE are both set"), "{both:?}");
 
@@ -368,13 +368,13 @@ fn a_secret_may_come_as_a_file() {
         assert!(told.len() == 1 && told[0].contains(part) && !told[0].contains("hunter2pw"), "{told:?}");
     }
 
-    // Not UTF-8, in either form.
+    // Both forms of the variable are not UTF-8.
     for name in ["DATABASE_URL", "DATABASE_URL_FILE", "GRANTONCE_ADYEN_HMAC_KEYS_FILE"] {
         let told = faults(Role::All, &without("DATABASE_URL").with_not_utf8(name));
         assert!(told.iter().any(|fault| fault.starts_with(&format!("{name} is not UTF-8"))), "{name}: {told:?}");
     }
 
-    // The receiver never opens the database's secret.
+    // The receiver never opens the file with the database's secret.
     let absent = without("DATABASE_URL").with("DATABASE_URL_FILE", "/not/mounted/here");
     assert!(faults(Role::Receiver, &absent).is_empty());
 }
@@ -399,5 +399,5 @@ fn the_table_is_sound() {
     let count = names.len();
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), count, "no name twice");
+    assert_eq!(names.len(), count, "no name is there twice");
 }

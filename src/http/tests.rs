@@ -1,4 +1,4 @@
-//! The server over real sockets, spoken to byte by byte.
+//! The server over real sockets. The tests write raw HTTP.
 
 use super::*;
 use crate::shutdown::Shutdown;
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 mod health;
 
-/// No test waits longer than this for anything.
+/// No test waits longer than this.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(60);
 const LONG: Duration = Duration::from_secs(3600);
@@ -51,7 +51,7 @@ impl Server {
         Client(TcpStream::connect(self.address).await.unwrap())
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on its own connection.
     async fn ask(&self, request: &str) -> Answer {
         let mut client = self.client().await;
         client.send(request).await;
@@ -83,7 +83,7 @@ impl Client {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
-    /// One answer that has a content-length; nothing where the connection was closed instead.
+    /// Reads one answer with a content-length. Returns `None` if the connection was closed instead.
     async fn try_answer(&mut self) -> Option<Answer> {
         let (mut bytes, mut one) = (Vec::new(), [0]);
         while !bytes.ends_with(b"\r\n\r\n") {
@@ -113,7 +113,7 @@ fn get_line(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")
 }
 
-/// Answers a body's length.
+/// Answers with the length of the body.
 async fn measure(State(deadline): State<Duration>, request: Request) -> Result<String, Problem> {
     let body = read_body(request, BODY_MAX, deadline).await?;
     Ok(body.len().to_string())
@@ -164,7 +164,7 @@ async fn an_idle_connection_is_kept_longer_than_headers_may_take() {
         client.send(&get_line("/")).await;
         assert_eq!(client.answer().await.status, 405);
     }
-    // The headers of a second request have their deadline as well; by its end the other one was idle for longer.
+    // The headers of a second request also have a deadline. When it ends, the other connection was idle for longer.
     slow.send("GET / HTTP/1.1\r\nhost: te").await;
     assert!(slow.is_closed().await);
     idle.send(&get_line("/")).await;
@@ -179,11 +179,11 @@ async fn the_bound_is_on_the_bytes_that_come() {
     let chunked = "transfer-encoding: chunked\r\n\r\n";
     for (request, status, said) in [
         (post(&format!("content-length: 1000\r\n\r\n{}", "x".repeat(1000))), 200, "1000"),
-        // Refused on the promise alone: the body never comes.
+        // The announced length is too large, so the request is refused. Its body never comes.
         (post("content-length: 1001\r\n\r\n"), 413, "above 1000 bytes"),
         (post(&format!("{chunked}{}{}0\r\n\r\n", chunk(400), chunk(600))), 200, "1000"),
         (post(&format!("{chunked}0\r\n\r\n")), 200, "0"),
-        // No promise, and no end either: refused as soon as it is too long.
+        // No length is announced, and the body does not end. The request is refused as soon as it is too long.
         (post(&format!("{chunked}{}{}", chunk(400), chunk(601))), 413, "above 1000 bytes"),
         (post(&format!("{chunked}{}", chunk(1001))), 413, "above 1000 bytes"),
     ] {
@@ -217,7 +217,7 @@ async fn over_the_cap_connections_wait_to_be_accepted() {
         assert_eq!(client.answer().await.status, 200);
     }
     three.send(&get_line("/")).await;
-    // Time enough for the third one to be served, if it were accepted.
+    // This is enough time to serve the third connection, if it were accepted.
     for n in 3..20 {
         one.send(&get_line("/")).await;
         assert_eq!(one.answer().await.status, 200);
@@ -227,7 +227,7 @@ async fn over_the_cap_connections_wait_to_be_accepted() {
     assert_eq!(three.answer().await.status, 200);
 }
 
-/// A handler that says when it was entered, and answers when it is let go.
+/// A handler that reports when it is entered, and answers when the test opens it.
 #[derive(Clone, Default)]
 struct Gate {
     entered: Arc<Notify>,
@@ -312,7 +312,7 @@ async fn shutdown_finishes_requests_in_flight_and_takes_no_new_ones() {
     gate.entered.notified().await;
 
     server.shutdown.token().cancel();
-    assert!(fresh.is_closed().await, "no request was begun here");
+    assert!(fresh.is_closed().await, "this connection has no request");
     assert!(idle.is_closed().await);
     until_refused(server.address).await;
     assert!(!server.task.is_finished());

@@ -1,4 +1,4 @@
-//! The contract, from a table of bodies.
+//! The contract, in a table of bodies.
 
 use super::*;
 use time::macros::datetime;

@@ -1,4 +1,4 @@
-//! The room against fake providers that keep the documented rules of idempotency, over real sockets.
+//! The calls to fake providers over real sockets. The fakes follow the documented rules of idempotency.
 
 mod calls;
 mod capture;
@@ -17,7 +17,7 @@ use super::*;
 use crate::domain::Currency;
 use fake::{Fake, World};
 
-/// Short pauses, and deadlines that only a server that hangs will meet.
+/// Short pauses, and deadlines that only a hanging server reaches.
 const FAST: Limits = Limits {
     deadlines: Deadlines { whole: Duration::from_secs(20), connect: Duration::from_secs(3) },
     patience: Patience {
@@ -27,7 +27,7 @@ const FAST: Limits = Limits {
     },
 };
 
-/// A deadline that a server that hangs meets soon.
+/// A deadline that a hanging server reaches soon.
 const SHORT: Duration = Duration::from_millis(200);
 
 const STRIPE_KEY: &str = "sk_test_abc";
@@ -62,7 +62,7 @@ fn paypal_of<W: World>(fake: &Fake<W>) -> Providers {
     paypal_with(fake, FAST)
 }
 
-/// An order of these tests.
+/// An order of these tests, by number.
 fn order(number: u128) -> OrderId {
     OrderId(uuid::Uuid::from_u128(0x0189_0000_0000_7000_8000_0000_0000_0000 + number))
 }
@@ -71,7 +71,7 @@ fn money(amount_minor: i64, code: &str) -> Money {
     Money::new(amount_minor, Currency::new(code).unwrap()).unwrap()
 }
 
-/// 19.99 USD for that order.
+/// A payment of 19.99 USD for an order.
 fn payment(provider: Provider, order_id: OrderId) -> NewPayment {
     NewPayment {
         provider,

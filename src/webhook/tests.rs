@@ -1,4 +1,4 @@
-//! What holds at every endpoint: published vectors, rejections, keys.
+//! Rules of every endpoint: published vectors, rejections and keys.
 
 mod properties;
 mod simulated;
@@ -7,7 +7,7 @@ use super::*;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
-/// 2026-01-05T12:00:00Z
+/// The time 2026-01-05T12:00:00Z.
 pub(super) const NOW: i64 = 1_767_614_400;
 pub(super) const STRIPE_SECRET: &str = "whsec_8fLq3xZ1nB6vT0yKc5RjUw2EaGdHsM7p";
 pub(super) const STANDARD_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -16,7 +16,7 @@ pub(super) const ADYEN_KEY: &str = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C0
 
 pub(super) const TERMS: Terms = Terms { livemode: true, is_adyen_captured_by_hand: false };
 
-/// The only thing that a body says.
+/// The only translation of a body.
 pub(super) fn only(mut said: Vec<Translation>) -> Translation {
     assert_eq!(said.len(), 1, "{said:?}");
     said.remove(0)
@@ -83,7 +83,7 @@ fn published_vectors_are_judged_as_published() {
                 let keys = keys(Endpoint::Standard, &[text("secret")]);
                 verdict(&keys, &pairs, text("body").as_bytes(), timestamp)
             }
-            // Those of the raw body are of other webhooks of Adyen's.
+            // Vectors of the raw body belong to other webhooks of Adyen's.
             "adyen" if vector["signing_string"].is_string() => {
                 seen.2 += 1;
                 let body = adyen::tests::body_of_vector(text("signing_string"), text("signature"));
@@ -113,12 +113,12 @@ fn stripe_rejections() {
     assert_eq!(judge(&good), Ok(()));
     assert_eq!(judge(&format!("v0=00,t={NOW},scheme=x,v1={v1}")), Ok(()), "the order of items does not matter");
     assert_eq!(judge(&format!("t={NOW},v1={by_other},v1={v1}")), Ok(()), "a secret is being rolled");
-    assert_eq!(judge(&format!("t={NOW},v1=zz,v1=,v1={v1}")), Ok(()), "undecodable hex is passed over");
+    assert_eq!(judge(&format!("t={NOW},v1=zz,v1=,v1={v1}")), Ok(()), "undecodable hex is ignored");
 
     let wrong = Err(Rejection::SignatureWrong);
     assert_eq!(judge(&format!("t={NOW},v1={by_other}")), wrong);
     assert_eq!(judge(&format!("t={NOW},v1=zz")), wrong);
-    assert_eq!(judge(&format!("t={NOW},v1={}", &v1[..62])), wrong, "a part of a signature is none");
+    assert_eq!(judge(&format!("t={NOW},v1={}", &v1[..62])), wrong, "a part of a signature does not count");
     assert_eq!(judge(&format!("t={NOW},v1={v1}00")), wrong);
     assert_eq!(judge(&format!("t={NOW},v1=")), wrong);
     assert_eq!(judge(&format!("t={},v1={v1}", NOW + 1)), wrong, "the time is signed");
@@ -150,7 +150,7 @@ fn stripe_rejections() {
     );
 }
 
-/// A request with all headers of a family, one of which is changed.
+/// A request with all headers of a family. One of them is changed.
 fn standard(family: &str, body: &[u8], change: impl FnOnce(&mut [String; 3])) -> Result<(), Rejection> {
     let signature = grantonce_testkit::sign::standard_signature(STANDARD_SECRET, "msg_1", NOW, body).unwrap();
     let mut values = ["msg_1".to_owned(), NOW.to_string(), signature];
@@ -181,7 +181,7 @@ fn any_key_may_have_made_any_of_the_signatures() {
                 ("webhook-timestamp", &NOW.to_string()),
                 ("webhook-signature", &signatures),
             ];
-            // Adyen's tests have the same for its signature in the body.
+            // The tests of Adyen do the same for its signature in the body.
             for endpoint in [Endpoint::Stripe, Endpoint::Standard] {
                 assert_eq!(verdict(&keys(endpoint, &secrets), &pairs, body, NOW), Ok(()), "{v1s}");
                 assert!(verdict(&keys(endpoint, &[third]), &pairs, body, NOW).is_err());

@@ -1,8 +1,8 @@
-//! A real browser, without a window: Chromium, driven by chromedriver, both found in PATH.
+//! A real browser without a window: Chromium, controlled by chromedriver. Both must be in PATH.
 //!
-//! WebDriver is JSON over HTTP (<https://www.w3.org/TR/webdriver2/>), and these tests need a dozen commands of it. The crates
-//! for it bring more than that: one turns on `preserve_order` of serde_json, and with it another order of JSON's fields in all
-//! tests than in the program that is released; the other has two dozen dependencies, some of them long outdated.
+//! WebDriver is JSON over HTTP (<https://www.w3.org/TR/webdriver2/>), and these tests need a dozen of its commands. The crates for
+//! it bring more than that. One turns on `preserve_order` of serde_json, so JSON fields have another order in all tests than in the
+//! released program. The other one has two dozen dependencies, and some of them are long outdated.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,22 +24,22 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Where pictures of the pages go, where that is asked for.
+/// This variable names the folder for pictures of the pages.
 const PICTURES: &str = "STOREFRONT_PICTURES";
 
-/// Where axe-core's `axe.min.js` is, where accessibility is looked at.
+/// This variable names the file `axe.min.js` of axe-core, which checks accessibility.
 const AXE: &str = "AXE_CORE";
 
-/// What chromedriver says when it listens.
+/// The line that chromedriver prints when it listens.
 const LISTENS: &str = "started successfully on port ";
 
-/// How long one command may take: pages load slowly on a machine that is busy with other tests.
+/// The longest time of one command. Pages load slowly on a machine that is busy with other tests.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
 
-/// How long a browser may take to end.
+/// The longest time that a browser may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Under this name an element's reference stands in JSON.
+/// The name of an element's reference in JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 const ARGUMENTS: [&str; 10] = [
@@ -55,27 +55,27 @@ const ARGUMENTS: [&str; 10] = [
     "--hide-scrollbars",
 ];
 
-/// How a browser looks at pages.
+/// How a browser shows pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Look {
-    /// The system asks for dark pages.
+    /// The system prefers dark pages.
     pub is_dark: bool,
     /// The screen is that of a phone.
     pub is_phone: bool,
-    /// Scripts are off.
+    /// Scripts are disabled.
     pub has_no_script: bool,
 }
 
-/// A browser with a profile of its own. It is gone when it is dropped.
+/// A browser with its own profile. It ends when this is dropped.
 pub struct Browser {
     http: reqwest::Client,
     session: String,
-    // In this order: the profile can go when the browser has.
+    // The order matters: the profile is removed after the browser has ended.
     _session: Session,
     _profile: tempfile::TempDir,
 }
 
-/// chromedriver.
+/// A running chromedriver.
 struct Driver {
     process: Child,
     port: u16,
@@ -88,7 +88,8 @@ struct Session {
 }
 
 impl Drop for Session {
-    /// Ends the browser: killing chromedriver would leave it running. Also in a test that fails, so nothing is awaited here.
+    /// Ends the browser, because killing chromedriver would leave it running. This also runs in a failed test, so it awaits
+    /// nothing.
     fn drop(&mut self) {
         if let Err(error) = self.end() {
             eprintln!("left behind: a browser, for {error}");
@@ -101,13 +102,13 @@ impl Session {
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.driver.port))?;
         connection.set_read_timeout(Some(END_DEADLINE))?;
         write!(connection, "DELETE /session/{} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", self.id)?;
-        // It answers when the browser has ended.
+        // chromedriver answers when the browser has ended.
         connection.read(&mut [0; 1]).map(|_| ())
     }
 }
 
 impl Driver {
-    /// Starts one, and waits until it listens.
+    /// Starts chromedriver, and waits until it listens.
     fn start() -> Self {
         let mut process = Command::new("chromedriver")
             .arg("--port=0")
@@ -115,7 +116,7 @@ impl Driver {
             .spawn()
             .expect("chromedriver is needed in PATH: ./dev test installs it");
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        // Made before the wait: one that says nothing is ended all the same.
+        // The value exists before the wait, so a silent chromedriver is also ended.
         let mut driver = Self { process, port: 0 };
         let port = lines.map_while(Result::ok).find_map(|line| {
             let (_, port) = line.split_once(LISTENS)?;
@@ -134,7 +135,7 @@ impl Drop for Driver {
 }
 
 impl Browser {
-    /// Opens one.
+    /// Opens a browser.
     pub async fn open(look: Look) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let driver = Driver::start();
@@ -177,24 +178,24 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
     }
 
-    /// Goes to an address.
+    /// Loads an address.
     pub async fn go(&self, url: &str) {
         self.send(Method::POST, "/url", json!({"url": url})).await.unwrap();
     }
 
-    /// Where it is.
+    /// Returns the current address.
     pub async fn url(&self) -> String {
         self.send(Method::GET, "/url", Value::Null).await.unwrap().as_str().unwrap().to_owned()
     }
 
-    /// The path of an element; none where there is no such one.
+    /// The path of an element, or an error if there is none.
     async fn find(&self, css: &str) -> Result<String, String> {
         let body = json!({"using": "css selector", "value": css});
         let found = self.send(Method::POST, "/element", body).await?;
         Ok(format!("/element/{}", found[ELEMENT].as_str().unwrap_or_default()))
     }
 
-    /// Presses what is there, and waits for the page that comes of it.
+    /// Clicks an element, and waits for the next page.
     pub async fn press(&self, css: &str) {
         eventually(&format!("{css} can be pressed"), async || {
             let Ok(element) = self.find(css).await else { return false };
@@ -203,7 +204,7 @@ impl Browser {
         .await;
     }
 
-    /// Writes into a field.
+    /// Types into a field.
     pub async fn fill(&self, css: &str, text: &str) {
         eventually(&format!("{css} can be written into"), async || {
             let Ok(element) = self.find(css).await else { return false };
@@ -212,7 +213,7 @@ impl Browser {
         .await;
     }
 
-    /// The text of an element as it is shown; none where there is no such one, or the page is just changing.
+    /// The visible text of an element. `None` if there is no such element, or the page is changing.
     pub async fn text(&self, css: &str) -> Option<String> {
         let element = self.find(css).await.ok()?;
         let text = self.send(Method::GET, &format!("{element}/text"), Value::Null).await.ok()?;
@@ -226,7 +227,7 @@ impl Browser {
         value.as_str().map(str::to_owned)
     }
 
-    /// Waits until an element says so. The page is not loaded again for it.
+    /// Waits until an element contains this text. The page is not reloaded.
     pub async fn until(&self, css: &str, text: &str) {
         let mut last = None;
         let says = async || {
@@ -236,13 +237,13 @@ impl Browser {
         eventually(&format!("{css} says {text:?}"), says).await;
     }
 
-    /// What a script of the page promises.
+    /// Runs a script, and returns the value of its promise.
     pub async fn run(&self, promise: &str) -> Value {
         let script = format!("const done = arguments[0]; ({promise}).then(done, (error) => done(`${{error}}`));");
         self.send(Method::POST, "/execute/async", json!({"script": script, "args": []})).await.unwrap()
     }
 
-    /// What axe-core finds on the page: rules that it breaks, with the elements. None where axe-core is not there.
+    /// Runs axe-core on the page. Returns the broken rules with their elements, or `None` if axe-core is not there.
     pub async fn axe(&self) -> Option<Vec<String>> {
         let source = std::fs::read_to_string(std::env::var_os(AXE)?).expect("AXE_CORE names axe.min.js");
         self.send(Method::POST, "/execute/sync", json!({"script": source, "args": []})).await.unwrap();
@@ -253,14 +254,14 @@ impl Browser {
         Some(found.iter().map(|rule| rule.as_str().unwrap().to_owned()).collect())
     }
 
-    /// Presses a key in the element that has the focus: Tab is U+E004, Enter U+E007.
+    /// Presses a key in the focused element: Tab is U+E004, Enter U+E007.
     pub async fn key(&self, key: char) {
         let actions = [("keyDown", key), ("keyUp", key)].map(|(kind, key)| json!({"type": kind, "value": key}));
         let keyboard = json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]});
         self.send(Method::POST, "/actions", keyboard).await.unwrap();
     }
 
-    /// Keeps a picture of the whole page, where somebody wants to see it.
+    /// Saves a picture of the whole page, if the variable names a folder.
     pub async fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os(PICTURES) else { return };
         let size = "Promise.resolve([window.innerWidth, document.documentElement.scrollHeight])";
@@ -274,7 +275,7 @@ impl Browser {
     }
 }
 
-/// One command's answer, or the error that it is.
+/// Sends one command. Returns its answer or its error.
 async fn command(http: &reqwest::Client, method: Method, url: &str, body: Value) -> Result<Value, String> {
     let mut call = http.request(method.clone(), url);
     if method == Method::POST {
@@ -287,7 +288,7 @@ async fn command(http: &reqwest::Client, method: Method, url: &str, body: Value)
     if is_good { Ok(value) } else { Err(value.to_string()) }
 }
 
-/// The browser itself, by the names that distributions have for it.
+/// The browser's program, under the names that distributions use.
 fn binary() -> Option<PathBuf> {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let path = std::env::var_os("PATH")?;

@@ -1,4 +1,4 @@
-//! Roles as child processes: start them, wait until they say that they are ready, end them, and start them again.
+//! Roles as child processes: start them, wait until they report that they are ready, stop them, and start them again.
 //!
 //! No child outlives its parent. It is killed when its [`Child`] is dropped. On Linux it is also killed when the parent is
 //! killed: `setpriv` of util-linux asks the kernel for that, and then becomes the child.
@@ -18,18 +18,18 @@ use std::time::Duration;
 use tokio::process::{Child as Process, Command};
 use tokio::time::timeout;
 
-/// Prefix of the variables that a child gets from its [`Children`] alone, never from the parent's own environment.
+/// Variables with this prefix come from [`Children`] only, never from the parent's environment.
 const OWN_PREFIX: &str = "GRANTONCE_";
 
-/// How long a process may take to be gone after it was killed. Only a process that hangs in the kernel takes longer.
+/// The longest time until a killed process is gone. Only a process that hangs in the kernel takes longer.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A command that starts `program`, which is killed when this process ends. Elsewhere than on Linux, it lives on when this
+/// A command that starts `program`. On Linux the child is killed when this process ends. On other systems it continues if this
 /// process is killed.
 ///
 /// On Linux a child dies with the *thread* that started it.
 pub fn dying_with_parent(program: &Path) -> std::io::Result<std::process::Command> {
-    // `setpriv` would start first, and only then find no program.
+    // Else `setpriv` would start first, and only then find no program.
     std::fs::metadata(program)?;
     if cfg!(target_os = "linux") {
         let mut command = std::process::Command::new("setpriv");
@@ -40,55 +40,55 @@ pub fn dying_with_parent(program: &Path) -> std::io::Result<std::process::Comman
     }
 }
 
-/// What went wrong with a child. Each shows the end of the child's log and names the file that has all of it.
+/// The error of a child. Each shows the end of the child's log and names the file with the whole log.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
-    /// It could not be started.
+    /// The child could not be started.
     #[error("{name} could not be started: {source}")]
     Start {
-        /// Its name.
+        /// The name of the child.
         name: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// It ended while it was expected to run, or with a fault.
+    /// The child ended too early, or with a failure.
     #[error("{name} ended with {status} {while_}\n{log}")]
     Ended {
-        /// Its name.
+        /// The name of the child.
         name: String,
-        /// How it ended.
+        /// The exit status of the child.
         status: ExitStatus,
-        /// What was awaited of it.
+        /// The step that the parent waited for.
         while_: String,
-        /// The end of its log.
+        /// The end of the child's log.
         log: String,
     },
-    /// It did not do in time what it was expected to do.
+    /// The child missed a deadline.
     #[error("{name} took longer than {} s {while_}\n{log}", deadline.as_secs())]
     TooLate {
-        /// Its name.
+        /// The name of the child.
         name: String,
-        /// What was awaited of it.
+        /// The step that the parent waited for.
         while_: String,
-        /// How long it had.
+        /// The deadline of that step.
         deadline: Duration,
-        /// The end of its log.
+        /// The end of the child's log.
         log: String,
     },
-    /// The operating system would not tell how it ended, or not take a signal for it.
+    /// The operating system did not report the child's end, or refused a signal to it.
     #[error("{name} is out of hand: {source}")]
     System {
-        /// Its name.
+        /// The name of the child.
         name: String,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
 }
 
 impl ChildError {
-    /// The exit code, where the child ended by itself.
+    /// The exit code, if the child ended by itself.
     pub fn exit_code(&self) -> Option<i32> {
         match self {
             Self::Ended { status, .. } => status.code(),
@@ -97,7 +97,7 @@ impl ChildError {
     }
 }
 
-/// What all children of one run have in common: the program, the environment, and where their logs go.
+/// The settings that all children of one run share: the program, the environment, and the folder of the logs.
 #[derive(Debug, Clone)]
 pub struct Children {
     program: PathBuf,
@@ -106,24 +106,24 @@ pub struct Children {
 }
 
 impl Children {
-    /// Children of `program`, each of which writes its log to `<log_dir>/<name>.log`. The folder must exist.
+    /// Children of `program`. Each writes its log to `<log_dir>/<name>.log`. The folder must exist.
     pub fn new(program: impl Into<PathBuf>, log_dir: impl Into<PathBuf>) -> Self {
         Self { program: program.into(), log_dir: log_dir.into(), env: Vec::new() }
     }
 
-    /// Adds a variable to the environment of every child that is started from now on.
+    /// Adds a variable to the environment of every child that is started later.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Where the logs are.
+    /// The folder of the logs.
     pub fn log_dir(&self) -> &Path {
         &self.log_dir
     }
 
-    /// Starts one. On Linux a child dies with the *thread* that started it: call this on a thread that stays, such as
-    /// a runtime's own, not within `spawn_blocking`.
+    /// Starts a child. On Linux a child dies with the *thread* that started it. So call this on a thread that stays, such as the
+    /// runtime's own, and not within `spawn_blocking`.
     pub async fn start(&self, name: &str, args: &[&str]) -> Result<Child, ChildError> {
         let path = self.log_dir.join(format!("{name}.log"));
         let spec = Spec { shared: self.clone(), args: args.iter().map(OsString::from).collect() };
@@ -131,7 +131,7 @@ impl Children {
         Ok(Child { name: name.to_owned(), spec, process, log, path })
     }
 
-    /// Starts one and waits until it has ended well.
+    /// Starts a child and waits until it has ended with success.
     pub async fn run(&self, name: &str, args: &[&str], deadline: Duration) -> Result<(), ChildError> {
         let mut child = self.start(name, args).await?;
         let status = child.ended(deadline).await?;
@@ -139,7 +139,7 @@ impl Children {
     }
 }
 
-/// How to start a child, and to start it again.
+/// The settings to start a child, and to start it again.
 #[derive(Debug)]
 struct Spec {
     shared: Children,
@@ -151,8 +151,8 @@ impl Spec {
         let failed = |source| ChildError::Start { name: name.to_owned(), source };
         let mut command = Command::from(dying_with_parent(&self.shared.program).map_err(failed)?);
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        // Ctrl-C on the terminal reaches whole process groups: in one of its own a child is ended by its parent alone,
-        // in the order and at the time of the parent's choice.
+        // Ctrl-C on the terminal reaches whole process groups. A child has its own group, so only its parent ends it, in the order
+        // and at the time that the parent chooses.
         #[cfg(unix)]
         command.process_group(0);
         for (variable, _) in std::env::vars_os() {
@@ -168,7 +168,7 @@ impl Spec {
     }
 }
 
-/// One child process. Dropping it kills it.
+/// One child process. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Child {
     name: String,
@@ -179,23 +179,23 @@ pub struct Child {
 }
 
 impl Child {
-    /// The name under which it was started.
+    /// The name of the child.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id; none once it has ended and that was noticed.
+    /// The process id. `None` after the end of the child was noticed.
     pub fn pid(&self) -> Option<u32> {
         self.process.id()
     }
 
-    /// The file with its whole log.
+    /// The file with the child's whole log.
     pub fn log_path(&self) -> &Path {
         &self.path
     }
 
-    /// Waits for a line of its log, among the last thousand that it wrote or those to come. `what` is for the error:
-    /// "before it said hello".
+    /// Waits for a line of the log, among the last thousand lines or the next ones. `what` is for the error: "before it said
+    /// hello".
     pub async fn wait_for_line(
         &mut self,
         what: &str,
@@ -205,7 +205,7 @@ impl Child {
         self.wait_for(what, deadline, |line| is_it(line).then(|| line.clone())).await
     }
 
-    /// Waits until it listens as `receiver`, `api`, `ops` or `metrics`, and says where.
+    /// Waits until the child listens as `receiver`, `api`, `ops` or `metrics`. Returns the address.
     pub async fn listening(&mut self, listener: &str, deadline: Duration) -> Result<SocketAddr, ChildError> {
         let address = |line: &LogLine| {
             let it = line.field("event")? == "listening" && line.field("listener")? == listener;
@@ -214,7 +214,7 @@ impl Child {
         self.wait_for(&format!("before its {listener} listened"), deadline, address).await
     }
 
-    /// Waits until it takes deliveries from the broker.
+    /// Waits until the child consumes from the broker.
     pub async fn consuming(&mut self, deadline: Duration) -> Result<(), ChildError> {
         let is_it = |line: &LogLine| line.field("event").is_some_and(|event| event == "consuming");
         self.wait_for_line("before it took deliveries", deadline, is_it).await.map(|_| ())
@@ -229,7 +229,7 @@ impl Child {
         let log = Arc::clone(&self.log);
         match timeout(deadline, log.find(pick)).await {
             Ok(Some(found)) => Ok(found),
-            // Its log has ended, and so it has, or will at once.
+            // The log has ended, so the child has ended, or ends at once.
             Ok(None) => {
                 let status = self.ended(KILL_DEADLINE).await?;
                 Err(self.has_ended(status, what).await)
@@ -238,12 +238,12 @@ impl Child {
         }
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the child has ended.
     pub fn try_ended(&mut self) -> Result<Option<ExitStatus>, ChildError> {
         self.process.try_wait().map_err(|source| ChildError::System { name: self.name.clone(), source })
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the child has ended by itself.
     pub async fn ended(&mut self, deadline: Duration) -> Result<ExitStatus, ChildError> {
         match timeout(deadline, self.process.wait()).await {
             Ok(status) => status.map_err(|source| ChildError::System { name: self.name.clone(), source }),
@@ -251,9 +251,9 @@ impl Child {
         }
     }
 
-    /// Sends it a signal. One that has ended already is fine.
+    /// Sends the child a signal. Does nothing if the child has ended.
     pub fn signal(&self, signal: Signal) -> Result<(), ChildError> {
-        // The id of a process that was not waited for yet cannot have passed on to another one.
+        // The id of a process cannot belong to another process before its parent has waited for it.
         let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         match pid.map_or(Ok(()), |pid| rustix::process::kill_process(pid, signal)) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -261,7 +261,7 @@ impl Child {
         }
     }
 
-    /// Asks it to end (SIGTERM), and kills it where it takes longer than `deadline`: then the status says signal 9.
+    /// Asks the child to end (SIGTERM). Kills it if it takes longer than `deadline`: then the status has signal 9.
     pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus, ChildError> {
         self.signal(Signal::TERM)?;
         match self.ended(deadline).await {
@@ -270,27 +270,27 @@ impl Child {
         }
     }
 
-    /// `kill -9`: it gets no chance to tidy up.
+    /// Kills the child with SIGKILL. It cannot clean up.
     pub async fn kill(&mut self) -> Result<ExitStatus, ChildError> {
         self.signal(Signal::KILL)?;
         self.ended(KILL_DEADLINE).await
     }
 
-    /// Starts it again, once it has ended; one that still runs is killed first. Its log goes on in the same file.
+    /// Starts the child again, and kills it first if it still runs. The log continues in the same file.
     pub async fn restart(&mut self) -> Result<(), ChildError> {
         self.kill().await?;
         (self.process, self.log) = self.spec.start(&self.name, &self.path).await?;
         Ok(())
     }
 
-    /// The last lines of its log, for an error message, and the file that has all of it.
+    /// The last lines of the child's log, for an error message, and the file with the whole log.
     pub fn tail(&self) -> String {
         const LINES: usize = 12;
         format!("{}  (all of it: {})", self.log.tail(LINES), self.path.display())
     }
 
     async fn has_ended(&self, status: ExitStatus, what: &str) -> ChildError {
-        // Its last words may still be on their way; a grandchild that holds the pipe open must not keep us.
+        // The last lines may still be on their way. A grandchild that holds the pipe open must not block us.
         let _ = timeout(Duration::from_secs(1), self.log.find(|_| None::<()>)).await;
         ChildError::Ended { name: self.name.clone(), status, while_: what.to_owned(), log: self.tail() }
     }

@@ -1,4 +1,4 @@
-//! A receiver and an API in one, in memory, for the tests of the demo itself: a right one, and wrong ones whose faults
+//! A receiver and an API in one, in memory, for the tests of the demo itself. There are a correct one, and faulty ones whose faults
 //! the demo must find.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on says so by failing")]
@@ -19,29 +19,29 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The token that the API takes.
+/// The token that the API accepts.
 pub const TOKEN: &str = "a-token";
-/// What Stripe's webhooks are signed with.
+/// The secret of Stripe's webhooks.
 pub const STRIPE_SECRET: &str = "whsec_stripe";
-/// What Standard Webhooks are signed with.
+/// The secret of Standard Webhooks.
 pub const STANDARD_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// What is wrong with it.
+/// The fault of the fake system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// The system works correctly.
     None,
-    /// Every seventh request of any kind is answered 503, and every fifth order is taken but not confirmed.
+    /// Every seventh request of any kind is answered with 503, and every fifth order is accepted but not confirmed.
     Flaky,
-    /// Two events that say "paid" are two grants.
+    /// Two events that report a payment as paid make two grants.
     GrantsPerEvent,
-    /// A failed attempt grants.
+    /// A failed attempt makes a grant.
     GrantsFailures,
     /// A webhook that comes before its order is forgotten.
     ForgetsEarly,
 }
 
-/// The system. Clones are the same one.
+/// The fake system. All clones share one state.
 #[derive(Clone)]
 pub struct Fake {
     fault: Fault,
@@ -56,7 +56,7 @@ struct Ledger {
     by_payment: HashMap<String, OrderId>,
     by_key: HashMap<String, OrderId>,
     events: HashSet<String>,
-    /// Said of payments that no order has yet: whether it is "paid".
+    /// Reports of payments that no order has yet: true means paid.
     early: HashMap<String, Vec<bool>>,
     balances: HashMap<String, i64>,
     webhooks: u64,
@@ -70,7 +70,7 @@ struct Order {
 }
 
 impl Fake {
-    /// Starts one, and says where: `http://127.0.0.1:…`.
+    /// Starts the system. Returns its address: `http://127.0.0.1:…`.
     pub async fn start(fault: Fault) -> (Self, String) {
         let fake = Self { fault, state: Arc::default(), changed: watch::Sender::new(0) };
         let router = Router::new()
@@ -85,7 +85,7 @@ impl Fake {
         (fake, base)
     }
 
-    /// Webhooks that were accepted.
+    /// The number of accepted webhooks.
     pub fn webhooks(&self) -> u64 {
         lock(&self.state).webhooks
     }
@@ -113,7 +113,7 @@ fn view(id: OrderId, order: &Order) -> Value {
     json!({"id": id, "status": status, "version": order.version, "credits": order.credits})
 }
 
-/// Event id, payment id, order id, and whether it says "paid"; none for what is none of our business.
+/// Event id, payment id, order id, and whether the event means paid. `None` if the event has no effect.
 fn read(seller: Seller, body: &Value) -> Option<(String, String, Option<OrderId>, bool)> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match seller {

@@ -1,16 +1,16 @@
-//! HTTP clients. reqwest has no crypto library of its own in this workspace: each client is given one here.
+//! HTTP clients. In this workspace reqwest has no crypto library of its own, so each client gets one here.
 
 use reqwest::ClientBuilder;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
 
-/// Begins a client for `http://`. It trusts no certificate.
+/// Builds a client for `http://`. It trusts no certificate.
 pub fn plain_client() -> ClientBuilder {
     client(RootCertStore::empty())
 }
 
-/// Begins a client that trusts the certificates that the system trusts.
+/// Builds a client that trusts the certificates of the system.
 pub fn client_of_system() -> ClientBuilder {
     let mut roots = RootCertStore::empty();
     let (_added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// Largest amount that a payment may have, in minor units.
+/// The largest amount of a payment, in minor units.
 pub const AMOUNT_MINOR_MAX: i64 = 1_000_000_000_000_000;
 
-/// Why an amount of money could not be made.
+/// Why an amount of money is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
     /// The amount is negative or too large.
@@ -16,25 +16,25 @@ pub enum MoneyError {
     BadCurrency(String),
 }
 
-/// A currency's code of three capital letters.
+/// The code of a currency, with three capital letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Currency([u8; 3]);
 
 impl Currency {
-    /// Takes three capital letters.
+    /// Creates a currency from three capital letters.
     pub fn new(code: &str) -> Result<Self, MoneyError> {
         let bytes = <[u8; 3]>::try_from(code.as_bytes()).ok();
         let bytes = bytes.filter(|bytes| bytes.iter().all(u8::is_ascii_uppercase));
         bytes.map(Self).ok_or_else(|| MoneyError::BadCurrency(code.to_owned()))
     }
 
-    /// The code.
+    /// The code of the currency.
     pub fn as_str(&self) -> &str {
         // Three ASCII letters are always UTF-8.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// How many decimals ISO 4217 gives the currency.
+    /// The number of decimals in ISO 4217.
     pub fn decimals(self) -> u32 {
         match self.as_str() {
             "BIF" | "CLP" | "DJF" | "GNF" | "ISK" | "JPY" | "KMF" | "KRW" | "PYG" | "RWF" | "UGX" | "VND" | "VUV"
@@ -44,7 +44,7 @@ impl Currency {
         }
     }
 
-    /// How many decimals Stripe counts: <https://docs.stripe.com/currencies>.
+    /// The number of decimals that Stripe counts: <https://docs.stripe.com/currencies>.
     fn decimals_at_stripe(self) -> u32 {
         match self.as_str() {
             "MGA" => 0,
@@ -53,7 +53,7 @@ impl Currency {
         }
     }
 
-    /// How many decimals PayPal writes: <https://developer.paypal.com/api/rest/reference/currency-codes/>.
+    /// The number of decimals that PayPal writes: <https://developer.paypal.com/api/rest/reference/currency-codes/>.
     fn decimals_at_paypal(self) -> u32 {
         match self.as_str() {
             "HUF" | "JPY" | "TWD" => 0,
@@ -76,19 +76,19 @@ pub struct Money {
 }
 
 impl Money {
-    /// Takes an amount between 0 and [`AMOUNT_MINOR_MAX`].
+    /// Creates money from an amount between 0 and [`AMOUNT_MINOR_MAX`].
     pub fn new(amount_minor: i64, currency: Currency) -> Result<Self, MoneyError> {
         let is_in_range = (0..=AMOUNT_MINOR_MAX).contains(&amount_minor);
         if is_in_range { Ok(Self { amount_minor, currency }) } else { Err(MoneyError::OutOfRange(amount_minor)) }
     }
 
-    /// Takes an amount as Stripe counts it.
+    /// Creates money from an amount in Stripe's units.
     pub fn from_stripe(units: i64, currency: Currency) -> Option<Self> {
         let amount_minor = rescale(units, currency.decimals_at_stripe(), currency.decimals())?;
         Self::new(amount_minor, currency).ok()
     }
 
-    /// Takes an amount as PayPal writes it, such as `19.99`.
+    /// Creates money from an amount as PayPal writes it, such as `19.99`.
     pub fn from_paypal(value: &str, currency: Currency) -> Option<Self> {
         let (whole, part) = value.split_once('.').unwrap_or((value, ""));
         let units: i64 = format!("{whole}{part}").parse().ok()?;
@@ -106,13 +106,13 @@ impl Money {
         self.currency
     }
 
-    /// The amount as Stripe counts it. An amount that Stripe cannot express stays as it is.
+    /// The amount in Stripe's units. An amount that Stripe cannot express is unchanged.
     pub fn at_stripe(self) -> i64 {
         let Self { amount_minor, currency } = self;
         rescale(amount_minor, currency.decimals(), currency.decimals_at_stripe()).unwrap_or(amount_minor)
     }
 
-    /// The amount as PayPal writes it. An amount that PayPal cannot express is empty.
+    /// The amount as PayPal writes it. Empty if PayPal cannot express it.
     pub fn at_paypal(self) -> String {
         let Self { amount_minor, currency } = self;
         let decimals = currency.decimals_at_paypal();
@@ -132,7 +132,7 @@ fn digits(units: i64, decimals: u32) -> String {
     if part.is_empty() { whole.to_owned() } else { format!("{whole}.{part}") }
 }
 
-/// The same amount counted with other decimals, exactly or not at all.
+/// The same amount with another number of decimals. `None` if it is not exact.
 fn rescale(units: i64, from: u32, to: u32) -> Option<i64> {
     if to >= from {
         return units.checked_mul(10_i64.checked_pow(to - from)?);

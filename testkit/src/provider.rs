@@ -1,14 +1,14 @@
-//! The simulated payment provider. Buyers pay here, and from then on it reports what happened by webhooks: several
-//! times, out of order, by two different events, and again until somebody answers 2xx; or never, where it was told to be
-//! silent. Whoever asks is told how the payment stands, whatever was reported.
+//! The simulated payment provider. Buyers pay here, and the provider reports every event by webhooks: several times, out of order,
+//! by two different events, and again until the receiver answers 2xx. It sends nothing if it was told to be silent. A client that
+//! asks gets the real state of the payment, regardless of the reports.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `actions` | what buyers, sellers and banks do to a payment |
-//! | `deliveries` | which webhooks go out, and what became of them |
-//! | `http` | how it is told what to do |
-//! | `stripe`, `paypal` | the APIs that are asked |
-//! | `faults` | what goes wrong with a call to them |
+//! | `actions` | the actions of buyers, sellers and banks on a payment |
+//! | `deliveries` | the webhooks that are sent, and their results |
+//! | `http` | the HTTP interface that controls the provider |
+//! | `stripe`, `paypal` | the APIs that clients call |
+//! | `faults` | the faults of a call to these APIs |
 
 mod actions;
 pub mod courier;
@@ -39,34 +39,34 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How many payments are kept.
+/// The most payments that are stored.
 const PAYMENTS_MAX: usize = 1_000_000;
 
-/// How many events one payment may have: a buyer who tries one card after the other comes to an end.
+/// The most events of one payment. A buyer who tries one card after the other is stopped here.
 const EVENTS_MAX: usize = 200;
 
-/// How many times one replay may send a webhook.
+/// The most webhooks of one replay.
 const REPLAYS_MAX: u32 = 1000;
 
-/// Why the provider would not do it.
+/// Why the provider refused an action.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
     /// No payment has this id.
     #[error("there is no payment {0}")]
     Unknown(String),
-    /// The payment is paid already.
+    /// The payment is already paid.
     #[error("payment {0} is paid already")]
     PaidAlready(String),
-    /// The payment was given up.
+    /// The payment was abandoned.
     #[error("payment {0} was given up")]
     Over(String),
-    /// All of the money went back already.
+    /// All of the money has already been returned.
     #[error("of payment {0} there is no money left that could go back")]
     NothingLeft(String),
-    /// The amount is zero, or more than what is left.
+    /// The amount is zero, or more than the rest.
     #[error("the amount must be 1 to what is left of payment {0}")]
     BadAmount(String),
-    /// The payment has no refund that could fail.
+    /// The payment has no refund that can fail.
     #[error("payment {0} has no refund that could fail")]
     NoRefund(String),
     /// The payment has no open dispute.
@@ -81,7 +81,7 @@ pub enum ProviderError {
     /// The number of replays is out of range.
     #[error("times must be 1 to {REPLAYS_MAX}")]
     BadTimes,
-    /// The provider takes no more.
+    /// The provider accepts no more payments or events.
     #[error("the simulated provider is full: no more than {PAYMENTS_MAX} payments, {EVENTS_MAX} events each")]
     Full,
 }
@@ -89,58 +89,58 @@ pub enum ProviderError {
 /// A payment as the provider's control shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PaymentView {
-    /// First of all: shell users look for the first `"id"`.
+    /// The id is the first field, because shell users look for the first `"id"`.
     pub id: String,
     /// The provider of the payment.
     pub provider: Seller,
-    /// How the payment stands.
+    /// The status of the payment.
     pub status: &'static str,
     /// The price in minor units.
     pub amount_minor: i64,
     /// The currency of the price.
     pub currency: String,
-    /// What the site attached.
+    /// The metadata that the site attached.
     pub metadata: Metadata,
-    /// What was delivered of its webhooks.
+    /// The counts of the payment's webhooks.
     pub webhooks: WebhookCounts,
-    /// What the seller has of it: paid, and neither given back nor disputed.
+    /// The paid amount without refunds and disputes.
     pub kept_minor: i64,
 }
 
-/// All that the provider knows of a payment.
+/// Everything that the provider knows about a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// What does not change.
+    /// The part that does not change.
     pub payment: Payment,
-    /// What happened to it.
+    /// The part that changes.
     pub state: State,
     /// The order that the payment belongs to.
     pub order_id: Option<OrderId>,
-    /// PayPal: where the buyer goes once he has agreed, or not. With one the order is for a wallet.
+    /// PayPal: the address that the buyer is sent to after agreeing or not. With one, the order is for a wallet.
     pub return_url: Option<String>,
 }
 
-/// What the site attached to a payment.
+/// The metadata that the site attached to a payment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Metadata {
     /// The order that the payment belongs to.
     pub order_id: Option<OrderId>,
 }
 
-/// What decides how the provider behaves.
+/// The settings of the provider.
 #[derive(Debug)]
 pub struct Settings {
-    /// Decides what is left to chance.
+    /// The seed of all random choices.
     pub seed: u64,
     /// How often each webhook is sent.
     pub copies: u32,
-    /// Part of every id: what an earlier run left behind anywhere is never taken for this run's.
+    /// Part of every id, so ids of an earlier run never match this run.
     pub run: String,
-    /// Calls that create a payment go wrong by chance.
+    /// Calls that create a payment fail at random.
     pub is_faulty: bool,
 }
 
-/// The provider. Clones are the same one.
+/// The provider. All clones share one state.
 #[derive(Debug, Clone)]
 pub struct Provider(Arc<Inner>);
 
@@ -149,7 +149,7 @@ struct Inner {
     settings: Settings,
     courier: Courier,
     book: Mutex<Book>,
-    /// Webhooks that are planned or on their way.
+    /// The number of webhooks that are planned or being sent.
     under_way: watch::Sender<usize>,
     shutdown: CancellationToken,
 }
@@ -157,7 +157,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Book {
     entries: HashMap<String, Entry>,
-    /// In the order of their creation.
+    /// The ids in the order of their creation.
     ids: Vec<String>,
 }
 
@@ -165,12 +165,12 @@ struct Book {
 struct Entry {
     known: Known,
     seed: u64,
-    /// How often something was done to it, for chance.
+    /// The number of actions so far. It is part of the random seed.
     actions: u64,
     told: Vec<Report>,
-    /// No webhook of it is ever sent.
+    /// No webhook of the payment is ever sent.
     is_silent: bool,
-    /// The webhooks of the next thing that is done to it are never sent.
+    /// The webhooks of the next action are never sent.
     drops_next: bool,
     webhooks: Arc<watch::Sender<WebhookCounts>>,
 }
@@ -204,7 +204,7 @@ impl Provider {
         Self(Arc::new(Inner { settings, courier, book: Mutex::default(), under_way, shutdown }))
     }
 
-    /// Makes a payment that waits for its buyer. `seed` decides what will be reported of it and when.
+    /// Creates a payment that waits for its buyer. `seed` decides the reports and their times.
     pub fn create(
         &self,
         seller: Seller,
@@ -234,12 +234,12 @@ impl Provider {
         Ok(view)
     }
 
-    /// The seed of what goes wrong by chance, where something does.
+    /// The seed of the random faults. `None` if the provider has no faults.
     fn chance(&self) -> Option<u64> {
         self.0.settings.is_faulty.then_some(self.0.settings.seed)
     }
 
-    /// Changes a payment as such: what is attached to it, and whether it is told of.
+    /// Changes the settings of a payment: its metadata, and whether webhooks are sent.
     fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) -> Result<PaymentView, ProviderError> {
         let mut book = lock(&self.0.book);
         let entry = book.entry(id)?;
@@ -247,27 +247,27 @@ impl Provider {
         Ok(entry.view())
     }
 
-    /// Attaches the site's order to a payment. Events from now on carry it.
+    /// Attaches the site's order to a payment. Later events carry it.
     pub fn attach(&self, id: &str, metadata: Metadata) -> Result<PaymentView, ProviderError> {
         self.change(id, |entry| entry.known.order_id = metadata.order_id)
     }
 
-    /// Where the buyer goes from here.
+    /// Sets the address that the buyer is sent to.
     fn send_back_to(&self, id: &str, return_url: Option<String>) -> Result<PaymentView, ProviderError> {
         self.change(id, |entry| entry.known.return_url = return_url)
     }
 
-    /// Of a payment that somebody else had made: from now on `seed` decides what will be reported of it and when.
+    /// Changes the seed of an existing payment. From now on it decides the reports and their times.
     pub fn reseed(&self, id: &str, seed: u64) -> Result<PaymentView, ProviderError> {
         self.change(id, |entry| entry.seed = seed)
     }
 
-    /// From now on no webhook of the payment is sent, ever.
+    /// From now on, no webhook of the payment is ever sent.
     pub fn silence(&self, id: &str) -> Result<PaymentView, ProviderError> {
         self.change(id, |entry| entry.is_silent = true)
     }
 
-    /// The webhooks of the next thing that is done to the payment are never sent.
+    /// The webhooks of the next action on the payment are never sent.
     pub fn drop_next(&self, id: &str) -> Result<PaymentView, ProviderError> {
         self.change(id, |entry| entry.drops_next = true)
     }
@@ -277,7 +277,7 @@ impl Provider {
         Ok(lock(&self.0.book).entry(id)?.view())
     }
 
-    /// A payment as it stands.
+    /// The current state of a payment.
     pub fn known(&self, id: &str) -> Result<Known, ProviderError> {
         Ok(lock(&self.0.book).entry(id)?.known.clone())
     }
@@ -288,39 +288,39 @@ impl Provider {
         book.ids.iter().rev().take(count).filter_map(|id| book.entries.get(id)).map(Entry::view).collect()
     }
 
-    /// The payments of one seller, newest first, as long as `is_wanted` says so.
+    /// The payments of one seller, newest first. Stops at the first payment that `is_wanted` rejects.
     fn list(&self, seller: Seller, is_wanted: impl Fn(&Known) -> bool) -> Vec<Known> {
         let book = lock(&self.0.book);
         let all = book.ids.iter().rev().filter_map(|id| book.entries.get(id)).map(|entry| &entry.known);
         all.filter(|known| known.payment.seller == seller).take_while(|known| is_wanted(known)).cloned().collect()
     }
 
-    /// Waits until a webhook of the payment was accepted; false when it takes longer than `deadline`.
+    /// Waits until a webhook of the payment was accepted. Returns false if it takes longer than `deadline`.
     pub async fn is_heard(&self, id: &str, deadline: Duration) -> Result<bool, ProviderError> {
         let mut counts = lock(&self.0.book).entry(id)?.webhooks.subscribe();
         let heard = timeout(deadline, counts.wait_for(|counts| counts.accepted > 0)).await;
         Ok(matches!(heard, Ok(Ok(_))))
     }
 
-    /// Waits until no webhook is planned or on its way any more; false when it takes longer than `deadline`.
+    /// Waits until no webhook is planned or being sent. Returns false if it takes longer than `deadline`.
     pub async fn is_idle(&self, deadline: Duration) -> bool {
         let mut under_way = self.0.under_way.subscribe();
         matches!(timeout(deadline, under_way.wait_for(|count| *count == 0)).await, Ok(Ok(_)))
     }
 
-    /// What was delivered so far, of all payments.
+    /// The counts of all webhooks so far.
     pub fn counts(&self) -> Counts {
         self.0.courier.counts()
     }
 
-    /// How many payments there are, and how many are paid.
+    /// The number of payments, and the number of paid ones.
     pub fn payments(&self) -> (usize, usize) {
         let book = lock(&self.0.book);
         let is_paid = |entry: &&Entry| entry.known.state.status == Status::Succeeded;
         (book.ids.len(), book.entries.values().filter(is_paid).count())
     }
 
-    /// What the receiver said last when it did not accept a webhook.
+    /// The receiver's last answer that did not accept a webhook.
     pub fn last_trouble(&self) -> Option<String> {
         self.0.courier.last_trouble()
     }

@@ -1,4 +1,4 @@
-//! Signatures of webhooks, as each provider's documentation says that they are made.
+//! Signatures of webhooks, as the documentation of each provider describes them.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -8,7 +8,7 @@ use sha2::Sha256;
 /// Why a webhook could not be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    /// The secret does not have the form that the provider gives its secrets.
+    /// The secret does not have the format of this provider's secrets.
     #[error("the secret for {0} has not the form of one")]
     BadSecret(&'static str),
 }
@@ -31,7 +31,7 @@ pub fn standard_signature(secret: &str, id: &str, timestamp: i64, body: &[u8]) -
     Ok(format!("v1,{}", BASE64_STANDARD.encode(tag)))
 }
 
-/// The value of `additionalData.hmacSignature` for a `NotificationRequestItem`; none for an item that Adyen would not send.
+/// The value of `additionalData.hmacSignature` for a `NotificationRequestItem`. `None` for an item that Adyen would not send.
 /// <https://docs.adyen.com/development-resources/webhooks/secure-webhooks/verify-hmac-signatures>
 pub fn adyen_signature(key_hex: &str, item: &Value) -> Result<Option<String>, SignError> {
     let bad = SignError::BadSecret("Adyen");

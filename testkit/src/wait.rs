@@ -1,12 +1,12 @@
-//! Waiting for a condition, by asking again and again. Never for a time.
+//! Waits for a condition by asking again and again, never for a fixed time.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a condition may take on a busy machine. Only a test that fails waits so long.
+/// The longest time that a condition may take on a busy machine. Only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` says so; panics with `what` after a minute.
+/// Waits until `condition` is true. Panics with `what` after a minute.
 pub async fn eventually<F>(what: &str, condition: F)
 where
     F: AsyncFnMut() -> bool,
@@ -14,7 +14,7 @@ where
     eventually_within(PATIENCE, what, condition).await;
 }
 
-/// The same with another patience.
+/// Waits until `condition` is true. Panics with `what` after `patience`.
 pub async fn eventually_within<F>(patience: Duration, what: &str, mut condition: F)
 where
     F: AsyncFnMut() -> bool,

@@ -125,7 +125,7 @@ pub async fn all_letters(store: &Store) -> Vec<LetterRow> {
 /// Waits for a dead letter, and returns it. There must be only one.
 pub async fn the_letter(store: &Store) -> LetterRow {
     let mut letters = vec![];
-    eventually("a letter is collected", async || {
+    eventually("a dead letter is collected", async || {
         letters = all_letters(store).await;
         !letters.is_empty()
     })
@@ -137,7 +137,7 @@ pub async fn the_letter(store: &Store) -> LetterRow {
 /// Waits until a dead letter is in `state`.
 pub async fn until(store: &Store, id: LetterId, state: &str) -> Letter {
     let mut found = None;
-    eventually(&format!("letter {id} is {state}"), async || {
+    eventually(&format!("dead letter {id} is {state}"), async || {
         found = store.letter(id).await.unwrap();
         found.as_ref().is_some_and(|letter| letter.row.state.name() == state)
     })

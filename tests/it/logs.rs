@@ -28,7 +28,7 @@ fn grantonce(world: &World, stderr: impl Into<Stdio>) -> Command {
 async fn line(lines: &mut Lines<BufReader<ChildStderr>>, part: &str) -> String {
     let found = async {
         loop {
-            let line = lines.next_line().await.unwrap().expect("the log goes on");
+            let line = lines.next_line().await.unwrap().expect("the log continues");
             if line.contains(part) {
                 return line;
             }
@@ -46,7 +46,7 @@ async fn listening(lines: &mut Lines<BufReader<ChildStderr>>, listener: &str) ->
 async fn ended(child: &mut Child) -> ExitStatus {
     let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
-    timeout(START, child.wait()).await.expect("it ends although nobody reads its log").unwrap()
+    timeout(START, child.wait()).await.expect("it ends although its log is not read").unwrap()
 }
 
 async fn dropped(http: &Client, metrics: SocketAddr) -> u64 {
@@ -138,7 +138,7 @@ async fn o12_a_start_that_fails_says_so_when_it_is_read_and_ends_when_it_is_not(
         let (_nobody_reads, mut pipe) = std::io::pipe().unwrap();
         fill(&mut pipe);
         let mut child = grantonce(&world, pipe).env(variable, value).spawn().unwrap();
-        let status = timeout(START, child.wait()).await.expect("it ends although nobody reads").unwrap();
+        let status = timeout(START, child.wait()).await.expect("it ends although its log is not read").unwrap();
         assert_eq!(status.code(), Some(2), "{value}");
     }
 }

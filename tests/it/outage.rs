@@ -104,7 +104,7 @@ fn is_up(worker: &RunningWorker, dependency: &str) -> bool {
 /// Waits until `more` further orders have their grant.
 async fn more_grants(world: &World, more: i64) {
     let before = world.grants().await;
-    eventually("work goes on", async || world.grants().await >= before + more).await;
+    eventually("work continues", async || world.grants().await >= before + more).await;
 }
 
 /// Checks that every sent event is granted once, and that no message and no dead letter is left.

@@ -154,7 +154,11 @@ async fn orders_of_which_no_webhook_comes_are_fulfilled_and_each_is_asked_about_
     }
     let all = |outcome: &str| reconcilers.iter().map(|reconciler| reconciler.looks(outcome)).sum::<u64>();
     eventually("the cart was looked at, too", async || all("quiet") == 1).await;
-    assert_eq!((all("heard"), all("contradicted"), all("failed")), (24, 0, 0), "each payment is asked about by one of the two");
+    assert_eq!(
+        (all("heard"), all("contradicted"), all("failed")),
+        (24, 0, 0),
+        "each payment is asked about by one of the two"
+    );
     assert_eq!(world.status(abandoned).await, "awaiting_payment");
     for reconciler in reconcilers {
         reconciler.drain().await;
@@ -174,11 +178,11 @@ async fn what_a_look_and_a_webhook_both_tell_grants_once() {
     fulfilled(&world, id).await;
     world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     let reconciler = Running::start(&world, &provider.base);
-    eventually("it was asked all the same", async || reconciler.looks("heard") == 1).await;
+    eventually("the provider was still asked", async || reconciler.looks("heard") == 1).await;
     // The reconciler asks once more. Now it gets the same message.
     world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     eventually("twice", async || reconciler.looks("heard") == 2).await;
-    eventually("the second time it is known", async || worker.metric("grantonce_inbox_duplicates_total") > 0).await;
+    eventually("the second one counts as a copy", async || worker.metric("grantonce_inbox_duplicates_total") > 0).await;
     reconciler.drain().await;
     world.settled(worker).await;
     assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (1, 0));
@@ -194,7 +198,7 @@ async fn while_a_provider_is_away_nothing_is_lost_and_nothing_is_a_dead_letter()
     let id = order(&world, "pi_1").await;
     let worker = world.start_worker();
     let reconciler = Running::start(&world, &base);
-    eventually("it was tried", async || reconciler.looks("failed") == 1).await;
+    eventually("the provider was asked", async || reconciler.looks("failed") == 1).await;
     assert_eq!(world.count("SELECT failures::bigint FROM provider_looks").await, 1);
     assert_eq!(world.status(id).await, "awaiting_payment");
     let provider = Standin::start_at(address).await.unwrap();
@@ -263,7 +267,7 @@ async fn what_contradicts_us_is_loud_and_an_abandoned_cart_is_not() {
     .await;
     world.dead_letter().await;
     assert_eq!(world.store().want_look(refused, OffsetDateTime::now_utc()).await.unwrap(), Some(Wanted::Due));
-    eventually("the provider says so again", async || reconciler.looks("contradicted") == 3).await;
+    eventually("the provider reports it again", async || reconciler.looks("contradicted") == 3).await;
     reconciler.drain().await;
     worker.drain().await;
     assert_eq!(world.grants().await, 0);
@@ -288,7 +292,7 @@ async fn a_second_payment_and_an_order_id_of_the_shops_own_contradict_nothing() 
     // The reconciler asks about the abandoned payment after another payment has paid the order.
     let before = reconciler.looks("heard") + reconciler.looks("quiet");
     world.store().want_look(paid_by_another, OffsetDateTime::now_utc()).await.unwrap();
-    eventually("it is asked about", async || reconciler.looks("heard") + reconciler.looks("quiet") > before).await;
+    eventually("the provider is asked", async || reconciler.looks("heard") + reconciler.looks("quiet") > before).await;
     assert_eq!(reconciler.looks("contradicted"), 0);
     reconciler.drain().await;
     worker.drain().await;
@@ -307,11 +311,11 @@ async fn without_postgres_it_waits_and_says_so() {
     .await;
     assert!(reconciler.readiness.missing().is_empty());
     world.execute("ALTER TABLE provider_looks RENAME TO away").await;
-    eventually("Postgres is missed", async || reconciler.readiness.missing() == ["postgres"]).await;
+    eventually("Postgres is reported as missing", async || reconciler.readiness.missing() == ["postgres"]).await;
     let payment_id = paid(&provider).await;
     world.publish_raw(Outgoing::hint(&hint(&payment_id)).unwrap()).await;
     world.execute("ALTER TABLE away RENAME TO provider_looks").await;
-    eventually("it goes on", async || reconciler.looks("heard") == 1).await;
+    eventually("the reconciler continues", async || reconciler.looks("heard") == 1).await;
     reconciler.drain().await;
 }
 
@@ -356,11 +360,11 @@ async fn a_paypal_payment_is_captured_when_the_buyer_has_agreed_and_not_before()
     let (worker, reconciler) = (world.start_worker(), Running::start(&world, &provider.base));
     let check = async || world.store().want_look(id, OffsetDateTime::now_utc()).await.unwrap();
     check().await;
-    eventually("it was asked too early", async || reconciler.looks_at("paypal", "quiet") == 1).await;
+    eventually("the provider was asked too early", async || reconciler.looks_at("paypal", "quiet") == 1).await;
     assert_eq!(world.status(id).await, "awaiting_payment");
 
     post(&provider, &format!("/payments/{payment_id}/pay"), &json!({"outcome": "succeeded"})).await;
-    assert_eq!(at_the_provider(&provider, &payment_id).await, "approved", "agreed is not paid");
+    assert_eq!(at_the_provider(&provider, &payment_id).await, "approved", "an agreed payment is not paid yet");
     check().await;
     fulfilled(&world, id).await;
     assert_eq!(at_the_provider(&provider, &payment_id).await, "succeeded");
@@ -368,7 +372,7 @@ async fn a_paypal_payment_is_captured_when_the_buyer_has_agreed_and_not_before()
     let hint = Hint { provider: Provider::PAYPAL, ..hint(&payment_id) };
     let heard = reconciler.looks_at("paypal", "heard");
     world.publish_raw(Outgoing::hint(&hint).unwrap()).await;
-    eventually("it was asked once more", async || reconciler.looks_at("paypal", "heard") > heard).await;
+    eventually("the provider was asked once more", async || reconciler.looks_at("paypal", "heard") > heard).await;
     reconciler.drain().await;
     world.settled(worker).await;
     assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (1, 0));

@@ -97,7 +97,7 @@ async fn o14_no_webhook_is_refused_while_a_secret_is_rotated() {
     );
     let more = async |count: usize| {
         let before = traffic.taken();
-        eventually("webhooks are taken", async || traffic.taken() >= before + count).await;
+        eventually("webhooks are accepted", async || traffic.taken() >= before + count).await;
     };
     more(40).await;
     // At this moment the provider begins to sign with the new secret.
@@ -117,7 +117,7 @@ async fn o14_no_webhook_is_refused_while_a_secret_is_rotated() {
     mount.swap(NAME, "hunter2");
     let log = receiver.log_path().to_owned();
     let said = || std::fs::read_to_string(&log).unwrap();
-    eventually("the nonsense is told", async || said().contains("must be 16 characters or longer")).await;
+    eventually("the invalid secret is reported", async || said().contains("must be 16 characters or longer")).await;
     more(40).await;
     let failed_at = metric(&mut receiver, "grantonce_secret_files_read_timestamp_seconds").await;
     mount.swap(NAME, NEW_SECRET);

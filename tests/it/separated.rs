@@ -43,11 +43,11 @@ async fn the_others_are_granted(world: &World) {
 async fn only_the_others_are_granted(world: &World, worker: &RunningWorker, cause: &str) {
     the_others_are_granted(world).await;
     let metric = format!("grantonce_deliveries_separated_total{{cause=\"{cause}\"}}");
-    eventually("it came back more often than it may be tried", async || worker.metric(&metric) >= TIMES).await;
+    eventually("it returned more often than it may be tried", async || worker.metric(&metric) >= TIMES).await;
     assert_eq!((world.grants().await, world.ready(DEAD_QUEUE).await), (OTHERS, 0));
     let cause = Separated::from_name(cause).unwrap();
     let lately = OffsetDateTime::now_utc() - Duration::from_secs(60);
-    eventually("the console tells it", async || {
+    eventually("the console shows it", async || {
         world
             .store()
             .waiting_messages(lately)
@@ -172,7 +172,7 @@ async fn while_a_copy_has_no_way(first: Outgoing, take_away: impl AsyncFn(&World
     the_others_are_granted(&world).await;
     eventually("it waits", async || worker.metric("grantonce_deliveries_waiting") == 1).await;
     worker.drain().await;
-    eventually("only it was given back", async || world.ready(WORK_QUEUE).await == 1).await;
+    eventually("only this message was returned", async || world.ready(WORK_QUEUE).await == 1).await;
 
     let mut settings = world.worker_settings();
     settings.rules.attempts_max = 1;
@@ -229,7 +229,7 @@ async fn a_worker_that_stops_puts_off_what_it_has_in_hand() {
     eventually("its transaction waits", async || world.waiting_for_locks().await > 0).await;
     let metrics = worker.metrics.clone();
     let draining = tokio::spawn(worker.drain());
-    eventually("it takes no more", async || world.consumers(WORK_QUEUE).await == 0).await;
+    eventually("the worker takes no more messages", async || world.consumers(WORK_QUEUE).await == 0).await;
     somebody.close().await.unwrap();
     draining.await.unwrap();
     let told = metrics.render();
@@ -248,9 +248,9 @@ async fn a_worker_with_as_many_waiting_copies_as_it_may_have_stops_at_once() {
     for _ in 0..8 {
         world.publish_raw(raw(b"no message")).await;
     }
-    eventually("it takes no more", async || worker.metric("grantonce_deliveries_waiting") >= 2).await;
-    tokio::time::timeout(Duration::from_secs(5), worker.drain()).await.expect("it waits for no copy");
-    eventually("all were given back", async || world.ready(WORK_QUEUE).await == 8).await;
+    eventually("the worker takes no more messages", async || worker.metric("grantonce_deliveries_waiting") >= 2).await;
+    tokio::time::timeout(Duration::from_secs(5), worker.drain()).await.expect("the worker does not wait for a copy");
+    eventually("all were returned", async || world.ready(WORK_QUEUE).await == 8).await;
 }
 
 #[tokio::test]
@@ -278,10 +278,10 @@ async fn an_order_of_its_own_is_granted_while_the_first_is_locked() {
         world.publish(&event_for("pi_locked", &format!("evt_locked_{n}"), captured(1999))).await;
         world.order(OrderSpec::paid_by(&format!("pi_{n}"))).await;
         world.publish(&paid(n)).await;
-        eventually("a buyer who comes later is granted", async || world.grants().await == n + 1).await;
+        eventually("a later buyer is granted", async || world.grants().await == n + 1).await;
     }
     somebody.close().await.unwrap();
-    eventually("and the first one in the end", async || world.grants().await == 21).await;
+    eventually("the first buyer is granted in the end", async || world.grants().await == 21).await;
     world.settled(worker).await;
     world.verify().await;
 }

@@ -93,7 +93,7 @@ async fn o02_what_cannot_be_read_is_a_dead_letter_and_its_neighbours_are_granted
     let store = world.store();
     let ops = RunningOps::start(&world);
     let mut letters = vec![];
-    eventually("all others are letters", async || {
+    eventually("all others are dead letters", async || {
         letters = all_letters(&store).await;
         letters.len() == bad.len()
     })
@@ -138,7 +138,7 @@ async fn o03_properties_larger_than_the_frame_that_amqp_url_asks_for_stop_nobody
     settings.amqp_url = format!("{}?frame_max=8192", world.amqp_url).parse().unwrap();
     let worker = world.start_worker_with(settings);
     eventually("the others are granted", async || world.grants().await == 39).await;
-    eventually("it is a letter", async || world.ready(DEAD_QUEUE).await == 1).await;
+    eventually("it is a dead letter", async || world.ready(DEAD_QUEUE).await == 1).await;
     world.settled(worker).await;
 }
 
@@ -167,7 +167,7 @@ async fn o02_a_letter_that_cannot_be_read_holds_up_no_other_letter_and_can_be_pe
     eventually("all are back", async || world.ready(DEAD_QUEUE).await == ready).await;
     let ops = RunningOps::start(&world);
     let store = world.store();
-    eventually("all are letters", async || all_letters(&store).await.len() == bad.len() + 1).await;
+    eventually("all are dead letters", async || all_letters(&store).await.len() == bad.len() + 1).await;
     let letters = all_letters(&store).await;
     for (message, says) in &bad {
         let is_there = letters.iter().any(|letter| letter.detail.contains(says) && letter.origin == "publisher");
@@ -187,7 +187,7 @@ async fn o02_a_hint_that_cannot_be_read_is_a_dead_letter_of_the_reconcilers() {
     let mut reconciler = reconciler.start("reconciler", &["reconciler"]).await.unwrap();
     let ops = RunningOps::start(&world);
     let store = world.store();
-    eventually("it is a letter", async || all_letters(&store).await.len() == 1).await;
+    eventually("it is a dead letter", async || all_letters(&store).await.len() == 1).await;
     let letter = all_letters(&store).await.remove(0);
     assert_eq!((letter.reason.as_str(), letter.origin.as_str()), ("malformed", "reconciler"));
     assert_eq!(letter.detail, r#"app_id is not UTF-8: "\xff""#);
@@ -217,7 +217,7 @@ async fn o03_headers_that_are_too_large_to_copy_hold_nobody_up_and_the_letter_sa
     eventually("all others are granted", async || world.grants().await == 40).await;
     assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
     let store = world.store();
-    eventually("both are letters", async || all_letters(&store).await.len() == 2).await;
+    eventually("both are dead letters", async || all_letters(&store).await.len() == 2).await;
     for row in all_letters(&store).await {
         assert!(row.detail.ends_with(r#"; dropped headers: "bulk" of 130010 bytes"#), "{}", row.detail);
         let letter = store.letter(row.id).await.unwrap().unwrap();
@@ -255,7 +255,7 @@ async fn o03_headers_that_no_amqp_client_could_send_are_a_dead_letter_like_other
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
     eventually("all others are granted", async || world.grants().await == 10).await;
     let store = world.store();
-    eventually("both are letters", async || {
+    eventually("both are dead letters", async || {
         all_letters(&store).await.iter().map(|letter| letter.seen).sum::<i32>() == 2
     })
     .await;

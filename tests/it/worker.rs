@@ -431,7 +431,7 @@ async fn how_long_messages_waited_is_told_by_their_senders_time_and_not_of_what_
     let mut settings = world.worker_settings();
     settings.pace.batch_max = 1;
     let worker = world.start_worker_with(settings);
-    eventually("all are given up", async || {
+    eventually("all are dead letters", async || {
         worker.metric("grantonce_dead_lettered_total{reason=\"unknown_payment\"}") == 3
     })
     .await;
@@ -463,7 +463,7 @@ async fn what_cannot_be_waits_alone_and_is_neither_called_applied_nor_given_up()
     world.execute("UPDATE inbox SET fact_digest = substr(fact_digest, 1, 5)").await;
     let worker = world.start_worker();
     world.publish(&paid).await;
-    eventually("it is tried more often than a payment that nobody knows", async || {
+    eventually("it is tried more often than an unknown payment", async || {
         worker.metric("grantonce_deliveries_separated_total{cause=\"fault\"}") > 4
     })
     .await;

@@ -9,7 +9,7 @@ fn good() -> Value {
     })
 }
 
-/// The good request with some fields put in place.
+/// The good request with some fields replaced.
 fn with(fields: Value) -> Value {
     let mut request = good();
     request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -20,7 +20,7 @@ fn check(request: &Value) -> Result<OrderRequest, Problem> {
     OrderRequest::check(serde_json::from_value(request.clone()).unwrap())
 }
 
-/// Status and faults as they are told to the sender.
+/// The status and the faults in the answer.
 fn told(problem: Problem) -> (u16, Vec<(String, String)>) {
     let response = problem.into_response();
     let status = response.status().as_u16();
@@ -127,7 +127,7 @@ fn terms_have_a_limit_where_they_speak_of_discounts() {
         assert_eq!((status, field.as_str()), (422, "discount_max_minor"), "{name} {max}");
         assert!(detail.contains(says), "{name} {max}: {detail}");
     }
-    // Where the price is wrong, the limit is not judged by it.
+    // If the price is wrong, the limit is not compared with it.
     let (_, faults) = told(
         check(&with(json!({
         "amount_minor": 0, "price_terms": "before_tax_and_discount", "discount_max_minor": 5})))
@@ -209,11 +209,11 @@ fn the_digest_is_of_the_meaning() {
 
 #[test]
 fn the_digest_s_form_stays() {
-    // Keys are kept for ever: were this to change, a repeated call would be taken for another request.
+    // Keys are kept for ever. If this changed, a repeated call would count as another request.
     let digest = hex::encode(check(&good()).unwrap().digest());
     assert_eq!(digest, "613901dc9f67285d8fd9ed8d94b2208a08b7b7749663bf2e0ce65d4c4f61361b");
     let total = hex::encode(check(&with(json!({"price_terms": "total"}))).unwrap().digest());
-    assert_eq!(total, digest, "what is meant without terms");
+    assert_eq!(total, digest, "the default terms have the same digest");
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! Values that cannot work, and what is followed while a process runs.
+//! Values that cannot work, and secrets that are read again while a process runs.
 
 use super::*;
 
-/// For every variable, values that cannot work. Among them what a shell, a template or a hurried hand leaves behind.
+/// Values that cannot work, for every variable. Some of them are typical mistakes of shells, templates and people in a hurry.
 const REFUSED: &[(&str, &[&str])] = &[
     ("DATABASE_URL", &["postgres://", "postgres://u:p@/x", "postgres://u:p@h:0/x", "postgres://h/x?sslmode=no"]),
     ("AMQP_URL", &["amqp://", "amqp://u:p@h:0/v", "amqp://u:p@h/v?heartbeat=abc", "amqp://u:%ff@h/v", "amqp://u@h/v"]),
@@ -72,10 +72,10 @@ fn o15_every_variable_refuses_what_cannot_work() {
         let found = faults(Role::All, &enough().with_not_utf8(variable.name));
         assert!(found.iter().any(|fault| fault.starts_with(variable.name)), "{} not UTF-8: {found:?}", variable.name);
     }
-    // All at once.
+    // All bad values at once.
     let found = faults(Role::All, &environment);
     for variable in VARIABLES {
-        assert!(found.iter().any(|fault| fault.starts_with(variable.name)), "{} is not told", variable.name);
+        assert!(found.iter().any(|fault| fault.starts_with(variable.name)), "{} is not reported", variable.name);
     }
 }
 
@@ -98,7 +98,7 @@ fn listeners_of_one_process_share_no_port() {
     ] {
         assert_eq!(with(receiver, metrics), 0, "{receiver} {metrics}");
     }
-    // Another role's address plays no part.
+    // The address of another role does not matter.
     assert!(faults(Role::Worker, &enough().with("GRANTONCE_METRICS_ADDR", "127.0.0.1:8081")).is_empty());
 }
 
@@ -111,7 +111,7 @@ fn o14_what_comes_from_a_file_is_followed_and_what_does_not_is_not() {
         .with("GRANTONCE_STRIPE_WEBHOOK_SECRETS_FILE", path.to_str().unwrap());
     let config = Config::from_env(Role::All, &environment).unwrap();
     assert_eq!(format!("{:?}", config.process.secret_files), "[\"GRANTONCE_STRIPE_WEBHOOK_SECRETS\"]");
-    // Every secret can be followed: the table says which are secrets, the parser which are followed.
+    // Every secret can be followed. The table says which variables are secrets, the parser says which are followed.
     let mut every = enough().with("GRANTONCE_PAYPAL_CLIENT_ID", "id");
     let values = [
         ("GRANTONCE_STANDARD_WEBHOOK_SECRETS", STANDARD),
@@ -120,7 +120,7 @@ fn o14_what_comes_from_a_file_is_followed_and_what_does_not_is_not() {
         ("GRANTONCE_PAYPAL_CLIENT_SECRET", "secret"),
     ];
     every = values.into_iter().fold(every, |every, (name, value)| every.with(name, value));
-    // The management API is asked by commands alone, each of which reads its address when it starts.
+    // Only commands use the management API, and each reads its address when it starts.
     let is_followed = |variable: &&&Variable| variable.is_secret && variable.name != "GRANTONCE_MANAGEMENT_URL";
     let secrets: Vec<_> = VARIABLES.iter().filter(is_followed).map(|variable| variable.name).collect();
     for name in &secrets {

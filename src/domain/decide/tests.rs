@@ -1,5 +1,5 @@
-//! What events amount to, as tables. `assess` tells which of them an order accepts, `amend` at which other price
-//! it may be had, `properties` tries what no table would think of.
+//! The result of events, in tables. `assess` tests which events an order accepts, and `amend` tests at which other prices it is
+//! accepted. `properties` tries what no table contains.
 
 mod amend;
 mod assess;
@@ -19,7 +19,7 @@ use OrderStatus::{AwaitingPayment, Canceled, Disputed, Fulfilled, PartiallyRefun
 use RefundState as R;
 use time::OffsetDateTime;
 
-/// What the order of these tests costs.
+/// The price of the order in these tests.
 const PRICE: i64 = 1_000;
 
 fn money(amount_minor: i64, currency: &str) -> Money {
@@ -52,7 +52,7 @@ fn order() -> Order {
     }
 }
 
-/// Something that happened at second `at`, in a message of that number.
+/// An event of second `at`, in a message with that number.
 fn event_at(at: i64, status: PaymentStatus) -> PaymentEvent {
     PaymentEvent {
         provider: Provider::STRIPE,
@@ -72,12 +72,12 @@ fn event(status: PaymentStatus) -> PaymentEvent {
     event_at(0, status)
 }
 
-/// The whole sum captured so far.
+/// The total of all captures so far.
 fn total(amount_minor: i64) -> PaymentStatus {
     PaymentStatus::Captured { money: usd(amount_minor), capture_id: None, state: C::Succeeded, breakdown: None }
 }
 
-/// One capture.
+/// One capture of an order.
 fn part(id: &str, state: C, amount_minor: i64) -> PaymentStatus {
     PaymentStatus::Captured { money: usd(amount_minor), capture_id: Some(fact_id(id)), state, breakdown: None }
 }
@@ -86,7 +86,7 @@ fn refund(id: &str, state: R, amount_minor: i64) -> PaymentStatus {
     PaymentStatus::Refund { refund_id: fact_id(id), state, money: usd(amount_minor) }
 }
 
-/// The sum of all refunds so far.
+/// The total of all refunds so far.
 fn back(amount_minor: i64) -> PaymentStatus {
     PaymentStatus::RefundedTotal { money: usd(amount_minor) }
 }
@@ -99,7 +99,7 @@ fn failed(reason: &str) -> PaymentStatus {
     PaymentStatus::failed(reason)
 }
 
-/// The order after these events, each of which it must accept, in the order in which they arrive.
+/// The order after these events, in the sequence of their arrival. It must accept each of them.
 fn arrived(mut order: Order, arrival: impl IntoIterator<Item = PaymentEvent>) -> Order {
     for event in arrival {
         assert_eq!(assess(&order, &event), Ok(()), "{:?}", event.status);
@@ -113,22 +113,21 @@ fn happened(history: &[PaymentStatus]) -> impl DoubleEndedIterator<Item = Paymen
     (0..).zip(history.to_vec()).map(|(at, status)| event_at(at, status)).collect::<Vec<_>>().into_iter()
 }
 
-/// The order after these events, which arrive as they happen.
+/// The order after these events, which arrive in the sequence in which they happen.
 fn after(order: Order, history: &[PaymentStatus]) -> Order {
     arrived(order, happened(history))
 }
 
 type Row<'a> = (&'a str, &'a [PaymentStatus], OrderStatus, i64);
 
-/// Each history with the status and the net credits that it must come to, whether it arrives as it happened or the other way
-/// round.
+/// Each history must lead to this status and these net credits, if it arrives as it happened and in the opposite sequence.
 fn check(policy: DisputePolicy, rows: &[Row<'_>]) {
     for (what, history, status, credits_net) in rows {
         let orders = [after(order(), history), arrived(order(), happened(history).rev())];
         for (arrival, order) in ["as it happened", "the other way round"].into_iter().zip(orders) {
             let posting = settle(&order, policy).unwrap();
             assert_eq!((posting.status, posting.credits_net), (*status, *credits_net), "{what}, {arrival}");
-            assert_eq!(posting.grant, *credits_net > 0, "{what}: a grant is written when there is something to grant");
+            assert_eq!(posting.grant, *credits_net > 0, "{what}: a grant is written if there are credits to grant");
         }
     }
 }
@@ -393,7 +392,11 @@ fn the_ledger_gets_the_grant_once_and_then_differences() {
     assert_eq!(settle(&paid, Hold).unwrap(), posting(true, 0, 100, Fulfilled));
 
     let granted = Order { is_granted: true, credits_posted: 100, ..paid };
-    assert_eq!(settle(&granted, Hold).unwrap(), posting(false, 0, 100, Fulfilled), "nothing new is nothing to write");
+    assert_eq!(
+        settle(&granted, Hold).unwrap(),
+        posting(false, 0, 100, Fulfilled),
+        "without a new fact, nothing is written"
+    );
 
     let refunded = after(granted, &[back(300)]);
     assert_eq!(settle(&refunded, Hold).unwrap(), posting(false, -30, 70, PartiallyRefunded));

@@ -1,4 +1,4 @@
-//! Amounts in the providers' own words, as tables.
+//! Amounts in the formats of the providers, in tables.
 
 use super::*;
 use crate::domain::{Currency, Money, MoneyError};
@@ -41,7 +41,7 @@ fn a_paypal_amount_is_exact_or_odd() {
     assert!(read(json!(10.99), "USD").is_err(), "a number is no text");
     assert!(read(json!("10.5"), "JPY").is_err());
     assert!(read(json!("1.00"), "XXX").is_err());
-    // No value of the body gets into the words.
+    // The text of the error contains no value of the body.
     let body = json!({"amount": {"currency_code": "USD", "value": "secret"}});
     let odd = paypal::amount(&Object::root(&body).unwrap()).unwrap_err().to_string();
     assert_eq!(odd, "amount.value: must be a decimal number, as in 10.99");

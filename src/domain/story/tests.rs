@@ -1,4 +1,4 @@
-//! What is missing, and how a story is put together.
+//! The missing parts of an order, and how a story is built.
 
 mod money;
 
@@ -41,7 +41,7 @@ fn captured(minor: i64, capture: Option<&str>) -> PaymentStatus {
     PaymentStatus::Captured { money: usd(minor), capture_id, state: CaptureState::Succeeded, breakdown: None }
 }
 
-/// An order over 19.99 dollars for 100 credits, whose payment is registered, and of which nothing was heard.
+/// An order over 19.99 US dollars for 100 credits. Its payment is registered, and no event has arrived.
 fn unpaid() -> Records {
     let order = Order {
         id: ORDER,
@@ -71,7 +71,7 @@ fn unpaid() -> Records {
     }
 }
 
-/// The same, paid and granted.
+/// The same order, paid and granted.
 fn paid() -> Records {
     let mut records = unpaid();
     let order = &mut records.orders[0].order;
@@ -82,7 +82,7 @@ fn paid() -> Records {
     records
 }
 
-/// The same, paid by these payments besides.
+/// The same order, also paid by these payments.
 fn paid_by(others: &[&str]) -> Records {
     with(paid(), |records| {
         for payment in others {
@@ -92,7 +92,7 @@ fn paid_by(others: &[&str]) -> Records {
     })
 }
 
-/// An order whose price is what is left without the tax.
+/// An order whose price does not include the tax.
 fn before_tax() -> Records {
     with(unpaid(), |records| records.orders[0].order.price_terms = PriceTerms::BeforeTax)
 }
@@ -124,7 +124,7 @@ fn look(due_at: Option<OffsetDateTime>, failures: i32) -> LookRecord {
     }
 }
 
-/// A letter about `pi_1`. `said` is a name of the contract, or two: `captured succeeded`.
+/// A dead letter about `pi_1`. `said` is one name of the contract, or two: `captured succeeded`.
 fn letter(reason: &str, said: &str, state: &str) -> LetterRecord {
     let (said_type, said_state) = said.split_once(' ').map_or((said, None), |(kind, state)| (kind, Some(state)));
     LetterRecord {
@@ -186,7 +186,7 @@ fn attempt(payment: Option<&str>) -> AttemptRecord {
     }
 }
 
-/// What is missing, and whether it needs attention.
+/// The missing parts, and whether each needs attention.
 type Expected = Vec<(MissingCode, bool)>;
 
 fn told(records: &Records) -> Story {
@@ -437,7 +437,7 @@ fn what_is_not_kept_or_not_read_is_said() {
             .find(is_grant)
             .map(|entry| serde_json::to_value(entry).unwrap()["is_message_pruned"].clone())
     };
-    assert_eq!(pruned(&story), Some(false.into()), "what was not read may be there");
+    assert_eq!(pruned(&story), Some(false.into()), "an entry that was not read may be there");
     assert_eq!(pruned(&told(&paid())), Some(true.into()));
 }
 

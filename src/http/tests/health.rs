@@ -1,4 +1,4 @@
-//! What `/readyz` and the metrics say of the needs of roles.
+//! The needs of roles in `/readyz` and in the metrics.
 
 use super::*;
 use crate::telemetry::{Dependency, Metrics, RoleName};
@@ -18,13 +18,17 @@ async fn a_process_is_ready_when_every_role_has_every_need() {
         .collect();
     let answer = server.ask(&get_line("/readyz")).await;
     assert_eq!((answer.status, &answer.json()["missing"]), (503, &serde_json::json!(["postgres", "rabbitmq"])));
-    assert_eq!(answer.json()["details"].as_array().unwrap().len(), flags.len(), "what was not looked at is missing");
+    assert_eq!(
+        answer.json()["details"].as_array().unwrap().len(),
+        flags.len(),
+        "a need that was not checked is missing"
+    );
     flags.iter().for_each(|(_, _, flag)| flag.met());
     let answer = server.ask(&get_line("/readyz")).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json(), serde_json::json!({"status": "ready", "missing": []}));
 
-    // Each of them alone, and none is hidden by the same need of another role.
+    // Each need alone is missing. The same need of another role does not hide it.
     for (role, need, flag) in &flags {
         flag.missing("because of amqp://user:secret@host/v and postgres://x\nso");
         let answer = server.ask(&get_line("/readyz")).await;
@@ -33,7 +37,7 @@ async fn a_process_is_ready_when_every_role_has_every_need() {
         assert_eq!(body["missing"], serde_json::json!([need.dependency().name()]));
         let [detail] = &body["details"].as_array().unwrap()[..] else { panic!("{body}") };
         assert_eq!((&detail["role"], &detail["need"]), (&role.name().into(), &need.name().into()));
-        assert_eq!(detail["cause"], "because of … and … so", "no address, no secret");
+        assert_eq!(detail["cause"], "because of … and … so", "the cause shows no address and no secret");
         assert!(detail["for_s"].as_u64().unwrap() < 60);
         let since = time::OffsetDateTime::parse(detail["since"].as_str().unwrap(), &Rfc3339).unwrap();
         assert!((time::OffsetDateTime::now_utc() - since).whole_seconds().abs() < 60);
@@ -47,7 +51,7 @@ async fn a_process_is_ready_when_every_role_has_every_need() {
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }
-        // Another cause is no other beginning; and what is for want of another server is told of that one.
+        // Another cause does not change the beginning. A need that fails because of another server names that server.
         flag.missing_for_want_of(Dependency::Rabbitmq, "x".repeat(1_000));
         let again = server.ask(&get_line("/readyz")).await.json();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! One call and its bounds, and how often it is tried. Shown with Stripe; PayPal goes the same way.
+//! The limits of one call, and how often it is tried. The tests use Stripe, and PayPal works in the same way.
 
 use super::fake::{Fake, Told, Trouble};
 use super::fake_stripe::{Stripe, error, intent};
@@ -51,7 +51,7 @@ async fn an_answer_that_is_cut_off_is_asked_for_again() {
 
 #[tokio::test]
 async fn nobody_there_is_transient_and_says_so() {
-    // Taken, so that nobody else gets it, and listened to by nobody.
+    // The socket is bound, so no other program gets the port, and nothing listens on it.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let base = format!("http://{}", socket.local_addr().unwrap());
@@ -98,7 +98,7 @@ async fn a_provider_that_wants_to_be_left_alone_is() {
     assert!(ask(&stripe_of(&fake)).await.unwrap().is_some());
     let asked = fake.asked();
     assert!(asked[1].at - asked[0].at >= Duration::from_secs(1));
-    // Longer than a call lasts: the caller's to wait.
+    // The provider asks for a longer wait than a call may last. The caller has to wait.
     fake.will([busy("3600")]);
     let error = ask(&stripe_of(&fake)).await.unwrap_err();
     assert!(matches!(error, CallError::Unavailable { retry_after: Some(told), .. } if told.as_secs() == 3600));
@@ -162,7 +162,7 @@ async fn an_answer_that_cannot_be_read_is_odd_and_names_the_field_alone() {
         let before = fake.asked().len();
         fake.will([instead(200, &body)]);
         assert_eq!(ask(&stripe_of(&fake)).await.unwrap_err(), CallError::Odd { detail: words.to_owned() });
-        assert_eq!(fake.asked().len(), before + 1, "odd answers are not asked for again");
+        assert_eq!(fake.asked().len(), before + 1, "an odd answer is not asked for again");
     }
 }
 
@@ -248,7 +248,7 @@ async fn a_server_that_speaks_no_tls_gets_nothing_over_https() {
     let fake = fake().await;
     let base = fake.base.replace("http://", "https://");
     let providers = match Providers::with_limits(Some(at_stripe(&base)), None, FAST) {
-        // A machine that trusts nobody.
+        // This machine trusts no certificate authority.
         Err(BuildError::NoRoots) => return,
         built => built.unwrap(),
     };

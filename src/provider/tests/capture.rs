@@ -1,4 +1,4 @@
-//! PayPal: what was approved is captured, and of all payments of an order one at most.
+//! PayPal: an approved payment is captured, and at most one payment of an order.
 
 use super::fake::{Fake, Trouble};
 use super::fake_paypal::{Paypal, order as told};
@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::{CaptureState, FactId};
 use serde_json::json;
 
-/// Two payments of one order, both approved, and one that is not.
+/// Two approved payments of one order, and one that is not approved.
 async fn fake() -> Fake<Paypal> {
     let approved = |id: &str| (id.to_owned(), told(id, "APPROVED", order(1), &json!({})));
     let open = ("O3".to_owned(), told("O3", "CREATED", order(3), &json!({})));
@@ -64,7 +64,7 @@ async fn a_second_payment_of_the_order_is_not_captured() {
 async fn one_that_somebody_else_captured_is_found() {
     let fake = fake().await;
     let providers = paypal_of(&fake);
-    // Under another key, as the page's own script might.
+    // A capture with another key, as the page's own script may send it.
     capture(&providers, "O1", order(7)).await.unwrap();
     assert_eq!(capture(&providers, "O1", order(1)).await.unwrap().state, PaymentState::Paid);
     assert_eq!(captures(&fake), 1);
@@ -81,7 +81,7 @@ async fn one_that_nobody_approved_or_knows_is_refused() {
     }
     assert!(matches!(capture(&providers, "NONE", order(4)).await, Err(CallError::Refused { status: 404, .. })));
     assert_eq!(capture(&providers, "O1/x", order(1)).await, Err(CallError::Unsupported));
-    // The buyer approves later: the same key serves.
+    // The buyer approves later. The same key works then.
     fake.world(|world| world.orders.get_mut("O3").unwrap()["status"] = "APPROVED".into());
     assert_eq!(capture(&providers, "O3", order(3)).await.unwrap().state, PaymentState::Paid);
 }

@@ -1,4 +1,4 @@
-//! Certificates: fetched once, kept, and not asked for again where there are none.
+//! Certificates are fetched once and kept. If there is none, that is also remembered.
 
 use super::fake::{Asked, Fake, Told, Trouble, World};
 use super::*;
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
-/// What lies at which path.
+/// The files of the server, by path.
 struct Files(HashMap<&'static str, Told>);
 
 impl World for Files {
@@ -29,7 +29,7 @@ async fn fake() -> Fake<Files> {
     Fake::start(Files([("/A", file(200, PEM)), ("/B", file(200, format!("# B\n{PEM}")))].into())).await
 }
 
-/// Nothing is forgotten, and nothing runs out.
+/// Limits that are never reached: nothing expires.
 const PATIENT: Limits = Limits {
     deadlines: FAST.deadlines,
     fresh: Duration::from_secs(3600),
@@ -111,13 +111,13 @@ async fn trouble_is_for_now_and_gives_the_other_side_a_rest() {
         fake.will([trouble]);
         let resting = certificates(Limits { deadlines, ..PATIENT });
         assert!(is_unavailable(&resting.get(&url).await));
-        assert!(is_unavailable(&resting.get(&url).await), "and is not asked again at once");
+        assert!(is_unavailable(&resting.get(&url).await), "it is not asked again at once");
         assert_eq!(fake.asked().len(), before + 1);
     }
     fake.will([Trouble::Instead(file(503, ""))]);
     let eager = certificates(Limits { unavailable: Duration::ZERO, ..PATIENT });
     assert!(is_unavailable(&eager.get(&url).await));
-    assert_eq!(eager.get(&url).await.unwrap(), PEM, "later it is");
+    assert_eq!(eager.get(&url).await.unwrap(), PEM, "later it is fetched");
 }
 
 #[tokio::test]
@@ -129,10 +129,10 @@ async fn a_kept_one_is_asked_for_anew_in_time_and_outlives_trouble() {
     assert_eq!(forgetful.get(&url).await.unwrap(), PEM);
     assert_eq!(fake.asked().len(), 2);
     fake.will([Trouble::Instead(file(503, ""))]);
-    assert_eq!(forgetful.get(&url).await.unwrap(), PEM, "PayPal is away; it is no worse for that");
+    assert_eq!(forgetful.get(&url).await.unwrap(), PEM, "the kept certificate is used while PayPal is away");
     assert_eq!(forgetful.get(&url).await.unwrap(), PEM);
     assert_eq!(fake.asked().len(), 3);
-    // One that PayPal has taken back is used no more.
+    // A certificate that PayPal has withdrawn is not used any more.
     let forgetful = certificates(Limits { fresh: Duration::ZERO, ..PATIENT });
     assert_eq!(forgetful.get(&url).await.unwrap(), PEM);
     fake.world(|files| files.0.clear());
@@ -140,7 +140,7 @@ async fn a_kept_one_is_asked_for_anew_in_time_and_outlives_trouble() {
     assert_eq!(fault(forgetful.get(&url).await), "does not lie at its address");
 }
 
-/// Whoever sends made-up addresses of the right host gets PayPal asked so often, and takes nothing from those who send none.
+/// Made-up addresses of the right host cause a limited number of fetches. Known certificates still work.
 #[tokio::test]
 async fn made_up_addresses_ask_so_often_and_cost_the_known_ones_nothing() {
     let fake = fake().await;
@@ -150,7 +150,7 @@ async fn made_up_addresses_ask_so_often_and_cost_the_known_ones_nothing() {
     let made_up: Vec<_> = (0..300).map(|n| format!("{}/CERT-{n}", fake.base)).collect();
     let got = join_all(made_up.iter().map(|url| certificates.get(url))).await;
     assert_eq!(fake.asked().len(), 10);
-    assert_eq!(got.iter().filter(|got| is_unavailable(got)).count(), 291, "the others are to come again");
+    assert_eq!(got.iter().filter(|got| is_unavailable(got)).count(), 291, "the other webhooks must come again");
     assert_eq!(certificates.get(&known).await.unwrap(), PEM);
     assert!(is_unavailable(&certificates.get(&format!("{}/B", fake.base)).await));
     assert_eq!(fake.asked().len(), 10);
@@ -172,11 +172,11 @@ async fn no_more_are_remembered_than_there_is_room_for() {
         patient.get(&url(n)).await.unwrap();
         patient.get(&used).await.unwrap();
     }
-    assert_eq!(fake.asked().len(), 71, "the one in use stays");
+    assert_eq!(fake.asked().len(), 71, "the certificate in use stays");
     patient.get(&url(69)).await.unwrap();
     assert_eq!(fake.asked().len(), 71);
     patient.get(&url(0)).await.unwrap();
-    assert_eq!(fake.asked().len(), 72, "the one that was not used for longest had given way");
+    assert_eq!(fake.asked().len(), 72, "the least recently used one was removed");
     for n in 100..400 {
         assert!(patient.get(&url(n)).await.is_err());
     }
@@ -187,12 +187,12 @@ async fn no_more_are_remembered_than_there_is_room_for() {
     assert_eq!(fake.asked().len(), 373);
 }
 
-/// Only over https, whatever the address says.
+/// Certificates are fetched over https only, even if the address says http.
 #[tokio::test]
 async fn nothing_is_fetched_in_the_clear() {
     let fake = fake().await;
     let certificates = match Certificates::new(crate::http::system_roots()) {
-        // A machine that trusts nobody.
+        // This machine trusts no certificate authority.
         Err(BuildError::NoRoots) => return,
         made => made.unwrap(),
     };

@@ -1,4 +1,4 @@
-//! A provider's server for tests: it keeps what it was asked, and gets into trouble when it is told to.
+//! A provider's server for tests. It records all requests, and fails when a test tells it to.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -12,26 +12,26 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::time::Instant;
 
-/// When every answer says that it was given, in seconds since 1970.
+/// The time in the header of every answer, in seconds since 1970.
 pub(super) const ANSWERED_AT: i64 = 1_767_700_000;
 
-/// The same as a header.
+/// The same time, as a header.
 const ANSWERED_AT_TEXT: &str = "Tue, 06 Jan 2026 11:46:40 GMT";
 
-/// What a provider does with a request.
+/// The behaviour of a provider.
 pub(super) trait World: Send + 'static {
     fn answer(&mut self, asked: &Asked) -> Told;
 
-    /// Whether trouble may strike this request.
+    /// Returns whether this request may fail.
     fn may_fail(&self, _asked: &Asked) -> bool {
         true
     }
 }
 
-/// A request as it came.
+/// A request as it arrived.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    /// `GET /path`.
+    /// Method and path: `GET /path`.
     pub(super) line: String,
     pub(super) query: HashMap<String, String>,
     pub(super) headers: HashMap<String, String>,
@@ -45,7 +45,7 @@ impl Asked {
     }
 }
 
-/// An answer.
+/// An answer of the provider.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Told {
     pub(super) status: u16,
@@ -64,15 +64,15 @@ impl Told {
     }
 }
 
-/// What happens to one request.
+/// The failure of one request.
 pub(super) enum Trouble {
-    /// Nothing.
+    /// The request does not fail.
     None,
-    /// It is answered so, and not worked on.
+    /// The request gets this answer and is not processed.
     Instead(Told),
-    /// It is worked on, and the connection closed before the answer is out.
+    /// The request is processed, and the connection closes before the answer is complete.
     Lost,
-    /// It is worked on, and never answered.
+    /// The request is processed and never answered.
     Hang,
 }
 
@@ -82,7 +82,7 @@ struct Inner<W> {
     asked: Vec<Asked>,
 }
 
-/// The server.
+/// The server of a fake provider.
 pub(super) struct Fake<W> {
     inner: Arc<Mutex<Inner<W>>>,
     pub(super) base: String,
@@ -102,22 +102,22 @@ impl<W: World> Fake<W> {
         self.inner.lock().unwrap()
     }
 
-    /// Looks at the world, or changes it.
+    /// Reads or changes the state of the provider.
     pub(super) fn world<T>(&self, with: impl FnOnce(&mut W) -> T) -> T {
         with(&mut self.inner().world)
     }
 
-    /// What happens to the next requests, one each.
+    /// Sets the failures of the next requests, one for each request.
     pub(super) fn will(&self, troubles: impl IntoIterator<Item = Trouble>) {
         self.inner().troubles.extend(troubles);
     }
 
-    /// All that was asked so far.
+    /// All requests so far.
     pub(super) fn asked(&self) -> Vec<Asked> {
         self.inner().asked.clone()
     }
 
-    /// The lines of all that was asked so far.
+    /// The lines of all requests so far.
     pub(super) fn lines(&self) -> Vec<String> {
         self.asked().into_iter().map(|asked| asked.line).collect()
     }
@@ -163,7 +163,7 @@ fn respond(told: &Told, body: Body) -> Response {
     response.body(body).unwrap().into_response()
 }
 
-/// `a=1&b%5Bc%5D=2`.
+/// Decodes a form or query, such as `a=1&b%5Bc%5D=2`.
 pub(super) fn pairs(text: &str) -> HashMap<String, String> {
     let decoded = text.replace("%5B", "[").replace("%5D", "]");
     assert!(!decoded.contains('%'), "{decoded}");

@@ -1,4 +1,4 @@
-//! PayPal, as far as its documentation says how it behaves.
+//! A fake PayPal that behaves as PayPal's documentation says.
 
 use super::fake::{Asked, Told, World};
 use super::{CLIENT_ID, CLIENT_SECRET, OrderId};
@@ -12,12 +12,12 @@ pub(super) struct Paypal {
     pub(super) orders: HashMap<String, Value>,
     pub(super) captures: HashMap<String, Value>,
     pub(super) refunds: HashMap<String, Value>,
-    /// Of a capture, each.
+    /// The disputes of each capture.
     pub(super) disputes: HashMap<String, Vec<Value>>,
-    /// Tokens given out so far; only the last one is taken.
+    /// The number of tokens so far. Only the last one is accepted.
     pub(super) tokens: usize,
     pub(super) token_seconds: i64,
-    /// Whether tokens meet with trouble, too.
+    /// True if requests for a token may fail, too.
     pub(super) is_token_frail: bool,
     pub(super) keys: HashMap<String, (String, Told)>,
 }
@@ -56,7 +56,7 @@ pub(super) fn order(id: &str, status: &str, order_id: OrderId, payments: &Value)
     })
 }
 
-/// A capture of an order, whole.
+/// A capture of an order's whole amount.
 pub(super) fn capture(id: &str, status: &str, order: &str) -> Value {
     json!({
         "id": id, "status": status, "amount": {"currency_code": "USD", "value": "19.99"},
@@ -66,7 +66,7 @@ pub(super) fn capture(id: &str, status: &str, order: &str) -> Value {
 }
 
 impl Paypal {
-    /// The token that is taken now.
+    /// The token that is accepted now.
     pub(super) fn token(&self) -> String {
         format!("token-{}", self.tokens)
     }
@@ -83,13 +83,13 @@ impl Paypal {
         Told::json(200, &body)
     }
 
-    /// Once a key: the same request again is told the same, as 200; another one is refused.
+    /// Processes a key once. The same request gets the same answer again, with status 200. Another request is refused.
     fn once(&mut self, asked: &Asked, work: impl FnOnce(&mut Self) -> Told) -> Told {
         let key = asked.header("paypal-request-id").to_owned();
         assert!(!key.is_empty());
         let request = format!("{} {}", asked.line, asked.body);
         if let Some((first, told)) = self.keys.get(&key) {
-            // Of a capture it is told what became of the first one, whichever payment that was.
+            // A capture with a used key gets the result of the first capture, even of another payment.
             return if *first == request || asked.line.ends_with("/capture") {
                 Told { status: 200, ..told.clone() }
             } else {
@@ -97,7 +97,7 @@ impl Paypal {
             };
         }
         let told = work(self);
-        // What was refused may be tried again.
+        // A refused request may be tried again with its key.
         if told.status < 300 {
             self.keys.insert(key, (request, told.clone()));
         }
@@ -149,7 +149,7 @@ impl Paypal {
         order["status"] = "COMPLETED".into();
         let capture = capture(&format!("CAP{id}"), "COMPLETED", id);
         order["purchase_units"][0]["payments"] = json!({"captures": [capture]});
-        // The answer is the short one.
+        // This is the short answer.
         Told::json(201, &json!({"id": id, "status": "COMPLETED"}))
     }
 }

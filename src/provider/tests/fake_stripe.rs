@@ -1,24 +1,24 @@
-//! Stripe, as far as its documentation says how it behaves.
+//! A fake Stripe that behaves as Stripe's documentation says.
 
 use super::fake::{Asked, Told, World, pairs};
 use super::{OrderId, STRIPE_KEY};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// When payments of these tests are made, in seconds since 1970.
+/// The creation time of the payments in these tests, in seconds since 1970.
 pub(super) const CREATED: i64 = 1_767_600_000;
 
 #[derive(Default)]
 pub(super) struct Stripe {
-    /// Newest last.
+    /// The payment intents, newest last.
     pub(super) intents: Vec<Value>,
     pub(super) refunds: Vec<Value>,
     pub(super) disputes: Vec<Value>,
     pub(super) sessions: Vec<Value>,
     pub(super) others: HashMap<String, Value>,
-    /// Most objects in a page, below what is asked for.
+    /// The most objects on a page, even if the request asks for more.
     pub(super) page_max: Option<usize>,
-    /// The next payment is not made: 500, and kept under its key.
+    /// The next payment is not created. The answer is 500, and the key keeps it.
     pub(super) fails_once: bool,
     pub(super) keys: HashMap<String, (String, Told)>,
 }
@@ -27,7 +27,7 @@ pub(super) fn error(status: u16, kind: &str, code: Option<&str>, message: &str) 
     Told::json(status, &json!({"error": {"type": kind, "code": code, "message": message}}))
 }
 
-/// A payment intent that nobody has paid yet.
+/// A payment intent that is not paid yet.
 pub(super) fn intent(id: &str, order_id: Option<OrderId>) -> Value {
     json!({
         "id": id, "object": "payment_intent", "status": "requires_payment_method", "amount": 1999,
@@ -64,7 +64,7 @@ impl Stripe {
         told
     }
 
-    /// Newest first, in pages.
+    /// Lists objects in pages, newest first.
     fn list(&self, objects: &[Value], asked: &Asked) -> Told {
         let number = |name: &str| asked.query.get(name).map(|text| text.parse::<usize>().unwrap());
         let limit = number("limit").unwrap().min(self.page_max.unwrap_or(100));

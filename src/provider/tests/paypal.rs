@@ -1,4 +1,4 @@
-//! PayPal: creating once, and what it says of a payment in each state.
+//! PayPal: a payment is created once, and each state of a payment is reported correctly.
 
 use super::fake::{Fake, Told, Trouble};
 use super::fake_paypal::{Paypal, capture, error, order as told};
@@ -36,7 +36,7 @@ async fn a_payment_is_created_once_a_key() {
     assert_eq!(body["purchase_units"][0]["amount"], json!({"currency_code": "USD", "value": "19.99"}));
     let context = &body["payment_source"]["paypal"]["experience_context"];
     assert_eq!(context["return_url"], "https://shop.example/back");
-    // Without a way back it is made for the page's own button.
+    // Without a return address, the order is for the page's own button.
     let bare = NewPayment { return_url: None, price: money(50_000, "HUF"), ..new(order(2)) };
     let bare = providers.create(&bare, "key-2", Retry::Backoff).await.unwrap();
     assert_eq!(bare.approve_url.as_deref(), Some("https://paypal.example/checkoutnow?token=ORDER2"));
@@ -62,7 +62,7 @@ async fn a_key_serves_one_order_and_waits_for_its_turn() {
     assert_eq!(providers.create(&new(order(2)), "key-1", Retry::Backoff).await, Err(CallError::KeyReused));
     fake.will([Trouble::Instead(error(409, "RESOURCE_CONFLICT", "PREVIOUS_REQUEST_IN_PROGRESS"))]);
     assert!(providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap().is_replay);
-    // A price that PayPal has no words for is not sent.
+    // PayPal cannot express this price, so nothing is sent.
     let asked = fake.asked().len();
     let price = money(50_050, "HUF");
     let refused = providers.create(&NewPayment { price, ..new(order(3)) }, "key-3", Retry::Backoff).await;
@@ -152,7 +152,7 @@ async fn captures_and_refunds_are_told_one_by_one() {
     ];
     assert_eq!((found.state, found.statuses), (PaymentState::Paid, expected.to_vec()));
     assert_eq!(found.related_ids, [id("C1"), id("C2")]);
-    assert_eq!(found.occurred_at, time::macros::datetime!(2026-01-06 08:00 UTC), "the latest of all");
+    assert_eq!(found.occurred_at, time::macros::datetime!(2026-01-06 08:00 UTC), "the latest time of all");
 }
 
 #[tokio::test]
@@ -221,9 +221,9 @@ async fn a_capture_leads_to_its_order() {
         (PaymentState::Paid, vec![captured("C2", CaptureState::Succeeded), whole])
     );
     let partly = providers.fetch(&Provider::PAYPAL, None, &id("C3")).await;
-    assert!(matches!(partly, Err(CallError::Odd { .. })), "how much went back is not known: {partly:?}");
+    assert!(matches!(partly, Err(CallError::Odd { .. })), "the refunded amount is not known: {partly:?}");
     assert_eq!(providers.fetch(&Provider::PAYPAL, None, &id("NONE")).await, Ok(None));
-    // A wrong address knows no payment, and says nothing of any.
+    // A wrong address knows no payment, so its 404 does not mean that the payment is missing.
     fake.will([Trouble::Instead(Told { status: 404, body: "<html>".to_owned(), ..Told::default() })]);
     let wrong = providers.fetch(&Provider::PAYPAL, None, &id("O1")).await;
     assert!(matches!(wrong, Err(CallError::Refused { status: 404, .. })), "{wrong:?}");
@@ -320,7 +320,7 @@ async fn p03_a_refund_that_the_order_does_not_list_is_told() {
             vec![whole.clone(), refund("R2", RefundState::Succeeded), part.clone()],
         ),
         ("REFUNDED", listed(&[]), false, vec![whole.clone(), part.clone(), total(1999)]),
-        // Facts take failed refunds off the total.
+        // The rules of facts subtract failed refunds from the total.
         (
             "REFUNDED",
             listed(&[up(refund_told("R3", "FAILED"))]),
@@ -366,7 +366,7 @@ async fn p03_the_total_of_several_captures_counts_each_once() {
         (json!([up(refund_told("R1", "COMPLETED"), "C1")]), 1999),
         (json!([up(refund_told("R1", "COMPLETED"), "C2")]), 2499),
         (json!([up(refund_told("R1", "COMPLETED"), "C1"), up(refund_told("R2", "PENDING"), "C2")]), 2499),
-        // Without a link it may belong to the whole one.
+        // A refund without a link may belong to the completely refunded capture.
         (json!([refund_told("R1", "COMPLETED")]), 1999),
         (json!([refund_told("R1", "COMPLETED"), up(refund_told("R2", "COMPLETED"), "C2")]), 2499),
     ] {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::sync::Mutex;
 
-/// An order that was paid by captures of these ids, with these disputes of the first of them.
+/// An order that was paid by these captures. The first capture has these disputes.
 async fn paid(captures: &[&str], disputes: Vec<Value>) -> Fake<Paypal> {
     let made: Vec<_> = captures.iter().map(|id| capture(id, "COMPLETED", "O1")).collect();
     let world = Paypal {
@@ -19,7 +19,7 @@ async fn paid(captures: &[&str], disputes: Vec<Value>) -> Fake<Paypal> {
     Fake::start(world).await
 }
 
-/// All that there is to be told of a payment, or what kept PayPal from it. The rest of it is told all the same.
+/// Everything about a payment, or the error of PayPal. With an error, the rest of the payment is still there.
 async fn fetch(providers: &Providers) -> Result<Found, CallError> {
     let found = providers.fetch(&Provider::PAYPAL, None, &id("O1")).await?.unwrap();
     assert_eq!(found.state, PaymentState::Paid);
@@ -66,7 +66,7 @@ async fn a_dispute_holds_while_it_is_open_and_no_longer() {
     ];
     let mut all: Vec<_> =
         rows.iter().map(|(status, stage, _)| listed(&format!("PP-{status}-{stage}"), status, stage)).collect();
-    // Without a stage it is more than an inquiry.
+    // A dispute without a stage counts as more than an inquiry.
     let mut bare = listed("PP-BARE", "OPEN", "INQUIRY");
     bare["dispute_life_cycle_stage"] = json!(null);
     all.push(bare);
@@ -76,8 +76,8 @@ async fn a_dispute_holds_while_it_is_open_and_no_longer() {
     let expected = rows.iter().map(|(status, stage, state)| dispute(&format!("PP-{status}-{stage}"), *state));
     assert_eq!(disputes(&found), expected.chain([dispute("PP-BARE", Open)]).collect::<Vec<_>>());
     assert_eq!((found.state, found.statuses.len()), (PaymentState::Paid, 1 + rows.len() + 1));
-    assert_eq!(found.occurred_at, time::macros::datetime!(2026-01-07 08:30 UTC), "the latest of all");
-    assert_eq!(fetch(&providers).await.unwrap(), found, "nothing new, and every word the same");
+    assert_eq!(found.occurred_at, time::macros::datetime!(2026-01-07 08:30 UTC), "the latest time of all");
+    assert_eq!(fetch(&providers).await.unwrap(), found, "nothing is new, so the answer is the same");
     let asked = fake.asked().pop().unwrap();
     assert_eq!(
         (asked.line.as_str(), asked.query["disputed_transaction_id"].as_str()),
@@ -114,7 +114,7 @@ async fn all_captures_are_asked_for_and_what_they_share_counts_once() {
     fake.world(|world| world.disputes.insert("C2".to_owned(), vec![shared, own.clone()]));
     let expected = [dispute("PP-1", DisputeState::Open), dispute("PP-2", DisputeState::Won)];
     assert_eq!(disputes(&fetch(&paypal_of(&fake)).await.unwrap()), expected);
-    // A capture that does not name its order has them, too.
+    // A capture that does not name its order also has disputes.
     let mut alone = capture("C3", "COMPLETED", "");
     alone["supplementary_data"] = json!({});
     fake.world(|world| {
@@ -144,11 +144,11 @@ async fn pages_are_followed_to_the_end_or_not_believed() {
     }
     let fake = paid(&["C1"], some(201)).await;
     let found = fetch(&paypal_of(&fake)).await;
-    assert!(matches!(found, Err(CallError::Odd { .. })), "half of a list: {found:?}");
+    assert!(matches!(found, Err(CallError::Odd { .. })), "an incomplete list: {found:?}");
     assert_eq!(fake.lines().len(), 2 + 4);
 }
 
-/// The page that is answered instead, after the token and the order were told.
+/// Fetches a payment. This page replaces the list of disputes, after the token and the order.
 async fn instead(page: Told) -> Result<Found, CallError> {
     let fake = paid(&["C1"], vec![]).await;
     fake.will([Trouble::None, Trouble::Instead(page)]);
@@ -191,14 +191,14 @@ async fn disputes_that_cannot_be_read_are_odd_and_not_left_out() {
     assert!(matches!(found, Err(CallError::Odd { .. })), "{found:?}");
     let html = Told { status: 200, body: "<html>".to_owned(), ..Told::default() };
     assert!(matches!(instead(html).await, Err(CallError::Odd { .. })));
-    // What may be left out, or leads nowhere, is none.
+    // A missing list, or a link that leads nowhere, means no disputes.
     for none in
         [json!({}), json!({"items": null}), json!({"items": [], "links": [{"rel": "next", "href": "/x?page=2"}]})]
     {
         assert_eq!(disputes(&instead(Told::json(200, &none)).await.unwrap()), [], "{none}");
     }
     assert_eq!(disputes(&instead(error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID")).await.unwrap()), []);
-    // A wrong address, a refusal of the question and a failure say nothing of disputes.
+    // A wrong address, a refused question and a failure do not mean that there are no disputes.
     let wrong = instead(Told { status: 404, body: "<html>".to_owned(), ..Told::default() }).await;
     assert!(matches!(wrong, Err(CallError::Refused { status: 404, .. })), "{wrong:?}");
     let refused = instead(error(400, "INVALID_REQUEST", "INVALID_PARAMETER_VALUE")).await;
@@ -242,8 +242,8 @@ async fn without_the_right_to_see_disputes_the_rest_is_told_and_the_log_has_it_o
         assert_eq!((found.state, disputes(&found)), (PaymentState::Paid, vec![]));
         assert_eq!((found.order_id, &found.statuses[..]), (whole.order_id, &whole.statuses[..2]), "both captures");
     }
-    assert_eq!(fake.lines().len(), calls + 2 * refusals.len(), "the second capture is not asked for");
-    // As soon as it is there, it is used.
+    assert_eq!(fake.lines().len(), calls + 2 * refusals.len(), "the second capture is not asked about");
+    // As soon as the right is there, it is used.
     assert_eq!(fetch(&providers).await.unwrap(), whole);
     let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     assert_eq!(said.matches("disputes_not_told").count(), 1, "{said}");

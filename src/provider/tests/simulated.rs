@@ -1,4 +1,4 @@
-//! The room against the simulated providers: what is done to a payment there is found by the calls of the program.
+//! The program's calls to the simulated providers find every change of a payment there.
 
 use super::{at_paypal, at_stripe, money};
 use crate::domain::{
@@ -79,7 +79,7 @@ async fn stripe_tells_all_that_was_done_to_a_payment() {
     assert_eq!((found.state, &found.statuses), (PaymentState::Paid, &vec![paid.clone()]));
     let tag = id.strip_prefix("pi_").unwrap();
     assert_eq!(found.related_ids, [PaymentId::new(format!("ch_{tag}")).unwrap()]);
-    // Nothing new: every word the same, the time among them.
+    // Nothing is new, so the answer is the same, with the same time.
     assert_eq!(asked.fetch(&stripe, id).await.unwrap(), found);
     for other in [format!("ch_{tag}"), format!("cs_test_{tag}")] {
         assert_eq!(asked.fetch(&stripe, &other).await.unwrap().payment_id.as_str(), id, "{other}");
@@ -127,7 +127,7 @@ async fn what_is_new_may_not_be_listed_yet() {
     asked.simulated.provider.refund(made.as_str(), Some(500)).unwrap();
     asked.control("/faults/listing-lag", json!(3600.0)).await;
     assert_eq!(listed().await, []);
-    // The refund is not in its list; the charge tells of it all the same.
+    // The refund is not in its list, and the charge still reports it.
     let found = asked.fetch(&Name::STRIPE, made.as_str()).await.unwrap();
     assert_eq!(found.statuses[1..], [total(500)]);
 }
@@ -167,7 +167,7 @@ async fn a_paypal_payment_is_agreed_to_and_then_captured_once() {
     assert_eq!(made.approve_url.unwrap(), format!("{}/checkoutnow?token={id}", asked.simulated.base));
     assert_eq!(asked.fetch(&paypal, id).await.unwrap().state, PaymentState::Payable);
     let capture = async |id: &PaymentId| asked.providers.capture(&paypal, id, order_id()).await;
-    assert!(matches!(capture(&made.payment_id).await, Err(CallError::Refused { .. })), "nobody has agreed");
+    assert!(matches!(capture(&made.payment_id).await, Err(CallError::Refused { .. })), "the buyer has not agreed");
 
     asked.simulated.provider.pay(id, Outcome::Succeeded).unwrap();
     let found = asked.fetch(&paypal, id).await.unwrap();
@@ -186,7 +186,7 @@ async fn a_paypal_payment_is_agreed_to_and_then_captured_once() {
     assert_eq!(capture(&made.payment_id).await.unwrap(), found);
     assert_eq!(asked.fetch(&paypal, found.related_ids[0].as_str()).await.unwrap(), found);
 
-    // Of two payments of one order, at most one is captured.
+    // At most one of two payments of one order is captured.
     let second = asked.create(paypal.clone(), order_id(), "k2").await.unwrap().payment_id;
     asked.simulated.provider.pay(second.as_str(), Outcome::Succeeded).unwrap();
     assert!(matches!(capture(&second).await, Err(CallError::KeyReused)));
@@ -228,13 +228,13 @@ async fn paypal_tells_disputes_and_takes_the_money_of_a_lost_one_from_the_captur
     asked.simulated.provider.dispute(id).unwrap();
     let open = found().await;
     assert_eq!(open.statuses, expected(&[dispute(1, DisputeState::Open)]));
-    // Nothing new: every word the same, the time among them; asked for by the capture, as a webhook names it, too.
+    // Nothing is new, so the answer is the same, with the same time. The id of the capture, as in a webhook, also works.
     assert_eq!(found().await, open);
     assert_eq!(asked.fetch(&paypal, &format!("CAPTURE{tag}")).await.unwrap(), open);
     asked.simulated.provider.close_dispute(id, true).unwrap();
     assert_eq!(found().await.statuses, expected(&[dispute(1, DisputeState::Won)]));
 
-    // A lost one holds nothing either: a reversal takes the money.
+    // A lost dispute holds nothing either: a reversal takes the money.
     asked.simulated.provider.dispute(id).unwrap();
     asked.simulated.provider.close_dispute(id, false).unwrap();
     let reversed = refund(format!("REVERSAL{tag}N2"), RefundState::Succeeded, 1499);
@@ -251,7 +251,7 @@ async fn paypal_tells_disputes_and_takes_the_money_of_a_lost_one_from_the_captur
         0
     );
 
-    // By pages, newest first, as the links lead.
+    // Pages, newest first, in the order of the links.
     let page = async |url: String| {
         let call = plain_client().build().unwrap().get(url).bearer_auth("A21AA-simulated");
         call.send().await.unwrap().json::<Value>().await.unwrap()

@@ -1,4 +1,4 @@
-//! Stripe: creating once, and finding what was created.
+//! Stripe: a payment is created once, and created payments are found.
 
 use super::fake::{Asked, Fake, Told, Trouble, World};
 use super::fake_paypal::Paypal;
@@ -69,7 +69,7 @@ async fn a_key_that_failed_once_is_burnt() {
         let burnt = providers.create(&new(order(1)), "key-1", Retry::Backoff).await.unwrap_err();
         assert!(matches!(&burnt, CallError::Burnt { detail } if detail.contains("Something went wrong")), "{burnt:?}");
         assert!(!burnt.is_transient());
-        // The first failure may be a hiccup; one that is replayed is not tried again.
+        // The first failure may be a temporary fault. A replayed failure is not tried again.
         assert_eq!(fake.asked().len(), tries);
     }
     assert_eq!(fake.world(|world| world.intents.len()), 0);
@@ -123,7 +123,7 @@ async fn an_unknown_payment_is_nothing_and_a_wrong_address_is_not() {
         assert_eq!(providers.fetch(&Provider::STRIPE, None, &id(unknown)).await, Ok(None), "{unknown}");
     }
     assert_eq!(fake.asked().len(), 3);
-    // What is no id of Stripe's does not get into a path.
+    // A text that is no id of Stripe's is not put into a path.
     for odd in ["pi_1/../../customers", "pi_1?expand=x", "pi 1", "pi_1%2f", ".."] {
         assert_eq!(providers.fetch(&Provider::STRIPE, None, &id(odd)).await, Ok(None), "{odd}");
     }
@@ -152,7 +152,7 @@ async fn payments_of_an_order_are_found_page_by_page() {
     assert!(found.iter().all(|found| found.order_id == Some(order(1))));
     let listed = fake.asked().iter().filter(|asked| asked.line == "GET /v1/payment_intents").count();
     assert_eq!(listed, 6, "40 payments, 7 a page");
-    // The clocks may lie apart.
+    // The clocks of both sides may differ.
     assert_eq!(fake.asked()[0].query["created[gte]"], (CREATED - 600).to_string());
     let later = at(CREATED + 4 + 600);
     let found = providers.list_of_order(&Provider::STRIPE, None, order(1), later).await.unwrap();

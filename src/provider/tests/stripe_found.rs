@@ -1,4 +1,4 @@
-//! What Stripe says of a payment in each state, in the words of its webhooks.
+//! The states of a payment at Stripe. The result is the same as that of the webhooks.
 
 use super::fake::Fake;
 use super::fake_stripe::{CREATED, Stripe, intent};
@@ -23,7 +23,7 @@ fn dispute(id: &str, state: DisputeState) -> PaymentStatus {
     PaymentStatus::Dispute { dispute_id: FactId::new(id).unwrap(), state, round: 1, money: money(1999, "USD") }
 }
 
-/// The payment `pi_1` with these fields, as Stripe would tell it.
+/// The payment `pi_1` with these fields, as Stripe returns it.
 fn with(fields: Value) -> Value {
     let mut made = intent("pi_1", Some(order(1)));
     for (name, value) in fields.as_object().unwrap() {
@@ -61,7 +61,7 @@ async fn each_state_has_its_words() {
             vec![PaymentStatus::Canceled, failed],
         ),
         (paid, PaymentState::Paid, vec![captured(1999)]),
-        // What Stripe would tell of an amount that is not the price is told as it is.
+        // If Stripe reports another amount than the price, that amount is reported.
         (json!({"status": "succeeded", "amount_received": 1500}), PaymentState::Paid, vec![captured(1500)]),
     ];
     for (fields, state, statuses) in rows {
@@ -128,7 +128,7 @@ async fn refunds_and_disputes_are_told_one_by_one() {
     ];
     assert_eq!((found.state, found.statuses), (PaymentState::Paid, expected.to_vec()));
     assert_eq!((found.related_ids, found.livemode), (vec![id("ch_1")], true));
-    assert_eq!(found.occurred_at, at(CREATED + 900), "the latest of all");
+    assert_eq!(found.occurred_at, at(CREATED + 900), "the latest time of all");
     assert_eq!(fake.asked()[0].query["expand[]"], "latest_charge");
     assert_eq!(fake.asked().len(), 1 + 3 + 2, "two a page");
 }
@@ -290,7 +290,7 @@ async fn a_charge_leads_to_its_payment_or_is_one() {
     }
 }
 
-/// Of an authorisation of 1999 of which 1000 were captured.
+/// An authorisation of 1999. Only 1000 were captured.
 fn held(amount_refunded: i64, refunds: Vec<Value>) -> Stripe {
     let mut charge = charge(amount_refunded);
     (charge["amount"], charge["amount_captured"], charge["captured"]) = (1999.into(), 1000.into(), true.into());
@@ -375,7 +375,7 @@ async fn the_breakdown_is_asked_for_only_where_it_is_needed() {
         let is_named = found.related_ids.contains(&id("cs_1"));
         assert_eq!(is_named, needs == Needs::Breakdown);
     }
-    // A session of another sum tells no parts of this one, and an intent may have none.
+    // A session with another total has no parts for this payment, and an intent may have no session.
     for sessions in [vec![], vec![session(json!({"payment_intent": "pi_1"}))]] {
         let fake = Fake::start(Stripe { sessions, ..world() }).await;
         let found = stripe_of(&fake).fetch_with(&Provider::STRIPE, None, &id("pi_1"), Needs::Breakdown).await;

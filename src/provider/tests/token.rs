@@ -1,4 +1,4 @@
-//! PayPal's token: asked for once, used while it is good, replaced when it is not.
+//! PayPal's token is fetched once, used while it is valid, and replaced afterwards.
 
 use super::fake::{Fake, Told, Trouble};
 use super::fake_paypal::{Paypal, order as told};
@@ -26,7 +26,7 @@ async fn many_calls_at_once_ask_for_one_token() {
     for found in join_all((0..20).map(|_| ask(&providers))).await {
         assert!(found.unwrap().is_some());
     }
-    assert!(ask(&providers.clone()).await.unwrap().is_some(), "a clone shares it");
+    assert!(ask(&providers.clone()).await.unwrap().is_some(), "a clone shares the token");
     assert_eq!((tokens(&fake), fake.asked().len()), (1, 22));
 }
 
@@ -35,13 +35,13 @@ async fn a_token_that_is_refused_is_replaced_once_for_all() {
     let fake = fake(Paypal::default()).await;
     let providers = paypal_of(&fake);
     ask(&providers).await.unwrap();
-    // Revoked: another one is the current one now.
+    // The token was revoked, and another one is valid now.
     fake.world(|world| world.tokens += 1);
     for found in join_all((0..10).map(|_| ask(&providers))).await {
         assert!(found.unwrap().is_some());
     }
     assert_eq!(tokens(&fake), 3);
-    // The new one is refused as well: that is an answer.
+    // The new token is refused as well, so this is the answer.
     let refused = || Trouble::Instead(Told::json(401, &json!({"name": "AUTHENTICATION_FAILURE"})));
     fake.will([refused(), refused()]);
     assert!(matches!(ask(&providers).await, Err(CallError::Refused { status: 401, .. })));
@@ -61,7 +61,7 @@ async fn a_payment_is_made_once_although_the_token_was_refused() {
 
 #[tokio::test]
 async fn a_token_is_used_until_shortly_before_its_end() {
-    // Past its middle, or its last minute, a token is not used: so one of no seconds is good for nothing but its call.
+    // A token is used until shortly before its end, and at least for half of its time. A token of zero seconds serves one call.
     for (seconds, expected) in [(0, 3), (3600, 1), (i64::MAX, 1)] {
         let fake = fake(Paypal { token_seconds: seconds, ..Paypal::default() }).await;
         let providers = paypal_of(&fake);
@@ -80,7 +80,7 @@ async fn trouble_with_the_token_is_trouble_with_the_call() {
     let busy = || Trouble::Instead(Told { status: 503, ..Told::default() });
     let providers = paypal_of(&fake);
     fake.will([busy(), busy()]);
-    assert!(ask(&providers).await.unwrap().is_some(), "the third try has one");
+    assert!(ask(&providers).await.unwrap().is_some(), "the third try gets a token");
     let fake_without = Paypal { is_token_frail: true, ..Paypal::default() };
     let fake = super::fake::Fake::start(fake_without).await;
     fake.will([busy(), busy(), busy()]);
@@ -100,7 +100,7 @@ async fn whoever_waits_for_a_token_of_anothers_asking_has_his_own_deadline() {
     for late in [first, second, third] {
         assert!(late.unwrap_err().is_transient());
     }
-    assert!(began_at.elapsed() < 3 * SHORT, "side by side, not one after the other");
+    assert!(began_at.elapsed() < 3 * SHORT, "the calls wait at the same time, not one after the other");
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn wrong_credentials_are_refused_and_shown_nowhere() {
         assert!(!shown.contains("other-secret") && !shown.contains("b3RoZXItc2VjcmV0"), "{shown}");
     }
     assert_eq!(fake.asked().len(), 1);
-    // Nor is a token that a server throws back.
+    // If a server repeats the token in an error, the token is not shown either.
     let thrown = Told::json(400, &json!({"name": "BAD", "message": "you said token-1"}));
     fake.will([Trouble::Instead(thrown)]);
     let error = ask(&paypal_of(&fake)).await.unwrap_err().to_string();

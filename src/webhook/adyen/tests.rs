@@ -13,7 +13,7 @@ const ORDER: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const BY_HAND: Terms = Terms { is_adyen_captured_by_hand: true, ..TERMS };
 const OTHER_KEY: &str = "DFB1EB5485895CFA84146406857104ABB4CBCABDC8AAF103A624C8F6A3EAAB00";
 
-/// The body of which a published vector shows the signed text.
+/// Builds the body of a published vector from its signed text.
 pub(in super::super) fn body_of_vector(signed: &str, signature: &str) -> Vec<u8> {
     let (psp, rest) = signed.split_once(':').unwrap();
     let (original, rest) = rest.split_once(':').unwrap();
@@ -45,7 +45,7 @@ fn item(code: &str, patch: Value) -> Value {
     item
 }
 
-/// What is done to the payment PSP1 later.
+/// A later modification of the payment PSP1.
 fn modification(code: &str, patch: Value) -> Value {
     let mut item = item(code, json!({"pspReference": "MOD1", "originalReference": "PSP1"}));
     for (key, value) in patch.as_object().unwrap() {
@@ -74,7 +74,7 @@ fn translate_with(items: &[Value], terms: Terms) -> Vec<Translation> {
     verify(&keys, &HeaderMap::new(), &body).unwrap().translate()
 }
 
-/// Of items that are signed already.
+/// Translates items that are already signed.
 fn translated(items: &[Value]) -> Vec<Translation> {
     let body = body(items);
     verify(&keys(Endpoint::Adyen, &[ADYEN_KEY]), &HeaderMap::new(), &body).unwrap().translate()
@@ -87,7 +87,7 @@ fn said_with(item: Value, terms: Terms) -> PaymentEvent {
     event
 }
 
-/// All that an item says: message, payment, status.
+/// Everything that an item reports: message, payment and status.
 fn all(item: Value, terms: Terms) -> Vec<(String, String, PaymentStatus)> {
     let translation = only(translate_with(std::slice::from_ref(&item), terms));
     let Translation::Events(events) = translation.clone() else { panic!("{item}: {translation:?}") };
@@ -142,14 +142,14 @@ fn an_authorisation_is_the_payment_where_adyen_captures_by_itself() {
         state,
         breakdown: None,
     };
-    // And its failure later takes back that very capture, also where a capture was asked for.
+    // A later failure cancels that same capture, also if a capture was requested.
     let failed = all(modification("CAPTURE_FAILED", json!({})), TERMS);
     let expected = [
         ("adyen::MOD1:CAPTURE_FAILED:true", of("PSP1", CaptureState::Failed)),
         ("adyen::MOD1:CAPTURE_FAILED:true#capture", of("MOD1", CaptureState::Failed)),
     ];
     assert_eq!(failed, expected.map(|(id, status)| (id.to_owned(), "PSP1".to_owned(), status)));
-    // A capture that was asked for takes the place of the one that was announced.
+    // A requested capture replaces the one that was announced.
     let made = all(modification("CAPTURE", json!({})), TERMS);
     let expected = [
         ("adyen::MOD1:CAPTURE:true#capture", of("MOD1", CaptureState::Succeeded)),
@@ -233,7 +233,7 @@ fn codes_and_what_they_say() {
     ] {
         assert_eq!(ignored(modification(code, patch), TERMS), why, "{code}");
     }
-    // The capture by hand tells the money.
+    // A capture by hand reports the money.
     for code in ["AUTHORISATION_ADJUSTMENT", "MANUAL_REVIEW_REJECT"] {
         ignored(modification(code, json!({})), BY_HAND);
     }
@@ -254,7 +254,7 @@ fn amounts_are_in_adyens_own_minor_units() {
         ("USD", 1999, 1999),
         ("JPY", 1999, 1999),
         ("BHD", 19_990, 19_990),
-        // Two decimals there and none in ISO 4217, and the other way round.
+        // Currencies with two decimals at Adyen and none in ISO 4217, or the opposite.
         ("CLP", 199_900, 1_999),
         ("ISK", 199_900, 1_999),
         ("CVE", 1_999, 199_900),
@@ -280,7 +280,7 @@ fn what_cannot_be_read_is_kept_with_the_field_named() {
     }
     let (message_id, _) = fault(item("AUTHORISATION", json!({"eventDate": ""})));
     assert_eq!(message_id, "adyen::PSP1:AUTHORISATION:true", "a replay of it is known by the same id");
-    // A reference of the merchant's own making: the order is found by the payment's.
+    // The merchant made this reference. The order is found by the payment's reference.
     let foreign = said_with(item("AUTHORISATION", json!({"merchantReference": "invoice:7"})), TERMS);
     assert_eq!(foreign.order_id, None);
 }
@@ -368,16 +368,16 @@ fn every_item_counts_and_has_to_be_signed() {
 
 #[test]
 fn a_signature_cannot_be_moved_to_another_parting_of_the_same_text() {
-    // "PSP1::Shop:A:B:…" could be read as the account "Shop" with the reference "A:B", or as "Shop:A" with "B".
+    // "PSP1::Shop:A:B:…" can be read as the account "Shop" with the reference "A:B", or as "Shop:A" with "B".
     let one = signed(item("AUTHORISATION", json!({"merchantReference": "A:B"})), ADYEN_KEY);
     assert_eq!(verdict(&body(std::slice::from_ref(&one))), Ok(()));
     let mut moved = one;
     moved["merchantAccountCode"] = json!("Shop:A");
     moved["merchantReference"] = json!("B");
-    assert_eq!(verdict(&body(std::slice::from_ref(&moved))), Ok(()), "no retry could cure it");
+    assert_eq!(verdict(&body(std::slice::from_ref(&moved))), Ok(()), "no retry can repair it");
     let said = only(translated(&[moved]));
     assert!(matches!(said, Translation::Untranslatable { .. }), "{said:?}");
-    // Whichever field takes over a part of another one.
+    // Other fields can also take over a part of their neighbour.
     let whole = signed(item("AUTHORISATION", json!({"merchantReference": "A:B:C"})), ADYEN_KEY);
     for patch in [
         json!({"pspReference": "PSP1:", "originalReference": "Shop", "merchantAccountCode": "A", "merchantReference": "B:C"}),

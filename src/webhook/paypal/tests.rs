@@ -1,4 +1,4 @@
-//! PayPal's signature, and the hints that its events are.
+//! PayPal's signature, and the hints from its events.
 
 mod events;
 mod forge;

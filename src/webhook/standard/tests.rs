@@ -15,7 +15,7 @@ fn body(patch: Value) -> Vec<u8> {
     serde_json::to_vec(&body).unwrap()
 }
 
-/// Signed, verified, translated.
+/// Signs, verifies and translates a body.
 fn translate(id: &str, body: &[u8]) -> Translation {
     let signature = grantonce_testkit::sign::standard_signature(STANDARD_SECRET, id, NOW, body).unwrap();
     let headers =

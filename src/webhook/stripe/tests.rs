@@ -69,7 +69,7 @@ fn event(kind: &str, object: Value) -> Value {
     })
 }
 
-/// Signed, verified, translated.
+/// Signs, verifies and translates a body.
 fn translate_bytes(body: &[u8]) -> Translation {
     let signature = grantonce_testkit::sign::stripe_signature(STRIPE_SECRET, NOW, body).unwrap();
     let headers = headers(&[("stripe-signature", &signature)]);
@@ -88,7 +88,7 @@ fn said(event: &Value) -> PaymentEvent {
     event
 }
 
-/// Message id, livemode and detail of what cannot be translated.
+/// Message id, livemode and detail of an event that cannot be translated.
 fn fault(event: &Value) -> (String, Option<bool>, String) {
     let translation = translate(event);
     let Translation::Untranslatable { message_id, livemode, detail, .. } = translation.clone() else {
@@ -111,7 +111,7 @@ fn captured(money: Money) -> PaymentStatus {
     PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded, breakdown: None }
 }
 
-/// What a session says that tells no tax and no discount.
+/// The status of a session without tax and discount.
 fn captured_whole(money: Money) -> PaymentStatus {
     let breakdown = Breakdown::new(money, 0, 0).ok();
     PaymentStatus::Captured { money, capture_id: None, state: CaptureState::Succeeded, breakdown }
@@ -125,7 +125,7 @@ fn disputed(state: DisputeState) -> PaymentStatus {
     PaymentStatus::Dispute { dispute_id: FactId::new("du_3").unwrap(), state, round: 1, money: usd(1999) }
 }
 
-/// Every event type that says something, with its object and what it says.
+/// Every event type that reports something, with its object and its status.
 fn table() -> Vec<(&'static str, Value, PaymentStatus)> {
     let unpaid = || with(session(), json!({"payment_status": "unpaid"}));
     vec![
@@ -297,7 +297,7 @@ fn what_says_nothing_of_a_payment_is_ignored() {
         assert_eq!(ignored(&event(kind, charge())), (kind.to_owned(), why));
     }
     for mode in ["subscription", "setup"] {
-        // One that names an order of ours is for an operator: see `money`.
+        // A session that names an order of ours is a dead letter for an operator: see `money`.
         let not_ours = with(session(), json!({"mode": mode, "metadata": {}}));
         let kind = "checkout.session.completed";
         assert_eq!(ignored(&event(kind, not_ours)), (kind.to_owned(), "not_ours"));
@@ -311,7 +311,7 @@ fn what_says_nothing_of_a_payment_is_ignored() {
 #[test]
 fn a_session_is_paid_only_when_it_says_paid() {
     let completed = |patch| event("checkout.session.completed", with(session(), patch));
-    // A discount of the whole price: whether that pays for an order, its price terms decide.
+    // A discount of the whole price. The price terms decide whether that pays for an order.
     let free = json!({"payment_status": "no_payment_required", "amount_total": 0, "payment_intent": null,
         "total_details": {"amount_discount": 1999, "amount_tax": 0, "amount_shipping": 0}});
     let whole = Breakdown::new(usd(0), 0, 1999).ok();
@@ -321,7 +321,7 @@ fn a_session_is_paid_only_when_it_says_paid() {
         let said = said(&completed(with(free.clone(), json!({"metadata": metadata}))));
         assert_eq!((said.status, said.payment_id.as_str()), (nothing.clone(), "cs_live_1"));
     }
-    // Something is to be paid later, by something else.
+    // Another object will be paid later.
     let later = json!({"payment_status": "no_payment_required", "payment_intent": null});
     assert_eq!(
         ignored(&completed(with(later.clone(), json!({"metadata": {}})))),
@@ -339,7 +339,7 @@ fn a_session_is_paid_only_when_it_says_paid() {
     }
     let (_, _, detail) = fault(&completed(json!({"mode": "barter"})));
     assert!(detail.starts_with("data.object.mode: "), "{detail}");
-    // Nothing received for something: the worker compares it with the order's price.
+    // Nothing was paid for something. The worker compares this with the order's price.
     assert_eq!(said(&completed(json!({"amount_total": 0, "amount_subtotal": null}))).status, captured(usd(0)));
 }
 
@@ -361,7 +361,7 @@ fn a_payment_is_known_by_every_id_that_is_named() {
     let nowhere = json!({"payment_intent": null, "charge": null});
     let (_, _, detail) = fault(&event("charge.dispute.created", with(dispute(), nowhere.clone())));
     assert_eq!(detail, "data.object.payment_intent: is missing, and so is charge");
-    // A refund may be of a buyer's balance at Stripe, which no payment of ours was made from.
+    // A refund may be of a buyer's balance at Stripe. No payment of ours is made from it.
     for kind in ["refund.created", "refund.updated", "refund.failed", "charge.refund.updated"] {
         assert_eq!(ignored(&event(kind, with(refund(), nowhere.clone()))), (kind.to_owned(), "no_payment"));
     }
@@ -422,7 +422,7 @@ fn amounts_are_converted_exactly_or_not_at_all() {
         (i64::MAX, "usd", "amount_received"),
         (1, "usdc", "currency"),
         (1, "", "currency"),
-        // ISO 4217 gives these three decimals or none, Stripe's page does not list them.
+        // ISO 4217 gives these currencies three decimals or none, and Stripe's page does not list them.
         (1000, "iqd", "currency"),
         (1000, "lyd", "currency"),
         (1000, "uyi", "currency"),

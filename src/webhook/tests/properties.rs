@@ -1,4 +1,4 @@
-//! What holds for any request: nothing forged gets in, and nothing panics.
+//! Properties of any request: no forgery is accepted, and nothing panics.
 
 use super::super::{Endpoint, Unverified, Verified};
 use super::{ADYEN_KEY, NOW, STANDARD_SECRET, STRIPE_SECRET, TERMS, at, keys, verdict};
@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Mostly headers that matter, with values that look a little like the real ones.
+/// Mostly headers that matter, with values that look a little like real ones.
 fn any_header() -> impl Strategy<Value = (String, Vec<u8>)> {
     const NAMES: [&str; 8] = [
         "stripe-signature",
@@ -80,7 +80,7 @@ proptest! {
         let (by_stripe, by_standard) = judge(&signature, &standard_signature, &flipped);
         prop_assert!(by_stripe.is_err() && by_standard.is_err());
 
-        // A flipped bit of the tags themselves, written as the provider would.
+        // A bit of the signature itself is flipped. The rest has the provider's format.
         let (start, tag) = signature.split_once("v1=").unwrap();
         let mut tag = hex::decode(tag).unwrap();
         tag[place.index(32)] ^= 1 << bit;
@@ -119,7 +119,7 @@ const KINDS: [(&str, &str); 5] = [
     ("charge.dispute.closed", "dispute"),
 ];
 
-/// JSON whose keys and texts are those that the translation looks at.
+/// JSON with the keys and texts that the translation reads.
 fn any_json() -> impl Strategy<Value = Value> {
     const WORDS: [&str; 24] = [
         "id",

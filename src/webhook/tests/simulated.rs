@@ -1,4 +1,4 @@
-//! The webhooks of the simulated provider are understood.
+//! The receiver understands the webhooks of the simulated provider.
 
 use crate::domain::{Currency, DisputeState, FactId, MessageId, Money, PaymentStatus, RefundState};
 use crate::message;
@@ -26,7 +26,7 @@ fn dispute(state: simulated::DisputeState) -> simulated::Dispute {
     simulated::Dispute { number: 1, money: simulated::money(1999, "USD").unwrap(), state, at: NOW, since: NOW }
 }
 
-/// What the receiver understands of Stripe's event; none where it passes it over.
+/// The receiver's status for Stripe's event. `None` if the receiver ignores it.
 fn heard(said: Said) -> Option<PaymentStatus> {
     let payment = payment(Seller::Stripe);
     let event = payment.event(1, said, None, NOW);

@@ -1,4 +1,4 @@
-//! A child's log as it is written: its end in memory, all of it in a file.
+//! The log of a child while it is written: the end in memory, the whole log in a file.
 
 use crate::lock;
 use std::collections::VecDeque;
@@ -7,17 +7,16 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::ChildStderr;
 use tokio::sync::watch;
 
-/// How many of the last lines are kept in memory.
+/// The number of last lines that are kept in memory.
 const LINES_MAX: usize = 1000;
 
-/// How many of the lines that say that something is ready are kept beyond that: they come first and are asked for
-/// last.
+/// The number of "ready" lines that are kept beyond that. They come first, and tests ask for them last.
 const READY_LINES_MAX: usize = 64;
 
-/// Longest line in bytes; what is longer goes on in the next one.
+/// Longest line in bytes. The rest becomes the next line.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 
-/// One line of a child's log: JSON or not.
+/// One line of a child's log, JSON or not.
 #[derive(Debug, Clone)]
 pub struct LogLine {
     text: Arc<str>,
@@ -28,12 +27,12 @@ impl LogLine {
         Self { text: Arc::from(text) }
     }
 
-    /// The line as it was written.
+    /// The line as the child wrote it.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// A field of a JSON line, at its top or under `fields`; texts without their quotes.
+    /// A field of a JSON line, at its top or under `fields`. Strings have no quotes.
     pub fn field(&self, name: &str) -> Option<String> {
         if !self.text.starts_with('{') {
             return None;
@@ -63,7 +62,7 @@ struct Lines {
 }
 
 impl Log {
-    /// Reads to the end in a task of its own, so that the child never waits for somebody to take its words.
+    /// Reads the log to its end in a separate task, so the child never waits for a reader.
     pub(super) fn follow(from: Option<ChildStderr>, mut file: tokio::fs::File) -> Arc<Self> {
         let log = Arc::new(Self::default());
         let Some(from) = from else {
@@ -74,9 +73,9 @@ impl Log {
         tokio::spawn(async move {
             let mut from = BufReader::new(from);
             let mut line = Vec::new();
-            // An error ends a log like its end does: there is nothing more to read.
+            // An error ends the log: there is nothing more to read.
             while let Ok(1..) = (&mut from).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
-                // A full disk costs the file, not the run.
+                // A full disk loses the file, and the run continues.
                 let _ = file.write_all(&line).await;
                 let _ = file.flush().await;
                 following.add(String::from_utf8_lossy(&line).trim_end());
@@ -106,7 +105,7 @@ impl Log {
         self.written.send_modify(|written| *written += 1);
     }
 
-    /// Waits until `pick` finds what it looks for in a line, the oldest first; none when the log has ended without it.
+    /// Waits until `pick` finds a line, oldest first. Returns `None` if the log has ended without it.
     pub(super) async fn find<T>(&self, pick: impl Fn(&LogLine) -> Option<T>) -> Option<T> {
         let mut written = self.written.subscribe();
         loop {
@@ -118,7 +117,7 @@ impl Log {
             if found.is_some() || ended {
                 return found;
             }
-            // The sender lives as long as we do.
+            // The sender lives as long as `self`.
             let _ = written.changed().await;
         }
     }

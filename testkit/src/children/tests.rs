@@ -1,4 +1,4 @@
-//! Children are shells here; one is this very test program.
+//! The children are shells here, and one is this test program.
 
 use super::*;
 use std::os::unix::process::ExitStatusExt;
@@ -64,7 +64,7 @@ async fn one_that_will_not_end_is_killed_and_may_start_again() {
     assert_eq!(log.matches("consuming").count(), 3);
 }
 
-/// Whether a process runs: one that has ended but was not waited for is a zombie, and does not.
+/// Returns whether a process runs. A zombie has ended and does not run.
 fn runs(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
@@ -89,7 +89,7 @@ async fn no_child_outlives_a_parent_that_was_killed() {
     }
 }
 
-/// Not a test by itself: both processes of the test above, told apart by the environment.
+/// This is not a test by itself. It runs as both processes of the test above, and an environment variable tells which one.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 #[ignore = "is run by no_child_outlives_a_parent_that_was_killed"]

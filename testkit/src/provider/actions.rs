@@ -1,5 +1,5 @@
-//! What buyers, sellers and banks do to a payment. Each changes how the payment stands, and is reported by the webhooks that
-//! the provider sends for it.
+//! The actions of buyers, sellers and banks on a payment. Each changes the state of the payment, and the provider sends webhooks
+//! about it.
 
 use super::{EVENTS_MAX, Entry, PaymentView, Provider, ProviderError};
 use crate::lock;
@@ -8,12 +8,12 @@ use crate::provider::plan::{mix, reports, spread};
 use fastrand::Rng;
 use time::OffsetDateTime;
 
-/// Most events that one action is reported by.
+/// The most events that one action reports.
 const REPORTS_MAX: usize = 8;
 
 impl Provider {
-    /// The buyer acts. A payment that failed may be tried again, one that was given up may not. At PayPal the buyer only
-    /// agrees, and one who does not leaves all as it was.
+    /// The buyer acts. A failed payment may be tried again, an abandoned one may not. At PayPal the buyer only agrees, and a
+    /// refusal changes nothing.
     pub fn pay(&self, id: &str, outcome: Outcome) -> Result<PaymentView, ProviderError> {
         let copies = self.0.settings.copies;
         self.act(id, |entry, rng, now| {
@@ -41,7 +41,7 @@ impl Provider {
         })
     }
 
-    /// PayPal: the seller takes the money that the buyer has agreed to.
+    /// PayPal: the seller takes the money after the buyer has agreed.
     pub(super) fn capture(&self, id: &str) -> Result<PaymentView, ProviderError> {
         let copies = self.0.settings.copies;
         self.act(id, |entry, rng, now| {
@@ -57,7 +57,7 @@ impl Provider {
         })
     }
 
-    /// The seller gives money back: some, or all that is left.
+    /// The seller refunds a part, or the whole rest.
     pub fn refund(&self, id: &str, amount_minor: Option<i64>) -> Result<PaymentView, ProviderError> {
         let copies = self.0.settings.copies;
         self.act(id, |entry, rng, now| {
@@ -77,7 +77,7 @@ impl Provider {
         })
     }
 
-    /// The last refund comes back, days after it seemed to be done: the buyer's account is closed, say.
+    /// The last refund fails days after it succeeded, for instance because the buyer's account is closed.
     pub fn fail_refund(&self, id: &str) -> Result<PaymentView, ProviderError> {
         let copies = self.0.settings.copies;
         self.act(id, |entry, rng, _now| {
@@ -89,7 +89,7 @@ impl Provider {
         })
     }
 
-    /// The buyer's bank takes back what is left.
+    /// The buyer's bank takes back the rest.
     pub fn dispute(&self, id: &str) -> Result<PaymentView, ProviderError> {
         let copies = self.0.settings.copies;
         self.act(id, |entry, rng, now| {
@@ -119,7 +119,7 @@ impl Provider {
         })
     }
 
-    /// Does something to a payment, by the payment's own chance, and reports it.
+    /// Performs an action on a payment with the payment's own random numbers, and reports it.
     fn act(
         &self,
         id: &str,
@@ -131,7 +131,7 @@ impl Provider {
     ) -> Result<PaymentView, ProviderError> {
         let mut book = lock(&self.0.book);
         let entry = book.entry(id)?;
-        // Before anything is done: what was done is reported, whole.
+        // Checked before the action, so every action is reported completely.
         if entry.told.len() + REPORTS_MAX > EVENTS_MAX {
             return Err(ProviderError::Full);
         }

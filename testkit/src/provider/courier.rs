@@ -1,4 +1,4 @@
-//! How a provider delivers a webhook: signed anew for each try, and tried again until somebody answers 2xx.
+//! Delivers a provider's webhooks. Each attempt is signed anew, and repeated until the receiver answers 2xx.
 
 use super::payment::Seller;
 use crate::lock;
@@ -13,13 +13,13 @@ use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-/// How many webhooks are on the wire at the same time. Providers have such a bound too, a larger one.
+/// The most webhooks that are sent at the same time. Real providers have such a limit, too, and a larger one.
 const IN_FLIGHT_MAX: usize = 128;
 
-/// How long a receiver may take to answer.
+/// The longest time that a receiver may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Waits between the tries: this, doubled each time, up to the second; each made up to half longer by chance.
+/// The first wait between two attempts. It doubles each time, up to the second value. A random part of up to a half is added.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
@@ -28,28 +28,28 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 pub struct Webhook {
     /// The provider that sends it.
     pub seller: Seller,
-    /// The event's id.
+    /// The id of the event.
     pub id: String,
     /// The body, the same in every copy.
     pub body: Bytes,
-    /// Whether an earlier copy was sent.
+    /// True if an earlier copy was sent.
     pub is_duplicate: bool,
 }
 
-/// What was delivered so far. A webhook is one copy of one event: tried again, it is still the same one.
+/// The counts of all webhooks so far. A webhook is one copy of one event, even if it is sent several times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Webhooks that went out.
+    /// Webhooks that were sent.
     pub sent: u64,
     /// Webhooks that were answered with 2xx.
     pub accepted: u64,
-    /// Webhooks of which an earlier copy was sent.
+    /// Webhooks with an earlier copy.
     pub duplicates: u64,
-    /// Tries beyond the first ones.
+    /// Attempts after the first one.
     pub retries: u64,
     /// Webhooks that were never accepted.
     pub given_up: u64,
-    /// Webhooks that were never even sent.
+    /// Webhooks that were never sent.
     pub dropped: u64,
 }
 
@@ -71,7 +71,7 @@ pub struct Courier {
     last_trouble: Mutex<Option<String>>,
 }
 
-/// What webhooks are signed with. Not `Debug`-printable by content.
+/// The secrets that sign webhooks. `Debug` does not show them.
 #[derive(Clone)]
 pub struct Secrets {
     /// The secret of Stripe's endpoint.
@@ -87,9 +87,9 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Courier {
-    /// A courier to `receiver` (`http://host:port`), who tries each webhook for `patience`.
+    /// A courier to `receiver` (`http://host:port`). It tries each webhook for `patience`.
     pub fn new(receiver: String, secrets: Secrets, patience: Duration) -> Result<Self, reqwest::Error> {
-        // A redirect is no acceptance, and is not followed.
+        // A redirect does not count as accepted, and is not followed.
         let http = crate::http::plain_client()
             .timeout(ANSWER_DEADLINE)
             .redirect(reqwest::redirect::Policy::none())
@@ -111,7 +111,7 @@ impl Courier {
         })
     }
 
-    /// What was delivered so far.
+    /// The counts of all webhooks so far.
     pub fn counts(&self) -> Counts {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Counts {
@@ -124,23 +124,23 @@ impl Courier {
         }
     }
 
-    /// So many webhooks are lost before they are sent.
+    /// Counts webhooks that are lost before they are sent.
     pub fn drop_webhooks(&self, count: usize) {
         self.dropped.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// What the receiver said last when it did not accept.
+    /// The receiver's last answer that did not accept a webhook.
     pub fn last_trouble(&self) -> Option<String> {
         lock(&self.last_trouble).clone()
     }
 
-    /// Delivers one webhook, and says whether it was accepted in the end. `on_sent` is called when it goes out first.
+    /// Delivers one webhook, and returns whether it was accepted in the end. Calls `on_sent` before the first attempt.
     pub async fn deliver(&self, webhook: &Webhook, mut rng: Rng, on_sent: impl FnOnce()) -> bool {
         let mut on_sent = Some(on_sent);
         let deadline = Instant::now() + self.patience;
         let mut pause = RETRY_FIRST;
         loop {
-            // Never closed, so that there is always a slot in the end.
+            // The semaphore is never closed, so a slot becomes free in the end.
             let slot = self.slots.acquire().await;
             match on_sent.take() {
                 Some(on_sent) => {
@@ -174,7 +174,7 @@ impl Courier {
     async fn send(&self, webhook: &Webhook) -> Result<(), String> {
         let url = format!("{}/webhooks/{}", self.receiver, webhook.seller.name());
         let request = self.http.post(url).header("content-type", "application/json");
-        // Every try is signed anew: a retry may come long after the signature's tolerance.
+        // Every attempt is signed anew, because a retry may come after the tolerance of an old signature.
         let timestamp = OffsetDateTime::now_utc().unix_timestamp();
         let signed = match webhook.seller {
             Seller::Stripe => stripe_signature(&self.secrets.stripe, timestamp, &webhook.body)

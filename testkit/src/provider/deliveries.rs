@@ -1,4 +1,4 @@
-//! Which webhooks of a payment go out, when, and what became of them.
+//! The webhooks of a payment: when they are sent, and their results.
 
 use super::{EVENTS_MAX, Entry, Inner, Provider, ProviderError, REPLAYS_MAX};
 use crate::lock;
@@ -14,32 +14,32 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-/// What was delivered of one payment's webhooks.
+/// The counts of one payment's webhooks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct WebhookCounts {
-    /// Webhooks that went out.
+    /// Webhooks that were sent.
     pub sent: u64,
     /// Webhooks that were answered with 2xx.
     pub accepted: u64,
-    /// When the first webhook that says "paid" went out.
+    /// The time when the first webhook that reports the payment as paid was sent.
     #[serde(skip)]
     pub paid_sent_at: Option<Instant>,
 }
 
-/// How a replay ended.
+/// The result of a replay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Replayed {
-    /// Copies that went out.
+    /// Copies that were sent.
     pub sent: u32,
     /// Copies that were answered with 2xx.
     pub accepted: u32,
 }
 
-/// One event, and what became of its webhook's copies.
+/// One event, and the counts of its webhook's copies.
 #[derive(Debug, Clone)]
 pub(super) struct Report {
     event: Event,
-    /// It is never sent.
+    /// The webhook is never sent.
     is_dropped: bool,
     copies: Arc<Copies>,
 }
@@ -50,29 +50,29 @@ struct Copies {
     accepted: AtomicU32,
 }
 
-/// One event as it was told, for whoever looks on.
+/// One reported event, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     /// The id of the event.
     pub id: String,
-    /// The provider's name for what it says.
+    /// The provider's name of the event's type.
     pub kind: &'static str,
-    /// What the event says.
+    /// The content of the event.
     pub said: Said,
-    /// When it happened.
+    /// The time of the event.
     pub at: OffsetDateTime,
-    /// Its webhook is never sent.
+    /// The webhook of the event is never sent.
     pub is_dropped: bool,
-    /// Copies that went out.
+    /// Copies that were sent.
     pub sent: u32,
-    /// Copies that were answered 2xx.
+    /// Copies that were answered with 2xx.
     pub accepted: u32,
 }
 
-/// One copy of a webhook, and where its fate is written down.
+/// One copy of a webhook, and the counters of its result.
 struct Letter {
     webhook: Webhook,
-    /// It is the payment's first word of the money, so that time is taken.
+    /// This is the payment's first report as paid, so the time of sending is noted.
     is_timed: bool,
     copies: Arc<Copies>,
     counts: Arc<watch::Sender<WebhookCounts>>,
@@ -103,12 +103,12 @@ impl Entry {
 }
 
 impl Provider {
-    /// Reports what has happened, by webhooks.
+    /// Sends the webhooks of an action.
     pub(super) fn report(&self, entry: &mut Entry, reports: Vec<plan::Report>, rng: &mut Rng) {
         let is_lost = std::mem::take(&mut entry.drops_next) || entry.is_silent;
         for plan::Report { said, copies } in reports {
             let is_dropped = is_lost || entry.known.payment.seller == Seller::Paypal;
-            // Its room was looked at before anything was done.
+            // The caller has checked the room before the action.
             let Ok(report) = entry.tell(said, is_dropped) else { return };
             if is_lost {
                 self.0.courier.drop_webhooks(copies.len());
@@ -135,7 +135,7 @@ impl Provider {
         });
     }
 
-    /// Sends the payment's weightiest webhook again, `times` times: all at once, or one after the other.
+    /// Sends the payment's most important webhook again `times` times: all at once, or one after the other.
     pub async fn replay(&self, id: &str, times: u32, is_parallel: bool) -> Result<Replayed, ProviderError> {
         if !(1..=REPLAYS_MAX).contains(&times) {
             return Err(ProviderError::BadTimes);
@@ -169,7 +169,7 @@ impl Provider {
         Ok(Replayed { sent: times, accepted: u32::try_from(accepted).unwrap_or(u32::MAX) })
     }
 
-    /// Reports one harmless thing more of a payment, waits until that is accepted, and gives the event's id.
+    /// Sends one more harmless report of a payment, and waits until it is accepted. Returns the id of the event.
     pub async fn report_once_more(&self, id: &str) -> Result<Option<String>, ProviderError> {
         let (letter, event_id) = {
             let mut book = lock(&self.0.book);
@@ -181,7 +181,7 @@ impl Provider {
         Ok(is_accepted.then_some(event_id))
     }
 
-    /// What was told of a payment, oldest first.
+    /// The reported events of a payment, oldest first.
     pub fn told(&self, id: &str) -> Result<Vec<Told>, ProviderError> {
         let mut book = lock(&self.0.book);
         let entry = book.entry(id)?;
@@ -219,7 +219,7 @@ impl Inner {
     }
 }
 
-/// Counts one webhook as under way for as long as it lives.
+/// Counts one webhook as being sent, until it is dropped.
 struct UnderWay(Arc<Inner>);
 
 impl UnderWay {

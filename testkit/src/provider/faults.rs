@@ -1,10 +1,10 @@
-//! What goes wrong with a call to one of the provider's APIs, and what a key does about it.
+//! The faults of calls to the provider's APIs, and the rules of idempotency keys.
 //!
-//! | hop | fault | where |
+//! | hop | fault | control |
 //! |---|---|---|
-//! | our call | the request is lost; it is done and the answer is lost; the payment's webhooks come before the answer | [`Fault`], by the seed or `POST /faults` |
-//! | our call | it fails, done or not, and the key stands for that; the key is forgotten | [`Fault`], by `POST /faults` |
-//! | a listing | what is new is not listed yet | `POST /faults/listing-lag` |
+//! | our call | the request is lost; the call is done and the answer is lost; the payment's webhooks come before the answer | [`Fault`], by the seed or `POST /faults` |
+//! | our call | the call fails, done or not, and the key keeps that answer; the key is forgotten | [`Fault`], by `POST /faults` |
+//! | a listing | new objects are not listed yet | `POST /faults/listing-lag` |
 //! | a webhook | late, twice, out of order | `plan`, by the seed |
 //! | a webhook | never sent | `--drop-webhooks`, by the seed; `POST /payments/{id}/silence`, `/drop-next` |
 //! | a webhook | refused, and sent again | `courier` |
@@ -25,38 +25,37 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Keys that are remembered. More than any demo uses.
+/// The most keys that are remembered. No demo uses so many.
 const KEYS_MAX: usize = 1_000_000;
 
-/// What goes wrong with a call that is made under a key.
+/// The fault of a call with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Fault {
-    /// Nothing.
+    /// The call works.
     None,
-    /// It never arrives.
+    /// The request never arrives.
     LoseRequest,
-    /// It is done, and the answer is lost.
+    /// The call is done, and the answer is lost.
     LoseAnswer,
-    /// It fails with a 500 before anything is made, and the key stands for that from then on.
+    /// The call fails with a 500 before anything is created, and the key keeps this answer.
     Fail,
-    /// It is done, and answered with a 500 all the same; the key stands for that from then on.
+    /// The call is done and still answered with a 500, and the key keeps this answer.
     DoAndFail,
-    /// The key is as new, whatever was done under it before.
+    /// The key is forgotten, and counts as new.
     ForgetKey,
-    /// Stripe: the payment is made, and paid at once; its webhooks come before the answer does.
+    /// Stripe: the payment is created and paid at once. Its webhooks come before the answer.
     Overtake,
 }
 
-/// What goes wrong by itself, where chance has a say, and with how many of a thousand calls. Only what is cleared up within
-/// seconds: a key that stands for a failure takes an hour, and one that is forgotten makes a second payment, unless a day has
-/// passed.
+/// Random faults, with the number of such calls in a thousand. All of them are resolved within seconds. A failure that a key keeps
+/// takes an hour, and a forgotten key creates a second payment unless a day has passed, so both are not random.
 const BY_CHANCE: [(Fault, u16); 3] = [(Fault::LoseRequest, 50), (Fault::LoseAnswer, 50), (Fault::Overtake, 50)];
 
-/// Sets the draw of the faults apart from the others of the same seed.
+/// Gives the faults other random numbers than the rest of the same seed.
 const DRAW: u64 = 0xFA_17;
 
-/// How a call is answered.
+/// The answer to a call.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -75,52 +74,52 @@ impl IntoResponse for Answer {
     }
 }
 
-/// What became of a call under a key.
+/// The result of a call with a key.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// The caller hears nothing.
+    /// The caller gets no answer.
     Lost,
-    /// It was done now.
+    /// The call was done now.
     Now(Answer),
-    /// It was done before, and is answered as it was then.
+    /// The call was done before, and gets the same answer as then.
     Before(Answer),
-    /// The key stands for another request.
+    /// The key belongs to another request.
     OtherRequest,
 }
 
-/// What an API remembers of its calls.
+/// The memory of an API about its calls.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     answers: HashMap<String, ([u8; 32], Answer)>,
     planned: VecDeque<Fault>,
-    /// The seed of what goes wrong by chance.
+    /// The seed of the random faults.
     chance: Option<u64>,
-    /// Keys that were called under.
+    /// The keys of all calls so far.
     called: HashSet<String>,
-    /// How old an object is before a list has it.
+    /// The age of an object before lists contain it.
     listing_lag: Duration,
 }
 
 /// The rules of one provider's keys.
 pub(super) struct KeyRules {
-    /// What a failure of the provider's own looks like.
+    /// The answer of a failure on the provider's side.
     pub(super) failure: fn() -> Answer,
-    /// Whether the key stands for such a failure from then on.
+    /// True if the key keeps the answer of such a failure.
     pub(super) keeps_failures: bool,
-    /// Whether the key stands for the first request whatever a later one asks for, instead of refusing that.
+    /// True if the key repeats the first answer even for another request. Else that request is refused.
     pub(super) takes_other_requests: bool,
 }
 
-/// A call under a key.
+/// A call with a key.
 pub(super) struct Call<'a> {
     pub(super) key: &'a str,
-    /// What tells the request from others.
+    /// The digest of the request.
     pub(super) request: [u8; 32],
-    /// What of the request is the same in another run: chance goes by that.
+    /// The part of the request that is the same in every run. Random faults depend on it.
     pub(super) lot: u64,
 }
 
-/// Does a call under a key: once, whatever goes wrong with it. Also says what did.
+/// Performs a call with a key once, with any fault. Also returns the fault.
 pub(super) fn under_key(
     calls: &Mutex<Calls>,
     rules: &KeyRules,
@@ -148,7 +147,7 @@ pub(super) fn under_key(
     let answer = if fault == Fault::Fail { (rules.failure)() } else { work() };
     let is_failure = fault == Fault::DoAndFail && answer.status.is_success();
     let answer = if is_failure { (rules.failure)() } else { answer };
-    // A request that was refused for its parameters leaves its key unused.
+    // A request that is refused for its parameters leaves its key unused.
     let is_kept = answer.status.is_success() || rules.keeps_failures && answer.status.is_server_error();
     if is_kept && calls.answers.len() < KEYS_MAX {
         calls.answers.insert(key.to_owned(), (request, answer.clone()));
@@ -157,12 +156,12 @@ pub(super) fn under_key(
 }
 
 impl Calls {
-    /// Where some calls go wrong by chance, the seed and the calls' lots decide which.
+    /// With random faults, the seed and the lots of the calls decide which calls fail.
     pub(super) fn new(chance: Option<u64>) -> Self {
         Self { chance: chance.map(|seed| mix(seed, DRAW)), ..Self::default() }
     }
 
-    /// What was planned; else what chance says of the first call under a key. The next one gets through.
+    /// The next planned fault. If there is none, the first call with a key may have a random fault, and the next one works.
     fn next_fault(&mut self, key: &str, lot: u64) -> Fault {
         if let Some(planned) = self.planned.pop_front() {
             return planned;
@@ -181,7 +180,7 @@ impl Calls {
         Fault::None
     }
 
-    /// How old an object must be before a list has it.
+    /// The age of an object before lists contain it.
     pub(super) fn listing_lag(&self) -> Duration {
         self.listing_lag
     }
@@ -191,7 +190,7 @@ impl Calls {
     }
 }
 
-/// The control of what goes wrong: `POST path` plans it, `POST path/forget-keys` makes all keys new.
+/// The control of the faults: `POST path` plans them, `POST path/forget-keys` forgets all keys.
 pub(super) fn control(path: &str, calls: Arc<Mutex<Calls>>) -> Router {
     Router::new()
         .route(path, post(plan_faults))
@@ -204,13 +203,13 @@ async fn plan_faults(State(calls): State<Arc<Mutex<Calls>>>, Json(faults): Json<
     StatusCode::NO_CONTENT
 }
 
-/// As after a day.
+/// Forgets all keys, as the provider does after some time.
 async fn forget_keys(State(calls): State<Arc<Mutex<Calls>>>) -> StatusCode {
     lock(&calls).answers.clear();
     StatusCode::NO_CONTENT
 }
 
-/// What a client sees whose connection breaks.
+/// The answer of a connection that breaks.
 pub(super) fn lost() -> Response {
     let broken = futures_util::stream::once(async { Err::<Bytes, _>(std::io::Error::other("lost on the way")) });
     Body::from_stream(broken).into_response()

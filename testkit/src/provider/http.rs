@@ -1,24 +1,24 @@
-//! The simulated provider's control, over HTTP. Bodies are JSON.
+//! The HTTP interface that controls the simulated provider. Bodies are JSON.
 //!
-//! | call | does |
+//! | call | effect |
 //! |---|---|
-//! | `POST /payments` `{provider: "stripe", "standard" or "paypal", amount_minor, currency, metadata: {order_id}?, seed?}` | makes a payment: 201 |
+//! | `POST /payments` `{provider: "stripe", "standard" or "paypal", amount_minor, currency, metadata: {order_id}?, seed?}` | creates a payment: 201 |
 //! | `POST /payments/{id}` `{metadata: {order_id}}` | attaches the site's order; later events carry it |
 //! | `POST /payments/{id}/pay` `{outcome: "succeeded", "failed" or "canceled"}` | the buyer acts; webhooks follow: 202 |
-//! | `POST /payments/{id}/replay?times=50&parallel=true` | sends its webhook that often again, and waits |
-//! | `POST /payments/{id}/refund` `{amount_minor?}` | money goes back: so much, or all that is left: 202 |
-//! | `POST /payments/{id}/refund/fail` | the last refund comes back: 202 |
-//! | `POST /payments/{id}/dispute` | the buyer's bank takes back what is left: 202 |
+//! | `POST /payments/{id}/replay?times=50&parallel=true` | sends its webhook that many times again, and waits for the answers |
+//! | `POST /payments/{id}/refund` `{amount_minor?}` | refunds the amount, or the whole rest: 202 |
+//! | `POST /payments/{id}/refund/fail` | the last refund fails: 202 |
+//! | `POST /payments/{id}/dispute` | the buyer's bank takes back the rest: 202 |
 //! | `POST /payments/{id}/dispute/close` `{won: true or false}` | the dispute is decided: 202 |
-//! | `POST /payments/{id}/silence` | no webhook of it is ever sent |
-//! | `POST /payments/{id}/drop-next` | the webhooks of the next thing that is done to it are never sent |
-//! | `GET /payments/{id}` | the payment, and what was delivered of its webhooks |
-//! | `GET /` | a plain index of all this |
+//! | `POST /payments/{id}/silence` | no webhook of the payment is ever sent |
+//! | `POST /payments/{id}/drop-next` | the webhooks of the next action are never sent |
+//! | `GET /payments/{id}` | shows the payment, and the counts of its webhooks |
+//! | `GET /` | shows a plain index of all payments |
 //!
-//! Beside it stand Stripe's and PayPal's own APIs, as far as payments are
-//! created and asked for there ([`super::stripe`], [`super::paypal`]).
+//! The same server has Stripe's and PayPal's own APIs, as far as they create and read payments ([`super::stripe`],
+//! [`super::paypal`]).
 //!
-//! Nobody has to log in: it listens on loopback and knows no real money.
+//! No login is needed: the provider listens on loopback and has no real money.
 
 use super::{Metadata, PaymentView, Provider, ProviderError, Replayed};
 use crate::provider::payment::{Outcome, Seller, money};
@@ -31,7 +31,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use std::fmt::Write;
 
-/// How many payments the index lists.
+/// The number of payments in the index.
 const INDEX_LINES: usize = 50;
 
 #[derive(Deserialize)]
@@ -84,7 +84,7 @@ fn once() -> u32 {
     1
 }
 
-/// The routes.
+/// The routes of the control and of both APIs.
 pub fn router(provider: Provider) -> Router {
     Router::new()
         .route("/", get(index))
@@ -205,7 +205,7 @@ async fn index(State(provider): State<Provider>) -> String {
     page
 }
 
-/// An answer that says no.
+/// An answer that refuses the request.
 struct Refused(StatusCode, String);
 
 impl From<ProviderError> for Refused {

@@ -1,5 +1,5 @@
-//! A payment at the simulated provider: what has become of it, and its events as the webhooks of that provider would tell
-//! them. Below it, one file a provider: its words for the same things, which webhooks and API share.
+//! A payment at the simulated provider: its state, and its events as the webhooks of its provider report them. Each provider has
+//! its own file below. It contains the format that webhooks and API share.
 
 mod paypal;
 mod standard;
@@ -20,15 +20,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// Whose payment it is, and whose webhooks are sent.
+/// The provider of a payment, and the format of its webhooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seller {
-    /// Stripe's events, signed as Stripe signs.
+    /// Stripe's events, with Stripe's signature.
     Stripe,
-    /// `payment-status.v1`, signed by Standard Webhooks 1.0. Nobody can be asked about these payments.
+    /// `payment-status.v1`, signed with Standard Webhooks 1.0. This provider has no API that shows a payment.
     Standard,
-    /// PayPal's orders. Its webhooks need certificates, so none is sent: whoever wants to know has to ask.
+    /// PayPal's orders. Its webhooks need certificates, so none is sent: a client must ask.
     Paypal,
 }
 
@@ -43,30 +43,30 @@ impl Seller {
     }
 }
 
-/// What becomes of a payment once the buyer has acted.
+/// The result of the buyer's action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Paid.
+    /// The payment is paid.
     Succeeded,
     /// The card was declined. The buyer may try again.
     Failed,
-    /// Given up, for good.
+    /// The buyer abandoned the payment for good.
     Canceled,
 }
 
-/// How a payment stands with its buyer.
+/// The state of a payment from the buyer's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Nobody has tried.
+    /// The buyer has not tried yet.
     Open,
-    /// The last try failed.
+    /// The last attempt failed.
     Failed,
-    /// PayPal: the buyer has agreed, and nobody has taken the money yet.
+    /// PayPal: the buyer has agreed, and the seller has not taken the money yet.
     Approved,
-    /// Paid. Some or all of it may have gone back.
+    /// The payment is paid. Some or all of the money may have been refunded.
     Succeeded,
-    /// Given up.
+    /// The payment was abandoned.
     Canceled,
 }
 
@@ -83,10 +83,10 @@ impl Status {
     }
 }
 
-/// How a refund stands.
+/// The state of a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefundState {
-    /// It is on its way.
+    /// The refund has not arrived yet.
     Pending,
     /// The buyer has the money.
     Succeeded,
@@ -94,10 +94,10 @@ pub enum RefundState {
     Failed,
 }
 
-/// How a dispute stands.
+/// The state of a dispute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisputeState {
-    /// The bank asks. No money is held back.
+    /// The bank asks for information. No money is held back.
     Inquiry,
     /// The money is held back.
     Open,
@@ -107,40 +107,40 @@ pub enum DisputeState {
     Lost,
 }
 
-/// Money that goes back to the buyer.
+/// Money that the seller returns to the buyer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refund {
-    /// From 1.
+    /// The number of the refund, from 1.
     pub number: usize,
-    /// How much goes back.
+    /// The refunded amount.
     pub money: Money,
-    /// How the refund stands.
+    /// The state of the refund.
     pub state: RefundState,
-    /// When it was made.
+    /// The time when the refund was created.
     pub at: OffsetDateTime,
 }
 
-/// Money that the buyer's bank wants back.
+/// Money that the buyer's bank demands back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dispute {
-    /// From 1.
+    /// The number of the dispute, from 1.
     pub number: usize,
-    /// How much the bank wants back.
+    /// The disputed amount.
     pub money: Money,
-    /// How the dispute stands.
+    /// The state of the dispute.
     pub state: DisputeState,
-    /// When it was opened.
+    /// The time when the dispute was opened.
     pub at: OffsetDateTime,
-    /// When the state became that.
+    /// The time of the last change of the state.
     pub since: OffsetDateTime,
 }
 
-/// What has become of a payment: what its provider's API tells whoever asks.
+/// The state of a payment, as the provider's API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// How the payment stands with its buyer.
+    /// The state of the payment from the buyer's view.
     pub status: Status,
-    /// When the status became that.
+    /// The time of the last change of the status.
     pub since: OffsetDateTime,
     /// The refunds, oldest first.
     pub refunds: Vec<Refund>,
@@ -149,7 +149,7 @@ pub struct State {
 }
 
 impl State {
-    /// Of a payment that waits for its buyer.
+    /// The state of a payment that waits for its buyer.
     pub fn new(at: OffsetDateTime) -> Self {
         Self { status: Status::Open, since: at, refunds: Vec::new(), disputes: Vec::new() }
     }
@@ -160,7 +160,7 @@ impl State {
         self.refunds.iter().filter(stands).map(|refund| refund.money.amount_minor()).sum()
     }
 
-    /// The sum that is held back or was lost in disputes, in minor units.
+    /// The sum that is held back or lost in disputes, in minor units.
     pub fn disputed_minor(&self) -> i64 {
         let is_gone = |dispute: &&Dispute| match dispute.state {
             DisputeState::Open | DisputeState::Lost => true,
@@ -170,46 +170,46 @@ impl State {
     }
 }
 
-/// What happens to a dispute.
+/// A change of a dispute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The bank opened it.
+    /// The bank opened the dispute.
     Created,
     /// The bank took the money.
     FundsWithdrawn,
     /// The bank gave the money back.
     FundsReinstated,
-    /// The bank decided.
+    /// The bank decided the dispute.
     Closed,
 }
 
-/// What one event says.
+/// The content of one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// The payment exists: genuine, and none of our business.
+    /// The payment exists. The event is genuine, and it reports no money.
     Created,
-    /// The bank is at it.
+    /// The bank processes the payment.
     Processing,
     /// An attempt failed.
     AttemptFailed,
-    /// Paid.
+    /// The payment is paid.
     Succeeded,
-    /// Paid, in other words: the checkout session that the payment belongs to is complete.
+    /// The payment is paid, in another event: its checkout session is complete.
     SessionCompleted,
-    /// Given up.
+    /// The payment was abandoned.
     Canceled,
-    /// How much went back so far, in minor units.
+    /// The refunded total so far, in minor units.
     RefundedTotal(i64),
-    /// One refund was made.
+    /// A refund was created.
     RefundMade(Refund),
-    /// One refund stands otherwise than before.
+    /// The state of a refund has changed.
     RefundChanged(Refund),
-    /// One dispute.
+    /// A dispute, and its change.
     Disputed(Dispute, Step),
 }
 
 impl Said {
-    /// Whether whoever hears it owes the buyer the credits.
+    /// Returns whether the event means that the buyer must get the credits.
     pub fn is_paid(self) -> bool {
         match self {
             Self::Succeeded | Self::SessionCompleted => true,
@@ -225,31 +225,31 @@ impl Said {
     }
 }
 
-/// What stays of a payment as long as it lives.
+/// The fields of a payment that never change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payment {
-    /// `pi_…` at Stripe, `PAYPAL…` at PayPal, `pay_…` else.
+    /// The id: `pi_…` at Stripe, `PAYPAL…` at PayPal, `pay_…` at other providers.
     pub id: String,
-    /// What all ids of this payment end with.
+    /// The end of all ids of this payment.
     pub tag: String,
     /// The provider of the payment.
     pub seller: Seller,
-    /// The price.
+    /// The price of the payment.
     pub money: Money,
-    /// When the payment was made.
+    /// The time when the payment was created.
     pub created_at: OffsetDateTime,
 }
 
-/// One event of a payment. It holds all that its webhook says, so that every copy has the same bytes.
+/// One event of a payment. It contains everything that its webhook reports, so every copy has the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The id of the event.
     pub id: String,
-    /// What the event says.
+    /// The content of the event.
     pub said: Said,
-    /// When it happened.
+    /// The time of the event.
     pub at: OffsetDateTime,
-    /// The order's id, where the payment carried it when this happened.
+    /// The order's id, if the payment carried it at the time of the event.
     pub order_id: Option<OrderId>,
 }
 
@@ -274,7 +274,7 @@ impl Payment {
         Event { id: format!("{prefix}{}e{number:03}", self.tag), said, at, order_id }
     }
 
-    /// The provider's name for what an event says.
+    /// The provider's name of an event's type.
     pub fn kind(&self, said: Said) -> &'static str {
         match self.seller {
             Seller::Stripe => stripe::kind(said),
@@ -283,7 +283,7 @@ impl Payment {
         }
     }
 
-    /// The body of the event's webhook. PayPal's are never sent, and have none.
+    /// The body of the event's webhook. PayPal's webhooks are never sent, and have no body.
     pub fn body(&self, event: &Event) -> Bytes {
         match self.seller {
             Seller::Stripe => Bytes::from(stripe::event(self, event).to_string()),
@@ -292,19 +292,19 @@ impl Payment {
         }
     }
 
-    /// What the seller has of it in the end, in minor units: what was paid, less what went back or is disputed.
+    /// The amount that the seller keeps, in minor units: the paid amount without refunds and disputes.
     pub fn kept_minor(&self, state: &State) -> i64 {
         let paid = if state.status == Status::Succeeded { self.money.amount_minor() } else { 0 };
         (paid - state.refunded_minor() - state.disputed_minor()).max(0)
     }
 
-    /// The same money's worth in another amount: of a refund, or a dispute.
+    /// An amount in the currency of this payment, for a refund or a dispute.
     pub fn part(&self, amount_minor: i64) -> Result<Money, MoneyError> {
         Money::new(amount_minor, self.money.currency())
     }
 }
 
-/// Money as a site names it.
+/// Creates money from the fields of a site's request.
 pub fn money(amount_minor: i64, currency: &str) -> Result<Money, MoneyError> {
     Money::new(amount_minor, Currency::new(currency)?)
 }

@@ -1,16 +1,17 @@
-//! The simulated provider's side of PayPal's API, as far as orders are created, captured and asked for there. It sends no
-//! webhooks: those need certificates. Rules from <https://developer.paypal.com/docs/api/orders/v2/>,
-//! <https://developer.paypal.com/docs/api/customer-disputes/v1/> and <https://developer.paypal.com/api/rest/reference/idempotency/>.
+//! The simulated provider's part of PayPal's API that creates, captures and reads orders. It sends no webhooks, because those need
+//! certificates. Rules from <https://developer.paypal.com/docs/api/orders/v2/>,
+//! <https://developer.paypal.com/docs/api/customer-disputes/v1/> and
+//! <https://developer.paypal.com/api/rest/reference/idempotency/>.
 //!
-//! | call | does |
+//! | call | effect |
 //! |---|---|
-//! | `POST /v1/oauth2/token` | gives a token to whoever has credentials |
-//! | `POST /v2/checkout/orders` | creates an order, once a `PayPal-Request-Id` |
-//! | `POST /v2/checkout/orders/{id}/capture` | takes the money of one that its buyer agreed to; under a key that was used before it tells what became of the first, whichever order that was |
-//! | `GET /v2/checkout/orders/{id}`, `/v2/payments/captures/{id}`, `/v2/payments/refunds/{id}`, `/v2/payments/authorizations/{id}` | shows one |
+//! | `POST /v1/oauth2/token` | returns a token to a client with credentials |
+//! | `POST /v2/checkout/orders` | creates an order, once for each `PayPal-Request-Id` |
+//! | `POST /v2/checkout/orders/{id}/capture` | takes the money of an order after its buyer has agreed; a used key gets the result of its first capture, of any order |
+//! | `GET /v2/checkout/orders/{id}`, `/v2/payments/captures/{id}`, `/v2/payments/refunds/{id}`, `/v2/payments/authorizations/{id}` | shows the object |
 //! | `GET /v1/customer/disputes?disputed_transaction_id=…` | lists the disputes of a capture, newest first |
-//! | `POST /faults/paypal` `["lose_answer", …]` | what goes wrong with the next calls that have a key, one each |
-//! | `POST /faults/paypal/forget-keys` | as after six hours: keys are new again |
+//! | `POST /faults/paypal` `["lose_answer", …]` | sets the faults of the next calls with a key, one for each call |
+//! | `POST /faults/paypal/forget-keys` | forgets all keys, as PayPal does after six hours |
 
 use super::faults::{Answer, Call, Calls, Done, KeyRules, control, lost, under_key};
 use super::{Known, Provider, ProviderError};
@@ -31,13 +32,13 @@ use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// The only token there is; it is given to everybody.
+/// The only token. Every client gets it.
 const TOKEN: &str = "A21AA-simulated";
 
-/// How long a token is good, in seconds.
+/// How long a token is valid, in seconds.
 const TOKEN_SECONDS: u32 = 32_400;
 
-/// Disputes in one page, where nobody says how many, and at most.
+/// The number of disputes on one page: the default, and the largest.
 const PAGE_USUAL: usize = 10;
 const PAGE_MAX: usize = 50;
 
@@ -47,7 +48,7 @@ const RULES: KeyRules = KeyRules {
     takes_other_requests: false,
 };
 
-/// To a second capture PayPal repeats what became of the first.
+/// PayPal repeats the result of the first capture, even if the second is of another order.
 const CAPTURE_RULES: KeyRules = KeyRules { takes_other_requests: true, ..RULES };
 
 #[derive(Debug, Clone)]
@@ -56,7 +57,7 @@ struct Api {
     calls: Arc<Mutex<Calls>>,
 }
 
-/// The routes.
+/// The routes of PayPal's API.
 pub(super) fn router(provider: Provider) -> Router {
     let calls: Arc<Mutex<Calls>> = Arc::default();
     Router::new()
@@ -65,7 +66,7 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v2/checkout/orders/{id}/capture", post(capture))
         .route("/v2/payments/captures/{id}", get(show_capture))
         .route("/v2/payments/refunds/{id}", get(show_refund))
-        // It makes none: everything is captured at once.
+        // There are no authorizations: everything is captured at once.
         .route("/v2/payments/authorizations/{id}", get(async || missing()))
         .route("/v1/customer/disputes", get(list_disputes))
         .layer(from_fn(authorize))
@@ -104,7 +105,7 @@ async fn give_token(headers: HeaderMap) -> Answer {
     Answer::ok(json!({"access_token": TOKEN, "token_type": "Bearer", "expires_in": TOKEN_SECONDS}))
 }
 
-/// Answers under the request's key: what is done now is 201, what was done before 200.
+/// Answers a request with a key: 201 if it is done now, 200 if it was done before.
 fn once(api: &Api, rules: &KeyRules, headers: &HeaderMap, what: &[u8], work: impl FnOnce() -> Answer) -> Response {
     let Some(key) = headers.get("paypal-request-id").and_then(|key| key.to_str().ok()) else {
         return error(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "this client always sends a key").into_response();
@@ -140,19 +141,19 @@ fn make(provider: &Provider, headers: &HeaderMap, body: &[u8]) -> Result<Answer,
     Ok(Answer { status: StatusCode::CREATED, body: order(&known, headers) })
 }
 
-/// The order, with the link by which its buyer comes to this very server.
+/// The order, with the link to this server where the buyer agrees.
 fn order(known: &Known, headers: &HeaderMap) -> Value {
     let approve_url = format!("http://{}/checkoutnow?token={}", host(headers), known.payment.id);
     let Known { payment, state, order_id, return_url } = known;
     paypal_order(payment, state, *order_id, &approve_url, return_url.is_some())
 }
 
-/// Where this very server was called.
+/// The address of this server, as the client called it.
 fn host(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("127.0.0.1")
 }
 
-/// PayPal's payment of that id.
+/// PayPal's payment with this id.
 fn known(api: &Api, id: &str) -> Option<Known> {
     api.provider.known(id).ok().filter(|known| known.payment.seller == Seller::Paypal)
 }
@@ -171,7 +172,7 @@ async fn capture(State(api): State<Api>, headers: HeaderMap, Path(id): Path<Stri
             Status::Approved => {}
         }
         match api.provider.capture(&id) {
-            // The short answer: who wants to know more asks.
+            // This is the short answer. A client that needs more asks for the order.
             Ok(_) => Answer { status: StatusCode::CREATED, body: json!({"id": id, "status": "COMPLETED"}) },
             Err(error) => unprocessable(&error.to_string()),
         }
@@ -183,7 +184,7 @@ async fn show_capture(State(api): State<Api>, Path(id): Path<String>) -> Answer 
     known.map_or_else(missing, |known| Answer::ok(paypal_capture(&known.payment, &known.state, known.order_id)))
 }
 
-/// The payment that a capture belongs to.
+/// The payment of a capture.
 fn captured(api: &Api, capture_id: &str) -> Option<Known> {
     let known = capture_id.strip_prefix("CAPTURE").and_then(|tag| known(api, &format!("PAYPAL{tag}")));
     known.filter(|known| known.state.status == Status::Succeeded)

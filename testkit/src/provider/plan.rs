@@ -1,20 +1,20 @@
-//! What the provider reports once something was done to a payment: which webhooks, in which order, and how many copies at
-//! which time. All of it follows from a seed.
+//! The reports of an action on a payment: which webhooks are sent, in which order, and how many copies at which time. A seed
+//! decides all of it.
 
 use super::payment::{Outcome, Said, Seller};
 use fastrand::Rng;
 use std::time::Duration;
 
-/// One event that the provider reports, and when each copy of its webhook is sent after the buyer has acted.
+/// One event that the provider reports, and the times of its webhook's copies after the action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What the event says.
+    /// The content of the event.
     pub said: Said,
-    /// When each copy of the webhook is sent, from now on.
+    /// The delay of each copy of the webhook, from now on.
     pub copies: Vec<Duration>,
 }
 
-/// What a provider reports once the buyer has acted, `copies` times each.
+/// The reports after the buyer has acted, with `copies` copies each.
 pub fn reports(rng: &mut Rng, seller: Seller, outcome: Outcome, copies: u32) -> Vec<Report> {
     let said = said(rng, seller, outcome);
     spread(rng, said, copies)
@@ -50,14 +50,13 @@ fn said(rng: &mut Rng, seller: Seller, outcome: Outcome) -> Vec<Said> {
     said
 }
 
-/// When the copies of each webhook are sent. Each event's own delay decides the order of arrival: what happened first may
-/// well be heard last.
+/// Chooses the times of each webhook's copies. Each event has its own delay, so an early event may arrive last.
 pub fn spread(rng: &mut Rng, said: Vec<Said>, copies: u32) -> Vec<Report> {
     said.into_iter().map(|said| Report { said, copies: delays(rng, copies) }).collect()
 }
 
-/// When the copies of one webhook are sent: the first soon, of the others half at the very same moment, a third shortly
-/// after, and the rest when nobody thinks of it any more.
+/// The delays of one webhook's copies. The first copy is sent soon. Half of the others come at the same moment, a third shortly
+/// after, and the rest much later.
 fn delays(rng: &mut Rng, copies: u32) -> Vec<Duration> {
     let first_ms = rng.u64(0..40);
     let mut delays = vec![Duration::from_millis(first_ms)];
@@ -76,7 +75,7 @@ fn chance(rng: &mut Rng, percent: u8) -> bool {
     rng.u8(0..100) < percent
 }
 
-/// Spreads two numbers over one seed (the finalizer of SplitMix64), so that neighbours have nothing in common.
+/// Mixes two numbers into one seed (the finalizer of SplitMix64), so neighbouring numbers give unrelated seeds.
 pub fn mix(seed: u64, n: u64) -> u64 {
     let mut z = seed.wrapping_add(n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,4 +1,4 @@
-//! The simulated provider by itself, for tests of what calls it.
+//! The simulated provider alone, for tests of code that calls it.
 
 use super::courier::{Courier, Secrets};
 use super::{Provider, Settings, http};
@@ -8,35 +8,35 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A simulated provider that listens on loopback until it is dropped. Its webhooks go nowhere: it is for what asks, not for
-/// what listens.
+/// A simulated provider that listens on loopback until it is dropped. Its webhooks go nowhere: it is for code that asks, not for
+/// code that receives.
 #[derive(Debug)]
 pub struct Standin {
-    /// `http://host:port`
+    /// The base URL: `http://host:port`.
     pub base: String,
-    /// The same.
+    /// The address of the base URL.
     pub address: SocketAddr,
-    /// What buyers, sellers and banks do there.
+    /// The provider, for the actions of buyers, sellers and banks.
     pub provider: Provider,
     stop: DropGuard,
     served: JoinHandle<std::io::Result<()>>,
 }
 
 impl Standin {
-    /// Starts one.
+    /// Starts a provider at a free address.
     pub async fn start() -> std::io::Result<Self> {
         Self::start_at(([127, 0, 0, 1], 0).into()).await
     }
 
-    /// Ends it; its address is free afterwards.
+    /// Stops the provider. Its address is free afterwards.
     pub async fn stop(self) {
         drop(self.stop);
-        // It waits for connections that clients keep open, and they are of no use to anyone any more.
+        // A regular stop would wait for idle connections of clients.
         self.served.abort();
         let _ = self.served.await;
     }
 
-    /// Starts one at an address.
+    /// Starts a provider at an address.
     pub async fn start_at(address: SocketAddr) -> std::io::Result<Self> {
         let stop = CancellationToken::new();
         let secrets = Secrets { stripe: String::new(), standard: String::new() };

@@ -1,16 +1,16 @@
-//! The simulated provider's side of Stripe's API, as far as payments are created and asked for there, with what goes wrong
-//! on the way. Rules from <https://docs.stripe.com/api/idempotent_requests> and <https://docs.stripe.com/api/payment_intents>.
+//! The simulated provider's part of Stripe's API that creates and reads payments, with its faults. Rules from
+//! <https://docs.stripe.com/api/idempotent_requests> and <https://docs.stripe.com/api/payment_intents>.
 //!
-//! | call | does |
+//! | call | effect |
 //! |---|---|
-//! | `POST /v1/payment_intents` | creates one, once a key: the same key is answered alike, also with a 500; with other parameters it is refused |
-//! | `GET /v1/payment_intents/{id}?expand[]=latest_charge` | shows one, its charge in it where that is asked for |
-//! | `GET /v1/payment_intents?created[gte]=&limit=&starting_after=` | lists them, newest first |
-//! | `GET /v1/refunds?payment_intent=`, `GET /v1/disputes?payment_intent=` | lists those of one payment, newest first |
-//! | `GET /v1/charges/{id}`, `GET /v1/checkout/sessions/{id}` | shows what a payment is also known by |
-//! | `POST /faults` `["lose_request", …]` | what goes wrong with the next calls that create, one each |
-//! | `POST /faults/forget-keys` | as after a day: keys are new again |
-//! | `POST /faults/listing-lag` `2.5` | what is younger than so many seconds is not listed |
+//! | `POST /v1/payment_intents` | creates a payment, once for each key: the same key gets the same answer, also a 500; with other parameters it is refused |
+//! | `GET /v1/payment_intents/{id}?expand[]=latest_charge` | shows a payment, with its charge if the query asks for it |
+//! | `GET /v1/payment_intents?created[gte]=&limit=&starting_after=` | lists payments, newest first |
+//! | `GET /v1/refunds?payment_intent=`, `GET /v1/disputes?payment_intent=` | lists the refunds or disputes of one payment, newest first |
+//! | `GET /v1/charges/{id}`, `GET /v1/checkout/sessions/{id}` | shows the charge or session of a payment |
+//! | `POST /faults` `["lose_request", …]` | sets the faults of the next calls that create a payment, one for each call |
+//! | `POST /faults/forget-keys` | forgets all keys, as Stripe does after a day |
+//! | `POST /faults/listing-lag` `2.5` | hides objects from lists until they are so many seconds old |
 
 use super::faults::{Answer, Call, Calls, Done, Fault, KeyRules, control, lost, under_key};
 use super::{Known, Provider};
@@ -38,7 +38,7 @@ use time::OffsetDateTime;
 /// Most objects on one page.
 const PAGE_MAX: usize = 100;
 
-/// How long an answer waits for the webhooks that are to come before it.
+/// The longest wait of an answer for the webhooks that must come before it.
 const OVERTAKEN_MAX: Duration = Duration::from_secs(20);
 
 const RULES: KeyRules = KeyRules {
@@ -55,7 +55,7 @@ struct Api {
     calls: Arc<Mutex<Calls>>,
 }
 
-/// The routes.
+/// The routes of Stripe's API.
 pub(super) fn router(provider: Provider) -> Router {
     let calls: Arc<Mutex<Calls>> = Arc::new(Mutex::new(Calls::new(provider.chance())));
     Router::new()
@@ -115,7 +115,7 @@ async fn create(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> Resp
         }
         Done::Now(answer) => {
             if let (Fault::Overtake, Some(id)) = (fault, answer.body.get("id").and_then(Value::as_str)) {
-                // Nothing of it may fail: the payment is new.
+                // These calls cannot fail, because the payment is new.
                 let _ = api.provider.pay(id, Outcome::Succeeded);
                 let _ = api.provider.is_heard(id, OVERTAKEN_MAX).await;
             }
@@ -130,7 +130,7 @@ fn form(body: &[u8]) -> HashMap<String, String> {
         .unwrap_or_default()
 }
 
-/// Orders have other ids in each run; their prices stay.
+/// The lot of a call is its price. Orders have other ids in each run, and the same prices.
 fn lot(form: &HashMap<String, String>) -> u64 {
     let price = format!("{:?} {:?}", form.get("amount"), form.get("currency"));
     Sha256::digest(price).iter().take(8).fold(0, |lot, byte| lot << 8 | u64::from(*byte))
@@ -159,14 +159,14 @@ fn intent(known: &Known, is_expanded: bool) -> Value {
     stripe_intent(&known.payment, &Intent::now(&known.state, known.order_id, charge))
 }
 
-/// The charge of a payment that is paid.
+/// The charge of a paid payment.
 fn charge_of(known: &Known) -> Option<Value> {
     let Known { payment, state, .. } = known;
     let is_paid = state.status == Status::Succeeded;
     is_paid.then(|| stripe_charge(payment, state.since, state.refunded_minor(), !state.disputes.is_empty()))
 }
 
-/// Stripe's payment of that id.
+/// Stripe's payment with this id.
 fn known(api: &Api, id: &str) -> Option<Known> {
     api.provider.known(id).ok().filter(|known| known.payment.seller == Seller::Stripe)
 }
@@ -219,7 +219,7 @@ fn of_payment(
     known(api, id).map_or_else(|| missing("payment_intent"), |known| page(api, objects(&known).into_iter(), query))
 }
 
-/// One page of a list, newest first, without what is too new to be listed.
+/// One page of a list, newest first, without objects that are too new to be listed.
 fn page(api: &Api, objects: impl Iterator<Item = (OffsetDateTime, Value)>, query: &HashMap<String, String>) -> Answer {
     let limit = query.get("limit").and_then(|text| text.parse().ok()).unwrap_or(10_usize).clamp(1, PAGE_MAX);
     let newest = OffsetDateTime::now_utc() - lock(&api.calls).listing_lag();

@@ -1,4 +1,4 @@
-//! The provider against a receiver that is right.
+//! The provider with a receiver that works correctly.
 
 use super::*;
 use crate::fake::{Fake, Fault, STANDARD_SECRET, STRIPE_SECRET};
@@ -20,7 +20,7 @@ fn client() -> reqwest::Client {
     crate::http::plain_client().build().unwrap()
 }
 
-/// Where it listens from now on.
+/// Serves the provider, and returns its address.
 async fn listening(provider: &Provider) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -34,7 +34,7 @@ async fn a_paid_payment_is_reported_as_often_as_asked() {
     let (provider, fake) = provider(Fault::None, 4).await;
     let money = money(1999, "EUR").unwrap();
     let id = provider.create(Seller::Standard, money, None, Some(3)).unwrap().id;
-    assert!(!provider.is_heard(&id, Duration::ZERO).await.unwrap(), "nobody has paid");
+    assert!(!provider.is_heard(&id, Duration::ZERO).await.unwrap(), "the payment is not paid");
     provider.pay(&id, Outcome::Succeeded).unwrap();
     assert!(provider.is_heard(&id, SOON).await.unwrap());
     assert!(provider.is_idle(SOON).await);
@@ -76,14 +76,14 @@ async fn money_goes_back_no_further_than_it_came() {
     let (provider, fake) = provider(Fault::None, 2).await;
     let id = provider.create(Seller::Stripe, money(1999, "USD").unwrap(), None, None).unwrap().id;
     let nothing = || ProviderError::NothingLeft(id.clone());
-    assert_eq!(provider.refund(&id, None), Err(nothing()), "nobody has paid");
+    assert_eq!(provider.refund(&id, None), Err(nothing()), "the payment is not paid");
     assert_eq!(provider.dispute(&id), Err(nothing()));
     assert_eq!(provider.pay(&id, Outcome::Succeeded).unwrap().kept_minor, 1999);
     assert_eq!(provider.refund(&id, Some(2000)), Err(ProviderError::BadAmount(id.clone())));
     assert_eq!(provider.refund(&id, Some(0)), Err(ProviderError::BadAmount(id.clone())));
     assert_eq!(provider.refund(&id, Some(999)).unwrap().kept_minor, 1000);
     assert_eq!(provider.dispute(&id).unwrap().kept_minor, 0);
-    assert_eq!(provider.refund(&id, Some(1)), Err(nothing()), "what is left is disputed");
+    assert_eq!(provider.refund(&id, Some(1)), Err(nothing()), "the rest is disputed");
     assert_eq!(provider.close_dispute(&id, true).unwrap().kept_minor, 1000);
     assert_eq!(provider.close_dispute(&id, true), Err(ProviderError::NoDispute(id.clone())));
     assert_eq!(provider.fail_refund(&id).unwrap().kept_minor, 1999);
@@ -125,7 +125,7 @@ async fn what_is_dropped_is_never_sent() {
     assert_eq!((counts.sent, counts.dropped), (0, 3 * told.len() as u64));
     assert_eq!(provider.replay(&silent, 5, true).await, Err(ProviderError::NothingToReplay(silent.clone())));
 
-    // Only what is done next; the rest is told.
+    // Only the webhooks of the next action are dropped. Later ones are sent.
     let id = new();
     provider.drop_next(&id).unwrap();
     provider.pay(&id, Outcome::Succeeded).unwrap();

@@ -1,26 +1,26 @@
-//! Databases.
+//! Databases of Postgres.
 
 use super::with_path;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use std::time::Duration;
 
-/// How long one statement on the server may take, connecting included. `CREATE DATABASE` copies a template.
+/// The longest time of one statement on the server, with its connection. `CREATE DATABASE` copies a template.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How a URL of Postgres begins.
+/// The schemes of a Postgres URL.
 const SCHEMES: [&str; 2] = ["postgres", "postgresql"];
 
-/// Longest name that Postgres keeps whole, in bytes.
+/// The longest name that Postgres does not cut, in bytes.
 const NAME_BYTES_MAX: usize = 63;
 
-/// Why a database could not be made or dropped.
+/// Why a database could not be created or dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
-    /// Not a name that needs no quoting.
+    /// The name would need quoting.
     #[error("{0:?} is no name for a database: 1 to 63 of a-z, 0-9 and _, beginning with a letter")]
     BadName(String),
-    /// The URL does not lead to a database.
+    /// The URL does not name a database.
     #[error("the database URL is not of the form postgres://user:password@host:5432/database")]
     BadUrl,
     /// The server does not answer.
@@ -29,13 +29,13 @@ pub enum ScratchError {
     /// The server does not answer in time.
     #[error("Postgres did not answer within {} s", DEADLINE.as_secs())]
     TimedOut,
-    /// The server answered no.
+    /// The server refused the statement.
     #[error("Postgres refused: {0}")]
     Refused(#[source] sqlx::Error),
 }
 
 impl ScratchError {
-    /// Whether the server was out of reach, so that nothing about the request itself was wrong.
+    /// True if the server is not reachable, so nothing is wrong with the request itself.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::TimedOut => true,
@@ -44,16 +44,16 @@ impl ScratchError {
     }
 }
 
-/// Creates the database `name` on the server of `url` and gives the URL that leads to it.
+/// Creates the database `name` on the server of `url`. Returns its URL.
 pub async fn create_database(url: &str, name: &str) -> Result<String, ScratchError> {
     check(name)?;
     let own_url = with_path(url, &SCHEMES, name).ok_or(ScratchError::BadUrl)?;
-    // template0: nobody is ever connected to it, so that runs that start at the same time do not refuse each other.
+    // No session is ever connected to template0, so runs that start at the same time do not block each other.
     execute(url, format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
     Ok(own_url.into())
 }
 
-/// Drops the database `name` on the server of `url`, and ends its connections. A database that does not exist is fine.
+/// Drops the database `name` on the server of `url`, and ends its connections. Succeeds if there is none.
 pub async fn drop_database(url: &str, name: &str) -> Result<(), ScratchError> {
     check(name)?;
     execute(url, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
@@ -61,13 +61,13 @@ pub async fn drop_database(url: &str, name: &str) -> Result<(), ScratchError> {
 
 async fn execute(url: &str, statement: String) -> Result<(), ScratchError> {
     in_time(async {
-        // Copying a template or dropping a database takes its time. sqlx would log a warning.
+        // To copy a template or drop a database takes long. sqlx would log a warning.
         let options: PgConnectOptions = url.parse().map_err(|_| ScratchError::BadUrl)?;
         let options = options.disable_statement_logging();
         let mut connection = options.connect().await.map_err(classify)?;
-        // Safe: the only text from outside is a name that `check` let pass.
+        // This is safe: the only text from outside is a name that `check` accepted.
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.map_err(classify)?;
-        // The work is done, even if the connection does not close well.
+        // The work is done, even if the connection does not close cleanly.
         let _ = connection.close().await;
         Ok(())
     })

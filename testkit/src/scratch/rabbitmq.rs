@@ -5,38 +5,38 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use std::time::Duration;
 
-/// How long one request to the management API may take.
+/// The longest time of one request to the management API.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Why RabbitMQ's management API did not do it. No variant shows the URL's password.
+/// An error of RabbitMQ's management API. No variant shows the URL's password.
 #[derive(Debug, thiserror::Error)]
 pub enum ManagementError {
-    /// Neither `http://…` nor, for the broker, `amqp://…`.
+    /// The URL is neither `http://…` nor, for the broker, `amqp://…`.
     #[error("{what} is not a URL of the form {form}")]
     BadUrl {
-        /// Which setting.
+        /// The name of the setting.
         what: &'static str,
-        /// What it should look like.
+        /// The format that it must have.
         form: &'static str,
     },
-    /// Not a name that needs no escaping.
+    /// The name would need escaping.
     #[error("{0:?} is no name for a virtual host: 1 to 100 of a-z, 0-9, _ and -")]
     BadName(String),
-    /// No answer.
+    /// The management API does not answer.
     #[error("RabbitMQ's management API is out of reach: {0}")]
     Unreachable(#[source] reqwest::Error),
-    /// An answer that helps nobody.
+    /// The management API answered with an unexpected status.
     #[error("RabbitMQ's management API answered {status} to {request}")]
     Refused {
-        /// Its status.
+        /// The status of the answer.
         status: StatusCode,
-        /// What it was asked for.
+        /// The request that was refused.
         request: String,
     },
 }
 
 impl ManagementError {
-    /// Whether the broker was out of reach, so that nothing about the request itself was wrong.
+    /// True if the broker is not reachable, so nothing is wrong with the request itself.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
@@ -45,7 +45,7 @@ impl ManagementError {
     }
 }
 
-/// RabbitMQ's management HTTP API. Not `Debug`: it holds a password.
+/// RabbitMQ's management HTTP API. It has no `Debug`, because it holds a password.
 #[derive(Clone)]
 pub struct Management {
     base: Url,
@@ -60,7 +60,7 @@ struct QueueAnswer {
 }
 
 impl Management {
-    /// Takes `http://user:password@host:port`. Nothing is sent yet.
+    /// Creates a client for `http://user:password@host:port`. It sends nothing yet.
     pub fn new(url: &str) -> Result<Self, ManagementError> {
         let bad_url = || ManagementError::BadUrl {
             what: "GRANTONCE_MANAGEMENT_URL",
@@ -70,7 +70,7 @@ impl Management {
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
             return Err(bad_url());
         }
-        // Taken out of the URL, so that no error message can show them.
+        // User and password are removed from the URL, so no error message can show them.
         let user = if base.username().is_empty() { "guest".to_owned() } else { decoded(base.username()) };
         let password = base.password().map(decoded).or_else(|| base.username().is_empty().then(|| "guest".to_owned()));
         base.set_username("").map_err(|()| bad_url())?;
@@ -82,13 +82,12 @@ impl Management {
         Ok(Self { base, user, password, http })
     }
 
-    /// Creates the virtual host `name`, gives the user of `amqp_url` all rights in it, and gives the URL that leads
-    /// to it.
+    /// Creates the virtual host `name`, and gives the user of `amqp_url` all rights in it. Returns its URL.
     pub async fn create_vhost(&self, amqp_url: &str, name: &str) -> Result<String, ManagementError> {
         check(name)?;
         let bad_url = ManagementError::BadUrl { what: "AMQP_URL", form: "amqp://user:password@127.0.0.1:5672/vhost" };
         let own_url = with_path(amqp_url, &["amqp", "amqps"], name).ok_or(bad_url)?;
-        // It stays as it is encoded: it goes into a URL again.
+        // The name stays encoded, because it goes into a URL again.
         let user = if own_url.username().is_empty() { "guest" } else { own_url.username() };
         self.send(Method::PUT, &format!("api/vhosts/{name}"), None).await?;
         let all = serde_json::json!({"configure": ".*", "write": ".*", "read": ".*"});
@@ -96,7 +95,7 @@ impl Management {
         Ok(own_url.into())
     }
 
-    /// Deletes the virtual host `name` with all that is in it. One that is not there is fine.
+    /// Deletes the virtual host `name` with everything in it. Succeeds if there is none.
     pub async fn delete_vhost(&self, name: &str) -> Result<(), ManagementError> {
         check(name)?;
         match self.send(Method::DELETE, &format!("api/vhosts/{name}"), None).await {
@@ -105,8 +104,8 @@ impl Management {
         }
     }
 
-    /// How many messages a queue holds. RabbitMQ counts every few seconds: the answer is that old, and there is
-    /// none for a queue that was never counted.
+    /// The number of messages in a queue. RabbitMQ counts every few seconds, so the number may be a few seconds old. `None` if the
+    /// queue was never counted.
     pub async fn message_count(&self, vhost: &str, queue: &str) -> Result<Option<u64>, ManagementError> {
         check(vhost)?;
         let answer = match self.send(Method::GET, &format!("api/queues/{vhost}/{queue}"), None).await {
@@ -144,7 +143,7 @@ fn check(name: &str) -> Result<(), ManagementError> {
     if ok { Ok(()) } else { Err(ManagementError::BadName(name.to_owned())) }
 }
 
-/// Undoes percent-encoding, as it stands in the user part of a URL.
+/// Decodes percent-encoding in the user part of a URL.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

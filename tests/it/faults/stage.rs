@@ -142,7 +142,7 @@ impl Stage {
     /// Waits until no buyer is held up any more.
     pub async fn nobody_waits_for_long(&self, within: Duration) {
         let nobody = async || self.buyers.nobody_waits_longer_than(HELD_UP);
-        eventually_within(within, "nobody is held up", nobody).await;
+        eventually_within(within, "no buyer is held up", nobody).await;
     }
 
     /// Checks the end: every buyer has paid one order and has its credits once, and no genuine message is a dead letter.

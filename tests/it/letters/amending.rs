@@ -89,7 +89,7 @@ async fn a_group_costs_what_was_paid_and_is_replayed() {
         assert_eq!(line["before"]["amount_minor"], before, "{line}");
         assert_eq!(line["after"], json!({"amount_minor": after, "currency": "USD"}), "{line}");
         assert!(line["detail"].as_str().unwrap().contains("would grant 100 credits"), "{line}");
-        assert_eq!(price(&world, order).await, before, "it only looked");
+        assert_eq!(price(&world, order).await, before, "nothing is changed without --yes");
     }
     assert_eq!(line(&looked, total)["letters"].as_array().unwrap().len(), 2);
     for (order, reason) in
@@ -115,7 +115,7 @@ async fn a_group_costs_what_was_paid_and_is_replayed() {
     // Some prices stay, so the exit code is 1: an operator has to look.
     assert_eq!((exit, &done["amended"], &done["stays"]), (Some(1), &json!(2), &json!(4)), "{printed}");
     assert_eq!(line(&done, total)["outcome"], "amended");
-    assert_eq!(line(&done, tax)["reason"], "not_mismatched", "it costs what was paid: replay it");
+    assert_eq!(line(&done, tax)["reason"], "not_mismatched", "the order already costs what was paid");
     assert_eq!((price(&world, discount).await, price(&world, total).await), (2300, 1999));
     let audited = "SELECT count(DISTINCT subject) FROM audit_log WHERE action = 'order.amend' AND actor = 'ada'
                        AND reason = 'tax, ticket 4711' AND count = 1";

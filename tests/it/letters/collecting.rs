@@ -52,16 +52,16 @@ async fn the_broker_holds_a_letter_until_its_row_is_committed() {
     let mut blocking = world.sql.begin().await.unwrap();
     sqlx::raw_sql("SELECT pg_advisory_xact_lock(1)").execute(&mut *blocking).await.unwrap();
     let mut collector = ops_child(&world, "collector").await;
-    eventually("it is about to write them down", async || world.waiting_for_locks().await > 0).await;
-    eventually("it has all of them in hand", async || world.ready(DEAD_QUEUE).await == 0).await;
+    eventually("the collector is about to write them", async || world.waiting_for_locks().await > 0).await;
+    eventually("the collector holds all of them", async || world.ready(DEAD_QUEUE).await == 0).await;
     collector.kill().await.unwrap();
     eventually("the broker notices", async || world.consumers(DEAD_QUEUE).await == 0).await;
-    assert_eq!(world.ready(DEAD_QUEUE).await, 3, "not one was acknowledged before it was kept");
+    assert_eq!(world.ready(DEAD_QUEUE).await, 3, "none was acknowledged before it was stored");
     blocking.rollback().await.unwrap();
 
     let mut collector = ops_child(&world, "its-successor").await;
     let store = world.store();
-    eventually("all are kept", async || all_letters(&store).await.len() == 3).await;
+    eventually("all are stored", async || all_letters(&store).await.len() == 3).await;
     collector.terminate(START).await.unwrap();
     assert_eq!(world.ready(DEAD_QUEUE).await, 0);
 }
@@ -98,7 +98,7 @@ async fn whatever_a_stranger_sends_becomes_a_row_and_holds_nobody_up() {
     world.publish_raw(strange("last", "webhook.nobody", b"{}".to_vec())).await;
     let ops = RunningOps::start(&world);
     let store = world.store();
-    eventually("all are kept", async || all_letters(&store).await.len() == 4).await;
+    eventually("all are stored", async || all_letters(&store).await.len() == 4).await;
     let letters = all_letters(&store).await;
     assert!(letters.iter().all(|letter| letter.reason == "unexplained"), "{letters:#?}");
     let big = letters.iter().find(|letter| letter.message_id == "big").unwrap();
@@ -125,7 +125,7 @@ async fn what_the_broker_gave_up_is_tried_once_more_by_itself() {
         .await;
         channel.basic_nack(tag.unwrap(), BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
     }
-    eventually("the broker gives it up", async || world.ready(DEAD_QUEUE).await == 1).await;
+    eventually("the broker makes it a dead letter", async || world.ready(DEAD_QUEUE).await == 1).await;
     connection.close(200, "done".into()).await.unwrap();
     assert_eq!(world.grants().await, 0);
 
@@ -157,7 +157,7 @@ async fn what_fails_again_after_the_brokers_limit_is_not_tried_again() {
 
     // No order has this payment. After its retries the message returns with another reason.
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
-    eventually("it came back", async || {
+    eventually("it returned", async || {
         let letter = store.letter(letter.id).await.unwrap().unwrap();
         letter.row.reason == "unknown_payment" && letter.row.state.name() == "open"
     })

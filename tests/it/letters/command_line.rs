@@ -60,7 +60,7 @@ async fn the_way_from_a_list_to_resolved() {
     let looked: Value = serde_json::from_str(&looked).unwrap();
     assert_eq!((exit, &looked["outcome"]), (Some(0), &"looked".into()));
     assert_eq!((&looked["preview"]["credits"], &looked["preview"]["helpful"]), (&300.into(), &3.into()));
-    assert_eq!(world.count("SELECT count(*) FROM replays").await, 0, "it only looked");
+    assert_eq!(world.count("SELECT count(*) FROM replays").await, 0, "nothing is changed without --yes");
 
     let worker = world.start_worker();
     let args = ["replay", "--all", "--yes", "--reason", "orders made, ticket 4711", "--as", "ada", "--json"];

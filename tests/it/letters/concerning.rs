@@ -196,7 +196,7 @@ async fn x01_a_letter_of_the_release_before_is_found_at_once_then_read_and_now_a
     let ops = RunningOps::start(&world);
     eventually("all are read", async || world.count("SELECT count(*) FROM dead_letters WHERE NOT is_read").await == 0)
         .await;
-    eventually("it was weighed", async || all_letters(&store).await.iter().any(|l| l.verdict.is_some())).await;
+    eventually("it has a verdict", async || all_letters(&store).await.iter().any(|l| l.verdict.is_some())).await;
     let letters = all_letters(&store).await;
     let row = letters.iter().find(|letter| letter.id == of_old).unwrap();
     assert_eq!((row.payment_ids.len(), row.order_ids.as_slice()), (2, &[foreign().0][..]));
@@ -272,7 +272,7 @@ async fn x02_a_capture_that_failed_is_no_money_whatever_its_words_are() {
     eventually("the other one is collected", async || all_letters(&store).await.len() == 2).await;
     world.execute("UPDATE dead_letters SET said = 'prose'").await;
     assert_eq!(grants_missing(&store).await, 1);
-    eventually_within(Duration::from_secs(30), "that is measured", async || {
+    eventually_within(Duration::from_secs(30), "the metric shows it", async || {
         ops.metrics.render().contains("grantonce_grants_missing 1.0")
     })
     .await;

@@ -1,5 +1,5 @@
-//! Many dead letters. Too slow for every run: `cargo test --release --features failpoints --test it letters::large -- --ignored
-//! --nocapture`.
+//! Many dead letters. Too slow for every run:
+//! `cargo test --release --features failpoints --test it letters::large -- --ignored --nocapture`
 
 use super::{RunningOps, ada, letter_of, ops_child, paid, preview, unknown_payments};
 use crate::support::messages::{captured, event_for};

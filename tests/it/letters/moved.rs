@@ -55,7 +55,7 @@ async fn o15_a_letter_that_was_moved_away_and_back_can_be_replayed() {
     let world = World::new().await;
     let (worker, event) = (world.start_worker(), paid("pi_1", "evt_1"));
     world.publish(&event).await;
-    eventually("the letter is there", async || world.ready(DEAD_QUEUE).await == 1).await;
+    eventually("the dead letter is there", async || world.ready(DEAD_QUEUE).await == 1).await;
     move_messages(&world, DEAD_QUEUE, PARKING).await;
     move_messages(&world, PARKING, DEAD_QUEUE).await;
     let ops = RunningOps::start(&world);
@@ -86,7 +86,7 @@ async fn exhaust(world: &World) {
         got.delivery.nack(BasicNackOptions { requeue: true, multiple: false }).await.unwrap();
     }
     connection.close(200, "done".into()).await.unwrap();
-    eventually("the broker gave it up", async || world.ready(DEAD_QUEUE).await == 1).await;
+    eventually("the broker made it a dead letter", async || world.ready(DEAD_QUEUE).await == 1).await;
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn o15_messages_that_were_parked_during_an_outage_can_be_replayed() {
     move_messages(&world, PARKING, WORK_QUEUE).await;
     let (worker, ops) = (world.start_worker(), RunningOps::start(&world));
     let store = world.store();
-    eventually("all are letters", async || store.count_letters(LetterFilter::default()).await.unwrap() == 3).await;
+    eventually("all are dead letters", async || store.count_letters(LetterFilter::default()).await.unwrap() == 3).await;
     replay_all(&world).await;
     assert_eq!(world.grants().await, 3);
     ops.stop().await;
@@ -161,7 +161,7 @@ async fn o15_a_relay_gains_nothing_by_a_move() {
     move_messages(&world, WORK_QUEUE, PARKING).await;
     move_messages(&world, PARKING, DEAD_QUEUE).await;
     let seen_twice = async || all_letters(&store).await.iter().any(|letter| letter.seen == 2);
-    eventually("both are the same letter", seen_twice).await;
+    eventually("both are the same dead letter", seen_twice).await;
     let letter = the_letter(&store).await;
     assert!(letter.detail.contains("moved here by hand") && letter.detail.contains("vouches"), "{}", letter.detail);
     assert_eq!(world.grants().await, 0);

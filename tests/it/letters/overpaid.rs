@@ -59,16 +59,16 @@ async fn s03_paid_twice_is_told_until_the_second_payment_goes_back() {
     assert_eq!((listed.len(), listed[0].order_id, listed[0].overpaid_minor), (1, order, 1999));
     assert_eq!((net_credits(&world).await, world.grants().await), (100, 1));
     world.verify().await;
-    eventually_within(Duration::from_secs(30), "it is measured", async || {
+    eventually_within(Duration::from_secs(30), "the metric shows it", async || {
         ops.metrics.render().contains("grantonce_overpaid_orders 1.0")
     })
     .await;
 
     world.publish(&second(order, "evt_3", refunded())).await;
-    eventually("it went back", async || surplus(&world).await == 0).await;
+    eventually("it was refunded", async || surplus(&world).await == 0).await;
     assert_eq!(told(&world, order).await, [""; 0]);
     assert_eq!((net_credits(&world).await, world.status(order).await.as_str()), (100, "fulfilled"));
-    eventually_within(Duration::from_secs(30), "that is measured", async || {
+    eventually_within(Duration::from_secs(30), "the metric shows it", async || {
         ops.metrics.render().contains("grantonce_overpaid_orders 0.0")
     })
     .await;

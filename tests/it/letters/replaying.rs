@@ -109,7 +109,7 @@ async fn two_operators_at_once_send_each_letter_once() {
         ended(&store, id).await;
     }
     let sent = "SELECT count(*) FROM replay_letters WHERE state = 'resolved'";
-    assert_eq!(world.count(sent).await, 200, "each letter is in one of the replays");
+    assert_eq!(world.count(sent).await, 200, "each dead letter is in one of the replays");
     first.stop().await;
     second.stop().await;
     world.settled(worker).await;
@@ -197,7 +197,11 @@ async fn a_late_word_of_an_earlier_replay_is_not_taken_for_the_later_ones() {
         assert_eq!((letter.state.name(), letter.replays), ("replaying", claimed.number + 1), "{late:?}");
         let (earlier, later) = (store.replay(earlier).await.unwrap(), store.replay(later).await.unwrap());
         let (earlier, later) = (earlier.unwrap(), later.unwrap());
-        assert_eq!((earlier.counts.canceled, later.counts.queued), (0, 1), "{late:?}: the result belongs to the earlier replay");
+        assert_eq!(
+            (earlier.counts.canceled, later.counts.queued),
+            (0, 1),
+            "{late:?}: the result belongs to the earlier replay"
+        );
         assert_eq!(store.cancel_replay(later.id, ada(), "next".to_owned(), now).await.unwrap(), Some(1));
     }
 }
@@ -219,7 +223,11 @@ async fn a_canceled_replay_leaves_what_it_did_not_send() {
     .await;
     let now = OffsetDateTime::now_utc();
     assert_eq!(store.cancel_replay(id, ada(), "wrong ones".to_owned(), now).await.unwrap(), Some(9));
-    assert_eq!(store.cancel_replay(id, ada(), "again".to_owned(), now).await.unwrap(), None, "once is enough");
+    assert_eq!(
+        store.cancel_replay(id, ada(), "again".to_owned(), now).await.unwrap(),
+        None,
+        "a canceled replay is not canceled again"
+    );
     assert_eq!(world.count("SELECT count(*) FROM dead_letters WHERE state = 'open'").await, 9);
     assert_eq!(world.count("SELECT count(*) FROM audit_log WHERE action = 'replay.cancel'").await, 1);
 

@@ -140,11 +140,11 @@ async fn lists_are_paged_filtered_and_grouped() {
     assert_eq!(seen.len(), 25);
     seen.sort_unstable();
     seen.dedup();
-    assert_eq!(seen.len(), 25, "no letter twice");
+    assert_eq!(seen.len(), 25, "no dead letter is there twice");
 
     let count = async |filter: LetterFilter| store.count_letters(filter).await.unwrap();
     let text = |text: &str| LetterFilter { text: Some(text.to_owned()), ..LetterFilter::default() };
-    assert_eq!(count(text("EVT_1")).await, 11, "in whatever case: 1, and 10 to 19");
+    assert_eq!(count(text("EVT_1")).await, 11, "in any case: 1, and 10 to 19");
     assert_eq!(count(text("evt%1")).await, 0, "a percent sign is a percent sign");
     assert_eq!(count(LetterFilter { provider: Some("stripe".to_owned()), ..Default::default() }).await, 25);
     assert_eq!(count(LetterFilter { reason: Some("malformed".to_owned()), ..Default::default() }).await, 0);

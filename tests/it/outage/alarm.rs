@@ -35,8 +35,9 @@ async fn o05_while_rabbitmq_blocks_publishing_senders_are_told_so_at_once_and_af
             assert!(began.elapsed() < AT_ONCE, "webhook {n} was answered after {:?}", began.elapsed());
         }
         servers.memory_alarm(false).await;
-        eventually("messages are taken again", async || publish(round * 10 + 1).await.0.is_ok()).await;
-        eventually("webhooks are taken again", async || poster.post(&paid(1000 * round)).await == Answer::Taken).await;
+        eventually("messages are accepted again", async || publish(round * 10 + 1).await.0.is_ok()).await;
+        eventually("webhooks are accepted again", async || poster.post(&paid(1000 * round)).await == Answer::Taken)
+            .await;
     }
 }
 
@@ -51,12 +52,12 @@ async fn o05_under_an_alarm_all_is_acknowledged_that_needs_no_copy() {
     world.publish_all(&events).await;
     servers.memory_alarm(true).await;
     let worker = world.start_worker();
-    eventually("everybody has credits", async || world.grants().await == i64::try_from(BUYERS).unwrap()).await;
+    eventually("every buyer has credits", async || world.grants().await == i64::try_from(BUYERS).unwrap()).await;
     eventually("one message waits", async || worker.metric("grantonce_deliveries_waiting") == 1).await;
     let given_back = "grantonce_deliveries_given_back_total{cause=\"publish_failed\"}";
     assert_eq!(worker.metric(given_back), 0);
     worker.drain().await;
-    eventually("it alone comes back", async || world.ready(WORK_QUEUE).await == 1).await;
+    eventually("only this message returns", async || world.ready(WORK_QUEUE).await == 1).await;
 
     servers.memory_alarm(false).await;
     let mut settings = world.worker_settings();

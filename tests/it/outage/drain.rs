@@ -92,10 +92,10 @@ async fn roles_that_are_told_to_stop_finish_what_they_have_in_hand() {
     worker.consuming(START).await.unwrap();
     let senders = join_all((0..8).map(|n| tokio::spawn(until_gone(poster.clone(), n, 8))));
 
-    eventually("they are at it", async || world.grants().await >= 300).await;
+    eventually("both roles are busy", async || world.grants().await >= 300).await;
     tokio::join!(terminated(&mut worker), terminated(&mut receiver));
     let taken: Vec<usize> = senders.await.into_iter().flat_map(Result::unwrap).collect();
-    assert!(taken.len() > 8, "{} webhooks were taken", taken.len());
+    assert!(taken.len() > 8, "{} webhooks were accepted", taken.len());
 
     let admitted = admitted(&world).await;
     let waiting = look_into(&world, WORK_QUEUE, usize::MAX).await;

@@ -52,7 +52,7 @@ async fn o08_a_worker_and_an_api_follow_a_failover_without_a_restart() {
     let soon = Duration::from_secs(30);
     eventually_within(soon, "the API answers again", async || balance("acc1").await).await;
     let (before, paid) = (world.grants().await, traffic.taken());
-    eventually_within(soon, "the worker goes on", async || world.grants().await > before).await;
+    eventually_within(soon, "the worker continues", async || world.grants().await > before).await;
     assert!(began.elapsed() < soon, "{:?}", began.elapsed());
     eventually("buyers pay all the time", async || traffic.taken() > paid).await;
     let sent = traffic.stop().await;

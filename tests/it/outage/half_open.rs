@@ -33,7 +33,7 @@ async fn a_database_connection_that_hangs_within_a_transaction_does_not_hold_the
     proxy.go_silent();
     hold.rollback().await.unwrap();
     let soon = DEADLINE * 3;
-    eventually_within(soon, "the worker gives its deliveries back", async || given_back(&worker) > 0).await;
+    eventually_within(soon, "the worker returns its deliveries", async || given_back(&worker) > 0).await;
     assert!(!is_up(&worker, "postgres"));
 
     proxy.let_new_ones_through();
@@ -54,7 +54,7 @@ async fn a_commit_whose_answer_is_lost_is_neither_repeated_nor_given_up() {
     // The statement COMMIT, and not the word in READ COMMITTED.
     proxy.go_silent_behind(b"COMMIT\0");
     let soon = DEADLINE * 3;
-    eventually_within(soon, "the worker gives its deliveries back", async || given_back(&worker) > 0).await;
+    eventually_within(soon, "the worker returns its deliveries", async || given_back(&worker) > 0).await;
     assert!(proxy.is_silent());
     let known = i64::try_from(worker.metric("grantonce_grants_total")).unwrap();
     assert!(world.grants().await > known, "committed, although the worker cannot know");
@@ -62,7 +62,7 @@ async fn a_commit_whose_answer_is_lost_is_neither_repeated_nor_given_up() {
     proxy.let_new_ones_through();
     more_grants(&world, 20).await;
     let duplicates = async || worker.metric("grantonce_inbox_duplicates_total") > 0;
-    eventually("what was committed comes again and is known", duplicates).await;
+    eventually("the committed message returns and counts as a copy", duplicates).await;
     let sent = traffic.stop().await;
     all_granted_once(&world, worker, sent).await;
 }
@@ -106,7 +106,7 @@ async fn a_receiver_whose_broker_hangs_says_come_again() {
     proxy.let_new_ones_through();
     let again: Vec<_> = vec![one, two, paid(3)];
     for webhook in &again {
-        eventually("webhooks are taken again", async || poster.post(webhook).await == Answer::Taken).await;
+        eventually("webhooks are accepted again", async || poster.post(webhook).await == Answer::Taken).await;
     }
     // The payments 0 to 3, and the webhook that showed that the receiver is ready.
     let worker = world.start_worker();

@@ -18,7 +18,7 @@ async fn half_a_minute_without_postgres_costs_delay_only() {
 
     let began = Instant::now();
     servers.down(Server::Postgres).await;
-    eventually("the worker gives its deliveries back", async || given_back(&worker) > 0).await;
+    eventually("the worker returns its deliveries", async || given_back(&worker) > 0).await;
     assert!(began.elapsed() > Duration::from_secs(9), "it held them for {:?}", began.elapsed());
     assert!(!is_up(&worker, "postgres"));
     let (first_return, taken) = (given_back(&worker), traffic.taken());
@@ -28,12 +28,12 @@ async fn half_a_minute_without_postgres_costs_delay_only() {
     let ready = look_into(&world, WORK_QUEUE, 3).await;
     assert!(!ready.is_empty() && ready.iter().all(|message| message.delivery_count == 1), "returned once: {ready:?}");
     sleep_until(began + Duration::from_secs(30)).await;
-    assert!(traffic.taken() > taken + 50, "the receiver takes webhooks without Postgres");
+    assert!(traffic.taken() > taken + 50, "the receiver accepts webhooks without Postgres");
     servers.up(Server::Postgres).await;
 
     more_grants(&world, 1).await;
     let sent = traffic.stop().await + 1;
-    eventually("what waited is granted", async || world.grants().await == sent).await;
+    eventually("the waiting payments are granted", async || world.grants().await == sent).await;
     assert_eq!(given_back(&worker), first_return, "nothing was returned again");
     assert_eq!(put_off.load(Ordering::Relaxed), 0, "no webhook was put off");
     assert!(is_up(&worker, "postgres"));
@@ -63,7 +63,7 @@ async fn five_moments_without_postgres_give_nothing_back() {
         assert_eq!(given_back(&worker), 0, "round {round}");
     }
     let sent = traffic.stop().await;
-    eventually("what waited is granted", async || world.grants().await == sent).await;
+    eventually("the waiting payments are granted", async || world.grants().await == sent).await;
     assert_eq!(given_back(&worker), 0);
     all_granted_once(&world, worker, sent).await;
 }

@@ -29,7 +29,7 @@ async fn what_was_accepted_outlives_a_restart_and_a_crash_of_rabbitmq() {
         eventually("webhooks are put off", async || put_off.load(Ordering::Relaxed) >= before + 20).await;
         assert_eq!(traffic.taken(), taken, "a webhook was accepted without a broker");
         servers.up(Server::Rabbitmq).await;
-        eventually("webhooks are taken again", async || traffic.taken() > taken).await;
+        eventually("webhooks are accepted again", async || traffic.taken() > taken).await;
         more_grants(&world, 20).await;
     }
     let sent = traffic.stop().await + 1;

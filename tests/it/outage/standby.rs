@@ -121,9 +121,9 @@ async fn o10_connections_stay_bounded_while_commits_hang_and_nothing_is_lost_or_
     assert_eq!(made, 41, "each order is made once");
     let long = Duration::from_secs(120);
     let before = world.grants().await;
-    eventually_within(long, "the worker goes on", async || world.grants().await > before).await;
+    eventually_within(long, "the worker continues", async || world.grants().await > before).await;
     let sent = traffic.stop().await;
-    eventually_within(long, "what waited is granted", async || world.grants().await == sent).await;
+    eventually_within(long, "the waiting payments are granted", async || world.grants().await == sent).await;
     eventually("no session of the outage is left", async || backends(&world).await <= bound).await;
     all_granted_once(&world, worker, sent).await;
 }

@@ -164,7 +164,7 @@ fn each_row_of_the_table_is_a_test_and_each_test_a_row() {
     let all: BTreeSet<_> = grantonce::telemetry::Need::ALL.iter().map(|need| need.name()).collect();
     assert_eq!(needs, all, "every need has its situation");
     for need in all {
-        assert!(PAGE.contains(&format!("\n| `{need}` |")), "docs/health.md does not say what {need} is");
+        assert!(PAGE.contains(&format!("\n| `{need}` |")), "docs/health.md does not explain {need}");
     }
 }
 
@@ -360,7 +360,7 @@ async fn o06_the_work_queue_takes_nothing() {
     .await;
     process.shows("The workers' queue is full", "the queue is full").await;
     manage(Method::DELETE, &policy, Value::Null).await;
-    eventually("webhooks are taken again", async || post(n).await == Answer::Taken).await;
+    eventually("webhooks are accepted again", async || post(n).await == Answer::Taken).await;
     process.is_ready().await;
 
     let (connection, channel) = world.channel().await;

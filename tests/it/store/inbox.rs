@@ -123,7 +123,7 @@ async fn batches_go_on_while_partitions_are_made_and_dropped() {
             let seen = done.load(Ordering::Relaxed);
             let kept = store.maintain_inbox(days_from_now(day), Duration::days(1)).await.unwrap();
             assert!(day == 0 || kept.made == 1, "day {day}: {kept:?}");
-            eventually("batches go on", async || done.load(Ordering::Relaxed) > seen).await;
+            eventually("batches continue", async || done.load(Ordering::Relaxed) > seen).await;
         }
         is_over.store(true, Ordering::Relaxed);
     };

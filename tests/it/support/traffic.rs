@@ -106,7 +106,7 @@ impl Poster {
         };
         match answer.status() {
             StatusCode::SERVICE_UNAVAILABLE => {
-                assert!(answer.headers().contains_key(RETRY_AFTER), "a 503 says when to come again");
+                assert!(answer.headers().contains_key(RETRY_AFTER), "a 503 says when to try again");
                 Answer::ComeAgain
             }
             status if status.is_success() => Answer::Taken,

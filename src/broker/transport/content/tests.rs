@@ -3,7 +3,7 @@ use lapin::protocol::basic::parse_properties;
 use lapin::types::{AMQPValue, FieldTable};
 use proptest::prelude::*;
 
-/// Class, weight and size, and then properties.
+/// Builds a content header: class, weight and size, then the properties.
 fn payload(flags: u16, properties: &[u8]) -> Vec<u8> {
     let mut payload = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
     payload.extend(flags.to_be_bytes());
@@ -81,7 +81,7 @@ fn a_header_that_is_too_deep_is_dropped_alone() {
         payload(HEADERS_BIT | 1 << 3, &[long(&headers), short(b"app")].concat())
     };
     assert!(check(&with(DEPTH_MAX)) && is_readable_by_the_library(&with(DEPTH_MAX)));
-    // Deep enough to end the whole process by a stack that is too small.
+    // So deep that a recursive parser could overflow its stack and end the process.
     for depth in [DEPTH_MAX + 1, 25_000] {
         assert!(!check(&with(depth)));
         let (good, faults) = mended(&with(depth), FRAME);
@@ -122,7 +122,7 @@ fn a_method_keeps_its_length_and_an_exchange_with_a_name_keeps_one() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..Default::default() })]
 
-    /// What is let through the library reads, and what it reads is let through; what is mended it reads.
+    /// The check accepts exactly what the library can read. The library can read everything that was mended.
     #[test]
     fn it_agrees_with_the_librarys_parser(
         flags in any::<u16>(),
@@ -132,7 +132,7 @@ proptest! {
         flip in proptest::option::of((any::<proptest::sample::Index>(), any::<u8>())),
     ) {
         let mut texts = texts.into_iter().map(|text| {
-            // Half of them are texts.
+            // Half of them are valid UTF-8.
             if text.len() % 2 == 0 { short(String::from_utf8_lossy(&text).as_bytes()) } else { short(&text) }
         });
         let mut table = vec![];

@@ -38,7 +38,7 @@ fn message(tag: u64, app_id: &[u8], body: &[u8]) -> Vec<u8> {
     [deliver(1, tag, b"payment.stripe"), header(1, body.len(), app_id)].concat().into_iter().chain(frames).collect()
 }
 
-/// Feeds the bytes in parts of that length, as a socket might hand them over.
+/// Passes the bytes in parts of this length, as a socket may deliver them.
 fn sifted(frame_filter: &mut FrameFilter, bytes: &[u8], part: usize) -> (Vec<u8>, Stop) {
     let (mut output, mut input, mut last) = (vec![], vec![], Stop::Needs(0));
     for part in bytes.chunks(part) {
@@ -125,7 +125,7 @@ fn a_header_of_any_size_is_replaced_without_being_held() {
     let (output, _) = sifted(&mut frame_filter, &bytes.concat(), 60_000);
     let empty = frame(HEADER, 1, &[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0]);
     assert_eq!(output, [deliver(1, 1, b"k"), empty, frame(BODY, 1, b"body"), message(2, b"b", b"next")].concat());
-    assert!(claimed(&meter, 1).1.contains(&told), "what was dropped is told");
+    assert!(claimed(&meter, 1).1.contains(&told), "the dropped properties are reported");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn returned_messages_come_without_their_bodies_and_need_no_ticket() {
     assert_eq!(output, [frame(METHOD, 3, &payload), header(3, 0, b"a")].concat());
 }
 
-/// `cargo test --release --lib the_sieve_is_quick -- --ignored --nocapture`.
+/// Run it with `cargo test --release --lib the_sieve_is_quick -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures"]
 fn the_sieve_is_quick() {

@@ -1,9 +1,9 @@
-//! At which other price an order still holds all that is known of it.
+//! Other prices of an order that still match all its known facts.
 
 use super::*;
 use crate::domain::{AmendmentRefusal, Repriced, reprice};
 
-/// The order after this history, with what its facts amount to posted.
+/// The order after this history. Its credits are posted.
 fn posted(history: &[PaymentStatus], policy: DisputePolicy) -> Order {
     let mut order = after(order(), history);
     let posting = settle(&order, policy).unwrap();
@@ -78,7 +78,7 @@ fn an_order_is_repriced_by_what_is_known_of_it() {
     for (what, history, price, wanted) in rows {
         assert_eq!(reprice(&posted(history, Hold), *price, Hold), *wanted, "{what}");
     }
-    // Every amount that is known holds the currency.
+    // Every known amount fixes the currency.
     for known in
         [half("a"), part("a", C::Failed, 1), refund("r", R::Failed, 1), back(1), dispute("d", 1, D::Inquiry, usd(1))]
     {
@@ -97,7 +97,8 @@ fn the_policy_decides_whether_a_grant_is_due() {
     }
 }
 
-/// Why a price may not contradict a joined fact: whatever was accepted once is accepted again, also when it fails.
+/// A price must not contradict a joined fact: an event that was accepted once must be accepted again, also if it reports a failure
+/// later.
 #[test]
 fn what_was_accepted_is_accepted_at_every_price_that_is_let_through() {
     let histories = [

@@ -91,7 +91,7 @@ fn an_order_refuses_what_does_not_belong_to_it() {
         let refusal = assess(&order, &event).expect_err(what);
         assert_eq!(refusal.reason, reason, "{what}");
         assert!(refusal.detail.contains(part), "{what}: {}", refusal.detail);
-        assert!(refusal.detail.contains(&order.id.to_string()), "{what}: names the order");
+        assert!(refusal.detail.contains(&order.id.to_string()), "{what}: the detail names the order");
     }
 }
 
@@ -108,7 +108,7 @@ fn an_order_accepts_what_does() {
         PaymentStatus::Pending,
         failed("card declined"),
         PaymentStatus::Canceled,
-        // More than the price may go back: more may have been captured.
+        // A refund may be above the price, because more may have been captured.
         refund("r", R::Succeeded, PRICE * 3),
         back(PRICE * 3),
         dispute("d", 1, D::Open, usd(PRICE * 3)),
@@ -144,9 +144,9 @@ fn facts_of_each_kind_have_a_bound() {
         let refusal = assess(&order, &event(make("one more"))).unwrap_err();
         assert_eq!(refusal.reason, Reason::TooManyFacts);
         assert!(refusal.detail.contains("1000 facts"), "{}", refusal.detail);
-        assert_eq!(assess(&order, &event(make("0"))), Ok(()), "what is known may still change");
+        assert_eq!(assess(&order, &event(make("0"))), Ok(()), "a known fact may still change");
         for (other, make) in kinds.iter().enumerate().filter(|(other, _)| *other != full) {
-            assert_eq!(assess(&order, &event(make("new"))), Ok(()), "kind {other} has room of its own");
+            assert_eq!(assess(&order, &event(make("new"))), Ok(()), "kind {other} has its own limit");
         }
         for without_id in [total(PRICE), back(1), failed("x"), PaymentStatus::Canceled, PaymentStatus::Pending] {
             assert_eq!(assess(&order, &event(without_id)), Ok(()));

@@ -1,4 +1,4 @@
-//! Several payments of one order, what is given back before it was paid, and rows of earlier releases.
+//! Several payments of one order, refunds before the payment, and rows of earlier releases.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn of(payment: &str, at: i64, status: PaymentStatus) -> PaymentEvent {
     PaymentEvent { payment_id: PaymentId::new(payment).unwrap(), ..event_at(at, status) }
 }
 
-/// The same, with a further id of the payment.
+/// An event with a further id of the payment.
 fn linked(payment: &str, other: &str, at: i64, status: PaymentStatus) -> PaymentEvent {
     PaymentEvent { related_ids: vec![PaymentId::new(other).unwrap()], ..of(payment, at, status) }
 }
@@ -16,7 +16,7 @@ fn canceled_capture(id: &str) -> PaymentStatus {
     PaymentStatus::CaptureCanceled { capture_id: fact_id(id) }
 }
 
-/// Every order in which the events can arrive.
+/// Every sequence in which the events can arrive.
 fn arrivals(events: &[PaymentEvent]) -> Vec<Vec<PaymentEvent>> {
     let Some((last, rest)) = events.split_last() else { return vec![vec![]] };
     let shorter = arrivals(rest);
@@ -28,7 +28,7 @@ fn arrivals(events: &[PaymentEvent]) -> Vec<Vec<PaymentEvent>> {
     shorter.iter().flat_map(|shorter| (0..events.len()).map(|at| with_last(shorter, at))).collect()
 }
 
-/// What the events come to, however they arrive.
+/// Checks the result of the events for every sequence of arrival.
 fn come_to(what: &str, events: &[PaymentEvent], status: OrderStatus, credits_net: i64, overpaid_minor: i64) {
     for arrival in arrivals(events) {
         let posting = settle(&arrived(order(), arrival), Hold).unwrap();
@@ -238,7 +238,7 @@ fn what_was_said_as_of_a_later_time_overrules() {
     );
 }
 
-/// What the last release without payments of their own read and wrote, of a paid, refunded and disputed order.
+/// The facts of a paid, refunded and disputed order, as the last release without facts by payment reads and writes them.
 const EARLIER: &str = r#"{"captured_total_minor":1000,"refunded_total_minor":300,
     "refunds":{"r":{"state":"succeeded","amount_minor":300}},
     "disputes":{"d":{"round":1,"state":"won","amount_minor":700}},
@@ -251,23 +251,23 @@ fn facts_of_an_earlier_release_come_to_the_same_and_belong_to_the_payment_that_w
     let unchanged = settle(&order, Hold).unwrap();
     assert_eq!((unchanged.status, unchanged.adjustment), (PartiallyRefunded, 0));
     let written = serde_json::to_value(&order.facts).unwrap();
-    assert_eq!(written, serde_json::from_str::<serde_json::Value>(EARLIER).unwrap(), "nothing is added unasked");
+    assert_eq!(written, serde_json::from_str::<serde_json::Value>(EARLIER).unwrap(), "nothing is added without need");
 
-    // A payment that nobody knew is another one.
+    // A payment that was not known counts as another payment.
     let mut twice = order.clone();
     twice.join(&of("pi_2", 9, total(PRICE)));
     assert_eq!(settle(&twice, Hold).unwrap().overpaid_minor, 700);
     twice.join(&of("pi_2", 10, back(PRICE)));
     assert_eq!(settle(&twice, Hold).unwrap().credits_net, 70);
 
-    // One that was registered is theirs.
+    // The old facts belong to the payment that was registered.
     let known = of("pi_1", 9, back(PRICE));
     order.facts.name_the_nameless(known.payment_ids());
     order.join(&known);
     assert_eq!(settle(&order, Hold).unwrap().credits_net, 0);
 }
 
-/// How an earlier release reads a row: what it does not know, it passes over.
+/// An earlier release reads a row in this way. It ignores unknown fields.
 #[derive(serde::Deserialize)]
 #[serde(default)]
 #[derive(Default)]

@@ -1,11 +1,11 @@
-//! Convergence: whatever arrives first, twice, or together, the same facts end in the same facts, status and credits.
+//! Convergence: the same events lead to the same facts, status and credits, if they arrive in another sequence, twice or together.
 
 use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// What an order has when all is posted, and what the ledger wrote on the way.
+/// An order after all postings, and the entries that the ledger wrote.
 #[derive(Debug, Clone, PartialEq)]
 struct Ledger {
     order: Order,
@@ -22,7 +22,7 @@ impl Ledger {
         self.grants.iter().chain(&self.adjustments).sum()
     }
 
-    /// As the worker does it: assess each event against the order as it was locked, join, settle once, post.
+    /// Applies a batch as the worker does: assess each event against the locked order, join, settle once, post.
     fn apply(&mut self, batch: &[PaymentEvent], policy: DisputePolicy) {
         let accepted: Vec<_> = batch.iter().filter(|event| assess(&self.order, event).is_ok()).collect();
         for event in accepted {
@@ -45,16 +45,16 @@ impl Ledger {
         assert!((0..=self.order.credits).contains(&posting.credits_net), "net credits lie between 0 and the grant");
         assert!(self.grants.len() <= 1, "a second grant");
         let again = settle(&self.order, policy).unwrap();
-        assert_eq!((again.grant, again.adjustment), (false, 0), "what is posted is not posted again");
+        assert_eq!((again.grant, again.adjustment), (false, 0), "a posted result is not posted again");
     }
 
-    /// What must not depend on how the facts came.
+    /// The results that must not depend on the arrival of the facts.
     fn outcome(&self) -> (&PaymentFacts, OrderStatus, i64) {
         (&self.order.facts, self.order.status, self.net())
     }
 }
 
-/// Applies a history, ending a batch after each event that is marked so.
+/// Applies a history. A batch ends after each marked event.
 fn arrive(order: &Order, policy: DisputePolicy, history: impl IntoIterator<Item = (PaymentEvent, bool)>) -> Ledger {
     let mut ledger = Ledger::new(order.clone());
     let mut batch = vec![];
@@ -68,7 +68,7 @@ fn arrive(order: &Order, policy: DisputePolicy, history: impl IntoIterator<Item 
     ledger
 }
 
-/// Amounts that meet the price, miss it by one, or are a part of it.
+/// Amounts that equal the price, miss it by one, or are a part of it.
 fn amount() -> impl Strategy<Value = Money> {
     select(vec![0, 1, PRICE / 3, PRICE / 2, PRICE - 1, PRICE, PRICE + 1, PRICE * 2]).prop_map(usd)
 }
@@ -77,7 +77,7 @@ fn id(kind: &'static str) -> impl Strategy<Value = FactId> {
     (0..2_u8).prop_map(move |n| fact_id(&format!("{kind}{n}")))
 }
 
-/// Parts of a total: without them, such that leave the price, and others.
+/// Parts of a total: none, parts that leave the price, and others.
 fn breakdown(money: Money) -> impl Strategy<Value = Option<Breakdown>> {
     let parts = prop_oneof![
         3 => Just((money.amount_minor() - PRICE).max(0)).prop_map(move |tax| (tax, (PRICE - money.amount_minor()).max(0))),
@@ -96,7 +96,7 @@ fn status() -> impl Strategy<Value = PaymentStatus> {
         1 => Just(PaymentStatus::PartsCanceled),
         1 => id("c").prop_map(|capture_id| PaymentStatus::CaptureCanceled { capture_id }),
         1 => select(vec!["declined", "no funds"]).prop_map(failed),
-        // Mostly what an order accepts; the rest must be refused alike wherever it comes.
+        // Mostly events that an order accepts. The others must be refused at any position.
         4 => (capture_state(), proptest::option::of(id("c")), prop_oneof![2 => Just(usd(PRICE)), 1 => amount()])
             .prop_flat_map(|(state, capture_id, money)| {
                 breakdown(money).prop_map(move |breakdown| {
@@ -115,8 +115,8 @@ fn status() -> impl Strategy<Value = PaymentStatus> {
     ]
 }
 
-/// How an event names its payment: by one id or by several of two payments, whose ids some events join; or by the id of
-/// nothing but a dispute or refund.
+/// The ids by which an event names its payment: one id, or several ids of two payments. Some events join ids of both. Some have
+/// only the id of a dispute or refund.
 fn named() -> impl Strategy<Value = (PaymentId, Vec<PaymentId>)> {
     let ids = vec![
         vec!["pi_1"],
@@ -137,7 +137,7 @@ fn named() -> impl Strategy<Value = (PaymentId, Vec<PaymentId>)> {
     })
 }
 
-/// Events of one order; now and then two at the same second, or in the name of the same message, or as of a later time.
+/// Events of one order. Some happen in the same second, have the same message id, or describe a later time.
 fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<PaymentEvent>> {
     let one = (status(), named(), 0..4_i64, proptest::option::weighted(0.2, 0..6_i64), 0..6_i64);
     vec(one, length).prop_map(|said| {
@@ -225,8 +225,8 @@ proptest! {
         let join = |parts: &[&[PaymentEvent]]| joined(&parts.concat());
         prop_assert_eq!(join(&[&history, &a, &b]), join(&[&history, &b, &a]), "commutative");
         prop_assert_eq!(join(&[&history, &a, &a]), join(&[&history, &a]), "idempotent");
-        prop_assert_eq!(join(&[&a, &history, &a]), join(&[&a, &history]), "however late the copy comes");
-        // An event is joined to a state, never to an event, so associativity shows as: any three in any order.
+        prop_assert_eq!(join(&[&a, &history, &a]), join(&[&a, &history]), "a late copy changes nothing");
+        // An event is joined to a state, never to another event. So associativity means: any three events in any sequence.
         for order in permutations(&[&a, &b, &c]) {
             prop_assert_eq!(join(&[&history, order[0], order[1], order[2]]), join(&[&history, &a, &b, &c]));
         }
@@ -237,14 +237,14 @@ proptest! {
         let facts = joined(&history);
         let text = serde_json::to_string(&facts).unwrap();
         prop_assert_eq!(&serde_json::from_str::<PaymentFacts>(&text).unwrap(), &facts);
-        // As Postgres' jsonb keeps it: the keys' order is its own.
+        // Postgres' jsonb keeps the keys in its own order.
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(serde_json::from_value::<PaymentFacts>(value).unwrap(), facts);
     }
 }
 
 proptest! {
-    // Few cases, each with every one of its 24 orders in every one of its 8 batchings.
+    // Few cases, and each with every one of its 24 sequences in every one of its 8 batchings.
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]

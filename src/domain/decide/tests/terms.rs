@@ -1,9 +1,9 @@
-//! Orders whose price is not all that the buyer pays: tax on top, a discount.
+//! Orders whose price is not the whole amount that the buyer pays: tax on top, or a discount.
 
 use super::*;
 use crate::domain::{Breakdown, PriceUntold, Reason, price_paid, reprice};
 
-/// The same order by other terms, and at another price.
+/// The same order with other terms and another price.
 fn by(price_terms: PriceTerms, price: i64) -> Order {
     Order { price: usd(price), price_terms, ..order() }
 }
@@ -12,7 +12,7 @@ fn discounted(discount_max_minor: i64) -> PriceTerms {
     PriceTerms::BeforeTaxAndDiscount { discount_max_minor }
 }
 
-/// The whole sum captured so far, with its parts.
+/// The total of all captures so far, with its parts.
 fn parted(amount_minor: i64, tax_minor: i64, discount_minor: i64) -> PaymentStatus {
     let money = usd(amount_minor);
     let breakdown = Some(Breakdown::new(money, tax_minor, discount_minor).unwrap());
@@ -33,7 +33,7 @@ fn of(payment: &str, mut event: PaymentEvent) -> PaymentEvent {
 
 type Wanted = (OrderStatus, i64, i64);
 
-/// Every order of arrival, each event also twice, must come to the status, the net credits and what is paid too much.
+/// Every sequence of arrival must lead to the status, the net credits and the overpaid amount. Each event also arrives twice.
 fn comes_to(what: &str, order: &Order, events: &[PaymentEvent], (status, credits_net, overpaid_minor): Wanted) {
     let mut arrivals = vec![vec![]];
     for event in events {
@@ -107,7 +107,7 @@ fn money_waits_for_its_parts_and_credits_follow_what_was_paid() {
         ("half of what was paid went back", off(500), &[parted(2000, 0, 500), back(1000)], (PartiallyRefunded, 50, 0)),
         ("all was discounted", off(2500), &[parted(0, 0, 2500)], (Fulfilled, 100, 0)),
         ("all was discounted, and an intent of 0", off(2500), &[total(0), parted(0, 0, 2500)], (Fulfilled, 100, 0)),
-        // More than was paid for the price is no part of it: it goes back first, and takes no credits.
+        // Money beyond the priced total is not part of it. It is refunded first, and its refund takes no credits.
         (
             "captured beyond the priced total",
             tax(),
@@ -153,7 +153,7 @@ fn several_payments_of_one_order_are_told_apart() {
             &[paid("pi_1", 1), of("pi_2", event_at(2, total(1200))), of("pi_1", event_at(3, back(1200)))],
             (Refunded, 0, 0),
         ),
-        // The provider named no payment: the refund is known by its own id alone.
+        // The provider named no payment. The refund has only its own id.
         (
             "half went back of a payment that nobody named",
             &[paid("pi_1", 1), of("re_1", event_at(2, refund("re_1", R::Succeeded, 600)))],
@@ -221,7 +221,7 @@ fn parts_that_do_not_leave_the_price_are_refused() {
         assert_eq!(refusal.reason, Reason::AmountMismatch, "{what}");
         assert!(refusal.detail.contains(says), "{what}: {}", refusal.detail);
     }
-    // Another currency's money has no parts of this price.
+    // An amount in another currency has no parts of this price.
     let euros =
         PaymentStatus::Captured { money: money(1200, "EUR"), capture_id: None, state: C::Succeeded, breakdown: None };
     let refusal = assess(&by(PriceTerms::BeforeTax, PRICE), &event(euros)).unwrap_err();
@@ -270,7 +270,7 @@ fn a_refused_total_tells_the_price_that_it_would_pay() {
         let event = event(status.clone());
         let told = price_paid(order, &event);
         assert_eq!(told.clone().map(|price| price.amount_minor()), *wanted, "{what}");
-        // At that price the order takes it, and grants.
+        // At that price the order accepts the event, and grants.
         let Ok(price) = told else { continue };
         let amended = Order { price, ..order.clone() };
         assert!(reprice(order, price, Hold).is_ok(), "{what}");

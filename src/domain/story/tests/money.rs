@@ -1,8 +1,8 @@
-//! What is told of an order's money, and which letters are about it.
+//! The text about an order's money, and the dead letters that concern it.
 
 use super::*;
 
-/// The sentences of what is missing.
+/// The sentences about the missing parts.
 fn sentences(records: &Records) -> Vec<String> {
     told(records).summary.missing.into_iter().map(|missing| missing.text).collect()
 }

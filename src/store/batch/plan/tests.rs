@@ -1,4 +1,4 @@
-//! A state that cannot occur is an error that rolls the batch back. No default grants or acknowledges anything.
+//! An impossible state is an error that rolls the batch back. Nothing is granted or acknowledged by a default value.
 
 use super::*;
 use crate::domain::{
@@ -59,7 +59,7 @@ fn plan<'a>(event: &'a PaymentEvent, order: Order) -> Plan<'a> {
     Plan::assess(&[message], &HashMap::new(), Owners::new(), orders).unwrap()
 }
 
-/// The error of a batch that must fail.
+/// The error of a batch that must not happen.
 fn fault<T>(result: Result<T, StoreError>) -> String {
     let error = result.err().unwrap();
     assert_eq!(error.class(), Class::Bug, "{error}");

@@ -1,4 +1,4 @@
-//! Cases that merchants reported, as far as one item shows them.
+//! Cases that merchants have reported, as far as one item shows them.
 
 use super::super::super::tests::{ADYEN_KEY, TERMS, keys, only};
 use super::super::super::{Endpoint, Rejection, Translation};
@@ -29,7 +29,7 @@ fn a26_what_may_move_money_in_another_way_is_for_an_operator_and_found_by_its_or
         assert_eq!(concerns.order_id.map(|id| id.to_string()).as_deref(), Some(ORDER));
         assert_eq!(concerns.payment_ids.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["PSP1"]);
     }
-    // What would be applied and lacks a date says what it would say.
+    // An item that would be applied but has no valid date still shows its status.
     let late = only(translate_with(&[item("AUTHORISATION", json!({"eventDate": "?"}))], TERMS));
     let Translation::Untranslatable { concerns, .. } = late else { panic!("{late:?}") };
     assert!(matches!(concerns.status, Some(PaymentStatus::Captured { .. })), "{concerns:?}");
@@ -48,7 +48,7 @@ fn a03_a_cancellation_ends_the_capture_that_was_announced() {
         assert_eq!(said[0].0, format!("adyen::MOD1:{code}:true"));
         assert!(matches!(said[0].2, PaymentStatus::Refund { state: RefundState::Succeeded, .. }));
         assert!(fault(reversal(code, "cancelRefund")).1.contains("modification.action"));
-        // Nobody knows how much went back.
+        // The refunded amount is not known.
         let mut nothing = reversal(code, "refund");
         nothing["amount"]["value"] = json!(0);
         assert!(fault(nothing).1.contains("amount.value"));
@@ -56,13 +56,13 @@ fn a03_a_cancellation_ends_the_capture_that_was_announced() {
     for code in ["CANCELLATION", "TECHNICAL_CANCEL", "EXPIRE"] {
         assert_eq!(all(modification(code, json!({})), BY_HAND)[0].2, PaymentStatus::Canceled, "{code}");
     }
-    // It has to say of which payment.
+    // The item must name its payment.
     for code in ["CANCELLATION", "TECHNICAL_CANCEL", "CAPTURE", "CAPTURE_FAILED"] {
         for missing in [json!({"originalReference": null}), json!({"originalReference": ""})] {
             assert!(fault(modification(code, missing)).1.contains("originalReference"), "{code}");
         }
     }
-    assert_eq!(status(item("EXPIRE", json!({}))), canceled, "an expiry is named by the payment itself");
+    assert_eq!(status(item("EXPIRE", json!({}))), canceled, "an expiry names the payment itself");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a01_what_cannot_be_told_apart_is_answered_with_2xx_and_never_applied() {
         request["success"] = refused["success"].clone();
         assert_eq!(ignored(request, TERMS), IgnoredWhy::RequestFailed);
     }
-    // A wrong signature stays one.
+    // A wrong signature is still wrong.
     let mut forged = signed(item("REPORT_AVAILABLE", json!({"pspReference": "a:b"})), ADYEN_KEY);
     forged["pspReference"] = json!("a:c");
     assert_eq!(verdict(&body(&[forged])), Err(Rejection::SignatureWrong));
@@ -151,7 +151,7 @@ fn a01_webhooks_that_are_signed_as_a_whole_are_answered_with_2xx() {
         assert_eq!(matches!(said, Translation::Ignored { .. }), is_ignored, "{said:?}");
         assert!(matches!(said, Translation::Ignored { .. } | Translation::Untranslatable { .. }));
     }
-    // One with items is signed by its items alone.
+    // In a body with items, each item must be signed.
     let unsigned = super::body(&[item("AUTHORISATION", json!({}))]);
     let headers = signed(&base64::Engine::encode(&base64::prelude::BASE64_STANDARD, mac.tag(&[&unsigned])));
     assert_eq!(verify(&keys, &headers, &unsigned).map(|_| ()), Err(Rejection::SignatureMissing));

@@ -1,4 +1,4 @@
-//! Which payments an event names.
+//! The payments that an event names.
 
 use super::made::{Sent, TEST_TERMS, WEBHOOK_ID, keys};
 use crate::domain::{Hint, IgnoredWhy, PaymentId};
@@ -26,7 +26,7 @@ fn hints(event: &Value) -> Vec<Hint> {
     translate(event).into_iter().map(hint).collect()
 }
 
-/// The ids that the only hint has, the first one first.
+/// The ids of the only hint, the payment's id first.
 fn named(kind: &str, resource: Value) -> Vec<String> {
     let [hint] = <[Hint; 1]>::try_from(hints(&event(kind, resource))).unwrap();
     assert_eq!(hint.message_id.as_str(), format!("paypal::WH-58D329510W468432D-8HN650336L201105X:{kind}"));
@@ -47,7 +47,7 @@ fn link(rel: &str, path: &str) -> Value {
     json!({"href": format!("https://api.paypal.com{path}"), "rel": rel, "method": "GET"})
 }
 
-/// As PayPal's pages show it.
+/// A capture as PayPal's documentation shows it.
 fn capture() -> Value {
     json!({
         "id": "12A34567BC123456S", "amount": {"currency_code": "USD", "value": "30.00"}, "final_capture": true,
@@ -104,7 +104,11 @@ fn p03_refunds_name_themselves_and_their_capture() {
         let mut with_order = refund();
         with_order["supplementary_data"] = json!({"related_ids": {"order_id": "1AB234567A1234567"}});
         assert_eq!(named(kind, with_order), ["1Y107995YT783435V", "1AB234567A1234567", "12A34567BC123456S"]);
-        assert_eq!(named(kind, without(refund(), &["links"])), ["1Y107995YT783435V"], "which leads to the capture");
+        assert_eq!(
+            named(kind, without(refund(), &["links"])),
+            ["1Y107995YT783435V"],
+            "the refund leads to the capture"
+        );
     }
 }
 
@@ -130,7 +134,7 @@ fn disputes_name_each_transaction() {
     for kind in ["CUSTOMER.DISPUTE.CREATED", "CUSTOMER.DISPUTE.UPDATED", "CUSTOMER.DISPUTE.RESOLVED"] {
         assert_eq!(named(kind, dispute(&["00D10444LD479031K"])), ["00D10444LD479031K"]);
     }
-    // They may be of different payments, and so are hints of their own, each with an id of its own.
+    // The captures may belong to different payments. So each has its own hint, with its own id.
     let several: Vec<_> = hints(&event("CUSTOMER.DISPUTE.CREATED", dispute(&["C1", "C2", "C3"])))
         .into_iter()
         .map(|hint| (hint.payment_id.into_string(), hint.message_id.into_string(), hint.related_ids.len()))
@@ -183,7 +187,7 @@ fn money_that_names_an_order_and_cannot_be_asked_about_is_for_an_operator() {
         assert_eq!(concerns.order_id.map(|id| id.to_string()).as_deref(), Some(order), "{kind}");
         assert!(!concerns.payment_ids.is_empty() && concerns.status.is_none(), "{concerns:?}");
     }
-    // About payments, and of a type that nobody knows: also without an order's id.
+    // Unknown types of events about payments are dead letters, even without an order's id.
     for kind in ["PAYMENT.SOMETHING.NEW", "PAYMENT.CAPTURES"] {
         assert!(fault(&event(kind, json!(null))).1.starts_with("event_type: "));
     }

@@ -1,4 +1,4 @@
-//! What the signature does not cover: any body of the same CRC-32 goes with it. So nothing of a body is believed.
+//! The signature covers only a CRC-32, so any body with the same CRC-32 passes. Therefore no content of a body is trusted.
 
 use super::forge::forged;
 use super::made::{Sent, WEBHOOK_ID, keys};
@@ -25,7 +25,7 @@ fn a_forged_body_under_a_logged_signature_is_a_hint_and_no_more() {
 
     let keys = keys(&[WEBHOOK_ID], TERMS);
     let attack = Sent { body: body.clone(), ..logged.clone() };
-    // This is all that comes of it: PayPal is asked about a payment that somebody has named.
+    // This is the only effect: PayPal is asked about a payment that an attacker has named.
     let hint = Hint {
         provider: Provider::PAYPAL,
         message_id: MessageId::new("paypal::WH-2:PAYMENT.CAPTURE.COMPLETED").unwrap(),
@@ -36,13 +36,13 @@ fn a_forged_body_under_a_logged_signature_is_a_hint_and_no_more() {
     };
     assert_eq!(attack.said(&keys), Ok(vec![Translation::Hint(hint)]));
 
-    // One letter of it is another CRC.
+    // If one character changes, the CRC is different.
     let mut other = body;
     other[10] ^= 1;
     assert_eq!(Sent { body: other, ..logged }.verdict(&keys), Err(Rejection::SignatureWrong));
 }
 
-/// However much it says of money, no event of any type is published as one.
+/// Any event may claim money. None is published as a payment.
 #[test]
 fn no_type_of_event_says_anything_of_money() {
     let keys = keys(&[WEBHOOK_ID], TERMS);

@@ -1,4 +1,4 @@
-//! Certificates and requests as PayPal makes them, under a root of the tests' own.
+//! Certificates and requests as PayPal makes them, with the tests' own root.
 
 use crate::webhook::tests::{NOW, TERMS, at, headers};
 use crate::webhook::{Endpoint, Keys, Rejection, Terms, Translation, Trust, Unverified, paypal};
@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::sync::LazyLock;
 use time::Duration;
 
-/// What every certificate of these tests is made out for, and signs with.
+/// The private key of every certificate in these tests.
 const KEY: &str = include_str!("key.pem");
 
 pub(super) const WEBHOOK_ID: &str = "1JE4291016473214C";
@@ -20,12 +20,12 @@ pub(super) const LIVE: &str = "messageverificationcerts.paypal.com";
 pub(super) const SANDBOX: &str = "messageverificationcerts.sandbox.paypal.com";
 pub(super) const TEST_TERMS: Terms = Terms { livemode: false, ..TERMS };
 
-/// One that is trusted, and one that is not although it has the same name.
+/// A trusted root, and one that is not trusted although it has the same name.
 pub(super) static ROOT: LazyLock<Authority> = LazyLock::new(|| Authority::root("Root of the tests"));
 pub(super) static STRANGER: LazyLock<Authority> = LazyLock::new(|| Authority::root("Root of the tests"));
-/// Below the root.
+/// An intermediate authority below the root.
 static BETWEEN: LazyLock<Authority> = LazyLock::new(|| ROOT.below("Between"));
-/// PayPal's own, with what stands between it and the root.
+/// A certificate as PayPal's, with the intermediate authority.
 pub(super) static GOOD: LazyLock<String> = LazyLock::new(|| BETWEEN.certify(&Leaf::of(LIVE)) + &BETWEEN.pem);
 
 pub(super) struct Authority {
@@ -34,11 +34,11 @@ pub(super) struct Authority {
     pub(super) pem: String,
 }
 
-/// What a certificate says.
+/// The content of a certificate.
 pub(super) struct Leaf {
     pub(super) names: Vec<&'static str>,
     pub(super) usage: ExtendedKeyUsagePurpose,
-    /// Days from now.
+    /// The start of the certificate's validity, in days from now.
     pub(super) from_days: i64,
     pub(super) until_days: i64,
     pub(super) is_authority: bool,
@@ -71,11 +71,11 @@ impl Authority {
         Self { der: made.der().clone(), pem: made.pem(), issuer: Issuer::new(params, key) }
     }
 
-    /// As PEM.
+    /// Issues a certificate, as PEM.
     pub(super) fn certify(&self, leaf: &Leaf) -> String {
         let names: Vec<_> = leaf.names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        // The subject's own name is not looked at: it could be anything.
+        // The subject's own name is not checked. It could be anything.
         params.distinguished_name.push(DnType::CommonName, LIVE);
         params.extended_key_usages = vec![leaf.usage.clone()];
         params.not_before = at(NOW) + Duration::days(leaf.from_days);
@@ -92,7 +92,7 @@ impl Authority {
     }
 }
 
-/// RSA with SHA-256, as base64.
+/// Signs with RSA and SHA-256. Returns base64.
 pub(super) fn sign(text: &str) -> String {
     let key = PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
     let key = RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).unwrap();
@@ -106,7 +106,7 @@ pub(super) fn keys(ids: &[&str], terms: Terms) -> Keys {
     Keys::new(Endpoint::Paypal, &ids, terms).unwrap().trusting(ROOT.trust())
 }
 
-/// A request, and what lies at the address that it names.
+/// A request, and the file at the address that it names.
 #[derive(Clone)]
 pub(super) struct Sent {
     pub(super) headers: Vec<(&'static str, String)>,
@@ -116,7 +116,7 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// As PayPal would send it to the webhook of this id.
+    /// A request as PayPal sends it to the webhook with this id.
     pub(super) fn to(webhook_id: &str, body: &[u8]) -> Self {
         let (id, time) = ("69cd13f0-d67a-11e5-baa3-778b53f4ae55", "2026-01-05T11:59:58Z");
         let signature = sign(&paypal::signed_text(id, time, webhook_id, body));
@@ -144,14 +144,14 @@ impl Sent {
         Self { certificates: certificates.into(), ..self }
     }
 
-    /// What it says, if it is believed.
+    /// The translation, if the request is accepted.
     pub(super) fn said(&self, keys: &Keys) -> Result<Vec<Translation>, Rejection> {
         let pairs: Vec<_> = self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let headers = headers(&pairs);
         let request = Unverified { headers: &headers, body: &self.body, now: at(self.now) };
         let url = keys.certificate_url(&request);
         let verified = keys.verify_with(request, self.certificates.as_bytes());
-        // What is believed was worth asking for its certificate; and what was not is never believed.
+        // A request whose address is refused is never accepted.
         assert!(url.is_ok() || verified.is_err());
         verified.map(|verified| verified.translate())
     }

@@ -1,4 +1,4 @@
-//! What holds for any request: nothing forged gets in, and nothing panics.
+//! Properties of any request: no forgery is accepted, and nothing panics.
 
 use super::made::{GOOD, Sent, URL, WEBHOOK_ID, keys};
 use crate::domain::MessageId;
@@ -14,7 +14,7 @@ const HEADERS: [&str; 5] =
 
 const KINDS: [&str; 3] = ["PAYMENT.CAPTURE.COMPLETED", "CHECKOUT.ORDER.APPROVED", "CUSTOMER.DISPUTE.CREATED"];
 
-/// Mostly headers that matter, with values that look a little like the real ones.
+/// Mostly headers that matter, with values that look a little like real ones.
 fn any_header() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
     let value = prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..80),
@@ -26,7 +26,7 @@ fn any_header() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
     (select(&HEADERS[..]), value)
 }
 
-/// Nothing that could be one, a good one that was changed, a good one.
+/// Random bytes, a changed certificate, or a good one.
 fn any_certificates() -> impl Strategy<Value = Vec<u8>> {
     let changed = (any::<Index>(), any::<u8>()).prop_map(|(place, byte)| {
         let mut pem = GOOD.clone().into_bytes();
@@ -79,7 +79,7 @@ proptest! {
         prop_assert_eq!(good.verdict(&keys), Ok(()));
         let mut flipped = good.clone();
         flipped.body[place.index(body.len())] ^= 1 << bit;
-        // A CRC-32 finds every single bit.
+        // A CRC-32 detects every change of a single bit.
         prop_assert_eq!(flipped.verdict(&keys), Err(Rejection::SignatureWrong));
 
         let engine = base64::prelude::BASE64_STANDARD;
@@ -90,7 +90,7 @@ proptest! {
         prop_assert_eq!(flipped.verdict(&keys), Err(Rejection::SignatureWrong));
     }
 
-    /// What lies at the address is changed by one byte: it is refused, or says the same as before.
+    /// With any other certificate file, a signature is never good for another body.
     #[test]
     fn a_changed_certificate_vouches_for_nothing_new(certificates in any_certificates()) {
         let keys = keys(&[WEBHOOK_ID], TERMS);
@@ -117,7 +117,7 @@ proptest! {
     }
 }
 
-/// JSON in which some of the names mean something.
+/// JSON that often contains names with a meaning.
 fn any_json() -> impl Strategy<Value = Value> {
     const WORDS: [&str; 12] = [
         "id",

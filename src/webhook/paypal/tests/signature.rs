@@ -1,4 +1,4 @@
-//! Who is believed, and who is not.
+//! Which requests are accepted, and which are refused.
 
 use super::made::{
     Authority, GOOD, LIVE, Leaf, ROOT, SANDBOX, STRANGER, Sent, TEST_TERMS, URL, WEBHOOK_ID, keys, sign,
@@ -27,7 +27,7 @@ fn malformed(verdict: Result<(), Rejection>) -> &'static str {
     header
 }
 
-/// What is wrong with the certificate.
+/// The fault of the certificate.
 fn refused(verdict: Result<(), Rejection>) -> &'static str {
     let Err(Rejection::CertificateRefused { fault }) = verdict else { panic!("{verdict:?}") };
     fault
@@ -56,7 +56,8 @@ fn published_texts_are_signed_as_published() {
     }
 }
 
-/// PayPal's own certificate of 2017 and what it signed, up to the real root, by the certificates that we bring along.
+/// PayPal's own certificate of 2017 and a request that it signed, up to the real root. The intermediate certificates are those in
+/// the program.
 #[test]
 fn the_published_signature_is_good_at_its_time_and_not_after() {
     let vectors = vectors();
@@ -77,7 +78,7 @@ fn the_published_signature_is_good_at_its_time_and_not_after() {
     let root = CertificateDer::from_pem_slice(root).unwrap();
     let trust = || Trust { anchors: vec![webpki::anchor_from_trusted_cert(&root).unwrap().to_owned()], ..ROOT.trust() };
     let real = |terms| Keys::new(Endpoint::Paypal, &[text("webhook_id").into()], terms).unwrap().trusting(trust());
-    // 2017-03-30T20:04:05Z
+    // The time 2017-03-30T20:04:05Z.
     let then = 1_490_904_245;
     let said = sent(then).said(&real(TEST_TERMS)).unwrap();
     assert_eq!(said, [Translation::Ignored { kind: "BILLING.PLAN.CREATED".to_owned(), why: IgnoredWhy::NoMoney }]);
@@ -97,7 +98,7 @@ fn a_good_request_is_believed_for_any_configured_id() {
     assert_eq!(good().verdict(&rolled), Ok(()));
     assert_eq!(Sent::to("0AB12345CD678901E", BODY).verdict(&rolled), Ok(()));
     assert_eq!(Sent::to("2ZZ12345CD678901E", BODY).verdict(&rolled), Err(Rejection::SignatureWrong));
-    // No time is too long ago: PayPal sends again for three days.
+    // The signed time may be old, because PayPal repeats a webhook for three days.
     let later = Sent { now: NOW + 3 * 24 * 3600, ..good() };
     assert_eq!(judge(&later), Ok(()));
 }
@@ -141,7 +142,7 @@ fn a_header_is_there_once_and_of_its_form() {
     }
 }
 
-/// The parts stand between bars; moved into another header, they would give the same text.
+/// Bars separate the parts. If a part moved into another header, the text would be the same.
 #[test]
 fn a_signature_fits_one_parting_only() {
     let (id, time) = (good().headers[0].1.clone(), good().headers[1].1.clone());
@@ -218,7 +219,7 @@ fn an_address_leads_where_it_seems_to() {
     ] {
         assert_eq!(malformed(url(bad).map(|_| ())), paypal::URL_HEADER, "{bad}");
     }
-    // Where nobody is trusted, no address is good.
+    // Without trusted roots, no address is accepted.
     let nobody = Keys::new(Endpoint::Paypal, &[WEBHOOK_ID.into()], TERMS).unwrap();
     assert_eq!(good().verdict(&nobody), Err(Rejection::CertificateElsewhere));
 }
@@ -232,10 +233,10 @@ fn a_certificate_is_judged_by_who_vouches_for_it_and_when_and_for_what() {
     for stranger in [&*STRANGER, &Authority::root("Another root")] {
         assert!(refused(under(&stranger.certify(&Leaf::of(LIVE)))).starts_with(unknown));
     }
-    // One that brings its own root along is vouched for by nobody all the same.
+    // A certificate that comes with its own root is still not trusted.
     let with_root = STRANGER.certify(&Leaf::of(LIVE)) + &STRANGER.pem;
     assert!(refused(under(&with_root)).starts_with(unknown));
-    // The one between is missing.
+    // The intermediate certificate is missing.
     let alone = GOOD.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
     assert!(refused(under(alone)).starts_with(unknown));
     assert_eq!(judge(&good().under(GOOD.replace('\n', "\r\n"))), Ok(()));
@@ -244,7 +245,7 @@ fn a_certificate_is_judged_by_who_vouches_for_it_and_when_and_for_what() {
     assert_eq!(of_root(&days(-10, 1)), Ok(()));
     assert!(refused(of_root(&days(-10, -1))).starts_with("has expired"));
     assert!(refused(of_root(&days(1, 10))).starts_with("is not valid yet"));
-    // Judged at the time of the request, not of the day on which it was fetched.
+    // The time of the request counts, not the day on which the certificate was fetched.
     let later = Sent { now: NOW + 31 * 24 * 3600, ..good() };
     assert!(refused(judge(&later)).starts_with("has expired"));
     assert!(refused(judge(&Sent { now: -1, ..good() })).starts_with("is not valid yet"));
@@ -309,7 +310,7 @@ fn an_id_is_one_of_a_subscription() {
     for id in ["a|b", "a-b", "1JE4291016473214C!", &"A".repeat(51), "WEBHOOK_ID2", "webhook_id"] {
         assert_eq!(fault(id, TERMS), KeyFault::NotWebhookId, "{id}");
     }
-    // Whoever asks PayPal's simulator has any event signed under this one.
+    // Anyone can ask PayPal's simulator to sign any event with this id.
     assert_eq!(fault("WEBHOOK_ID", TERMS), KeyFault::Simulator);
     let simulated = Sent::to("WEBHOOK_ID", BODY);
     assert_eq!(judge(&simulated), Err(Rejection::SignatureWrong));

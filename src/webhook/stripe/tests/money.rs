@@ -1,4 +1,4 @@
-//! What moves money in ways that are easy to get wrong: holds, disputes, charges, prices with tax, what is not for us.
+//! Events about money that are easy to get wrong: holds, disputes, charges, prices with tax, and events of other systems.
 
 use super::super::table::{ROWS, Read};
 use super::*;
@@ -28,7 +28,7 @@ fn every_published_type_has_a_row_of_its_own_or_of_its_family() {
         let name = row(ROWS, kind).unwrap().name;
         assert_ne!(name, "*", "{kind} is in no family of the table");
         let is_dead = matches!(row(ROWS, kind).unwrap().does, Does::DeadLetter);
-        assert!(!is_dead, "{kind} is published: say what it means");
+        assert!(!is_dead, "{kind} is published, so the table must say what it means");
         count += 1;
     }
     assert!(count > 280, "{count}");
@@ -62,17 +62,17 @@ fn before_basil_the_released_part_of_a_hold_is_no_refund() {
         assert_eq!(back(version, held(json!(1000), 1999)), total(1000), "{version}: all of it");
         assert_eq!(back(version, held(json!(1000), 400)), total(400), "{version}: the account leaves the hold out");
         assert_eq!(back(version, held(json!(1999), 500)), total(500), "{version}: there was no hold");
-        // Nothing was captured at all.
+        // Nothing was captured.
         nothing(version, with(held(json!(0), 1999), json!({"captured": false})));
         nothing(version, with(held(json!(null), 1999), json!({"captured": false})));
         assert_eq!(back(version, held(json!(null), 500)), total(500), "{version}: the whole was captured");
     }
     for version in [BASIL, "2025-09-30.clover", NEW] {
         assert_eq!(back(version, held(json!(1000), 400)), total(400), "{version}");
-        assert_eq!(back(version, held(json!(1000), 999)), total(999), "{version}: as much as the hold was");
+        assert_eq!(back(version, held(json!(1000), 999)), total(999), "{version}: as much as the hold");
     }
     let unversioned = of_version(Value::Null, "charge.refunded", held(json!(1000), 999));
-    assert_eq!(said(&unversioned).status, total(999), "without a version it is the newest");
+    assert_eq!(said(&unversioned).status, total(999), "without a version, the newest version counts");
     for odd in [json!("basil"), json!("2024-6-20"), json!(20240620), json!("")] {
         let (_, _, detail) = fault(&of_version(odd, "charge.refunded", held(json!(1000), 999)));
         assert!(detail.starts_with("api_version: must"), "{detail}");
@@ -105,7 +105,7 @@ fn a_refund_that_moved_no_money_is_a_released_hold() {
             }
         }
     }
-    // Money that is on its way, or did not arrive, has no transaction either.
+    // A refund that is on its way or failed has no transaction either.
     for (status, state) in [("pending", RefundState::Pending), ("failed", RefundState::Failed)] {
         let event = of_version(LAST_ACACIA, "refund.updated", with(refund(), json!({"status": status})));
         assert_eq!(said(&event).status, refunded(state));
@@ -128,7 +128,7 @@ fn a_disputes_credits_follow_its_money() {
         ("prevented", vec![json!({"amount": -1999})], taken(1999)),
         ("prevented", vec![moved(-1999, "usd"), moved(1999, "usd")], won()),
         ("prevented", vec![moved(-500, "usd")], taken(500)),
-        // The account's balance is in another currency: how much of it is the dispute's own amount.
+        // The account's balance is in another currency, so the dispute's own amount counts.
         ("prevented", vec![moved(-1800, "eur")], taken(1999)),
         ("lost", vec![], taken(1999)),
         ("lost", vec![moved(-1999, "usd")], taken(1999)),
@@ -222,7 +222,7 @@ fn a_sessions_total_has_parts_that_add_up() {
         (priced(1999, 1499, 500, 0, Value::Null), 1499, 0, 500),
         (priced(1999, 1799, 500, 300, json!(0)), 1799, 300, 500),
         (priced(1999, 2899, 0, 400, json!(500)), 2899, 400, 0),
-        // Some lines have their tax in the price, and some on top.
+        // Some lines include their tax in the price, and some add it.
         (priced(1999, 2099, 0, 400, json!(0)), 2099, 100, 0),
         (priced(1999, 0, 1999, 0, json!(0)), 0, 0, 1999),
     ] {
@@ -243,11 +243,11 @@ fn a_sessions_total_has_parts_that_add_up() {
     let (_, _, detail) = fault(&priced(1999, 1999, -1, 0, json!(0)));
     assert!(detail.starts_with("data.object.total_details.amount_discount: "), "{detail}");
     let bare = |patch| event("checkout.session.completed", with(session(), patch));
-    assert_eq!(said(&bare(json!({"amount_subtotal": null}))).status, captured(usd(1999)), "no field tells any part");
+    assert_eq!(said(&bare(json!({"amount_subtotal": null}))).status, captured(usd(1999)), "no field reports a part");
     assert_eq!(said(&bare(json!({}))).status, captured_whole(usd(1999)));
     let (_, _, detail) = fault(&bare(json!({"amount_total": 2399})));
     assert!(detail.contains("does not add up"), "{detail}");
-    // In Stripe's own unit of a currency.
+    // Amounts are in Stripe's own unit of a currency.
     let yen =
         json!({"currency": "jpy", "amount_subtotal": 500, "amount_total": 550, "total_details": {"amount_tax": 50}});
     let status = said(&bare(yen)).status;
@@ -257,7 +257,7 @@ fn a_sessions_total_has_parts_that_add_up() {
     );
 }
 
-/// What a dead letter is about.
+/// The detail of a dead letter, and the objects that it concerns.
 fn about(event: &Value) -> (String, Concerns) {
     let translation = translate(event);
     let Translation::Untranslatable { detail, concerns, .. } = translation.clone() else {
@@ -298,7 +298,7 @@ fn money_for_an_order_that_cannot_be_applied_is_a_dead_letter_that_says_what_to_
     assert_eq!(ignored(&event("invoice.paid", invoice)), ("invoice.paid".to_owned(), "not_ours"));
     let note = json!({"id": "cn_1", "object": "credit_note", "amount": 500, "currency": "usd", "metadata": {"order_id": ORDER}});
     assert_eq!(about(&event("credit_note.created", note)).1.order_id, Some(ours));
-    // What can be read of an event with a fault in its envelope is told as well.
+    // If the envelope of an event is faulty, its readable content is reported, too.
     let (_, concerns) = about(&with(event("payment_intent.succeeded", intent()), json!({"created": null})));
     assert_eq!((concerns.order_id, ids(&concerns)), (Some(ours), vec!["pi_3".to_owned(), "ch_3".to_owned()]));
     assert_eq!(concerns.status, Some(captured(usd(1999))));
@@ -330,7 +330,7 @@ fn the_account_may_be_named_by_the_context() {
     }
 }
 
-/// The event as JSON whose text `…` in it is half a surrogate pair.
+/// The event as JSON. Each `…` in its texts becomes half a surrogate pair.
 fn cut(event: &Value) -> Vec<u8> {
     serde_json::to_string(event).unwrap().replace('…', "\\ud83d").into_bytes()
 }

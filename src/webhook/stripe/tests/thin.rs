@@ -1,11 +1,11 @@
-//! Thin events: what leads to a payment is a hint, and says nothing more.
+//! Thin events: an event about a payment is only a hint.
 
 use super::{fault, ignored, translate, with};
 use crate::domain::Hint;
 use crate::webhook::Translation;
 use serde_json::{Value, json};
 
-/// As Stripe documents it for events of v1 resources.
+/// A thin event of a v1 resource, as Stripe documents it.
 fn thin(id: &str, is: &str) -> Value {
     json!({
         "id": "evt_test_65R9Ijk8dKEYZcXeRWn16R9A7j1FSQ3w3TGDPLLGSM4CW0", "object": "v2.core.event",
@@ -51,7 +51,7 @@ fn the_context_names_the_connected_account() {
         assert_eq!(hint.provider_account.unwrap().as_str(), account);
         assert!(hint.message_id.as_str().starts_with("stripe:acct_9:evt_test_"), "{}", hint.message_id);
     }
-    // An account by the name that snapshots have is none here.
+    // `account` is the field of snapshot events, and means nothing here.
     assert_eq!(hinted(&with(thin("pi_3", "charge"), json!({"account": "acct_9"}))).provider_account, None);
 }
 

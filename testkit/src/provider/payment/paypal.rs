@@ -1,5 +1,5 @@
-//! PayPal's objects, as its API answers with them. Fields that nobody here reads are left out.
-//! Rules from <https://developer.paypal.com/docs/api/orders/v2/> and <https://developer.paypal.com/docs/api/customer-disputes/v1/>.
+//! PayPal's objects in the answers of its API. Fields that no code here reads are left out. Rules from
+//! <https://developer.paypal.com/docs/api/orders/v2/> and <https://developer.paypal.com/docs/api/customer-disputes/v1/>.
 
 use super::{Dispute, Payment, Refund, Said, State, Status};
 use super::{DisputeState, RefundState};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// The type of the event that would say so, were it sent.
+/// The type of the event that would report this, if it were sent.
 pub(super) fn kind(said: Said) -> &'static str {
     match said {
         Said::Created => "CHECKOUT.ORDER.CREATED",
@@ -22,8 +22,8 @@ pub(super) fn kind(said: Said) -> &'static str {
     }
 }
 
-/// An order, with its capture and that one's refunds and reversals where there are some. `approve_url` is where the buyer agrees; PayPal
-/// has other words for it where the order is for a wallet.
+/// An order, with its capture and the refunds and reversals of the capture. `approve_url` is the address where the buyer agrees.
+/// PayPal gives the link another name if the order is for a wallet.
 pub(crate) fn order(
     payment: &Payment,
     state: &State,
@@ -56,7 +56,7 @@ pub(crate) fn order(
     })
 }
 
-/// The capture of an order that was paid.
+/// The capture of a paid order.
 pub(crate) fn capture(payment: &Payment, state: &State, order_id: Option<OrderId>) -> Value {
     let reversed_minor: i64 = lost(state).map(|dispute| dispute.money.amount_minor()).sum();
     let status = match state.refunded_minor() + reversed_minor {
@@ -76,7 +76,7 @@ pub(crate) fn capture(payment: &Payment, state: &State, order_id: Option<OrderId
     })
 }
 
-/// One refund.
+/// One refund of a payment.
 pub(crate) fn refund(payment: &Payment, refund: &Refund) -> Value {
     let status = match refund.state {
         RefundState::Pending => "PENDING",
@@ -92,13 +92,12 @@ pub(crate) fn refund(payment: &Payment, refund: &Refund) -> Value {
     })
 }
 
-/// Disputes that the buyer won. Of the dispute itself PayPal says no more than that it is over; the money goes back from the
-/// capture.
+/// Disputes that the buyer won. PayPal reports only that such a dispute is resolved. The money is taken from the capture.
 fn lost(state: &State) -> impl Iterator<Item = &Dispute> {
     state.disputes.iter().filter(|dispute| dispute.state == DisputeState::Lost)
 }
 
-/// What PayPal took from the seller for a dispute.
+/// The amount that PayPal took from the seller for a dispute.
 fn reversal(payment: &Payment, dispute: &Dispute) -> Value {
     json!({
         "id": format!("REVERSAL{}N{}", payment.tag.to_ascii_uppercase(), dispute.number),
@@ -109,7 +108,7 @@ fn reversal(payment: &Payment, dispute: &Dispute) -> Value {
     })
 }
 
-/// One dispute, as a list tells it.
+/// One dispute, as a list shows it.
 pub(crate) fn dispute(payment: &Payment, dispute: &Dispute) -> Value {
     let (status, stage) = match dispute.state {
         DisputeState::Inquiry => ("WAITING_FOR_SELLER_RESPONSE", "INQUIRY"),
@@ -127,7 +126,7 @@ pub(crate) fn dispute(payment: &Payment, dispute: &Dispute) -> Value {
     })
 }
 
-/// The capture's id.
+/// The id of the payment's capture.
 pub(crate) fn capture_id(payment: &Payment) -> String {
     format!("CAPTURE{}", payment.tag.to_ascii_uppercase())
 }
@@ -136,7 +135,7 @@ fn amount(money: Money) -> Value {
     json!({"currency_code": money.currency().as_str(), "value": money.at_paypal()})
 }
 
-/// To the second, as PayPal writes it.
+/// The time to the second, as PayPal writes it.
 fn text(at: OffsetDateTime) -> Option<String> {
     at.replace_nanosecond(0).ok()?.format(&Rfc3339).ok()
 }

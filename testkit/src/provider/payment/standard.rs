@@ -1,11 +1,11 @@
-//! The wire contract's words, for a sender that signs by Standard Webhooks.
+//! The messages of the contract, for a sender that signs with Standard Webhooks.
 
 use super::{DisputeState, Event, Payment, RefundState, Said, Seller};
 use crate::money::Money;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
-/// The name of what is said.
+/// The name of an event's type.
 pub(super) fn kind(said: Said) -> &'static str {
     match said {
         Said::Created | Said::Processing => "pending",
@@ -18,7 +18,7 @@ pub(super) fn kind(said: Said) -> &'static str {
     }
 }
 
-/// The message, by the public contract in `contract/payment-status.v1.schema.json`.
+/// The message as the public contract `contract/payment-status.v1.schema.json` describes it.
 pub(super) fn message(payment: &Payment, event: &Event) -> Value {
     let with_money = |kind: &str, money: Money| json!({"type": kind, "amount_minor": money.amount_minor(), "currency": money.currency().as_str()});
     let mut related_ids = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn message(payment: &Payment, event: &Event) -> Value {
             related_ids.push(format!("checkout_{}", payment.tag));
             with_money("captured", payment.money)
         }
-        // More than a payment may have is never asked for.
+        // The total is never larger than a payment may be.
         Said::RefundedTotal(total) => with_money("refunded_total", payment.part(total).unwrap_or(payment.money)),
         Said::RefundMade(refund) | Said::RefundChanged(refund) => with_money("refund", refund.money),
         Said::Disputed(dispute, _) => with_money("dispute", dispute.money),

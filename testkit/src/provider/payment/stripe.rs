@@ -1,5 +1,5 @@
-//! Stripe's objects, as they stand in its webhooks and in its API's answers. Fields that nobody here reads are left out.
-//! Rules from <https://docs.stripe.com/api>.
+//! Stripe's objects in its webhooks and in the answers of its API. Fields that no code here reads are left out. Rules from
+//! <https://docs.stripe.com/api>.
 
 use super::{Dispute, Event, Payment, Refund, Said, State, Status, Step};
 use super::{DisputeState, RefundState};
@@ -8,16 +8,16 @@ use crate::money::Money;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-/// What of a payment intent changes.
+/// The fields of a payment intent that change.
 #[derive(Debug)]
 pub(crate) struct Intent {
     pub(crate) status: &'static str,
     pub(crate) is_paid: bool,
-    /// The last try was declined.
+    /// The last attempt was declined.
     pub(crate) has_failed: bool,
     pub(crate) canceled_at: Option<OffsetDateTime>,
     pub(crate) order_id: Option<OrderId>,
-    /// The charge, whole, where that was asked for; else its id stands there.
+    /// The whole charge, if the request asked for it. Else the intent contains only its id.
     pub(crate) expanded: Option<Value>,
 }
 
@@ -46,7 +46,7 @@ impl Intent {
         }
     }
 
-    /// As the API tells it now.
+    /// The intent as the API shows it now.
     pub(crate) fn now(state: &State, order_id: Option<OrderId>, expanded: Option<Value>) -> Self {
         let status = match state.status {
             Status::Succeeded => "succeeded",
@@ -64,7 +64,7 @@ impl Intent {
     }
 }
 
-/// The type of the event that says so.
+/// The type of the event that reports this.
 pub(super) fn kind(said: Said) -> &'static str {
     match said {
         Said::Created => "payment_intent.created",
@@ -84,7 +84,7 @@ pub(super) fn kind(said: Said) -> &'static str {
     }
 }
 
-/// An event, with the object it is about as that stood then.
+/// An event, with its object as it was at that time.
 pub(super) fn event(payment: &Payment, event: &Event) -> Value {
     let object = match event.said {
         Said::Created | Said::Processing | Said::AttemptFailed | Said::Succeeded | Said::Canceled => {
@@ -132,7 +132,7 @@ pub(crate) fn intent(payment: &Payment, now: &Intent) -> Value {
     })
 }
 
-/// The checkout session that led to the payment.
+/// The checkout session that created the payment.
 pub(crate) fn session(payment: &Payment, is_paid: bool, order_id: Option<OrderId>) -> Value {
     json!({
         "id": format!("cs_test_{}", payment.tag),
@@ -171,7 +171,7 @@ pub(crate) fn charge(payment: &Payment, at: OffsetDateTime, refunded_minor: i64,
     })
 }
 
-/// One refund.
+/// One refund of a payment.
 pub(crate) fn refund(payment: &Payment, refund: &Refund) -> Value {
     let status = match refund.state {
         RefundState::Pending => "pending",
@@ -192,7 +192,7 @@ pub(crate) fn refund(payment: &Payment, refund: &Refund) -> Value {
     })
 }
 
-/// One dispute.
+/// One dispute of a payment.
 pub(crate) fn dispute(payment: &Payment, dispute: &Dispute) -> Value {
     let status = match dispute.state {
         DisputeState::Inquiry => "warning_needs_response",

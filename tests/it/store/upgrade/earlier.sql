@@ -1,5 +1,5 @@
--- Rows that the release before an order's payments had facts of their own wrote: a worker of it applied messages to orders
--- that are paid, refunded, disputed and the like. For tests/it/store/upgrade.rs.
+-- Rows that a worker wrote before each payment had its own facts. Their orders are paid, refunded, disputed and more. They are
+-- for tests/it/store/upgrade.rs.
 INSERT INTO credit_adjustments (order_id, revision, account_id, credits, reason, message_id, created_at) VALUES ('01a22d3a-4abc-7715-b682-65ba96e5d59f', 1, 'acc', -26, 'partially_refunded', 'stripe::evt_partly_refunded_1', '2026-11-30 16:12:04.680558+00');
 INSERT INTO credit_adjustments (order_id, revision, account_id, credits, reason, message_id, created_at) VALUES ('01a22d3a-4ad4-77ba-9a2a-4e90e676be54', 1, 'acc', -100, 'refunded', 'stripe::evt_refunded_1', '2026-11-30 16:12:04.698682+00');
 INSERT INTO credit_adjustments (order_id, revision, account_id, credits, reason, message_id, created_at) VALUES ('01a22d3a-4ae4-7358-9fbd-72c5617b8589', 1, 'acc', -26, 'partially_refunded', 'stripe::evt_refund_failed_1', '2026-11-30 16:12:04.728204+00');
