@@ -57,6 +57,11 @@ impl Backoff {
         self.inner.next_backoff().map(|delay| delay.min(self.max))
     }
 
+    /// How long to wait before the next try, for a caller that never gives up.
+    pub fn next_pause(&mut self) -> Duration {
+        self.next_delay().unwrap_or(self.max)
+    }
+
     /// Starts over: something succeeded.
     pub fn reset(&mut self) {
         self.inner.reset();

@@ -104,8 +104,8 @@ impl Intake {
             }
             held(Err(format!("nothing is consumed from {}: {}", self.queue, lost.in_short())));
             let pause = match lost {
-                Lost::Broker(_) | Lost::Canceled => reconnect.next_delay().unwrap_or(RECONNECT.max),
-                Lost::NotTaken(_) => fruitless.next_delay().unwrap_or(FRUITLESS.max),
+                Lost::Broker(_) | Lost::Canceled => reconnect.next_pause(),
+                Lost::NotTaken(_) => fruitless.next_pause(),
             };
             // Not a wait for anything that could be seen from here.
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -167,7 +167,7 @@ impl Intake {
                         acknowledger.acknowledge(tag, &taken.proof).await?;
                     }
                     if !taken.left.is_empty() {
-                        is_due_at = Instant::now() + pause.next_delay().unwrap_or(LEFT.max);
+                        is_due_at = Instant::now() + pause.next_pause();
                         left.extend(taken.left);
                     }
                 }

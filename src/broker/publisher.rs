@@ -249,7 +249,7 @@ async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Reque
             Err(error) => PublishError::Unavailable(error.to_string()),
         };
         reporter.set_lane(Err(cause.clone()));
-        let pause = backoff.next_delay().unwrap_or(RECONNECT.max);
+        let pause = backoff.next_pause();
         tracing::warn!(event = "publisher_disconnected", name = settings.name, cause = %cause, retry_in_ms = pause.as_millis());
         let refusal = PublishError::Unavailable(cause.to_string());
         if !refuse_until(Instant::now() + pause, &mut waiting, &refusal).await {

@@ -1,8 +1,9 @@
 //! What the worker needs, and whether it has it.
 
-use super::{NotYet, Settings};
+use super::NotYet;
 use crate::broker::{Publisher, RETRY_EXCHANGE, TopologyGauge, WORK_QUEUE};
 use crate::clock::Clock;
+use crate::config::WorkerConfig;
 use crate::http::{NeedFlag, Readiness};
 use crate::needs::{PostgresNeeds, PublisherNeeds, looks};
 use crate::store::{Role, Store, StoreError};
@@ -67,9 +68,9 @@ impl Health {
     }
 
     /// Looks again and again, until it is aborted.
-    pub(super) fn watch(self: &Arc<Self>, store: &Store, settings: &Settings, clock: &Clock) -> JoinHandle<()> {
+    pub(super) fn watch(self: &Arc<Self>, store: &Store, config: &WorkerConfig, clock: &Clock) -> JoinHandle<()> {
         let (health, store, clock) = (Arc::clone(self), store.clone(), clock.clone());
-        let mut gauge = TopologyGauge::new(settings.amqp_url.clone(), settings.rules.retry_delays.clone());
+        let mut gauge = TopologyGauge::new(config.broker.url.clone(), config.retry.delays.clone());
         tokio::spawn(async move {
             let topology = async {
                 let mut every = looks();

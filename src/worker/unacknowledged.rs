@@ -1,16 +1,17 @@
-//! Deliveries that are not acknowledged yet.
+//! Deliveries that are not acknowledged yet, and their acknowledgement.
 
 use super::settle::Settled;
 use crate::broker::{Acknowledger, BrokerError, Delivery};
 use crate::telemetry::Metrics;
 use std::collections::BTreeSet;
 
-/// What a session has in hand. Only what is settled is acknowledged: a delivery that is forgotten on the way comes again.
+/// The deliveries of a session that are not acknowledged yet. Only what is settled is acknowledged: a delivery that is forgotten on
+/// the way comes again.
 #[derive(Debug)]
 pub(super) struct Unacknowledged {
     acknowledger: Acknowledger,
     metrics: Metrics,
-    /// The numbers of what was received and is not acknowledged.
+    /// The numbers of the deliveries.
     tags: BTreeSet<u64>,
     acknowledged: u64,
 }
@@ -48,7 +49,7 @@ impl Unacknowledged {
         }
         for one in &settled {
             self.tags.remove(&one.tag);
-            one.told.count(&self.metrics);
+            one.labels.count(&self.metrics);
         }
         self.acknowledged += u64::try_from(settled.len()).unwrap_or(u64::MAX);
         Ok(())
