@@ -33,34 +33,34 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Between tries to reach a dependency.
+/// The pauses between tries to reach a dependency.
 const RECONNECT: Limits =
     Limits { initial: Duration::from_millis(100), max: Duration::from_secs(5), give_up_after: None };
 
-/// Between sessions that acknowledged nothing, whatever ended them. Each may cost a delivery in hand one of its returns
-/// ([`broker::DELIVERY_LIMIT`]): at this pace it takes most of a day before the broker gives anything up.
+/// The pauses between sessions that acknowledged nothing. Each session may give a delivery back once, and the broker
+/// counts that ([`broker::DELIVERY_LIMIT`]). At this pace it takes most of a day until the broker gives anything up.
 const FRUITLESS: Limits =
     Limits { initial: Duration::from_millis(200), max: Duration::from_secs(600), give_up_after: None };
 
-/// How long the last notes may take when a worker has drained.
+/// How long the last notes may take after a worker has drained.
 const LAST_NOTES_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How often the inbox's partitions are looked after.
+/// How often the partitions of the inbox are maintained.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// How often this machine's clock is compared with Postgres'.
+/// How often the clock of this machine is compared with that of Postgres.
 const COMPARE_CLOCKS_EVERY: Duration = Duration::from_secs(60);
 
-/// A clock that is further off is told of.
+/// If the clocks differ by more than this, the worker logs a warning.
 const CLOCK_OFF_MAX: time::Duration = time::Duration::seconds(30);
 
-/// How long a copy to a retry queue or a dead letter waits for its confirm.
+/// How long the publisher waits for the confirm of a copy.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a batch waits for the confirms of its copies. Deliveries whose copies take longer wait without it.
+/// How long a batch waits for the confirms of its copies. Deliveries whose copies take longer then wait alone.
 const COPY_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Messages that a narrow session acknowledges before the next one is as wide as it is set up.
+/// How many messages a narrow session acknowledges before the next session has its full width.
 const NARROW_SESSION_MESSAGES: u64 = 200;
 
 /// Runs until the process stops. Then it finishes the batches in hand, settles them and closes. It waits out every outage, and fails
@@ -102,7 +102,7 @@ pub async fn run(
         let housekeeping =
             tokio::spawn(keep_house(store.clone(), retention, clock.clone(), metrics.clone(), stop.clone()));
         let writing = note_buffer.write_through(store.clone());
-        // At once: before the first delivery is judged.
+        // Compared before the first delivery is judged.
         compare_clocks(&store, &clock, &judging).await;
         let comparing = tokio::spawn(keep_comparing_clocks(store.clone(), clock.clone(), judging.clone()));
         let looking = health.watch(&store, &config, &clock);
@@ -139,7 +139,7 @@ pub async fn run(
         match lost {
             None if stop.is_cancelled() => {
                 tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
-                // Late notes are better than none, but a shutdown's time is for what matters.
+                // The time of a shutdown is short. The last notes may take a small part of it.
                 if tokio::time::timeout(LAST_NOTES_DEADLINE, note_buffer.write(&store)).await.is_err() {
                     tracing::debug!(event = "notes_lost", "stories and charts will lack the last second");
                 }
@@ -181,7 +181,7 @@ pub async fn run(
             pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "the last session acknowledged nothing; a restart ends the pause"
         );
-        // Nothing that would end the cause can be seen from here.
+        // No event tells when the cause is gone, so the worker waits.
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             break;
         }
@@ -189,7 +189,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Waits until the database takes writes. False: stopped meanwhile.
+/// Waits until the database takes writes. `false` means that the process stopped meanwhile.
 async fn database(store: &Store, clock: &Clock, health: &Health, stop: &CancellationToken) -> Result<bool, StoreError> {
     let rehearse = || async { health.rehearse(store, clock).await.map_err(Failure::Transient) };
     match retry_until_ok(RECONNECT, stop, "reaching Postgres", rehearse).await {
@@ -204,12 +204,13 @@ async fn database(store: &Store, clock: &Clock, health: &Health, stop: &Cancella
 enum NotYet {
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// Without its retry queues and dead letters a worker could settle nothing that is not simply applied.
+    /// Without the retry queues and the dead letters a worker could only settle messages that it applies.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Topology(Vec<Fault>),
 }
 
-/// Waits until the broker is there, with all the queues, and begins to consume. `None`: stopped meanwhile.
+/// Waits until the broker and all its queues are there, and begins to consume. `None` means that the process stopped
+/// meanwhile.
 async fn consumer(
     config: &WorkerConfig,
     health: &Health,
@@ -237,7 +238,7 @@ async fn consumer(
     retry_until_ok(RECONNECT, stop, "reaching RabbitMQ", told).await.ok()
 }
 
-/// Puts the clock that messages are judged by forward to Postgres', where that is ahead.
+/// Puts the clock by which messages are judged forward if the clock of Postgres is ahead.
 async fn compare_clocks(store: &Store, clock: &Clock, judging: &Clock) {
     let own = clock.clone();
     match store.clock_ahead(move || own.now()).await {
@@ -251,13 +252,13 @@ async fn compare_clocks(store: &Store, clock: &Clock, judging: &Clock) {
                 );
             }
         }
-        // The next one will tell.
+        // The next comparison follows soon.
         Err(error) => tracing::debug!(event = "clocks_not_compared", cause = %error),
     }
 }
 
 async fn keep_comparing_clocks(store: Store, clock: Clock, judging: Clock) {
-    // Compared once already.
+    // The clocks have just been compared.
     let begin = Instant::now() + COMPARE_CLOCKS_EVERY;
     let mut every = tokio::time::interval_at(begin, COMPARE_CLOCKS_EVERY);
     loop {
@@ -266,7 +267,7 @@ async fn keep_comparing_clocks(store: Store, clock: Clock, judging: Clock) {
     }
 }
 
-/// Keeps the inbox's partitions ahead of time and drops old ones.
+/// Creates the partitions of the inbox ahead of time and drops old ones.
 async fn keep_house(store: Store, retention: time::Duration, clock: Clock, metrics: Metrics, stop: CancellationToken) {
     let mut every = tokio::time::interval(MAINTAIN_EVERY);
     loop {
@@ -282,14 +283,14 @@ async fn keep_house(store: Store, retention: time::Duration, clock: Clock, metri
                 tracing::info!(event = "inbox_maintained", made = done.made, dropped = done.dropped);
             }
             Ok(_) => {}
-            // Nothing is lost: rows of days without a partition go to the rest partition.
+            // Nothing is lost: rows of days without a partition go to the default partition.
             Err(error) => tracing::warn!(event = "inbox_not_maintained", cause = %error),
         }
         delete_old_notes(&store, retention, &clock, &stop).await;
     }
 }
 
-/// Deletes the notes of messages that the inbox has forgotten, a part at a time.
+/// Deletes the notes of messages that the inbox has forgotten, some at a time.
 async fn delete_old_notes(store: &Store, retention: time::Duration, clock: &Clock, stop: &CancellationToken) {
     let mut deleted = 0;
     while !stop.is_cancelled() {

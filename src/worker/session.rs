@@ -54,7 +54,7 @@ pub(super) enum Lost {
 }
 
 impl Lost {
-    /// The metric's label.
+    /// The label for the metric of deliveries that were given back.
     pub(super) fn label(&self) -> GivenBack {
         match self {
             Self::CopiesNotConfirmed(_) => GivenBack::PublishFailed,
@@ -118,7 +118,7 @@ impl Session {
         let mut is_exhausted = false;
 
         let lost: Result<(), Lost> = loop {
-            let is_over = session.acknowledged_max.is_some_and(|max| unacknowledged.acknowledged() >= max);
+            let is_over = session.acknowledged_max.is_some_and(|max| unacknowledged.acknowledged >= max);
             if in_flight.is_empty() && (is_exhausted || is_over && waiting.is_empty()) {
                 break Ok(());
             }
@@ -184,7 +184,7 @@ impl Session {
             Ok(()) => Some(Lost::CopiesNotConfirmed(waiting.len())),
             Err(lost) => Some(lost),
         };
-        Ended { acknowledged: unacknowledged.acknowledged(), given_back, lost }
+        Ended { acknowledged: unacknowledged.acknowledged, given_back, lost }
     }
 }
 

@@ -5,14 +5,15 @@ use super::COPY_PATIENCE;
 use super::batch::{Batch, Job};
 use super::judge::{attempts_before, first_routing_key, waits_before};
 use super::session::Session;
-use crate::broker::{Confirmed, Delivery, Durable, Letter, Outgoing, PublishError, RETRY_EXCHANGE};
+use crate::broker::{Confirmed, Delivery, Durable, Letter, Outgoing, RETRY_EXCHANGE};
 use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
 use crate::domain::{PaymentEvent, Reason, Refusal, Separated};
 use crate::failpoint::{self, Failpoint};
 use crate::message::{self, ATTEMPT_HEADER, ROUTING_KEY_HEADER, WAITS_HEADER};
+use crate::publishing::publish_as_is;
 use crate::retry::{Backoff, Limits};
 use crate::store::{Committed, MessageNote, Noted, Outcome};
-use crate::telemetry::{MessageOutcome, Metrics, Publishing};
+use crate::telemetry::{MessageOutcome, Metrics};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle};
@@ -60,7 +61,11 @@ pub(super) struct Labels {
 }
 
 impl Labels {
-    /// Counts the delivery.
+    fn of(outcome: MessageOutcome) -> Self {
+        Self { outcome, reason: None, separated: None, granted: false }
+    }
+
+    /// Counts the delivery by these labels.
     pub(super) fn count(&self, metrics: &Metrics) {
         metrics.message(self.outcome);
         if let Some(reason) = self.reason {
@@ -80,7 +85,7 @@ impl Labels {
 enum Next {
     Acknowledge(Proof),
     /// Publish a copy to a retry queue or to the dead letters.
-    Copy(Box<Outgoing>),
+    Copy(Outgoing),
 }
 
 /// A decision about one delivery.
@@ -92,7 +97,7 @@ pub(super) struct Decision {
 
 impl Decision {
     fn new(outcome: MessageOutcome, next: Next) -> Self {
-        Self { labels: Labels { outcome, reason: None, separated: None, granted: false }, next }
+        Self { labels: Labels::of(outcome), next }
     }
 
     /// The delivery is acknowledged and nothing else is done.
@@ -102,10 +107,8 @@ impl Decision {
 
     /// The message becomes a dead letter.
     pub(super) fn refused(delivery: &Delivery, refusal: &Refusal) -> Self {
-        let mut decision =
-            Self::new(MessageOutcome::DeadLettered, Next::Copy(Box::new(dead_letter(delivery, refusal))));
-        decision.labels.reason = Some(refusal.reason);
-        decision
+        let labels = Labels { reason: Some(refusal.reason), ..Labels::of(MessageOutcome::DeadLettered) };
+        Self { labels, next: Next::Copy(dead_letter(delivery, refusal)) }
     }
 
     /// Decides by the outcome of a committed transaction.
@@ -113,9 +116,7 @@ impl Decision {
         let proof = || Next::Acknowledge(Proof::Committed(Arc::clone(committed)));
         match outcome {
             Outcome::Applied { granted } => {
-                let mut decision = Self::new(MessageOutcome::Applied, proof());
-                decision.labels.granted = granted;
-                decision
+                Self { labels: Labels { granted, ..Labels::of(MessageOutcome::Applied) }, next: proof() }
             }
             Outcome::Duplicate => Self::new(MessageOutcome::Duplicate, proof()),
             Outcome::Refused(refusal) => Self::refused(&job.delivery, &refusal),
@@ -134,7 +135,7 @@ impl Decision {
         {
             let mut copy = retry_copy(delivery, delay);
             copy.headers.set_integer(ATTEMPT_HEADER, i64::from(attempt));
-            return Self::new(MessageOutcome::PutOff, Next::Copy(Box::new(copy)));
+            return Self::new(MessageOutcome::PutOff, Next::Copy(copy));
         }
         if config.unknown_payments == UnknownPayments::Ignore && event.order_id.is_none() {
             return Self::nothing(MessageOutcome::IgnoredUnknown);
@@ -169,9 +170,8 @@ impl Decision {
         let mut copy = retry_copy(delivery, delay);
         copy.headers.set_integer(ATTEMPT_HEADER, i64::from(attempts_before(delivery)));
         copy.headers.set_integer(WAITS_HEADER, i64::from(waits.saturating_add(1)));
-        let mut decision = Self::new(MessageOutcome::PutOff, Next::Copy(Box::new(copy)));
-        decision.labels.separated = Some(why);
-        decision
+        let labels = Labels { separated: Some(why), ..Labels::of(MessageOutcome::PutOff) };
+        Self { labels, next: Next::Copy(copy) }
     }
 }
 
@@ -195,7 +195,7 @@ impl Batch {
                 let session = Arc::clone(&self.session);
                 let copying = tokio::spawn(async move {
                     let is_retry = copy.exchange == RETRY_EXCHANGE;
-                    let confirmed = session.ended.run_until_cancelled(publish_copy(&session, *copy)).await?;
+                    let confirmed = session.ended.run_until_cancelled(publish_copy(&session, copy)).await?;
                     if is_retry {
                         failpoint::hit(Failpoint::AfterRetryPublish);
                     }
@@ -289,10 +289,7 @@ async fn publish_copy(session: &Session, message: Outgoing) -> Confirmed {
     let mut backoff = Backoff::new(AGAIN);
     let mut is_logged = false;
     loop {
-        let publishing = Publishing::untraced(&session.metrics, message.exchange);
-        let published = session.publisher.publish(message.clone()).await;
-        publishing.end(published.as_ref().err().map(PublishError::name));
-        match published {
+        match publish_as_is(&session.publisher, message.clone(), &session.metrics).await {
             Ok(confirmed) => return confirmed,
             Err(error) if !is_logged => {
                 is_logged = true;

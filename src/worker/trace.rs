@@ -5,6 +5,7 @@ use super::settle::Labels;
 use crate::broker::{Delivery, WORK_QUEUE};
 use crate::message::TRACEPARENT_HEADER;
 use crate::telemetry::{Carried, GivenBack, Parent, SpanKind, SpanStart, Traces};
+use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 /// The name of the spans of messages that are worked on. It contains the name of [`WORK_QUEUE`].
@@ -16,15 +17,13 @@ pub(super) struct BatchTrace {
     traces: Traces,
     began_at: OffsetDateTime,
     deliveries: usize,
-    /// In ascending order of their numbers.
-    messages: Vec<Traced>,
+    /// By the number of the delivery on its channel.
+    messages: BTreeMap<u64, Traced>,
 }
 
 /// A message that carries a trace.
 #[derive(Debug)]
 struct Traced {
-    /// The delivery's number on its channel.
-    tag: u64,
     carried: Carried,
     message_id: String,
     /// `None` until it is decided about.
@@ -32,7 +31,7 @@ struct Traced {
 }
 
 impl BatchTrace {
-    /// `None` where traces are off.
+    /// `None` while traces are off.
     pub(super) fn begin(traces: &Traces, deliveries: &[Delivery], began_at: OffsetDateTime) -> Option<Self> {
         if !traces.is_on() {
             return None;
@@ -40,7 +39,7 @@ impl BatchTrace {
         let traced = |delivery: &Delivery| {
             let carried = Carried::read(delivery.headers.text(TRACEPARENT_HEADER)?)?;
             let message_id = delivery.message_id.clone().unwrap_or_default();
-            Some(Traced { tag: delivery.tag, carried, message_id, labels: None })
+            Some((delivery.tag, Traced { carried, message_id, labels: None }))
         };
         let messages = deliveries.iter().filter_map(traced).collect();
         Some(Self { traces: traces.clone(), began_at, deliveries: deliveries.len(), messages })
@@ -48,8 +47,7 @@ impl BatchTrace {
 
     /// Takes down a decision about a delivery.
     pub(super) fn decided(&mut self, tag: u64, labels: Labels) {
-        let at = self.messages.binary_search_by_key(&tag, |message| message.tag);
-        if let Some(message) = at.ok().and_then(|at| self.messages.get_mut(at)) {
+        if let Some(message) = self.messages.get_mut(&tag) {
             message.labels = Some(labels);
         }
     }
@@ -65,7 +63,7 @@ impl BatchTrace {
         if let Some(cause) = given_back {
             batch.fail(cause.name());
         }
-        for Traced { carried, message_id, labels, .. } in messages {
+        for Traced { carried, message_id, labels } in messages.into_values() {
             let (kind, parent) = (SpanKind::Consumer, Parent::Carried(&carried));
             let mut span = traces.begin(SpanStart { name: NAME, kind, parent, link: Some(&batch), began_at });
             span.messaging("process", "process", WORK_QUEUE);
