@@ -17,7 +17,7 @@ pub mod message;
 pub mod needs;
 pub mod ops;
 pub mod provider;
-mod publishing;
+pub mod publishing;
 pub mod receiver;
 pub mod reconciler;
 pub mod retry;

@@ -41,7 +41,7 @@ struct Part {
 impl Batch {
     /// Applies the jobs and decides about each of them. It fails only if the database is away, or if the program, its schema or its
     /// rights are wrong, for longer than the outage grace.
-    pub(super) async fn apply(&mut self, jobs: Vec<Job>) -> Result<(), Lost> {
+    pub(super) async fn apply_in_parts(&mut self, jobs: Vec<Job>) -> Result<(), Lost> {
         let (mut applied_any, mut alone) = (false, 0);
         let part = |jobs, lock_wait, is_locked| Part { jobs, lock_wait, is_locked };
         let mut parts = Vec::from([part(jobs.into(), LOCK_WAIT, false)]);
@@ -49,7 +49,7 @@ impl Batch {
             if jobs.is_empty() {
                 continue;
             }
-            let error = match self.commit(&jobs, lock_wait).await? {
+            let error = match self.commit_with_retries(&jobs, lock_wait).await? {
                 Ok(applied) => {
                     applied_any = true;
                     self.decide_applied(&jobs, applied);
@@ -118,7 +118,11 @@ impl Batch {
 
     /// Commits the jobs in one transaction, and tries again while the cause is not among them. The inner error is caused by one of
     /// the jobs.
-    async fn commit(&self, jobs: &Arc<[Job]>, lock_wait: Duration) -> Result<Result<Applied, StoreError>, Lost> {
+    async fn commit_with_retries(
+        &self,
+        jobs: &Arc<[Job]>,
+        lock_wait: Duration,
+    ) -> Result<Result<Applied, StoreError>, Lost> {
         let (store, config, stopping) = (&self.session.store, &self.session.config, &self.session.stopping);
         let terms = BatchTerms { dispute_policy: config.dispute_policy, now: self.now };
         let began = Instant::now();

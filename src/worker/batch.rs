@@ -79,7 +79,7 @@ impl Batch {
         }
         for part in session.payment_locks.split(jobs) {
             let (jobs, _lock) = part.acquire().await;
-            self.apply(jobs).await?;
+            self.apply_in_parts(jobs).await?;
         }
         self.wait_for_copies().await?;
         session.note_buffer.note(self.activity, std::mem::take(&mut self.notes), self.now);
