@@ -1,11 +1,11 @@
-//! What time it is. Time is passed in, so that a test decides it.
+//! The time. It is passed in, so that a test can set it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::{Duration, OffsetDateTime};
 
-/// A handle on a clock, cheap to clone. All clones of one fixed clock show the same time.
+/// A handle to a clock. It is cheap to clone. All clones of a fixed clock show the same time.
 #[derive(Clone)]
 pub struct Clock {
     source: Source,
@@ -29,7 +29,7 @@ impl Clock {
         Self::from(Source::Fixed(Arc::new(Mutex::new(at))))
     }
 
-    /// The time now.
+    /// The present time of this clock.
     pub fn now(&self) -> OffsetDateTime {
         let shown = match &self.source {
             Source::System => OffsetDateTime::now_utc(),
@@ -38,19 +38,20 @@ impl Clock {
         shown + Duration::milliseconds(self.put_forward_ms.load(Ordering::Relaxed))
     }
 
-    /// The same clock without what it was put forward, and from now on put forward by itself.
+    /// The same clock without what it was put forward by. From now on it is put forward separately.
     #[must_use]
     pub fn apart(&self) -> Self {
         Self::from(self.source.clone())
     }
 
-    /// Shows a later time from now on, for all clones: another clock is ahead by so much. Nothing where that one is behind.
+    /// Puts the clock forward for all clones, because another clock is ahead by this much. It does nothing if the other
+    /// clock is behind.
     pub fn put_forward(&self, by: Duration) {
         let ms = i64::try_from(by.whole_milliseconds()).unwrap_or(0);
         self.put_forward_ms.store(ms.max(0), Ordering::Relaxed);
     }
 
-    /// Moves a fixed clock, for all its clones; a negative duration moves it back. The system's clock stays as it is.
+    /// Moves a fixed clock for all its clones. A negative duration moves it back. The system clock does not move.
     pub fn advance(&self, by: Duration) {
         match &self.source {
             Source::System => {}
@@ -68,7 +69,7 @@ impl From<Source> for Clock {
     }
 }
 
-/// A clock's hands are one value: a panic elsewhere cannot leave them half moved.
+/// The hands of a clock are one value, so a panic elsewhere cannot leave them half moved.
 fn hands(at: &Mutex<OffsetDateTime>) -> MutexGuard<'_, OffsetDateTime> {
     at.lock().unwrap_or_else(PoisonError::into_inner)
 }

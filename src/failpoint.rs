@@ -12,7 +12,7 @@ pub enum Failpoint {
     AfterBegin,
     /// All is written, nothing committed.
     BeforeCommit,
-    /// Committed, not acknowledged.
+    /// After the commit, before the acknowledgement.
     AfterCommit,
     /// The order is committed, its payment not yet asked for.
     AfterOrder,

@@ -1,4 +1,4 @@
-//! What a look at a server found: what is wrong with the command that mends it, and what is worth knowing.
+//! What a check of a server found: faults, each with the command that mends it, and notes.
 
 use serde::Serialize;
 use std::fmt;
@@ -18,27 +18,27 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What was found at one server.
+/// What a check found at one server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// What has to be mended.
+    /// What must be mended.
     pub faults: Vec<Fault>,
     /// What was compared, what could not be seen, and what an operator should look at.
     pub notes: Vec<String>,
 }
 
 impl Findings {
-    /// Adds a fault.
+    /// Adds a fault with its remedy.
     pub fn fault(&mut self, what: impl Into<String>, remedy: impl Into<String>) {
         self.faults.push(Fault { what: what.into(), remedy: remedy.into() });
     }
 
-    /// Adds a note.
+    /// Adds a note for the operator.
     pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
 
-    /// Adds all that somebody else found.
+    /// Adds the findings of another check.
     pub fn extend(&mut self, other: Self) {
         self.faults.extend(other.faults);
         self.notes.extend(other.notes);

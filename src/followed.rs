@@ -1,36 +1,36 @@
-//! A value that may change while the process runs: a secret whose file was written anew. Whoever needs it asks for it each
-//! time ([`Followed::current`]); it is replaced by the one task that reads the files (`config::FollowedFiles`).
+//! A value that may change while the process runs, such as a secret whose file is rewritten. Users read it each time
+//! ([`Followed::current`]). The one task that reads the files (`config::FollowedFiles`) replaces it.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A value that may change. Cheap to clone; all clones are one.
+/// A value that may change. It is cheap to clone, and all clones share one value.
 pub struct Followed<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     current: RwLock<Arc<T>>,
-    /// What is made from it, and made anew when it changes.
+    /// Values that are made from it, and made again when it changes.
     derived: RwLock<Vec<Derive<T>>>,
 }
 
-/// Makes something from a new value; says why not, without the value.
+/// Makes something from a new value, or says why that is impossible without showing the value.
 type Derive<T> = Box<dyn Fn(&T) -> Result<(), String> + Send + Sync>;
 
 impl<T> Followed<T> {
-    /// A value that stays as it is until somebody replaces it.
+    /// A value that stays the same until somebody replaces it.
     pub fn new(value: T) -> Self {
         let derived = RwLock::default();
         Self(Arc::new(Inner { current: RwLock::new(Arc::new(value)), derived }))
     }
 
-    /// The value as it is now. Keep it for one piece of work, not longer.
+    /// The current value. Keep it for one piece of work, not longer.
     pub fn current(&self) -> Arc<T> {
         Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the value, and what is made from it. If anything cannot be made from the new value, the old value stays,
-    /// and the answer says why.
+    /// Replaces the value and what is made from it. If something cannot be made from the new value, the old value
+    /// stays, and the error says why.
     pub fn replace(&self, value: T) -> Result<(), String> {
         for derive in self.0.derived.read().unwrap_or_else(PoisonError::into_inner).iter() {
             derive(&value)?;
@@ -41,7 +41,7 @@ impl<T> Followed<T> {
 }
 
 impl<T: Send + Sync + 'static> Followed<T> {
-    /// Something that is made from the value, now and whenever it changes.
+    /// Something that is made from the value now, and again whenever it changes.
     pub fn map<U: Send + Sync + 'static, E: fmt::Display>(
         &self,
         make: impl Fn(&T) -> Result<U, E> + Send + Sync + 'static,
@@ -66,7 +66,7 @@ impl<T: fmt::Debug> fmt::Debug for Followed<T> {
     }
 }
 
-/// A value that stays as it is.
+/// A value that never changes.
 impl<T: FromStr> FromStr for Followed<T> {
     type Err = T::Err;
 

@@ -17,6 +17,7 @@ pub mod message;
 pub mod needs;
 pub mod ops;
 pub mod provider;
+pub mod publishing;
 pub mod receiver;
 pub mod reconciler;
 pub mod retry;

@@ -1,6 +1,7 @@
-//! The versioned wire contract `payment-status.v1`: what the receiver and relays publish and the worker reads.
+//! The versioned contract `payment-status.v1`: the receiver and relays publish these messages, and the worker reads
+//! them.
 //!
-//! The contract for people who write a relay is `contract/payment-status.v1.schema.json` and `contract/asyncapi.yaml`.
+//! Authors of a relay find the contract in `contract/payment-status.v1.schema.json` and `contract/asyncapi.yaml`.
 
 mod judge;
 
@@ -19,48 +20,50 @@ use time::{Duration, OffsetDateTime};
 /// The AMQP property `type` of a message of this contract.
 pub const TYPE: &str = "payment-status.v1";
 
-/// The AMQP property `type` of a hint: ours alone, from receiver to reconciler. No relay publishes any.
+/// The AMQP property `type` of a hint. Only the receiver publishes hints, and only the reconciler reads them.
 pub const HINT_TYPE: &str = "payment-hint.v1";
 
 /// The AMQP property `content_type` of a message of this contract.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// Largest body in bytes; the receiver's limit on a webhook's body is the same.
+/// Largest body in bytes. The receiver has the same limit for the body of a webhook.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// The property `type` of a dead letter that holds a webhook's raw body begins with this; the path of its endpoint follows.
+/// The beginning of the property `type` of a dead letter with the raw body of a webhook. The path of its endpoint
+/// follows.
 pub const WEBHOOK_TYPE_PREFIX: &str = "webhook.";
 
-/// How far a sender's clock may run ahead of ours.
+/// How far the clock of a sender may be ahead of ours.
 const CLOCK_AHEAD_MAX: Duration = Duration::days(1);
 
-/// Every header of ours begins with this.
+/// All our headers begin with this.
 pub const HEADER_PREFIX: &str = "x-grantonce-";
 /// Header with the number of times that a message was put off because its order was unknown.
 pub const ATTEMPT_HEADER: &str = "x-grantonce-attempt";
-/// How often a message was put off through no fault of its own: its order's row was locked, for instance.
+/// Header with the number of times that a message was put off through no fault of its own, for example because its
+/// order was locked.
 pub const WAITS_HEADER: &str = "x-grantonce-waits";
 /// Header with the routing key under which the message was first published.
 pub const ROUTING_KEY_HEADER: &str = "x-grantonce-routing-key";
-/// Header with the trace that the message is a part of (<https://www.w3.org/TR/trace-context/>). Optional; copies keep it.
+/// Header with the trace of the message (<https://www.w3.org/TR/trace-context/>). It is optional, and copies keep it.
 pub const TRACEPARENT_HEADER: &str = "traceparent";
-/// Header with a dead letter's reason.
+/// Header with the reason of a dead letter.
 pub const REASON_HEADER: &str = "x-grantonce-reason";
-/// Header with a dead letter's cause in a sentence.
+/// Header with the cause of a dead letter in a sentence.
 pub const DETAIL_HEADER: &str = "x-grantonce-detail";
-/// Header with the role that made the letter: `receiver`, `worker` or `reconciler`.
+/// Header with the role that made the dead letter: `receiver`, `worker` or `reconciler`.
 pub const ORIGIN_HEADER: &str = "x-grantonce-origin";
-/// Header of a copy with the names of headers that were too large to be copied, and their sizes.
+/// Header of a copy with the names and sizes of the headers that were too large to be copied.
 pub const DROPPED_HEADERS_HEADER: &str = "x-grantonce-dropped-headers";
-/// Header with the number of the replay by which a message came back to work.
+/// Header with the number of the replay that sent the message again.
 pub const REPLAY_HEADER: &str = "x-grantonce-replay";
 
-/// The routing key of a provider's messages.
+/// The routing key of the messages of a provider.
 pub fn routing_key(provider: &Provider) -> String {
     format!("payment.{provider}")
 }
 
-/// The trace's id in a `traceparent`, of 32 hexadecimal digits; for log lines. `None` for what is no traceparent.
+/// The id of the trace in a `traceparent`, 32 hexadecimal digits, for log lines. `None` if it is not a traceparent.
 pub fn trace_id(traceparent: &str) -> Option<&str> {
     let mut parts = traceparent.split('-');
     let (version, id) = (parts.next()?, parts.next()?);
@@ -71,55 +74,56 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
 /// Why a body is not a message of this contract.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Above [`BODY_BYTES_MAX`].
+    /// The body is longer than [`BODY_BYTES_MAX`].
     #[error("the body is {bytes} bytes long; at most {BODY_BYTES_MAX} are allowed")]
     TooLong {
-        /// Its length.
+        /// The length of the body.
         bytes: usize,
     },
-    /// Not JSON, or not of the contract's form.
+    /// The body is not JSON, or does not have the form of the contract.
     #[error("not a {TYPE} message: {0}")]
     Form(#[source] serde_path_to_error::Error<serde_json::Error>),
-    /// An amount out of range.
+    /// An amount is out of range.
     #[error("status: {0}")]
     Money(#[from] MoneyError),
-    /// Parts of an amount that are none.
+    /// The parts of an amount do not fit to it.
     #[error("status.breakdown: {0}")]
     Breakdown(#[from] BreakdownError),
-    /// More related ids than one message may carry.
+    /// The message has more related ids than are allowed.
     #[error("related_ids has {count} entries; at most {RELATED_IDS_MAX} are allowed")]
     TooManyRelatedIds {
-        /// How many there were.
+        /// The number of related ids.
         count: usize,
     },
-    /// The message id does not say which provider it belongs to, so that one relay could take another's ids.
+    /// The message id does not begin with its provider. Otherwise one relay could take the ids of another.
     #[error("message_id must begin with \"{provider}:\"")]
     ForeignMessageId {
-        /// The body's provider.
+        /// The provider that the body names.
         provider: Provider,
     },
-    /// The body speaks for a provider that its sender's secret does not stand for.
+    /// The body speaks for a provider that the secret of its sender does not stand for.
     #[error("provider is \"{provider}\"; what comes in here must say \"{expected}\"")]
     ForeignProvider {
-        /// The body's provider.
+        /// The provider that the body names.
         provider: Provider,
-        /// What the secret stands for.
+        /// The provider that the secret stands for.
         expected: Provider,
     },
-    /// From the future.
+    /// The event happened in the future.
     #[error("occurred_at is {occurred_at}, more than a day ahead of our clock")]
     FromTheFuture {
-        /// What the body says.
+        /// The time that the body names.
         occurred_at: OffsetDateTime,
     },
 }
 
-/// Why a value of ours could not be written. A fault of this program: nothing may be published or decided by what was written.
+/// A value of ours could not be written. This is a fault of the program: nothing may be published or decided by what
+/// was written.
 #[derive(Debug, thiserror::Error)]
 #[error("a message could not be written: {0}")]
 pub struct EncodeError(#[source] serde_json::Error);
 
-/// `Id` is [`MessageId`], or [`Unheeded`] where the sender's own id does not count.
+/// `Id` is [`MessageId`], or [`Unheeded`] if the id of the sender does not count.
 #[derive(Serialize, Deserialize)]
 struct Wire<Id> {
     provider: Provider,
@@ -139,7 +143,7 @@ struct Wire<Id> {
     livemode: bool,
 }
 
-/// Anything at all, or nothing.
+/// Any value, or none.
 type Unheeded = Option<IgnoredAny>;
 
 #[derive(Serialize, Deserialize)]
@@ -185,7 +189,7 @@ enum WireStatus {
     },
 }
 
-/// Rounds are counted from 1: a sender that counted from 0 would contradict one that leaves the first one out.
+/// Rounds are counted from 1. A sender that counts from 0 would contradict one that leaves the first round out.
 fn first_round() -> NonZeroU32 {
     NonZeroU32::MIN
 }
@@ -299,7 +303,7 @@ pub fn encode(event: &PaymentEvent) -> Result<Vec<u8>, EncodeError> {
     serde_json::to_vec(&wire).map_err(EncodeError)
 }
 
-/// Reads and checks a body of the contract. Unknown fields are passed over: a sender may be newer than we are.
+/// Reads and checks a body of the contract. Unknown fields are ignored, because a sender may be newer than we are.
 pub fn decode(body: &[u8], now: OffsetDateTime) -> Result<PaymentEvent, DecodeError> {
     let wire: Wire<MessageId> = parse(body)?;
     let own_id =
@@ -310,7 +314,7 @@ pub fn decode(body: &[u8], now: OffsetDateTime) -> Result<PaymentEvent, DecodeEr
     check(wire, now, |own| own)
 }
 
-/// The provider that a body claims to speak for, whatever else is in it.
+/// The provider that a body claims to speak for. The rest of the body is not checked.
 pub fn provider_of(body: &[u8]) -> Option<Provider> {
     #[derive(Deserialize)]
     struct Claim {
@@ -319,8 +323,8 @@ pub fn provider_of(body: &[u8]) -> Option<Provider> {
     parse::<Claim>(body).ok().map(|claim| claim.provider)
 }
 
-/// Like [`decode`], for a body whose sender is believed no further than its secret goes: it must speak for `provider`,
-/// and is known by `message_id`, whatever its own says.
+/// Like [`decode`], for a sender that is trusted as far as its secret goes: the body must speak for `provider`, and the
+/// message gets the id `message_id`.
 pub fn decode_as(
     body: &[u8],
     now: OffsetDateTime,
@@ -339,7 +343,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
         return Err(DecodeError::TooLong { bytes: body.len() });
     }
     serde_json::from_slice(body).or_else(|_| {
-        // Once more, slowly, to name the field.
+        // Parsed again, slowly, to name the field.
         let mut json = serde_json::Deserializer::from_slice(body);
         let wire = serde_path_to_error::deserialize(&mut json).map_err(DecodeError::Form)?;
         json.end().map_err(|trailing| DecodeError::Form(no_path(trailing)))?;
@@ -376,7 +380,7 @@ fn check<Id>(
     })
 }
 
-/// An error about the body as a whole.
+/// An error about the whole body.
 fn no_path(error: serde_json::Error) -> serde_path_to_error::Error<serde_json::Error> {
     let track = serde_path_to_error::Track::new();
     let nowhere = track.path();
@@ -395,14 +399,14 @@ struct WireHint {
     livemode: bool,
 }
 
-/// Writes a hint as a body.
+/// Writes a hint as the body of a message.
 pub fn encode_hint(hint: &Hint) -> Result<Vec<u8>, EncodeError> {
     let Hint { provider, message_id, payment_id, related_ids, provider_account, livemode } = hint.clone();
     let wire = WireHint { provider, message_id, payment_id, related_ids, provider_account, livemode };
     serde_json::to_vec(&wire).map_err(EncodeError)
 }
 
-/// Reads and checks a hint's body.
+/// Reads and checks the body of a hint.
 pub fn decode_hint(body: &[u8]) -> Result<Hint, DecodeError> {
     let wire: WireHint = parse(body)?;
     if wire.related_ids.len() > RELATED_IDS_MAX {
@@ -412,10 +416,10 @@ pub fn decode_hint(body: &[u8]) -> Result<Hint, DecodeError> {
     Ok(Hint { provider, message_id, payment_id, related_ids, provider_account, livemode })
 }
 
-/// Digest of what a message says, apart from the id it says it under and the time. Two messages of one id and
+/// The digest of the fact in a message, without the id of the message and its times. Two messages with one id and
 /// different digests are not copies of each other.
 pub fn fact_digest(event: &PaymentEvent) -> Result<[u8; 16], EncodeError> {
-    // Without what later releases told in addition: a copy that an earlier one had published is still a copy.
+    // Fields of later releases are left out: a copy that an earlier release published is still a copy.
     let status = match WireStatus::from(&event.status) {
         WireStatus::Captured { money, capture_id, state, breakdown: _ } => {
             WireStatus::Captured { money, capture_id, state, breakdown: None }

@@ -13,16 +13,17 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 /// How often a role looks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// An answer that takes longer counts as missing, also while it is waited for.
+/// An answer that takes longer than this counts as missing, even before it comes.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// So far our clock may be from that of Postgres. A day ahead makes genuine payments malformed; this is long before.
+/// How far our clock may be from the clock of Postgres. A clock that is a day behind refuses genuine messages; this
+/// bound is much smaller.
 const CLOCKS_APART_MAX: time::Duration = time::Duration::minutes(5);
 
-/// Lacking rights that are named; the others are counted.
+/// How many missing rights are named. The others are counted.
 const LACKS_NAMED: usize = 3;
 
-/// A look now, and then one each time that it is time for the next.
+/// Ticks at once, and then at the times of the looks.
 pub fn looks() -> Interval {
     let mut every = interval(LOOK_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -39,7 +40,7 @@ pub struct PostgresNeeds {
 }
 
 impl PostgresNeeds {
-    /// Those of the role.
+    /// The needs of this role.
     pub fn of(needs: &Needs, role: Role) -> Self {
         let flag = |need| needs.flag(need);
         Self {
@@ -50,7 +51,7 @@ impl PostgresNeeds {
         }
     }
 
-    /// Looks once, and sets the flags. An error where nothing can be committed.
+    /// Looks once and sets the flags. An error means that nothing can be committed.
     pub async fn look(&self, store: &Store, clock: &Clock) -> Result<(), StoreError> {
         let mut probe = Box::pin(store.probe(self.role));
         let probed = match tokio::time::timeout(SLOW, &mut probe).await {
@@ -75,7 +76,7 @@ impl PostgresNeeds {
         }
     }
 
-    /// Sets the flags by an error of the role's own work.
+    /// Sets the flags after an error in the role's own work.
     pub fn failed(&self, error: &StoreError) {
         let flag = match error.class() {
             Class::Bug => &self.schema,
@@ -84,13 +85,13 @@ impl PostgresNeeds {
         flag.missing(error.in_short());
     }
 
-    /// Looks again and again in a task of its own, until that is aborted.
+    /// Looks again and again in a task, until the task is aborted.
     pub fn follow(self, store: &Store, clock: &Clock) -> JoinHandle<()> {
         let (store, clock) = (store.clone(), clock.clone());
         tokio::spawn(async move { match self.watch(&store, &clock).await {} })
     }
 
-    /// Looks again and again. Every failure is in the flags.
+    /// Looks again and again. The flags show every failure.
     pub async fn watch(&self, store: &Store, clock: &Clock) -> Infallible {
         let mut every = looks();
         loop {
@@ -126,7 +127,7 @@ pub struct PublisherNeeds {
 }
 
 impl PublisherNeeds {
-    /// Those of the role.
+    /// The needs of this role.
     pub fn of(needs: &Needs) -> Self {
         let flag = |need| needs.flag(need);
         Self {
@@ -152,13 +153,13 @@ impl PublisherNeeds {
         self.accepted.set(ability.connected().and_then(|()| ability.accepted()).map_err(in_short));
     }
 
-    /// Follows the publisher in a task of its own, until that is aborted or the publisher is gone.
+    /// Follows the publisher in a task, until the task is aborted or the publisher is gone.
     pub fn follow(self, publisher: &Publisher, probe: Option<&'static str>) -> JoinHandle<()> {
         tokio::spawn(self.watch(publisher.clone(), probe))
     }
 
-    /// Follows the publisher until it is gone. With a `probe`, something is published to that exchange each time, which shows
-    /// also a role that has nothing to publish whether it could.
+    /// Follows the publisher until it is gone. With a `probe`, it publishes something to that exchange each time. So a
+    /// role with nothing to publish also learns whether it could.
     async fn watch(self, publisher: Publisher, probe: Option<&'static str>) {
         let mut ability = publisher.ability();
         let probing = async {
@@ -166,13 +167,13 @@ impl PublisherNeeds {
             loop {
                 every.tick().await;
                 if let Some(exchange) = probe {
-                    // What comes of it is in the publisher's ability.
+                    // The publisher's ability shows the result.
                     drop(publisher.probe(exchange).await);
                 }
             }
         };
         let telling = async {
-            // Doubts end by themselves, without a word.
+            // A doubt ends after a while without a notification.
             let mut every = looks();
             loop {
                 self.tell(&ability.borrow_and_update().clone());

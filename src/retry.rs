@@ -1,8 +1,8 @@
-//! Trying again: how long to wait, and the one loop that waits.
+//! Retries: how long to wait, and the one loop that waits.
 //!
 //! The delays come from the crate `backoff`, which is unmaintained (RUSTSEC-2025-0012; its `instant` is
-//! RUSTSEC-2024-0384). It is therefore confined to this file: nothing of it shows in the interface, and only its
-//! arithmetic is used, none of its sleeping or retrying. To replace it is to rewrite [`Backoff`] and nothing else.
+//! RUSTSEC-2024-0384). So it is confined to this file. The interface does not show it, and only its arithmetic is used.
+//! To replace it, rewrite [`Backoff`].
 
 use crate::telemetry::causes;
 use backoff::ExponentialBackoff;
@@ -11,20 +11,20 @@ use std::error::Error;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// A delay is drawn from ± this part of the interval, so that many processes do not come back in step.
+/// A delay is drawn from ± this part of the interval, so that processes do not retry in step.
 const JITTER: f64 = 0.5;
 
-/// How the interval grows from one failure to the next.
+/// The interval grows by this factor after each failure.
 const GROWTH: f64 = 2.0;
 
-/// How delays grow, and when to stop trying.
+/// How delays grow, and when to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The first interval; the delay is this give or take a half.
+    /// The first interval. The delay is between half and one and a half of it.
     pub initial: Duration,
-    /// The longest delay.
+    /// The longest delay between two tries.
     pub max: Duration,
-    /// How long after the first try (or the last reset) to give up; none is never.
+    /// How long after the first try (or the last reset) to give up. `None` never gives up.
     pub give_up_after: Option<Duration>,
 }
 
@@ -36,7 +36,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Starts with the initial interval; the time until giving up runs from here.
+    /// Starts with the initial interval. The time until giving up begins now.
     pub fn new(limits: Limits) -> Self {
         let mut inner = ExponentialBackoff {
             initial_interval: limits.initial,
@@ -46,24 +46,29 @@ impl Backoff {
             multiplier: GROWTH,
             ..ExponentialBackoff::default()
         };
-        // `current_interval` still is the crate's default.
+        // `current_interval` still has the default of the crate.
         inner.reset();
         Self { inner, max: limits.max }
     }
 
-    /// How long to wait before the next try; none when it is time to give up.
+    /// How long to wait before the next try. `None` when it is time to give up.
     pub fn next_delay(&mut self) -> Option<Duration> {
-        // The crate applies its jitter on top of the longest interval.
+        // The crate adds its jitter to the longest interval.
         self.inner.next_backoff().map(|delay| delay.min(self.max))
     }
 
-    /// Starts over: something succeeded.
+    /// How long to wait before the next try, for a caller that never gives up.
+    pub fn next_pause(&mut self) -> Duration {
+        self.next_delay().unwrap_or(self.max)
+    }
+
+    /// Starts again with the initial interval, because something succeeded.
     pub fn reset(&mut self) {
         self.inner.reset();
     }
 }
 
-/// A failed try.
+/// How a try failed.
 #[derive(Debug)]
 pub enum Failure<E> {
     /// Trying again may help.
@@ -75,19 +80,19 @@ pub enum Failure<E> {
 /// Why [`retry_until_ok`] ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfinished<E: Error + 'static> {
-    /// Shutdown was requested first.
+    /// The process was asked to stop first.
     #[error("shutdown was requested")]
     Stopped,
-    /// The last failure: a permanent one, or the time to give up had come.
+    /// The last failure: it was permanent, or it was time to give up.
     #[error(transparent)]
     Failed(E),
 }
 
-/// Calls `op` until it succeeds, waiting in between. One log line a failure that is tried again; the last failure is
+/// Calls `op` until it succeeds, and waits in between. Each failure that is retried is logged once. The last failure is
 /// returned and not logged.
 ///
-/// `op` itself is never cancelled half-way: it has to end by a deadline of its own. Shutdown ends the wait between
-/// two tries, and keeps a new one from beginning.
+/// `op` itself is never cancelled half-way, so it needs a deadline of its own. Shutdown ends the wait between two tries
+/// and prevents a new one.
 pub async fn retry_until_ok<T, E, F, Try>(
     limits: Limits,
     shutdown: &CancellationToken,

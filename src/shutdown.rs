@@ -1,28 +1,28 @@
-//! The end of the process, in order: draining (not ready, but everything is still served), stopping (nothing new is taken, and
-//! what is under way is finished), ended. The first SIGTERM or SIGINT begins it, a second signal ends the process at once.
+//! The end of the process. First it drains: it is not ready, but serves everything. Then it stops: it takes nothing new
+//! and finishes what is under way. The first SIGTERM or SIGINT begins this; a second signal ends the process at once.
 
 use std::io;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long what is under way may take in a process that is not configured: in tests.
+/// How long work under way may take in a process without configuration, which only tests have.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the steps of the end take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutdownTimes {
-    /// How long requests are still served after SIGTERM, while load balancers notice that the process is not ready. SIGINT, a
+    /// How long requests are served after SIGTERM, while load balancers notice that the process is not ready. SIGINT, a
     /// developer's Ctrl-C, does not wait.
     pub delay: Duration,
-    /// How long what is under way may take after that.
+    /// How long work under way may take after that.
     pub drain_deadline: Duration,
 }
 
-/// Exit code of a process that was told twice to stop.
+/// The exit code of a process that was told twice to stop.
 const EXIT_CODE_AT_ONCE: i32 = 130;
 
-/// The one source of the shutdown request. Everything that runs is given it, or its token; nothing asks a global.
+/// The only source of the shutdown request. Everything that runs is given it or its token; there is no global.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     stop: CancellationToken,
@@ -32,23 +32,23 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Listens for SIGTERM and SIGINT from now on. Must be called inside a tokio runtime.
+    /// Listens for SIGTERM and SIGINT from now on. It must be called inside a tokio runtime.
     ///
     /// The first signal begins the end; the second one ends the process at once with code 130.
     pub fn on_signals(times: ShutdownTimes) -> io::Result<Self> {
-        // Registered here and not in the task: a signal that comes right after this call must not be lost.
+        // Registered here and not in the task, so that a signal right after this call is not lost.
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let shutdown = Self::within(times.drain_deadline);
         tokio::spawn(shutdown.clone().heed(terminate, interrupt, times.delay));
         Ok(shutdown)
     }
 
-    /// A shutdown that no signal triggers: cancel its token. For tests, and for roles run inside another process.
+    /// A shutdown that no signal triggers: cancel its token. For tests, and for roles that run inside another process.
     pub fn manual() -> Self {
         Self::within(DRAIN_DEADLINE)
     }
 
-    /// The same, where what is under way may take so long.
+    /// The same, with a deadline for work under way.
     pub fn within(drain_deadline: Duration) -> Self {
         let stop = CancellationToken::new();
         Self { draining: stop.child_token(), stop, drain_deadline }
@@ -59,13 +59,13 @@ impl Shutdown {
         self.stop.clone()
     }
 
-    /// The token that is cancelled when the process begins to end: it is not ready from then on, and goes on serving until it
-    /// stops.
+    /// The token that is cancelled when the process begins to end. From then on it is not ready, and it serves requests
+    /// until it stops.
     pub fn draining(&self) -> CancellationToken {
         self.draining.clone()
     }
 
-    /// How long what is under way may take once the process stops.
+    /// How long work under way may take after the process was told to stop.
     pub fn drain_deadline(&self) -> Duration {
         self.drain_deadline
     }
@@ -84,7 +84,7 @@ impl Shutdown {
         );
         self.draining.cancel();
         let stopping = async {
-            // Load balancers look at /readyz now and then. Nothing tells us when all of them have looked.
+            // Load balancers look at /readyz now and then. No event tells when all of them have looked.
             tokio::time::sleep(delay).await;
             self.stop.cancel();
             std::future::pending().await
@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn say(line: &str) {
-        // Past libtest's capture.
+        // Written directly, past the capture of libtest.
         writeln!(std::io::stdout().lock(), "{line}").unwrap();
     }
 

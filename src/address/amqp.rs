@@ -54,9 +54,9 @@ pub struct AmqpAddress {
     pub is_tls: bool,
     /// The nodes, to be tried in this order. At least one.
     pub hosts: Vec<HostPort>,
-    /// Who connects.
+    /// The user that connects.
     pub user: String,
-    /// The user's password.
+    /// The password of the user.
     pub password: SecretString,
     /// `/` where the address names none: `amqp://host` and `amqp://host/` mean the same.
     pub vhost: String,
@@ -75,10 +75,10 @@ pub struct AmqpAddress {
 /// How user and password are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AmqpAuth {
-    /// `PLAIN`.
+    /// The mechanism `PLAIN`, the default.
     #[default]
     Plain,
-    /// `AMQPLAIN`.
+    /// The mechanism `AMQPLAIN`, an older one.
     Amqplain,
 }
 

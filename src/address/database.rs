@@ -23,7 +23,7 @@ pub struct DatabaseAddress {
     pub hosts: Vec<DatabaseHost>,
     /// Who connects; where nobody is named, the user of the operating system.
     pub user: Option<String>,
-    /// The user's password.
+    /// The password of the user, if there is one.
     pub password: Option<SecretString>,
     /// The database; where none is named, the one called as the user.
     pub database: Option<String>,
@@ -48,11 +48,11 @@ pub struct DatabaseAddress {
 /// One place where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseHost {
-    /// Over the network.
+    /// Over the network, to a host and port.
     Tcp(HostPort),
     /// The folder of a Unix socket.
     Socket {
-        /// An absolute path.
+        /// The absolute path of the folder.
         folder: PathBuf,
         /// Part of the socket's name.
         port: u16,
@@ -68,10 +68,10 @@ impl fmt::Display for DatabaseHost {
     }
 }
 
-/// `sslmode`.
+/// The values of the parameter `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DatabaseTls {
-    /// Never.
+    /// Never speak TLS.
     Disable,
     /// Where the server offers it. No certificate is checked.
     #[default]
@@ -84,7 +84,7 @@ pub enum DatabaseTls {
     VerifyFull,
 }
 
-/// `target_session_attrs`.
+/// The values of the parameter `target_session_attrs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SessionAttributes {
     /// The first server that takes the connection.

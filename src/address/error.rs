@@ -16,25 +16,25 @@ pub enum AddressError {
     /// A character that begins another part of the URL.
     #[error("has {found} where none may be; in a user or a password write / ? # @ % as %2F %3F %23 %40 %25")]
     Stray {
-        /// The character's name.
+        /// The name of the character.
         found: &'static str,
     },
     /// A `%` that encodes nothing.
     #[error("has a % in the {part} that is not followed by two hexadecimal digits; write the character % as %25")]
     Percent {
-        /// Where.
+        /// The part of the address.
         part: String,
     },
     /// Bytes that are no text, or a zero byte, which ends a text for the servers.
     #[error("has a {part} that is not UTF-8 text once it is percent-decoded, or has a zero byte")]
     NotText {
-        /// Where.
+        /// The part of the address.
         part: String,
     },
     /// More than the protocol has room for.
     #[error("has a {part} of more than {bytes_max} bytes")]
     TooLong {
-        /// Where.
+        /// The part of the address.
         part: &'static str,
         /// How many there may be.
         bytes_max: usize,
@@ -62,9 +62,9 @@ pub enum AddressError {
     /// A user without a password, or the other way round.
     #[error("names a {named} and no {missing}")]
     Credentials {
-        /// What is there.
+        /// The part that is there.
         named: &'static str,
-        /// What is not.
+        /// The part that is missing.
         missing: &'static str,
     },
     /// A parameter that nobody knows. Its name is not shown: it may be a piece of a password.
@@ -78,24 +78,24 @@ pub enum AddressError {
     /// A parameter of other programs that this one does not have.
     #[error("has the parameter {name}, which is not supported; {instead}")]
     Unsupported {
-        /// Its name.
+        /// The name of the parameter.
         name: &'static str,
-        /// What to do.
+        /// What to write instead.
         instead: &'static str,
     },
     /// Something that is said in two places.
     #[error("names {name} twice")]
     Twice {
-        /// What.
+        /// The name of the parameter.
         name: &'static str,
     },
     /// A `+`, which stands for itself to some programs and for a blank to others.
     #[error("has a + in the parameter {name}; write %20 for a blank and %2B for a plus")]
     Plus {
-        /// The parameter.
+        /// The name of the parameter.
         name: &'static str,
     },
-    /// A parameter's value.
+    /// The value of a parameter is wrong.
     #[error("has a parameter {name} that {demand}")]
     Value {
         /// The parameter, or the environment variable that stands for it.

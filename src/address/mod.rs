@@ -20,7 +20,7 @@ use std::net::Ipv6Addr;
 pub struct HostPort {
     /// A name, an IPv4 address, or an IPv6 address without brackets.
     pub host: String,
-    /// Never 0.
+    /// The port, which is never 0.
     pub port: u16,
 }
 

@@ -1,4 +1,4 @@
-//! Who may do what: a site by its bearer token, a buyer by the status token of one order.
+//! Access rights: a site has a bearer token, a buyer has the status token of one order.
 
 use crate::config::ApiConfig;
 use crate::domain::OrderId;
@@ -10,22 +10,22 @@ use hmac::Mac as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 
-/// Stands before the order's id in what is authenticated: the key makes nothing else that could pass for a token.
+/// Comes before the order id in the authenticated text, so that no other use of the key can make a token.
 const PURPOSE: &str = "grantonce status token v1:";
 
-/// Proof that a site's bearer token came with the request.
+/// Proof that the request has the bearer token of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Site {
-    /// Whose; scopes idempotency keys.
+    /// The name of the site. Idempotency keys belong to it.
     pub(super) name: String,
 }
 
 /// Proof that the request may read one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
-    /// By a bearer token: sees everything.
+    /// By a bearer token. It sees everything.
     Site,
-    /// By the order's status token: sees how it stands, not what the site noted down.
+    /// By the status token of the order. It sees the status, but not the notes of the site.
     Buyer,
 }
 
@@ -41,13 +41,13 @@ impl Access {
         Self { bearers: BearerTokens::following(&config.tokens), status_key: config.status_token_key.clone() }
     }
 
-    /// Lets a site in; else 401.
+    /// Accepts a site, or answers 401.
     pub(super) fn site(&self, headers: &HeaderMap) -> Result<Site, Problem> {
         Ok(Site { name: self.bearers.current().check(headers)?.to_owned() })
     }
 
-    /// Lets a reader of one order in, by either token; else 401. Whether there is such an order plays no part: who has
-    /// neither token learns nothing of it.
+    /// Accepts a reader of one order by either token, or answers 401. The answer does not depend on whether the order
+    /// exists, so a request without a token learns nothing.
     pub(super) fn reader(&self, headers: &HeaderMap, id: &str, token: Option<&str>) -> Result<Reader, Problem> {
         if self.bearers.current().check(headers).is_ok() {
             return Ok(Reader::Site);
@@ -63,7 +63,7 @@ impl Access {
             .with_challenge())
     }
 
-    /// The token by which a buyer's browser reads this order. The same for ever, as long as the key is.
+    /// The token by which the buyer's browser reads this order. It stays the same as long as the key does.
     pub(super) fn status_token(&self, id: OrderId) -> String {
         let key = keyed(self.status_key.current().expose_secret().as_bytes());
         let mac = key.chain_update(PURPOSE).chain_update(id.to_string());

@@ -1,4 +1,4 @@
-//! Balances and ledger entries. An account is whatever id a site uses: one that we never heard of has 0 credits.
+//! Balances and ledger entries. An account is any id that a site uses: an unknown account has 0 credits.
 
 use super::App;
 use super::answers::{json, store_failed};
@@ -12,7 +12,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 
-/// Entries in a page where `limit` is not given.
+/// Entries in a page without a `limit`.
 const ENTRIES_PAGE_DEFAULT: u32 = 100;
 
 type AccountPath = Result<Path<String>, PathRejection>;
@@ -27,7 +27,7 @@ fn account(path: AccountPath) -> Result<AccountId, Problem> {
     AccountId::new(id).map_err(|fault| refused(fault.to_string()))
 }
 
-/// `GET /v1/accounts/{id}/balance`.
+/// Handles the request `GET /v1/accounts/{id}/balance`.
 pub(super) async fn balance(
     State(app): State<App>,
     path: AccountPath,
@@ -41,7 +41,7 @@ pub(super) async fn balance(
     Ok(json(StatusCode::OK, &BalanceBody { account_id: account.as_str(), credits: balance.credits }))
 }
 
-/// `GET /v1/accounts/{id}/entries?after=&limit=`, oldest first.
+/// Handles `GET /v1/accounts/{id}/entries?after=&limit=`, oldest first.
 pub(super) async fn entries(
     State(app): State<App>,
     path: AccountPath,
@@ -60,7 +60,7 @@ pub(super) async fn entries(
 
     let limit = limit.unwrap_or(ENTRIES_PAGE_DEFAULT);
     let page = app.store.entries(account, after.flatten(), limit).await.map_err(|error| store_failed(&error))?;
-    // A full page may be the last one; then the next one is empty.
+    // A full page may be the last one. Then the next one is empty.
     let is_full = u32::try_from(page.len()).is_ok_and(|count| count >= limit);
     let next = page.last().filter(|_| is_full).map(cursor::behind);
     Ok(json(StatusCode::OK, &EntriesBody { entries: page.iter().map(EntryBody::from).collect(), next }))

@@ -1,4 +1,4 @@
-//! What every answer has in common, and what becomes of the store's errors.
+//! What all answers have in common, and the answers to errors of the store.
 
 use crate::http::Problem;
 use crate::store::{Class, StoreError};
@@ -13,26 +13,26 @@ use std::time::Duration;
 /// When to try again after an outage.
 const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(2);
 
-/// When to try again after other requests were in the way.
+/// When to try again if other requests were in the way.
 const RETRY_AFTER_CONTENTION: Duration = Duration::from_secs(1);
 
-/// An answer's body.
+/// An answer with a JSON body.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// `GET /openapi.json`.
+/// Handles the request `GET /openapi.json`.
 pub(super) async fn openapi() -> Response {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], super::OPENAPI).into_response()
 }
 
-/// Orders and balances change, and are nobody else's business: no cache keeps an answer, problems included.
+/// No cache may keep an answer or a problem: orders and balances change, and are private.
 pub(super) async fn never_stored(mut response: Response) -> Response {
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
-/// The problem that a store's error is to a client. The only place that logs it.
+/// The problem that a client gets for an error of the store. This is the only place that logs it.
 pub(super) fn store_failed(error: &StoreError) -> Problem {
     let cause = causes(error);
     match error.class() {
@@ -45,7 +45,7 @@ pub(super) fn store_failed(error: &StoreError) -> Problem {
             let detail = "another call for the same thing is still in flight; the same call again is safe";
             Problem::unavailable(detail, RETRY_AFTER_CONTENTION)
         }
-        // What lies in the data was checked before: that Postgres still refuses it is our mistake.
+        // The data was checked before. If Postgres still refuses it, that is our mistake.
         Class::Data | Class::Bug => {
             tracing::error!(event = "request_failed", cause, "answered 500");
             Problem::internal()

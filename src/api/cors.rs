@@ -1,5 +1,5 @@
-//! Pages of the configured origins may read an order's status, and nothing else. Reading needs no header of its own, so
-//! none is allowed: a browser will not send a site's bearer token here.
+//! Pages of the configured origins may read the status of an order, and nothing else. Reading needs no special header,
+//! so none is allowed: a browser will not send the bearer token of a site here.
 
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// How long a browser may remember the answer to a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
 
-/// Origins that pages may come from, compared byte for byte.
+/// The allowed origins of pages, compared byte for byte.
 #[derive(Debug, Clone)]
 pub(super) struct Origins(Arc<[String]>);
 
@@ -28,13 +28,13 @@ impl Origins {
     }
 }
 
-/// Answers a preflight; [`allow`] adds the origin where it is known, and without that the answer allows nothing.
+/// Answers a preflight. [`allow`] adds a known origin; without it the answer allows nothing.
 pub(super) async fn preflight() -> Response {
     let allowed = [(ACCESS_CONTROL_ALLOW_METHODS, "GET"), (ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS)];
     (StatusCode::NO_CONTENT, allowed).into_response()
 }
 
-/// Lets a page of a known origin see the answer, a problem as well.
+/// Lets a page of a known origin see the answer, including a problem.
 pub(super) async fn allow(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(ORIGIN).filter(|origin| origins.knows(origin)).cloned();
     let mut response = next.run(request).await;

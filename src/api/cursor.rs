@@ -1,5 +1,5 @@
-//! The opaque cursor of `GET /v1/accounts/{id}/entries`: where the last line seen stands. It is no secret and grants
-//! nothing: the entries are those of the account in the path.
+//! The opaque cursor of `GET /v1/accounts/{id}/entries`: the place of the last entry that was read. It is not secret
+//! and grants nothing, because the path names the account.
 
 use crate::domain::OrderId;
 use crate::store::Entry;
@@ -7,13 +7,13 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The first byte, so that another form can follow.
+/// The first byte, so that another form can follow later.
 const FORM: u8 = 1;
 
-/// A place in an account's ledger: time, order and revision of a line.
+/// A place in the ledger of an account: time, order and revision of an entry.
 pub(super) type Place = (OffsetDateTime, OrderId, i32);
 
-/// The cursor that leads behind an entry.
+/// The cursor behind an entry.
 pub(super) fn behind(entry: &Entry) -> String {
     let unix_us = i64::try_from(entry.at.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX);
     let mut bytes = Vec::with_capacity(29);
@@ -24,14 +24,14 @@ pub(super) fn behind(entry: &Entry) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The place that a cursor stands for; none if it is not one of ours.
+/// The place of a cursor. `None` if the cursor is not one of ours.
 pub(super) fn read(cursor: &str) -> Option<Place> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?;
     let (form, rest) = bytes.split_first()?;
     let (unix_us, rest) = rest.split_first_chunk()?;
     let (order_id, rest) = rest.split_first_chunk()?;
     let revision = i32::from_be_bytes(rest.try_into().ok()?);
-    // Times before 1970 are none that we wrote, and Postgres does not know all that could be written here.
+    // We never write times before 1970, and Postgres does not know all times that fit in here.
     let unix_us = i64::from_be_bytes(*unix_us);
     if *form != FORM || unix_us < 0 || revision < 0 {
         return None;

@@ -1,7 +1,8 @@
-//! The API: a site's back end creates orders and reads balances, a buyer's browser waits for its order's status.
+//! The API. The back end of a site creates orders and reads balances. The buyer's browser waits for the status of its
+//! order.
 //!
-//! `POST /v1/orders` registers a payment that the site made itself, or makes it; nothing in here grants. Reading an order can wait:
-//! however many buyers do, the process asks Postgres for all of them at once ([`crate::store::Watch`]).
+//! `POST /v1/orders` registers a payment that the site created, or creates it. Nothing in here grants. A request may
+//! wait for an order: the process asks Postgres once for all waiting requests together ([`crate::store::Watch`]).
 
 mod access;
 mod accounts;
@@ -34,14 +35,14 @@ use tokio_util::sync::CancellationToken;
 pub use poll::{LONG_POLLS_MAX, WAIT_SECONDS_MAX};
 pub use request::{BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, METADATA_BYTES_MAX};
 
-/// The contract of the receiver's and the API's endpoints.
+/// The contract of the endpoints of the receiver and the API.
 const OPENAPI: &str = include_str!("../../contract/openapi.json");
 
-/// Connections to Postgres: requests take a few milliseconds each, so these are some thousand a second. One more
-/// listens for changed orders.
+/// Connections to Postgres. A request takes a few milliseconds, so these serve some thousand a second. One more
+/// connection listens for changed orders.
 const CONNECTIONS_MAX: u32 = 17;
 
-/// How long one request's transaction may take before the answer is 503.
+/// How long the transaction of a request may take before the answer is 503.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why the API cannot run.
@@ -56,7 +57,7 @@ pub enum ApiError {
     /// The settings of a provider cannot be used.
     #[error(transparent)]
     Provider(#[from] BuildError),
-    /// The task that serves ended by itself.
+    /// The task that serves requests ended by itself.
     #[error("the listener ended without being asked to")]
     ListenerLost,
 }
@@ -73,8 +74,8 @@ pub async fn run(
     run_on(listener, config, clock, metrics, readiness, shutdown).await
 }
 
-/// Serves on a listener that is bound already, until the process stops: then nothing new is accepted, who waits for an order is
-/// told what is known, and requests in flight are finished. An outage of Postgres is answered with 503 and waited out.
+/// Serves on a bound listener until the process stops. Then it accepts nothing new, answers requests that wait for an
+/// order, and finishes requests in flight. During an outage of Postgres it answers 503.
 pub async fn run_on(
     listener: Listener,
     config: ApiConfig,
@@ -107,8 +108,8 @@ pub async fn run_on(
     Ok(())
 }
 
-/// Everything that the API answers to. Starts the watch of orders, which ends with `stop`; must be called inside a
-/// tokio runtime.
+/// All routes of the API. It starts the watch of orders, which ends with `stop`, and must be called inside a tokio
+/// runtime.
 pub fn router(
     config: &ApiConfig,
     store: Store,
@@ -129,7 +130,7 @@ pub fn router(
     router.layer(middleware::map_response(answers::never_stored)).with_state(app).merge(http::health_router(readiness))
 }
 
-/// Paths and what answers there. `contract/openapi.json` tells the same, and a test compares them.
+/// The paths and their handlers. `contract/openapi.json` has the same, and a test compares them.
 fn routes(origins: Origins) -> [(&'static str, MethodRouter<App>); 6] {
     let order = get(orders::read).options(cors::preflight);
     [
@@ -142,7 +143,7 @@ fn routes(origins: Origins) -> [(&'static str, MethodRouter<App>); 6] {
     ]
 }
 
-/// What the handlers share.
+/// The values that all handlers share.
 #[derive(Clone)]
 struct App {
     store: Store,
@@ -151,11 +152,11 @@ struct App {
     access: Access,
     polls: Polls,
     providers: Providers,
-    /// How long after an order is made its provider is asked, where nothing is heard until then.
+    /// How long after its creation an order without news is asked about at its provider.
     first_look_after: time::Duration,
 }
 
-/// Feeds every parser of what clients send; for fuzzing.
+/// Feeds every parser of client input, for fuzzing.
 #[cfg(fuzzing)]
 pub fn parse_anything(data: &[u8]) {
     let value = axum::http::HeaderValue::from_bytes(data);

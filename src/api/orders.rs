@@ -1,4 +1,4 @@
-//! Making an order, and reading it.
+//! Creates and reads orders.
 
 use super::answers::{json, store_failed};
 use super::poll::WAIT_SECONDS_MAX;
@@ -18,13 +18,13 @@ use std::time::Duration;
 use time::{OffsetDateTime, UtcOffset};
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// How long a body may take to come.
+/// How long the body of a request may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Says that the answer is that of an earlier call.
+/// The header that marks the repeated answer of an earlier call.
 const REPLAYED: &str = "idempotent-replayed";
 
-/// `POST /v1/orders`.
+/// Handles the request `POST /v1/orders`.
 pub(super) async fn create(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let site = app.access.site(request.headers())?;
     let key = idempotency_key(request.headers())?;
@@ -66,7 +66,7 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
     }
 }
 
-/// The order with its payment, which is created now where neither the site nor an earlier call has made it.
+/// The order with its payment. The payment is created now if neither the site nor an earlier call has created it.
 async fn answer(app: &App, asked: &OrderRequest, created: &Created) -> Result<Response, Problem> {
     let payment = match &asked.payment_id {
         Some(payment_id) => HandedOut { payment_id: payment_id.clone(), client_secret: None, approve_url: None },
@@ -74,26 +74,26 @@ async fn answer(app: &App, asked: &OrderRequest, created: &Created) -> Result<Re
     };
     let token = app.access.status_token(created.id);
     let mut response = json(StatusCode::CREATED, &OrderBody::created(asked, created, &payment, token));
-    // An id of ours is made of header characters: this cannot fail.
+    // Our ids consist of header characters, so this cannot fail.
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/orders/{}", created.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
 }
 
-/// To the microsecond, in UTC: what a repeated call reads back must be what the first one was told.
+/// In UTC, to the microsecond: a repeated call must read back what the first one was told.
 fn as_postgres_keeps_it(now: OffsetDateTime) -> OffsetDateTime {
     let now = now.to_offset(UtcOffset::UTC);
     now.replace_microsecond(now.microsecond()).unwrap_or(now)
 }
 
-/// Of version 7: its time is the order's, the rest is random.
+/// Version 7: its time is that of the order, and the rest is random.
 fn new_id(now: OffsetDateTime) -> OrderId {
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
     OrderId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond())))
 }
 
-/// `GET /v1/orders/{id}?wait=&since=&token=`.
+/// Handles the request `GET /v1/orders/{id}?wait=&since=&token=`.
 pub(super) async fn read(
     State(app): State<App>,
     path: Result<Path<String>, PathRejection>,
@@ -117,8 +117,8 @@ pub(super) async fn read(
     Ok(json(StatusCode::OK, &OrderBody::now(&order, reader)))
 }
 
-/// `POST /v1/orders/{id}/check`: the buyer is back, the provider is to be asked now. For the site alone: a buyer who asks
-/// himself would set the pace of our calls.
+/// Handles `POST /v1/orders/{id}/check`: the buyer is back, and the provider is to be asked now. Only the site may call
+/// it, because buyers would otherwise set the pace of our calls.
 pub(super) async fn check(
     State(app): State<App>,
     path: Result<Path<String>, PathRejection>,

@@ -1,7 +1,7 @@
-//! The payment of an order that the site did not make itself: created at its provider, once.
+//! Creates the payment of an order at its provider, once, if the site did not create it.
 //!
-//! An attempt is committed before its call, and a call that failed is repeated under the same key, which is the question
-//! what became of it ([`crate::domain::next_step`]). So a crash, a lost answer or a parallel call leads to the same payment.
+//! An attempt is committed before its call. A failed call is repeated under the same key, which asks for its result
+//! ([`crate::domain::next_step`]). So a crash, a lost answer or a parallel call leads to the same payment.
 
 use super::App;
 use super::answers::store_failed;
@@ -13,18 +13,18 @@ use crate::provider::{CallError, Found, NewPayment, PaymentState};
 use crate::store::{Creation, HandedOut, Kept};
 use std::time::Duration;
 
-/// More turns than this are taken only where other processes work on the same order all the time.
+/// More rounds than this happen only if other processes work on the same order all the time.
 const TURNS_MAX: usize = 5;
 
-/// When to come again where the provider names no time.
+/// When to try again if the provider names no time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The key of an attempt's calls.
+/// The idempotency key of the calls of an attempt.
 fn key(id: OrderId, number: i32) -> String {
     format!("grantonce-{id}-{number}")
 }
 
-/// Finds the payment that was handed out for the order, or creates it.
+/// Finds the payment that was created for the order, or creates it.
 pub(super) async fn hand_out(app: &App, id: OrderId, asked: &OrderRequest) -> Result<HandedOut, Problem> {
     for _ in 0..TURNS_MAX {
         let creation = app.store.creation(id).await.map_err(|error| store_failed(&error))?;
@@ -67,7 +67,7 @@ pub(super) async fn hand_out(app: &App, id: OrderId, asked: &OrderRequest) -> Re
     Err(Problem::unavailable(detail, Duration::from_secs(1)))
 }
 
-/// None: look again.
+/// Calls the provider. `None` means: read the order again.
 async fn call(
     app: &App,
     id: OrderId,
@@ -97,7 +97,7 @@ async fn call(
             };
             keep(app, id, number, made).await.map(Some)
         }
-        // The key leads nowhere any more, whatever may have been made under it.
+        // The key is useless now. Nobody knows what was created under it.
         Err(error @ (CallError::Burnt { .. } | CallError::KeyReused)) => {
             tracing::warn!(event = "payment_attempt_burnt", order_id = %id, number, cause = %error);
             app.store.burn_attempt(id, number).await.map_err(store_error)?;
@@ -107,7 +107,7 @@ async fn call(
     }
 }
 
-/// The payment to go on with, of those that name the order: one that money went into, else one that can be paid.
+/// The payment to use, of those that name the order: one that received money, else one that can be paid.
 fn adoptable(found: Vec<Found>) -> Option<Found> {
     let rank = |found: &Found| match found.state {
         PaymentState::Paid => 3,
@@ -131,14 +131,14 @@ async fn keep(app: &App, id: OrderId, number: i32, made: HandedOut) -> Result<Ha
     match kept.map_err(|error| store_failed(&error))? {
         Kept::HandedOut(payment) => Ok(payment),
         Kept::PaymentTaken => {
-            // The provider gave us a payment that belongs to another order of ours.
+            // The provider returned a payment that belongs to another order of ours.
             tracing::error!(event = "created_payment_taken", order_id = %id, "the provider answered with another order's payment");
             Err(Problem::internal())
         }
     }
 }
 
-/// The problem that a provider's failure is to a client. The order stays.
+/// The problem that a client gets if a provider fails. The order stays.
 fn failed(creation: &Creation, error: &CallError) -> Problem {
     let provider = &creation.provider;
     match error {

@@ -1,4 +1,4 @@
-//! Waiting for an order: the answer is given as soon as there is news, or the wait is over, or the process stops.
+//! Waits for an order. The answer comes with the next change, at the end of the wait, or when the process stops.
 
 use crate::domain::OrderId;
 use crate::http::CONNECTIONS_MAX;
@@ -10,14 +10,14 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Longest wait, in seconds: below the idle timeout of the proxies that may stand in front.
+/// Longest wait, in seconds. It is below the idle timeout of usual proxies.
 pub const WAIT_SECONDS_MAX: i64 = 30;
 
-/// Most requests that wait at once. Below the listener's connections, so that waiting buyers never keep an order from
-/// being made; over it, a request is answered at once with what is known.
+/// The most requests that wait at once. It is below the number of connections, so that waiting buyers never block a new
+/// order. Above it, a request is answered at once with the present state.
 pub const LONG_POLLS_MAX: usize = CONNECTIONS_MAX / 5 * 4;
 
-/// All that wait.
+/// All requests that wait.
 #[derive(Clone)]
 pub(super) struct Polls {
     watch: Watch,
@@ -28,22 +28,22 @@ pub(super) struct Polls {
 }
 
 impl Polls {
-    /// Starts the process's one watch, until `stop`.
+    /// Starts the only watch of the process, until `stop`.
     pub(super) fn start(store: Store, reader: OrderReader, metrics: Metrics, stop: CancellationToken) -> Self {
         let watch = Watch::start(store, stop.clone());
         Self { watch, reader, slots: Arc::new(Semaphore::new(LONG_POLLS_MAX)), metrics, stop }
     }
 
-    /// Reads an order when its version is past `since`, or, without that, when it is settled. At the end of the wait,
-    /// or when the process stops, it is given as it was last seen. `None` when there is no such order.
+    /// Reads an order when its version is greater than `since`, or, without `since`, when it is settled. At the end of
+    /// the wait, or when the process stops, it returns the last state that it saw. `None` if there is no such order.
     pub(super) async fn order(&self, id: OrderId, since: Option<i64>, wait: Duration) -> OrderRead {
         let Ok(_slot) = self.slots.try_acquire() else {
             return self.reader.order(id).await;
         };
         let _counted = self.metrics.long_poll();
         let deadline = Instant::now() + wait;
-        // Subscribed before the order is read, so that no change falls between. Without `since` nothing is known of the
-        // version yet: the first look of the watch may then wake us for nothing, once.
+        // The subscription begins before the order is read, so that no change is missed. Without `since` the version is
+        // unknown: the first look of the watch may wake this request once without news.
         let mut changes = self.watch.subscribe(id, since.unwrap_or(0));
         loop {
             let Some(order) = self.reader.order(id).await? else { return Ok(None) };

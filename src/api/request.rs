@@ -1,4 +1,4 @@
-//! `POST /v1/orders`: from what came in to an order that can be made. All faults are listed at once.
+//! `POST /v1/orders`: from the request to an order that can be created. All faults are listed at once.
 
 use crate::domain::{
     AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, PriceTerms, PriceTermsError,
@@ -25,8 +25,8 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 /// Longest `Idempotency-Key`, in characters.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 
-/// Longest number in metadata, in characters when it is written without an exponent: Postgres keeps and returns it that
-/// way, and `1e300` has 301 digits.
+/// Longest number in metadata, in characters without an exponent. Postgres keeps and returns it that way, and `1e300`
+/// has 301 digits.
 const NUMBER_CHARS_MAX: usize = 40;
 
 /// Longest address to send a buyer back to, in characters.
@@ -37,7 +37,7 @@ const NAME_BYTES_MAX: usize = 80;
 
 const KEY_HEADER: &str = "idempotency-key";
 
-/// Reads the caller's idempotency key; 400 where it is missing or not of the right form.
+/// Reads the idempotency key. The answer is 400 if it is missing or not of the right form.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     let refused =
         |detail: String| Problem::bad_request(detail).of_kind("idempotency_key_unusable", "No usable idempotency key");
@@ -58,7 +58,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The fields of a JSON object, each given once.
+/// The fields of a JSON object. Each may occur once.
 #[derive(Debug)]
 pub(super) struct Fields(BTreeMap<String, Value>);
 
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Fields {
                 let mut fields = BTreeMap::new();
                 while let Some((name, value)) = entries.next_entry::<String, Value>()? {
                     let shown = tidy(&name, NAME_BYTES_MAX);
-                    // Of two values the one that we take may not be the one that a proxy has looked at.
+                    // Of two values, a proxy may have checked the one that we do not take.
                     if fields.insert(name, value).is_some() {
                         return Err(A::Error::custom(format_args!("the field {shown} is given twice")));
                     }
@@ -88,30 +88,30 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// An order that a site asks for, every field checked.
+/// An order that a site asks for, with every field checked.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct OrderRequest {
     pub(super) account_id: AccountId,
     pub(super) credits: i64,
     pub(super) price: Money,
-    /// What of a payment must equal that.
+    /// Which amount of a payment must equal the price.
     pub(super) price_terms: PriceTerms,
     pub(super) provider: Provider,
-    /// At which account there; none is our own.
+    /// The account at the provider. `None` is our own.
     pub(super) provider_account: Option<ProviderAccount>,
-    /// The payment that the site made itself; none where we are to create it.
+    /// The payment that the site created. `None` if we are to create it.
     pub(super) payment_id: Option<PaymentId>,
-    /// Whether a call to the provider that fails is tried again while the site waits. Not part of what the request asks
-    /// for: it may differ when the call is repeated.
+    /// Whether a failed call to the provider is repeated while the site waits. It is not a part of the order, and may
+    /// differ when the request is repeated.
     pub(super) retry: Retry,
-    /// Where PayPal sends the buyer back to.
+    /// The address to which PayPal sends the buyer back.
     pub(super) return_url: Option<String>,
-    /// A JSON object.
+    /// A JSON object of the site.
     pub(super) metadata: Value,
 }
 
 impl OrderRequest {
-    /// Checks all fields; 422 with everything that is wrong.
+    /// Checks all fields. The answer is 422 with everything that is wrong.
     pub(super) fn check(fields: Fields) -> Result<Self, Problem> {
         let mut form = Form { fields: fields.0, faults: vec![] };
         let account_id = form.text("account_id", AccountId::new);
@@ -149,13 +149,13 @@ impl OrderRequest {
         }
     }
 
-    /// What tells a repetition of the request from another one under the same key. Of the fields' meaning, not of the
-    /// bytes: blanks and the order of fields play no part, and a field that is `null` is one that is left out. Kept in
+    /// Tells a repeated request from a different one under the same key. It depends on the meaning of the fields, not
+    /// on the bytes: blanks and the order of fields do not matter, and a `null` field counts as absent. It is kept in
     /// the database, so its form must stay.
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut metadata = self.metadata.clone();
         metadata.sort_all_objects();
-        // An array, not an object: nothing here may depend on how a map is ordered.
+        // An array, not an object, so that nothing depends on the order of a map.
         let mut normal = json!([
             "grantonce order v1",
             self.account_id,
@@ -166,13 +166,13 @@ impl OrderRequest {
             self.payment_id,
             metadata
         ]);
-        // Only where they are given: so the fields above keep the form that they had before there were these.
+        // Only if they are given, so that the fields above keep their earlier form.
         if let (Some(_), _) | (_, Some(_)) = (&self.provider_account, &self.return_url)
             && let Some(normal) = normal.as_array_mut()
         {
             normal.push(json!([self.provider_account, self.return_url]));
         }
-        // The same: `total` is what a request without terms means. Three values, where the ones above are two.
+        // The same: a request without terms means `total`. These are three values, and the ones above are two.
         if self.price_terms != PriceTerms::Total
             && let Some(normal) = normal.as_array_mut()
         {
@@ -182,7 +182,7 @@ impl OrderRequest {
         Sha256::digest(normal.to_string()).into()
     }
 
-    /// The order to make.
+    /// The order to create.
     pub(super) fn to_order(&self, id: OrderId, now: OffsetDateTime, first_look_at: OffsetDateTime) -> NewOrder {
         NewOrder {
             id,
@@ -200,7 +200,7 @@ impl OrderRequest {
     }
 }
 
-/// An address that a buyer's browser can be sent to.
+/// An address to which the buyer's browser can be sent.
 fn return_url(text: String) -> Result<String, String> {
     let is_web = text.starts_with("https://") || text.starts_with("http://");
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -211,14 +211,14 @@ fn return_url(text: String) -> Result<String, String> {
     }
 }
 
-/// Fields that are taken out one by one, and what was wrong with them.
+/// Fields that are taken out one by one, and their faults.
 struct Form {
     fields: BTreeMap<String, Value>,
     faults: Vec<(String, String)>,
 }
 
 impl Form {
-    /// Takes a field out; `null` is nothing.
+    /// Takes a field out. `null` counts as absent.
     fn take(&mut self, name: &str) -> Option<Value> {
         self.fields.remove(name).filter(|value| !value.is_null())
     }
@@ -251,7 +251,7 @@ impl Form {
         number
     }
 
-    /// A field that may be left out.
+    /// Takes an optional field out.
     fn optional_text<T, E: fmt::Display>(
         &mut self,
         name: &str,
@@ -273,7 +273,7 @@ impl Form {
         word.unwrap_or(Retry::Backoff)
     }
 
-    /// What of a payment must equal the price; [`PriceTerms::Total`] where nothing is said.
+    /// Which amount of a payment must equal the price. [`PriceTerms::Total`] if the request names none.
     fn price_terms(&mut self, price: Option<Money>) -> Option<PriceTerms> {
         const NAME: &str = "price_terms";
         const LIMIT: &str = "discount_max_minor";
@@ -288,7 +288,7 @@ impl Form {
         if limit.is_some() && limit_minor.is_none() {
             self.fault(LIMIT, format!("must be a whole number, 0 to {AMOUNT_MINOR_MAX}"));
         }
-        // Without a price there is no saying whether the limit lies below it.
+        // Without a price nobody can say whether the limit is below it.
         let price = price.filter(|_| self.faults.len() == faults)?;
         let name = name.as_deref().unwrap_or(PriceTerms::Total.name());
         match PriceTerms::new(name, limit_minor, price) {
@@ -306,7 +306,7 @@ impl Form {
         }
     }
 
-    /// Refuses terms that no message about the payment could ever meet: the order would wait for ever.
+    /// Refuses terms that no message about the payment could meet: the order would wait forever.
     fn refuse_untold_terms(&mut self, terms: PriceTerms, provider: &Provider, has_payment: bool) {
         if terms == PriceTerms::Total {
             return;
@@ -360,7 +360,7 @@ impl Form {
     }
 }
 
-/// Finds what Postgres would not keep as it is. The depth is bounded by the parser, which has read the value.
+/// Finds values that Postgres would not keep unchanged. The parser has bounded the depth.
 fn check_value(value: &Value) -> Result<(), String> {
     match value {
         Value::Null | Value::Bool(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! What readers are shown. One form of an order, whether it was just made or read later.
+//! What readers see. An order has one form, whether it was just created or read later.
 
 use super::access::Reader;
 use super::request::OrderRequest;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::{OffsetDateTime, UtcOffset};
 
-/// An order.
+/// An order, as the API shows it.
 #[derive(Debug, Serialize)]
 pub(super) struct OrderBody<'a> {
     id: OrderId,
@@ -23,7 +23,7 @@ pub(super) struct OrderBody<'a> {
     payment: PaymentBody<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_failure: Option<&'a str>,
-    /// What the site noted down for itself: not for the buyer, whose link may be passed on.
+    /// The notes of the site. The buyer does not see them, because the link of the buyer may be passed on.
     #[serde(flatten)]
     of_site: Option<OfSite<'a>>,
     #[serde(with = "time::serde::rfc3339")]
@@ -34,8 +34,8 @@ pub(super) struct OrderBody<'a> {
     status_token: Option<String>,
 }
 
-/// What of a payment must equal the price. Left out where it is all of it: answers to calls of before there were terms
-/// are repeated to the byte.
+/// Which amount of a payment must equal the price. Absent if it is the total: earlier answers without terms are
+/// repeated byte for byte.
 #[derive(Debug, Default, Serialize)]
 struct TermsBody {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,28 +64,28 @@ struct OfSite<'a> {
 #[derive(Debug, Serialize)]
 struct PaymentBody<'a> {
     provider: &'a str,
-    /// Left out where it is our own.
+    /// Absent if it is our own account.
     #[serde(skip_serializing_if = "Option::is_none")]
     provider_account: Option<&'a str>,
     payment_id: Option<&'a str>,
-    /// Only where the payment is handed out, to the site: who has it can pay, and nobody else has to.
+    /// Present only when the payment is handed out to the site. Anybody who has it can pay.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     approve_url: Option<&'a str>,
 }
 
-/// Whether the provider is going to be asked about an order.
+/// Whether the provider will be asked about an order.
 #[derive(Debug, Serialize)]
 pub(super) struct CheckBody {
     pub(super) id: OrderId,
     pub(super) will_ask: bool,
-    /// Why, or why not.
+    /// Why the provider will be asked, or why not.
     pub(super) detail: &'static str,
 }
 
 impl<'a> OrderBody<'a> {
-    /// An order as it was when it was made: whatever has become of it since, a repeated call is given the same bytes.
+    /// An order as it was created. A repeated call gets the same bytes, even if the order has changed.
     pub(super) fn created(
         request: &'a OrderRequest,
         created: &Created,
@@ -117,7 +117,7 @@ impl<'a> OrderBody<'a> {
         }
     }
 
-    /// An order as it is.
+    /// An order as it is now.
     pub(super) fn now(order: &'a OrderView, reader: Reader) -> Self {
         let of_site = match reader {
             Reader::Site => Some(OfSite { account_id: &order.account_id, metadata: &order.metadata }),
@@ -139,7 +139,7 @@ impl<'a> OrderBody<'a> {
                 client_secret: None,
                 approve_url: None,
             },
-            // A failed attempt that a later one made good is no news for a buyer any more.
+            // The buyer need not see a failed attempt after a later one succeeded.
             last_failure: order.last_failure.as_deref().filter(|_| match order.status {
                 OrderStatus::AwaitingPayment | OrderStatus::Processing | OrderStatus::Canceled => true,
                 OrderStatus::Fulfilled
@@ -155,21 +155,21 @@ impl<'a> OrderBody<'a> {
     }
 }
 
-/// An account's balance.
+/// The balance of an account.
 #[derive(Debug, Serialize)]
 pub(super) struct BalanceBody<'a> {
     pub(super) account_id: &'a str,
     pub(super) credits: i64,
 }
 
-/// A page of an account's ledger.
+/// A page of the ledger of an account.
 #[derive(Debug, Serialize)]
 pub(super) struct EntriesBody<'a> {
     pub(super) entries: Vec<EntryBody<'a>>,
     pub(super) next: Option<String>,
 }
 
-/// One line of the ledger.
+/// One entry of the ledger.
 #[derive(Debug, Serialize)]
 pub(super) struct EntryBody<'a> {
     kind: &'static str,

@@ -1,4 +1,4 @@
-//! Whether a publisher can publish now: what its lanes and the answers to its last messages say.
+//! Whether a publisher can publish now. The states of its lanes and the answers to its last messages decide.
 
 use super::publisher::{Outgoing, PublishError};
 use std::collections::BTreeMap;
@@ -6,30 +6,30 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a failed publish speaks against publishing where nothing is published since. Only the next message tells whether
-/// it works again, and a receiver that is not ready may get none.
+/// How long a failed publish counts if nothing is published after it. Only the next message shows whether publishing
+/// works again, and a receiver that is not ready may get none.
 pub(super) const DOUBT_LASTS: Duration = Duration::from_secs(60);
 
-/// A routing key that nothing of ours is bound by: a message under it is returned, and shows all the same that publishing works.
+/// A routing key without a binding. A message under it is returned, which shows that publishing works.
 pub(super) const PROBE_KEY: &str = "grantonce.probe";
 
 /// Whether messages can be published, and why not.
 #[derive(Debug, Clone)]
 pub struct Ability {
-    /// Of each lane, why it cannot publish or is not trusted to.
+    /// For each lane: why it cannot publish, or why it is in doubt.
     lanes: Vec<Result<(), PublishError>>,
-    /// Exchanges that did not take their last message, and when that was.
+    /// The exchanges that refused their last message, and when.
     refusals: BTreeMap<&'static str, (Instant, PublishError)>,
 }
 
 impl Ability {
-    /// Of a publisher that has not connected yet.
+    /// The ability of a publisher that has not connected yet.
     pub(super) fn none(lanes: usize) -> Self {
         let not_yet = PublishError::Unavailable("not connected yet".to_owned());
         Self { lanes: vec![Err(not_yet); lanes], refusals: BTreeMap::new() }
     }
 
-    /// Whether messages can be published, as far as is known.
+    /// Whether messages can be published, as far as anybody knows.
     pub fn check(&self) -> Result<(), &PublishError> {
         self.connected().and_then(|()| self.unblocked()).and_then(|()| self.accepted())
     }
@@ -40,13 +40,14 @@ impl Ability {
         if self.lanes.iter().all(|lane| is_lost(&lane)) { self.first_fault() } else { Ok(()) }
     }
 
-    /// Whether no alarm of the broker's blocks publishing. One lane that knows of it is enough: it is everybody's.
+    /// Whether no alarm of the broker blocks publishing. An alarm blocks all lanes, so one lane that knows of it is
+    /// enough.
     pub fn unblocked(&self) -> Result<(), &PublishError> {
         let blocked = self.lanes.iter().find(|lane| matches!(lane, Err(PublishError::Blocked(_))));
         blocked.map_or(Ok(()), |lane| lane.as_ref().map(|&()| ()))
     }
 
-    /// Whether the last messages were taken: by every exchange, and by a lane where any was sent.
+    /// Whether the last messages were accepted, by every exchange and by at least one lane.
     pub fn accepted(&self) -> Result<(), &PublishError> {
         self.accepted_at(Instant::now())
     }
@@ -72,7 +73,7 @@ impl Ability {
         }
     }
 
-    /// Whether this lane is to be preferred.
+    /// Whether this lane is preferred.
     pub(super) fn is_able(&self, lane: usize) -> bool {
         self.lanes.get(lane).is_some_and(Result::is_ok)
     }
@@ -82,7 +83,7 @@ impl Ability {
     }
 }
 
-/// Tells callers and readiness what one lane can do.
+/// Reports to callers and readiness what one lane can do.
 #[derive(Debug, Clone)]
 pub(super) struct AbilityReporter {
     lane: usize,
@@ -90,12 +91,12 @@ pub(super) struct AbilityReporter {
 }
 
 impl AbilityReporter {
-    /// For this lane.
+    /// A reporter for this lane.
     pub(super) fn of(lane: usize, ability: &watch::Sender<Ability>) -> Self {
         Self { lane, ability: ability.clone() }
     }
 
-    /// Whether the lane can publish.
+    /// Notes whether the lane can publish.
     pub(super) fn set_lane(&self, now: Result<(), PublishError>) {
         self.ability.send_if_modified(|ability| match ability.lanes.get_mut(self.lane) {
             Some(lane) if *lane != now => {
@@ -106,7 +107,7 @@ impl AbilityReporter {
         });
     }
 
-    /// How the broker answered a message.
+    /// Notes how the broker answered a message.
     pub(super) fn note_answer(&self, message: &Outgoing, refused: Option<&PublishError>) {
         let (exchange, is_probe) = (message.exchange, message.routing_key == PROBE_KEY);
         match refused {
@@ -118,7 +119,7 @@ impl AbilityReporter {
                 let refusal = (Instant::now(), error.clone());
                 self.ability.send_if_modified(|ability| ability.refusals.insert(exchange, refusal).is_none());
             }
-            // About the message alone, or about the lane, which is told by itself.
+            // These errors are about the message, or about the lane, which reports them itself.
             Some(
                 PublishError::Unavailable(_)
                 | PublishError::Overloaded

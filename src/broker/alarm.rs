@@ -1,4 +1,4 @@
-//! Alarms of the broker: when it is short of memory or disk it stops reading from every connection that publishes.
+//! Alarms of the broker. If it is short of memory or disk, it stops reading from every connection that publishes.
 
 use crate::domain::tidy;
 use futures_util::StreamExt as _;
@@ -6,11 +6,11 @@ use lapin::{Connection, Event};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What is kept of the broker's reason, in bytes.
+/// How much of the broker's reason is kept, in bytes.
 const REASON_BYTES_MAX: usize = 100;
 
-/// The first alarm of a connection's life. The broker tells a connection of it only once that has tried to publish since the
-/// alarm began.
+/// The first alarm in the life of a connection. The broker reports it only to a connection that has tried to publish
+/// since the alarm began.
 #[derive(Debug)]
 pub(super) struct Alarm {
     has_come: CancellationToken,
@@ -18,7 +18,7 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    /// Watches the connection until one of the two is gone.
+    /// Watches the connection until the connection or the watcher is gone.
     pub(super) fn watch(connection: &Connection) -> Self {
         let (tell, reason) = watch::channel(None);
         let has_come = CancellationToken::new();
@@ -48,23 +48,23 @@ impl Alarm {
         Self { has_come, reason }
     }
 
-    /// Whether there was one, also where it is over.
+    /// Whether there was an alarm. It may be over.
     pub(super) fn has_come(&self) -> bool {
         self.has_come.is_cancelled()
     }
 
-    /// Waits for an answer until the alarm comes: then there is none.
+    /// Waits for an answer until the alarm comes. Then there is no answer.
     pub(super) async fn cuts_short<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         self.has_come.run_until_cancelled(answer).await
     }
 
-    /// Why publishing is blocked, now and whenever that changes; `None` while it is not.
+    /// Why publishing is blocked, now and after each change. `None` while it is not blocked.
     pub(super) fn reason(&self) -> watch::Receiver<Option<String>> {
         self.reason.clone()
     }
 }
 
-/// What the broker calls "low on memory", as its documentation calls it. For people alone.
+/// The broker's "low on memory" in the words of its documentation. For people only.
 fn name(reason: &str) -> String {
     match (reason.contains("memory"), reason.contains("disk")) {
         (true, true) => "memory and disk alarm".to_owned(),

@@ -1,4 +1,4 @@
-//! Making a connection, with a deadline on every step.
+//! Makes a connection, with a deadline for every step.
 
 use super::error::BrokerError;
 use super::transport::{Bounds, FRAME_BYTES_MAX, InboundMeter, dial, greet};
@@ -11,19 +11,19 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long connecting, and any single answer of the broker's apart from confirms, may take.
+/// How long connecting, or any answer of the broker except a confirm, may take.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A peer that is silent for twice as long is taken for dead, unless the address says otherwise.
+/// A peer that is silent for twice this time counts as dead, unless the address sets another heartbeat.
 const HEARTBEAT_S: u16 = 10;
 
-/// Most addresses of one host that are tried.
+/// How many addresses of one host are tried.
 const ADDRESSES_MAX: usize = 8;
 
 /// A connection, with the channels that were opened on it.
 ///
-/// A channel that is dropped is closed some time later, and where that meets the closing of its connection the client takes it
-/// for an error. So the channels are kept until the connection has been closed.
+/// A dropped channel is closed some time later. If its connection closes at that moment, the client library reports an
+/// error. So the channels are kept until the connection is closed.
 #[derive(Debug)]
 pub(super) struct Connection {
     connection: lapin::Connection,
@@ -38,15 +38,15 @@ impl Deref for Connection {
     }
 }
 
-/// Connects under a name that `rabbitmqctl list_connections` shows. For connections that take no deliveries.
+/// Connects under a name that `rabbitmqctl list_connections` shows. For connections without deliveries.
 pub(super) async fn connect(url: &Followed<AmqpAddress>, name: &str) -> Result<Connection, BrokerError> {
     let (connection, _ledger) = connect_within(url, name, Bounds::NONE).await?;
     Ok(connection)
 }
 
-/// Connects, and bounds what deliveries of this connection may take up in memory. What the client library does not know of them
-/// is in the meter. The hosts of the address are tried in their order, and of each all addresses that it has, IPv6 or IPv4, each
-/// with a deadline of its own.
+/// Connects, and limits the memory for deliveries of this connection. The meter has what the client library does not
+/// know about them. The hosts of the address are tried in their order, and each with all its IPv4 and IPv6 addresses.
+/// Each try has a deadline.
 pub(super) async fn connect_within(
     url: &Followed<AmqpAddress>,
     name: &str,
@@ -83,7 +83,7 @@ pub(super) async fn connect_within(
     Err(failed)
 }
 
-/// One host of an address, for the client. It is told values, never a text that it would have to read.
+/// One host of an address, for the client library. It is given values, never a text that it would have to parse.
 fn uri(address: &AmqpAddress, host: &HostPort) -> AMQPUri {
     let userinfo =
         AMQPUserInfo { username: address.user.clone(), password: address.password.expose_secret().to_owned() };
@@ -92,7 +92,7 @@ fn uri(address: &AmqpAddress, host: &HostPort) -> AMQPUri {
         authority: AMQPAuthority { userinfo, host: host.host.clone(), port: host.port },
         vhost: address.vhost.clone(),
         query: AMQPQueryString {
-            // The broker may want smaller frames, not larger ones: both ends keep whole frames in memory.
+            // The broker may ask for smaller frames, but not for larger ones: both ends keep whole frames in memory.
             frame_max: Some(address.frame_max_bytes.map_or(FRAME_BYTES_MAX, |bytes| bytes.min(FRAME_BYTES_MAX))),
             channel_max: address.channel_max,
             heartbeat: address.heartbeat_s.or(Some(HEARTBEAT_S)),
@@ -105,7 +105,7 @@ fn uri(address: &AmqpAddress, host: &HostPort) -> AMQPUri {
     }
 }
 
-/// Opens a channel.
+/// Opens a channel on the connection.
 pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
     let channel = BrokerError::within("opening a channel", ANSWER_DEADLINE, connection.create_channel()).await?;
     let mut channels = connection.channels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +114,7 @@ pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerEr
     Ok(channel)
 }
 
-/// Closes a channel, on a connection that lives longer. One that does not close goes with its connection.
+/// Closes a channel of a connection that stays open. If the channel does not close, it ends with its connection.
 pub(super) async fn close_channel(channel: &Channel) {
     if channel.status().connected() {
         let closed = channel.close(200, "done".into());
@@ -129,7 +129,7 @@ pub(super) async fn close(connection: &Connection) {
     }
 }
 
-/// Connects once: whether the broker is there and takes this user.
+/// Connects once, to see whether the broker is there and accepts this user.
 pub async fn reach(url: &Followed<AmqpAddress>) -> Result<(), BrokerError> {
     let connection = connect(url, "check").await?;
     close(&connection).await;

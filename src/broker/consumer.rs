@@ -1,4 +1,4 @@
-//! Deliveries of a queue, in batches, and their acknowledgement.
+//! Takes the deliveries of a queue in batches, and acknowledges them.
 
 use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect_within};
 use super::error::BrokerError;
@@ -20,70 +20,71 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-/// RabbitMQ's quorum queues take at most 32 commands of a channel at once and set further acknowledgements aside, where
-/// closing the channel loses them. The broker tells nobody when it has caught up; this is how long it is given.
+/// A quorum queue takes at most 32 commands of a channel at once and sets further acknowledgements aside. Closing the
+/// channel would lose those. The broker does not report when it has caught up, so it is given this time.
 const LET_ACKS_SETTLE: Duration = Duration::from_millis(200);
 
-/// How long a canceled consumer may go on. What it has in hand may have to be worked on first.
+/// How long a canceled consumer may go on. It may have to work on deliveries in hand first.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// What is kept of a dead letter's body, in bytes. No message that is taken is longer than a quarter of it.
+/// How much of the body of a dead letter is kept, in bytes. The largest accepted message is a quarter of it.
 pub const LETTER_BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// A batch takes up at most one part in so many of the bytes in hand: so several fit, and each can be worked on alone.
+/// A batch takes at most this part of the bytes in hand, so that several batches fit.
 const BATCHES_IN_WINDOW: usize = 4;
 
-/// Proof that all a delivery asked for is durable: what it said is committed, or its copy is confirmed elsewhere.
-/// Without one nothing can be acknowledged.
+/// Proof that everything a delivery asked for is durable: its fact is committed, or its copy is confirmed. Nothing can
+/// be acknowledged without a proof.
 pub trait Durable {}
 
 impl Durable for super::publisher::Confirmed {}
 
-/// How much is taken ahead.
+/// How many deliveries are taken ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Deliveries in hand that are not settled.
     pub deliveries_max: u16,
-    /// Bytes of them, headers included. Reading pauses at this bound. One delivery is always taken.
+    /// Their bytes, headers included. Reading pauses at this bound. One delivery is always accepted.
     pub bytes_max: usize,
 }
 
-/// What of a message could not be handed on as it is at the broker.
+/// The parts of a message that differ from the message at the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// What cannot be read, with the bytes in question. Empty where only the body was cut.
+    /// The parts that cannot be read, with their bytes. Empty if only the body was cut.
     pub faults: String,
     /// The length of the whole body.
     pub body_bytes: u64,
 }
 
-/// One delivery.
+/// One delivery of a queue.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Its number on the channel; ascending by one.
+    /// The number of the delivery on its channel. Each is one greater than the one before.
     pub tag: u64,
-    /// Where it was published; empty is the default exchange, through which only the broker's own retries come.
+    /// The exchange. It is empty for the default exchange, through which only the broker's own retries come.
     pub exchange: String,
-    /// Under which key.
+    /// The routing key under which it was published.
     pub routing_key: String,
-    /// The property `message_id`.
+    /// The property `message_id`, which is optional.
     pub message_id: Option<String>,
-    /// The property `type`.
+    /// The property `type`, which is optional.
     pub kind: Option<String>,
-    /// The property `timestamp`, whole seconds: when its sender says that it was published.
+    /// The property `timestamp`, in whole seconds: when the sender published the message, by its own clock.
     pub published_at: Option<OffsetDateTime>,
-    /// Its headers.
+    /// The headers that we can read.
     pub headers: Headers,
-    /// How it last died, where the broker itself moved it here.
+    /// How the broker moved it here, if it came from another queue.
     pub death: Option<Death>,
-    /// Its body. It is counted as in hand until the last copy is dropped.
+    /// The body. It counts as in hand until its last copy is dropped.
     pub body: Bytes,
-    /// What of it is not as it is at the broker. Only for dead letters: elsewhere such a message is not handed out.
+    /// What differs from the message at the broker. Only dead letters have it: other queues do not hand such a message
+    /// out.
     pub unreadable: Option<Unreadable>,
 }
 
 impl Delivery {
-    /// Puts together what the client library and the meter know of a delivery.
+    /// Joins what the client library and the meter know about a delivery.
     pub(super) fn read(
         delivery: lapin::message::Delivery,
         channel: &Channel,
@@ -111,7 +112,7 @@ impl Delivery {
         })
     }
 
-    /// Why nobody can work on it, or `None` where somebody can.
+    /// Why nobody can work on it. `None` if somebody can.
     pub fn refusal(&self) -> Option<Refusal> {
         let Unreadable { faults, body_bytes } = self.unreadable.as_ref()?;
         let detail = if faults.is_empty() {
@@ -123,27 +124,27 @@ impl Delivery {
     }
 }
 
-/// Consumes one queue on a connection of its own: one that publishes would be held up by a memory alarm, and
-/// acknowledgements with it.
+/// Consumes one queue on a connection of its own. A memory alarm blocks connections that publish, and would block the
+/// acknowledgements too.
 pub struct Consumer {
     connection: Connection,
     channel: Channel,
     stream: lapin::Consumer,
     meter: Arc<InboundMeter>,
     batch_bytes_max: usize,
-    /// Who is told of what is refused here. `None`: everything is handed out, as for the last queue of all.
+    /// Called for each refused delivery. `None` if nothing is refused, which is so for the dead letters.
     refused: Option<Refused>,
-    /// A refusal that is on its way to the broker. Nothing that came later is handed out before: it would be acknowledged
-    /// together with what came later.
+    /// A refusal on its way to the broker. Later deliveries are not handed out before it: a cumulative acknowledgement
+    /// would cover the refused one too.
     refusing: Option<BoxFuture<'static, Result<(), BrokerError>>>,
-    /// A cancellation that is on its way.
+    /// A cancellation on its way to the broker.
     canceling: Option<BoxFuture<'static, Result<(), BrokerError>>>,
-    /// What came behind the deliveries of the last batch. The stream tells its end only once; whoever asks it again
-    /// waits for ever.
+    /// The end that came after the deliveries of the last batch. The stream reports its end only once; a second call
+    /// would wait forever.
     end: Option<End>,
 }
 
-/// Hears why a delivery was refused.
+/// Called with the reason why a delivery was refused.
 type Refused = Box<dyn Fn(&Refusal) + Send + Sync>;
 
 /// How a stream of deliveries ends.
@@ -155,9 +156,9 @@ enum End {
 impl Consumer {
     /// Connects and begins to take deliveries, as many as the window allows.
     ///
-    /// A message that cannot be read, or whose body is too large, is not handed out. It is refused, and the broker itself moves
-    /// it to the dead letters as it is, at least once; `refused` is told. Of dead letters, everything is handed out: behind their
-    /// queue there is none that a refused one would go to.
+    /// A message that cannot be read, or whose body is too large, is not handed out. The consumer refuses it, and the
+    /// broker moves it to the dead letters, at least once; `refused` is called. Dead letters are all handed out: no
+    /// other queue is behind theirs.
     pub async fn open(
         url: &Followed<AmqpAddress>,
         name: &str,
@@ -191,15 +192,15 @@ impl Consumer {
         })
     }
 
-    /// The acknowledging end, which lives as long as the channel.
+    /// The part that acknowledges. It lives as long as the channel.
     pub fn acknowledger(&self) -> Acknowledger {
         Acknowledger { channel: self.channel.clone() }
     }
 
-    /// Waits for a delivery, then takes what else is there, up to `count_max`, and waits for more until `linger` is
-    /// over. `Ok(None)`: the consumer was canceled and all its deliveries have been taken.
+    /// Waits for a delivery, then takes the ones that are there, up to `count_max`, and waits for more until `linger`
+    /// is over. `Ok(None)`: the consumer was canceled, and all its deliveries have been taken.
     ///
-    /// Dropping the future loses nothing: deliveries that were taken stay in `batch`.
+    /// Nothing is lost if the future is dropped: deliveries that were taken stay in `batch`.
     pub async fn fill(
         &mut self,
         batch: &mut Vec<Delivery>,
@@ -231,7 +232,7 @@ impl Consumer {
             };
             match taken {
                 Ok(()) => bytes += batch.last().map_or(0, |delivery| delivery.body.len()),
-                // What was taken is worked on first; the next call tells the end.
+                // The deliveries are worked on first. The next call reports the end.
                 Err(end) => self.end = Some(end),
             }
         }
@@ -275,14 +276,14 @@ impl Consumer {
         }
     }
 
-    /// Asks for no more deliveries. Those that are on their way still come, out of `fill`.
+    /// Asks for no more deliveries. `fill` still returns those that are on their way.
     pub fn cancel(&mut self) {
         let (channel, tag) = (self.channel.clone(), self.stream.tag());
         let mut canceling: BoxFuture<'static, _> = Box::pin(async move {
             let canceled = channel.basic_cancel(tag, BasicCancelOptions::default());
             BrokerError::within("canceling the consumer", CANCEL_DEADLINE, canceled).await
         });
-        // Begun now, whenever somebody asks for the rest.
+        // The request is sent now. `take` waits for the answer.
         match (&mut canceling).now_or_never() {
             None => self.canceling = Some(canceling),
             Some(Ok(())) => {}
@@ -290,7 +291,7 @@ impl Consumer {
         }
     }
 
-    /// Closes the connection; everything unacknowledged goes back to the queue, once.
+    /// Closes the connection. Every delivery that is not acknowledged goes back to the queue, once.
     pub async fn close(self) {
         if self.channel.status().connected() {
             tokio::time::sleep(LET_ACKS_SETTLE).await;
@@ -299,7 +300,7 @@ impl Consumer {
     }
 }
 
-/// Waits for what is under way, and forgets it only then.
+/// Waits for the request under way, and forgets it only after its answer.
 async fn finish(under_way: &mut Option<BoxFuture<'static, Result<(), BrokerError>>>) -> Result<(), End> {
     let Some(future) = under_way else { return Ok(()) };
     let finished = future.await;
@@ -307,19 +308,19 @@ async fn finish(under_way: &mut Option<BoxFuture<'static, Result<(), BrokerError
     finished.map_err(End::Failed)
 }
 
-/// Acknowledges deliveries of one channel.
+/// Acknowledges the deliveries of one channel.
 #[derive(Debug, Clone)]
 pub struct Acknowledger {
     channel: Channel,
 }
 
 impl Acknowledger {
-    /// Acknowledges all deliveries up to this tag at once. All of them must be durable: that is what the proof is of.
+    /// Acknowledges all deliveries up to this tag at once. The proof must cover all of them.
     pub async fn acknowledge_through<P: Durable + ?Sized>(&self, tag: u64, _proof: &P) -> Result<(), BrokerError> {
         self.send(tag, BasicAckOptions { multiple: true }).await
     }
 
-    /// Acknowledges this delivery alone.
+    /// Acknowledges this delivery and no other.
     pub async fn acknowledge<P: Durable + ?Sized>(&self, tag: u64, _proof: &P) -> Result<(), BrokerError> {
         self.send(tag, BasicAckOptions { multiple: false }).await
     }

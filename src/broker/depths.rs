@@ -1,4 +1,4 @@
-//! How much lies in the queues, and who takes it: what AMQP itself tells, without the management API.
+//! How many messages and consumers the queues have, by AMQP alone and without the management API.
 
 use super::connection::{ANSWER_DEADLINE, Connection, channel, close, close_channel, connect};
 use super::error::BrokerError;
@@ -8,27 +8,27 @@ use crate::followed::Followed;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 
-/// One queue, as the broker tells of it.
+/// One queue, as the broker describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Depth {
-    /// Messages that are ready; those that somebody has in hand are not counted.
+    /// Messages that are ready. Deliveries in hand do not count.
     pub ready: u32,
-    /// Who consumes.
+    /// The number of consumers.
     pub consumers: u32,
 }
 
 /// The queues that operators watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Depths {
-    /// Of the workers' queue.
+    /// The work queue of the workers.
     pub fulfilment: Depth,
-    /// Of the hints.
+    /// The queue of the hints.
     pub hints: Depth,
-    /// Of the dead letters' buffer.
+    /// The queue of the dead letters.
     pub dead: Depth,
 }
 
-/// Asks again and again, by one connection.
+/// Asks again and again on one connection.
 #[derive(Debug)]
 pub struct DepthGauge {
     url: Followed<AmqpAddress>,
@@ -36,12 +36,12 @@ pub struct DepthGauge {
 }
 
 impl DepthGauge {
-    /// Connects when it is first asked.
+    /// Connects at the first question.
     pub fn new(url: Followed<AmqpAddress>) -> Self {
         Self { url, connection: None }
     }
 
-    /// Asks. After an error the next call connects anew.
+    /// Asks once. After an error the next call connects again.
     pub async fn read(&mut self) -> Result<Depths, BrokerError> {
         let connection = match self.connection.take() {
             Some(connection) if connection.status().connected() => connection,
@@ -62,7 +62,7 @@ impl DepthGauge {
         depths
     }
 
-    /// Closes the connection.
+    /// Closes the connection to the broker.
     pub async fn close(self) {
         if let Some(connection) = self.connection {
             close(&connection).await;
@@ -72,7 +72,7 @@ impl DepthGauge {
 
 async fn depth(connection: &Connection, queue: &str) -> Result<Depth, BrokerError> {
     const WHAT: &str = "asking for a queue's depth";
-    // A queue that is not there closes the channel: one each.
+    // A missing queue closes the channel, so each queue is asked on its own channel.
     let channel = channel(connection).await?;
     let options = QueueDeclareOptions { passive: true, ..Default::default() };
     let asked = channel.queue_declare(queue.into(), options, FieldTable::default());

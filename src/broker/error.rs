@@ -1,40 +1,40 @@
-//! What can go wrong with the broker.
+//! Errors of the broker.
 
 use std::time::Duration;
 
-/// An error of the broker or of the way to it. All are transient for a role that is running: it connects anew.
+/// An error of the broker, or of the way to it. All are transient for a running role: it connects again.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
     /// RabbitMQ refused or did not answer.
     #[error("{what}: {source}")]
     Amqp {
-        /// What was being done.
+        /// The step that failed.
         what: &'static str,
-        /// What came of it.
+        /// The error of the client library.
         source: lapin::Error,
     },
-    /// No answer in time.
+    /// There was no answer in time.
     #[error("{what}: no answer from RabbitMQ within {} s", after.as_secs_f32())]
     Deadline {
-        /// What was being done.
+        /// The step that failed.
         what: &'static str,
-        /// How long was waited.
+        /// How long it waited.
         after: Duration,
     },
-    /// The address names no host: a mistake of ours, the parser makes none such.
+    /// The address names no host. The parser never makes such an address, so this is a bug.
     #[error("the address of RabbitMQ names no host")]
     NoHost,
     /// The stream of deliveries ended: the channel, the connection or the queue is gone.
     #[error("the stream of deliveries ended")]
     StreamEnded,
-    /// Something is there already, with other properties.
+    /// A queue or exchange of this name has other properties.
     #[error(
         "{name} exists with other properties than this version needs ({reason}); drain it, delete it, and run `grantonce migrate` again"
     )]
     Different {
-        /// The queue or exchange.
+        /// The name of the queue or exchange.
         name: String,
-        /// RabbitMQ's words.
+        /// The reason in the words of RabbitMQ.
         reason: String,
     },
 }
@@ -53,7 +53,7 @@ impl BrokerError {
         }
     }
 
-    /// What is wrong, in a few words of our own: it may be shown to anybody.
+    /// The error in a few words of our own, which anybody may see.
     pub fn in_short(&self) -> String {
         match (self, self.reply_code()) {
             (Self::Deadline { after, .. }, _) => format!("RabbitMQ did not answer within {} s", after.as_secs_f32()),
@@ -64,7 +64,7 @@ impl BrokerError {
         }
     }
 
-    /// The AMQP reply code, where the broker gave one (404 not found, 403 refused, 406 other properties).
+    /// The AMQP reply code, if the broker gave one (404 not found, 403 refused, 406 other properties).
     pub(super) fn reply_code(&self) -> Option<u16> {
         let Self::Amqp { source, .. } = self else { return None };
         let lapin::ErrorKind::ProtocolError(error) = source.kind() else { return None };

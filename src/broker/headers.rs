@@ -1,4 +1,4 @@
-//! A message's headers, as far as we read and write them.
+//! The headers of a message, as far as we read and write them.
 
 use super::topology::retry_queue;
 use crate::domain::tidy;
@@ -10,23 +10,23 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// A header's value. Others (tables, lists) are RabbitMQ's own and are not passed on.
+/// The value of a header. Other values (tables, lists) belong to RabbitMQ and are not passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderValue {
-    /// A text.
+    /// A text in UTF-8.
     Text(String),
-    /// A whole number.
+    /// A signed whole number.
     Integer(i64),
 }
 
-/// Longest text that is put into a header, in bytes: all headers of a message must fit into one frame.
+/// Longest text in a header, in bytes. All headers of a message must fit into one frame.
 const TEXT_BYTES_MAX: usize = 2_000;
 
-/// What headers of a copy may take up, in bytes. Those that we add to it, and its properties, take up less than that again: so a
-/// copy fits into the smallest frame that RabbitMQ 4 can be set to, 8,192 bytes, whatever its sender wrote.
+/// The most bytes for the headers of a copy. Our own headers and the properties take less than that again. So a copy
+/// always fits into 8,192 bytes, the smallest frame that RabbitMQ 4 allows.
 const COPIED_BYTES_MAX: usize = 4_096;
 
-/// Longest list of what was dropped, in bytes.
+/// Longest list of dropped headers, in bytes.
 const DROPPED_BYTES_MAX: usize = 400;
 
 /// Headers that a copy keeps before all others.
@@ -41,12 +41,12 @@ const KEPT_FIRST: [&str; 8] = [
     WAITS_HEADER,
 ];
 
-/// Headers by name.
+/// The headers of a message, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(BTreeMap<String, HeaderValue>);
 
-/// RabbitMQ's own, which must never be published again: before 4.0 a message that carries its old `x-death` is dropped
-/// as a cycle, and `CC`/`BCC` would route copies to wherever the first sender wished.
+/// RabbitMQ's own headers, which must never be published again. Before 4.0 a message with its old `x-death` is dropped
+/// as a cycle, and `CC` or `BCC` would route copies to any queue that the first sender chose.
 fn is_brokers_own(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(name.as_str(), "x-death" | "x-delivery-count" | "x-acquired-count" | "cc" | "bcc")
@@ -56,7 +56,7 @@ fn is_brokers_own(name: &str) -> bool {
 }
 
 impl Headers {
-    /// A text header's value.
+    /// The value of a text header.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.0.get(name)? {
             HeaderValue::Text(text) => Some(text),
@@ -64,7 +64,7 @@ impl Headers {
         }
     }
 
-    /// A whole number's value.
+    /// The value of a whole number.
     pub fn integer(&self, name: &str) -> Option<i64> {
         match self.0.get(name)? {
             HeaderValue::Integer(number) => Some(*number),
@@ -72,20 +72,20 @@ impl Headers {
         }
     }
 
-    /// Sets a text, cut to 2,000 bytes at a character's boundary.
+    /// Sets a text, cut to 2,000 bytes at the boundary of a character.
     pub fn set_text(&mut self, name: &str, text: &str) {
         let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         let text = text.get(..end).unwrap_or_default().to_owned();
         self.0.insert(name.to_owned(), HeaderValue::Text(text));
     }
 
-    /// Sets a whole number.
+    /// Sets a header to a whole number.
     pub fn set_integer(&mut self, name: &str, number: i64) {
         self.0.insert(name.to_owned(), HeaderValue::Integer(number));
     }
 
-    /// What may be published again: without the broker's own, and without the largest ones where all are more than
-    /// `COPIED_BYTES_MAX`. A header names what was dropped for its size.
+    /// The headers for a copy: without the broker's own, and without the largest ones if together they exceed
+    /// `COPIED_BYTES_MAX`. A header names the ones that were dropped for their size.
     #[must_use]
     pub fn to_copy(&self) -> Self {
         let bytes = |(name, value): &(&String, &HeaderValue)| {
@@ -94,7 +94,7 @@ impl Headers {
                 HeaderValue::Integer(_) => 8,
             };
             let bytes = name.len() + value + 6;
-            // There is room for this one beside the others.
+            // This header fits beside the others.
             if *name == DROPPED_HEADERS_HEADER { bytes.saturating_sub(DROPPED_BYTES_MAX + 40) } else { bytes }
         };
         let mut all: Vec<_> = self.0.iter().filter(|(name, _)| !is_brokers_own(name)).collect();
@@ -117,7 +117,7 @@ impl Headers {
         copy
     }
 
-    /// As a JSON object of texts and whole numbers.
+    /// The headers as a JSON object of texts and whole numbers.
     pub fn to_json(&self) -> serde_json::Value {
         let value = |value: &HeaderValue| match value {
             HeaderValue::Text(text) => serde_json::Value::from(text.replace('\0', "\u{fffd}")),
@@ -126,7 +126,7 @@ impl Headers {
         serde_json::Value::Object(self.0.iter().map(|(name, v)| (name.replace('\0', "\u{fffd}"), value(v))).collect())
     }
 
-    /// The way back; what is neither a text nor a whole number is left out.
+    /// Reads such an object. Values that are neither text nor whole number are left out.
     pub fn from_json(json: &serde_json::Value) -> Self {
         let value = |value: &serde_json::Value| {
             let text = value.as_str().map(|text| HeaderValue::Text(text.to_owned()));
@@ -136,7 +136,7 @@ impl Headers {
         Self(pairs.filter_map(|(name, v)| Some((name.clone(), value(v)?))).collect())
     }
 
-    /// Without those whose names begin so.
+    /// The headers without those whose names begin with `prefix`.
     #[must_use]
     pub fn without_prefix(&self, prefix: &str) -> Self {
         let kept = self.0.iter().filter(|(name, _)| !name.to_ascii_lowercase().starts_with(prefix));
@@ -164,7 +164,7 @@ impl Headers {
     pub(super) fn write(&self) -> FieldTable {
         let mut table = FieldTable::default();
         for (name, value) in &self.0 {
-            // A foreign header's name of more than 255 bytes cannot have come over AMQP; ours are short.
+            // A header of another sender has at most 255 bytes in its name, because it came over AMQP. Ours are short.
             let Ok(name) = ShortString::try_new(name.as_str()) else { continue };
             table.insert(
                 name,
@@ -178,19 +178,19 @@ impl Headers {
     }
 }
 
-/// How the broker came to move a message from a queue to its dead letters: the last of what it wrote into `x-death`
+/// How the broker moved a message from a queue to its dead letters: the last entry in `x-death`
 /// (<https://www.rabbitmq.com/docs/dlx#effects>).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Death {
     /// `delivery_limit`, `expired`, `maxlen` or `rejected`.
     pub reason: String,
-    /// Where it lay.
+    /// The queue from which it was moved.
     pub queue: String,
-    /// Where it had been published; empty is the default exchange.
+    /// The exchange to which it was published. Empty for the default exchange.
     pub exchange: String,
-    /// The key under which it had been published.
+    /// The routing key under which it was published.
     pub routing_key: String,
-    /// Whether it ever came out of one of our retry queues, to which only workers publish.
+    /// Whether it ever came out of one of our retry queues. Only workers publish to these.
     pub was_put_off: bool,
 }
 
@@ -212,7 +212,7 @@ impl Death {
         let is_retry = |death: &AMQPValue| {
             text(death, "queue").starts_with(&retry_queue("")) && text(death, "reason") == "expired"
         };
-        // The newest one comes first.
+        // The newest entry comes first.
         let newest = deaths.as_slice().first().filter(|death| matches!(death, AMQPValue::FieldTable(_)))?;
         Some(Self {
             reason: text(newest, "reason"),

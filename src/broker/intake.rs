@@ -1,5 +1,5 @@
-//! A queue's deliveries, batch after batch, for as long as the process lives: the loop of every role whose work is one commit a
-//! batch. (The worker's session does more: several batches side by side.)
+//! Takes the deliveries of a queue batch after batch, for the whole life of the process. Every role whose work is one
+//! commit a batch uses this loop. The worker's session does more: it works on several batches side by side.
 
 use super::consumer::{Consumer, Delivery, Durable, Window};
 use super::error::BrokerError;
@@ -13,44 +13,44 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// Between two tries to reach the broker.
+/// The pauses between two tries to reach the broker.
 const RECONNECT: Limits =
     Limits { initial: Duration::from_millis(100), max: Duration::from_secs(2), give_up_after: None };
 
-/// After what was in hand could not be taken though the database is there, for want of a right for instance. Every round
-/// costs each delivery one return, and the broker counts them: so it comes back ever more slowly.
+/// The pauses after a batch that failed although the database is there, for example because a right is missing. Every
+/// round gives each delivery back once, and the broker counts that, so the pauses grow.
 const FRUITLESS: Limits =
     Limits { initial: Duration::from_secs(1), max: Duration::from_secs(10 * 60), give_up_after: None };
 
-/// Between two tries of what was left. Whoever holds the lock ends some time.
-const LEFT: Limits = Limits { initial: Duration::from_secs(1), max: Duration::from_secs(60), give_up_after: None };
+/// The pauses between two tries of postponed deliveries. Locks end after some time.
+const POSTPONED: Limits = Limits { initial: Duration::from_secs(1), max: Duration::from_secs(60), give_up_after: None };
 
-/// What has become of a batch.
+/// The result of a batch.
 #[derive(Debug)]
 pub struct BatchResult<Proof> {
-    /// That all but what was left is durable.
+    /// Proof that everything except `postponed` is durable.
     pub proof: Proof,
-    /// What cannot be taken now, for a reason of its own. It stays in hand, within the window, and is tried again after a
-    /// pause, without its neighbours.
-    pub left: Vec<Delivery>,
+    /// Deliveries that cannot be settled now, for a reason of their own. They stay in hand, within the window, and are
+    /// tried again after a pause, without the others.
+    pub postponed: Vec<Delivery>,
 }
 
-/// What is taken, and how much at once.
+/// What an intake takes, and how much at once.
 #[derive(Debug, Clone)]
 pub struct Intake {
-    /// The broker.
+    /// The address of the broker.
     pub url: Followed<AmqpAddress>,
-    /// What the connection is called.
+    /// The name of the connection.
     pub name: &'static str,
-    /// From where.
+    /// The queue that is consumed.
     pub queue: &'static str,
-    /// Deliveries in one batch.
+    /// The most deliveries in one batch.
     pub batch_max: usize,
-    /// What is handed out ahead.
+    /// How much is taken ahead.
     pub window: Window,
 }
 
-/// Why a consumer was given up. What it had in hand comes again.
+/// Why a consumer was given up. Its deliveries in hand come again.
 #[derive(Debug, thiserror::Error)]
 enum Lost<E: Error + 'static> {
     #[error(transparent)]
@@ -62,7 +62,7 @@ enum Lost<E: Error + 'static> {
 }
 
 impl<E: Error + 'static> Lost<E> {
-    /// In a few words of our own.
+    /// The cause in a few words of our own.
     fn in_short(&self) -> String {
         match self {
             Self::Broker(error) => error.in_short(),
@@ -73,8 +73,9 @@ impl<E: Error + 'static> Lost<E> {
 }
 
 impl Intake {
-    /// Hands batches to `take` until `stop`, and acknowledges each for the proof that it gives. Nothing is consumed while
-    /// `may_take` is false; `held` is told whether a consumer is held, and why not, and `refused` of what the consumer refuses.
+    /// Hands batches to `take` until `stop`, and acknowledges each after its proof. It consumes only while `may_take`
+    /// is true. It calls `held` with whether there is a consumer, and why not, and `refused` for each delivery that the
+    /// consumer refuses.
     pub async fn run<Take, Taking, Proof, Failure>(
         &self,
         take: Take,
@@ -92,7 +93,7 @@ impl Intake {
         loop {
             match stop.run_until_cancelled(may_take.wait_for(|may| *may)).await {
                 Some(Ok(_may)) => {}
-                // The other side has gone, or we are to go.
+                // The sender is gone, or the process stops.
                 Some(Err(_)) | None => return,
             }
             let mut has_taken = false;
@@ -104,17 +105,17 @@ impl Intake {
             }
             held(Err(format!("nothing is consumed from {}: {}", self.queue, lost.in_short())));
             let pause = match lost {
-                Lost::Broker(_) | Lost::Canceled => reconnect.next_delay().unwrap_or(RECONNECT.max),
-                Lost::NotTaken(_) => fruitless.next_delay().unwrap_or(FRUITLESS.max),
+                Lost::Broker(_) | Lost::Canceled => reconnect.next_pause(),
+                Lost::NotTaken(_) => fruitless.next_pause(),
             };
-            // Not a wait for anything that could be seen from here.
+            // No event tells when the cause is gone.
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Consumes until `stop`, or until something is lost; says whether anything was taken.
+    /// Consumes until `stop`, or until something is lost. `has_taken` tells whether a batch was settled.
     async fn consume<Take, Taking, Proof, Failure>(
         &self,
         take: &Take,
@@ -136,12 +137,12 @@ impl Intake {
         tracing::info!(event = "consuming", queue = self.queue, prefetch = self.window.deliveries_max);
         let ended = async {
             let acknowledger = consumer.acknowledger();
-            let (mut batch, mut left, mut pause) = (Vec::new(), Vec::<Delivery>::new(), Backoff::new(LEFT));
+            let (mut batch, mut postponed, mut pause) = (Vec::new(), Vec::<Delivery>::new(), Backoff::new(POSTPONED));
             let mut is_due_at = Instant::now();
             loop {
                 let filled = consumer.fill(&mut batch, self.batch_max, Duration::ZERO);
                 let filled = async {
-                    match left.as_slice() {
+                    match postponed.as_slice() {
                         [] => Some(filled.await),
                         _ if Instant::now() < is_due_at => timeout_at(is_due_at, filled).await.ok(),
                         _ => None,
@@ -153,22 +154,22 @@ impl Intake {
                         filled?.ok_or(Lost::Canceled)?;
                         std::mem::take(&mut batch)
                     }
-                    // What was left is due.
-                    Some(None) => std::mem::take(&mut left),
+                    // The postponed deliveries are due.
+                    Some(None) => std::mem::take(&mut postponed),
                 };
                 let tags: Vec<_> = deliveries.iter().map(|delivery| delivery.tag).collect();
                 let taken = take(deliveries).await.map_err(Lost::NotTaken)?;
-                if left.is_empty() && taken.left.is_empty() {
+                if postponed.is_empty() && taken.postponed.is_empty() {
                     pause.reset();
                     let Some(last) = tags.last() else { continue };
                     acknowledger.acknowledge_through(*last, &taken.proof).await?;
                 } else {
-                    for tag in tags.into_iter().filter(|tag| taken.left.iter().all(|left| left.tag != *tag)) {
+                    for tag in tags.into_iter().filter(|tag| taken.postponed.iter().all(|other| other.tag != *tag)) {
                         acknowledger.acknowledge(tag, &taken.proof).await?;
                     }
-                    if !taken.left.is_empty() {
-                        is_due_at = Instant::now() + pause.next_delay().unwrap_or(LEFT.max);
-                        left.extend(taken.left);
+                    if !taken.postponed.is_empty() {
+                        is_due_at = Instant::now() + pause.next_pause();
+                        postponed.extend(taken.postponed);
                     }
                 }
                 *has_taken = true;

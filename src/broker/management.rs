@@ -1,4 +1,4 @@
-//! What AMQP cannot show, over RabbitMQ's HTTP API: arguments, bindings, policies, rights, alarms. Optional
+//! RabbitMQ's HTTP API, for what AMQP cannot show: arguments, bindings, policies, rights, alarms. It is optional
 //! (`GRANTONCE_MANAGEMENT_URL`).
 
 use super::survey::{BindingFacts, ExchangeFacts, LimitFacts, NodeFacts, PermissionFacts, PolicyFacts, Survey};
@@ -17,11 +17,11 @@ use time::format_description::well_known::Rfc2822;
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// RabbitMQ tells the operator policy of a queue from statistics that are a few seconds old. As long as one that could do harm
-/// is not told of, they are read again, so often at most, once a second.
+/// RabbitMQ reports the operator policy of a queue from statistics that are a few seconds old. If a harmful policy
+/// exists and the statistics do not show it, they are read again, at most so often, once a second.
 const SURVEYS_MAX: usize = 20;
 
-/// RabbitMQ's HTTP API, for one vhost.
+/// RabbitMQ's HTTP API, for one virtual host.
 #[derive(Debug, Clone)]
 pub struct Management {
     client: reqwest::Client,
@@ -29,37 +29,37 @@ pub struct Management {
     vhost: String,
 }
 
-/// What the API tells of a queue.
+/// What the API reports about a queue.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct QueueFacts {
-    /// Its name.
+    /// The name of the queue.
     pub name: String,
-    /// Messages ready and unacknowledged. Absent while the broker has not measured yet.
+    /// Messages that are ready or not acknowledged. Absent until the broker has measured.
     #[serde(default)]
     pub messages: Option<u64>,
-    /// As declared.
+    /// The arguments as they were declared.
     pub arguments: serde_json::Map<String, serde_json::Value>,
     /// The policy that is in force.
     #[serde(default)]
     pub(super) policy: Option<String>,
-    /// The operator policy that is in force, from statistics.
+    /// The operator policy in force, from the statistics.
     #[serde(default)]
     pub(super) operator_policy: Option<String>,
-    /// Both of them joined, from statistics. An object; RabbitMQ writes an empty one as a list, too.
+    /// Both policies joined, from the statistics. It is an object, and RabbitMQ writes an empty one as a list.
     #[serde(default)]
     pub(super) effective_policy_definition: serde_json::Value,
     /// The nodes that have a copy.
     #[serde(default)]
     pub(super) members: Vec<String>,
-    /// Those of them that are there.
+    /// The nodes with a copy that are online.
     #[serde(default)]
     pub(super) online: Vec<String>,
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 #[derive(Debug)]
 pub struct Compared {
-    /// What was found.
+    /// The faults and notes.
     pub findings: Findings,
     /// How far the broker's clock is ahead of ours, to about a second.
     pub clock_ahead: Option<time::Duration>,
@@ -71,7 +71,7 @@ struct Overview {
 }
 
 impl Management {
-    /// `base` is `http://user:password@host:15672`.
+    /// A client. `base` has the form `http://user:password@host:15672`.
     pub fn new(base: SecretString, vhost: &str) -> Result<Self, reqwest::Error> {
         let client = client(system_roots()).timeout(ANSWER_DEADLINE).build()?;
         Ok(Self { client, base, vhost: vhost.to_owned() })
@@ -84,14 +84,14 @@ impl Management {
     async fn ask_with(&self, path: &[&str], query: &str) -> Result<reqwest::Response, reqwest::Error> {
         let mut url: reqwest::Url = match self.base.expose_secret().parse() {
             Ok(url) => url,
-            // Ask the client for its own error about the address.
+            // The client makes its own error about the address.
             Err(_) => return self.client.get(self.base.expose_secret()).send().await,
         };
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("api").extend(path);
         }
         url.set_query((!query.is_empty()).then_some(query));
-        // An error's text would show the address, and with it the password.
+        // The text of the error would show the address with its password.
         self.client.get(url).send().await.map_err(reqwest::Error::without_url)
     }
 
@@ -109,26 +109,26 @@ impl Management {
         Self::read(answer).await.map(Some)
     }
 
-    /// Lists the vhost's queues.
+    /// Lists the queues of the virtual host.
     pub async fn queues(&self) -> Result<Vec<QueueFacts>, reqwest::Error> {
         Self::read(self.ask(&["queues", &self.vhost]).await?).await
     }
 
-    /// Compares all that this version needs with what is there.
+    /// Compares everything that this version needs with what is there.
     pub async fn compare(&self, delays: &[RetryDelay], clock: &Clock) -> Result<Compared, reqwest::Error> {
         let before = clock.now();
         let answer = self.ask(&["overview"]).await?;
         let middle = before + (clock.now() - before) / 2;
         let date = answer.headers().get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| OffsetDateTime::parse(date, &Rfc2822).ok());
-        // It is cut to whole seconds.
+        // The broker cuts its time to whole seconds.
         let clock_ahead = date.map(|date| date + time::Duration::milliseconds(500) - middle);
         let Overview { rabbitmq_version } = Self::read(answer).await?;
         let survey = self.settled_survey(rabbitmq_version).await?;
         Ok(Compared { findings: survey.findings(&self.vhost, delays), clock_ahead })
     }
 
-    /// What would make looking at the dead letters' buffer dangerous.
+    /// Faults that would make it dangerous to look at the dead letters.
     pub(super) async fn danger_in_dead_queue(&self) -> Result<Option<Fault>, reqwest::Error> {
         Ok(self.settled_survey(String::new()).await?.fault_of_queue(&self.vhost, DEAD_QUEUE))
     }
@@ -139,7 +139,7 @@ impl Management {
             if survey.is_settled() {
                 break;
             }
-            // Nothing tells when the statistics are written: RabbitMQ does it every few seconds.
+            // No event tells when RabbitMQ writes its statistics. It does so every few seconds.
             tokio::time::sleep(Duration::from_secs(1)).await;
             survey = self.survey(survey.version).await?;
         }
@@ -148,10 +148,10 @@ impl Management {
 
     async fn survey(&self, version: String) -> Result<Survey, reqwest::Error> {
         let vhost = self.vhost.as_str();
-        // Answers 503 while there is an alarm, to anybody who may use the API.
+        // Answers 503 during an alarm, for every user of the API.
         let alarms = self.ask(&["health", "checks", "alarms"]).await?.status();
         let mut queues = self.queues().await?;
-        // Without statistics RabbitMQ tells of a queue as it is now.
+        // Without statistics RabbitMQ reports the current state of a queue.
         let now: Vec<QueueFacts> = Self::read(self.ask_with(&["queues", vhost], "disable_stats=true").await?).await?;
         for queue in &mut queues {
             queue.policy = now.iter().find(|other| other.name == queue.name).and_then(|other| other.policy.clone());

@@ -1,7 +1,7 @@
 //! The only user of RabbitMQ: connections, topology, a publisher that waits for confirms, and a consumer of batches.
 //!
-//! No automatic recovery of the client library's: after a channel error its consumers can hang for ever. A connection
-//! here lives until its first error and is then made anew by whoever needs it.
+//! The automatic recovery of the client library is not used: after a channel error its consumers can hang forever. A
+//! connection here ends at its first error, and its user makes a new one.
 
 mod ability;
 mod alarm;

@@ -1,4 +1,4 @@
-//! Messages that more than one role publishes, as they are published: one form, whoever does.
+//! The messages that roles publish. Each kind of message is built in one place.
 
 use super::headers::Headers;
 use super::publisher::Outgoing;
@@ -10,34 +10,34 @@ use crate::message::{
 };
 use bytes::Bytes;
 
-/// Longest text among a message's properties, and longest routing key, in bytes.
+/// Longest text property and longest routing key, in bytes.
 const SHORT_TEXT_BYTES_MAX: usize = 255;
 
-/// Cuts a text at a character's boundary, so that AMQP can carry it.
+/// Cuts a text at the boundary of a character, so that AMQP can carry it.
 fn fit(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(SHORT_TEXT_BYTES_MAX));
     text
 }
 
-/// What becomes a dead letter, beside its reason.
+/// The parts of a dead letter, without its reason.
 #[derive(Debug)]
 pub struct Letter {
-    /// The role that gives it up.
+    /// The role that makes the dead letter.
     pub origin: &'static str,
-    /// Where it was published first, or would have been.
+    /// The routing key under which the message was published first, or would have been.
     pub routing_key: String,
-    /// Its id.
+    /// The id of the message.
     pub message_id: String,
-    /// Its property `type`.
+    /// The property `type` of the message.
     pub kind: String,
-    /// Headers that it keeps.
+    /// The headers that it keeps.
     pub headers: Headers,
-    /// Its body, as it came.
+    /// The body as it came.
     pub body: Bytes,
 }
 
 impl Outgoing {
-    /// What a provider says of a payment, for the workers.
+    /// A payment event of a provider, for the workers.
     pub fn payment_status(event: &PaymentEvent) -> Result<Self, EncodeError> {
         Ok(Self {
             exchange: PAYMENTS_EXCHANGE,
@@ -50,7 +50,7 @@ impl Outgoing {
         })
     }
 
-    /// That something happened to a payment, for the reconcilers.
+    /// A hint that something happened to a payment, for the reconcilers.
     pub fn hint(hint: &Hint) -> Result<Self, EncodeError> {
         Ok(Self {
             exchange: HINTS_EXCHANGE,
@@ -63,7 +63,7 @@ impl Outgoing {
         })
     }
 
-    /// As a part of a trace: with its `traceparent` among the headers. `None` leaves them as they are.
+    /// The message as a part of a trace, with a header `traceparent`. `None` changes nothing.
     #[must_use]
     pub fn in_trace(mut self, traceparent: Option<String>) -> Self {
         if let Some(traceparent) = traceparent {
@@ -72,10 +72,10 @@ impl Outgoing {
         self
     }
 
-    /// What will never be applied as things stand, for an operator.
+    /// A dead letter: a message that cannot be applied as things stand, for an operator.
     pub fn dead_letter(letter: Letter, refusal: &Refusal) -> Self {
         let Letter { origin, routing_key, message_id, kind, mut headers, body } = letter;
-        // What a letter is about must not keep it from being one.
+        // Long texts must not prevent the dead letter.
         let [routing_key, message_id, kind] = [routing_key, message_id, kind].map(fit);
         headers.set_text(REASON_HEADER, refusal.reason.name());
         let dropped = headers.text(DROPPED_HEADERS_HEADER).map(|dropped| format!("; dropped headers: {dropped}"));

@@ -1,4 +1,4 @@
-//! A look at the dead letters' buffer without taking anything: for when there is no database to collect them.
+//! Shows the dead letters in their queue and leaves them there. For times when no database collects them.
 
 use super::connection::{ANSWER_DEADLINE, channel, close, connect, connect_within};
 use super::consumer::Delivery;
@@ -11,15 +11,15 @@ use crate::followed::Followed;
 use crate::message::BODY_BYTES_MAX;
 use lapin::options::BasicGetOptions;
 
-/// Why nothing was looked at.
+/// Why nothing was shown.
 #[derive(Debug, thiserror::Error)]
 pub enum PeekError {
-    /// Looking would count against a limit, and the broker deletes what is looked at too often.
+    /// A look would count against a delivery limit, and the broker deletes messages that reach it.
     #[error(
         "{DEAD_QUEUE} is not as `grantonce migrate` makes it: {0}. Letters that are looked at there may be destroyed"
     )]
     Dangerous(String),
-    /// Whether looking is safe cannot be seen.
+    /// Nobody can see whether a look is safe.
     #[error(
         "whether looking at {DEAD_QUEUE} is safe cannot be seen: this broker user may not compare its arguments. Set \
          GRANTONCE_MANAGEMENT_URL, or use the user of `grantonce migrate`"
@@ -33,12 +33,12 @@ pub enum PeekError {
     Management(#[from] reqwest::Error),
 }
 
-/// What is shown of a letter: no body that is worth a look is longer. How many are looked at bounds them all.
+/// How much of a body is shown, in bytes. The number of letters bounds the whole.
 const BOUNDS: Bounds =
     Bounds { body_bytes_max: BODY_BYTES_MAX, body_kept_bytes: BODY_BYTES_MAX, bytes_max: usize::MAX };
 
-/// Looks at the oldest dead letters and puts them back where they were. A look counts as a delivery of each: only where the
-/// queue's delivery limit is seen to be the one that `migrate` gives it is anything touched.
+/// Shows the oldest dead letters and puts them back. A look counts as a delivery of each letter. So nothing is touched
+/// unless the delivery limit of the queue is the one that `migrate` sets.
 pub async fn peek(
     url: &Followed<AmqpAddress>,
     management: Option<&Management>,
@@ -66,12 +66,12 @@ pub async fn peek(
         Ok(letters)
     };
     let peeked = peeked.await;
-    // What is not acknowledged goes back, each to its place.
+    // Letters that are not acknowledged go back, each to its place.
     close(&connection).await;
     peeked
 }
 
-/// Declaring a queue with the arguments that it has changes nothing, and with others it is refused.
+/// Declaring a queue with its present arguments changes nothing. With other arguments it is refused.
 async fn compare_by_declaring(url: &Followed<AmqpAddress>) -> Result<(), PeekError> {
     let connection = connect(url, "dlq peek").await?;
     let declared = declare_dead_queue(&connection).await;

@@ -1,9 +1,9 @@
-//! A publisher whose every success is a confirmed, routed message.
+//! A publisher that reports success only for messages that are confirmed and routed.
 //!
-//! Messages go out in groups: all that wait are published with `mandatory`, then all their confirms are awaited, and
-//! only then is any of them answered. The client library hands a returned message to *some* confirm of the channel,
-//! not to its own; once the whole group is confirmed every return is there, and each is matched by what it carries.
-//! Many callers thereby share one wait for the broker's disks.
+//! Messages are published in groups. All waiting messages are sent with `mandatory`, then all their confirms are
+//! awaited, and only then is any caller answered. The client library attaches a returned message to some confirm of the
+//! channel, not to its own. After the confirms of the whole group all returns are there, and each is matched by its
+//! content. So many callers share one wait for the broker's disks.
 
 use super::ability::{Ability, AbilityReporter, DOUBT_LASTS, PROBE_KEY};
 use super::alarm::Alarm;
@@ -27,37 +27,37 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-/// Most messages in a group.
+/// The most messages in a group.
 const GROUP_MAX: usize = 512;
 
-/// Messages that are handed to the client library together. It says that one is sent when its bytes have gone to the socket,
-/// and who waits for that one by one pays a change of threads and a packet for each. Of more than so many, `join_all` would
-/// keep each apart in memory.
+/// How many messages are handed to the client library together. It reports that a message is sent when its bytes have
+/// gone to the socket, and waiting for each one costs a thread switch and a packet. With more than this, `join_all`
+/// would allocate memory for each.
 const HANDED_OVER_MAX: usize = 30;
 
-/// AMQP's delivery mode for messages that outlive a restart.
+/// AMQP's delivery mode for messages that survive a restart.
 const PERSISTENT: u8 = 2;
 
-/// Between two attempts to connect.
+/// The pauses between two tries to connect.
 const RECONNECT: Limits =
     Limits { initial: Duration::from_millis(50), max: Duration::from_secs(2), give_up_after: None };
 
-/// A message to publish.
+/// A message that is to be published.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// Where.
+    /// The exchange that it is published to.
     pub exchange: &'static str,
-    /// Under which key.
+    /// The routing key that it is published under.
     pub routing_key: String,
-    /// The message's id, also what a return is matched by.
+    /// The id of the message. A returned message is matched by it.
     pub message_id: String,
-    /// The property `type`.
+    /// The property `type` of the message.
     pub kind: String,
-    /// The property `content_type`.
+    /// The property `content_type` of the message.
     pub content_type: &'static str,
-    /// Its headers.
+    /// The headers of the message.
     pub headers: Headers,
-    /// Its body.
+    /// The body of the message.
     pub body: Bytes,
 }
 
@@ -65,42 +65,42 @@ pub struct Outgoing {
 #[derive(Debug)]
 pub struct Confirmed(());
 
-/// Why a message is not known to be taken.
+/// Why nobody knows that the broker has a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// No connection now; it is being made anew.
+    /// There is no connection now. The publisher is connecting.
     #[error("RabbitMQ is out of reach: {0}")]
     Unavailable(String),
-    /// As many messages as allowed are waiting already.
+    /// The allowed number of messages is waiting already.
     #[error("too many messages are waiting to be published")]
     Overloaded,
-    /// RabbitMQ takes no messages from anybody while one of its alarms lasts. Nothing was sent.
+    /// RabbitMQ accepts no message while one of its alarms lasts. Nothing was sent.
     #[error("publishing is blocked by RabbitMQ ({0})")]
     Blocked(String),
-    /// No confirm in time. The message may be there or not: publish it again, under the same id.
+    /// There was no confirm in time. The broker may have the message or not: publish it again under the same id.
     #[error("RabbitMQ did not confirm within {} s", .0.as_secs_f32())]
     NotConfirmed(Duration),
-    /// The queue refused it: it is full.
+    /// The queue refused the message because it is full.
     #[error("RabbitMQ refused the message: the queue is full or failing")]
     Refused,
-    /// No queue is bound for it: the topology is not there.
+    /// No queue is bound for the message: the topology is missing.
     #[error("no queue takes messages for {exchange} under {routing_key}: run `grantonce migrate`")]
     Unroutable {
-        /// The exchange.
+        /// The exchange of the message.
         exchange: &'static str,
-        /// The routing key.
+        /// The routing key of the message.
         routing_key: String,
     },
-    /// The broker closed the channel over it: the AMQP reply code.
+    /// The broker closed the channel because of the message, with this AMQP reply code.
     #[error("{}", channel_closed(*.0))]
     ChannelClosed(u16),
-    /// A name or key that AMQP cannot carry.
+    /// A name or key is too long for AMQP.
     #[error("{0} is longer than 255 bytes")]
     TooLong(&'static str),
 }
 
 impl PublishError {
-    /// Which kind, of a bounded set.
+    /// The kind of the error, one of a fixed set.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
@@ -115,7 +115,7 @@ impl PublishError {
     }
 }
 
-/// What a reply code says to a publisher.
+/// The meaning of a reply code for a publisher.
 fn channel_closed(reply_code: u16) -> String {
     match reply_code {
         403 => "this broker user may not publish there (403)".to_owned(),
@@ -124,20 +124,20 @@ fn channel_closed(reply_code: u16) -> String {
     }
 }
 
-/// How to publish.
+/// The settings of a publisher.
 #[derive(Debug, Clone)]
 pub struct PublisherSettings {
-    /// The broker.
+    /// The address of the broker.
     pub url: Followed<AmqpAddress>,
-    /// What the connections are called.
+    /// The name of the connections.
     pub name: &'static str,
-    /// Independent connections, each with one group under way.
+    /// The number of connections. Each has one group under way.
     pub lanes: usize,
-    /// Messages that may wait in each lane.
+    /// How many messages may wait in each lane.
     pub waiting_max: usize,
-    /// How long a confirm is awaited.
+    /// How long to wait for a confirm.
     pub confirm_deadline: Duration,
-    /// The time that messages are given, so that their age in a queue can be told.
+    /// The clock for the timestamp of messages, which shows their age in a queue.
     pub clock: Clock,
 }
 
@@ -146,7 +146,7 @@ struct Request {
     answer: oneshot::Sender<Result<Confirmed, PublishError>>,
 }
 
-/// Publishes with confirms. Cheap to clone; the connections close when the last clone is dropped.
+/// Publishes with confirms. It is cheap to clone. The connections close when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     lanes: Arc<[Lane]>,
@@ -161,7 +161,7 @@ struct Lane {
 }
 
 impl Publisher {
-    /// Starts the lanes. They connect by themselves, now and whenever the connection is lost.
+    /// Starts the lanes. They connect by themselves, now and after each loss of the connection.
     pub fn start(settings: &PublisherSettings) -> Self {
         let count = settings.lanes.max(1);
         let (tell, ability) = watch::channel(Ability::none(count));
@@ -175,13 +175,13 @@ impl Publisher {
         Self { lanes, next: Arc::default(), ability, confirm_deadline: settings.confirm_deadline }
     }
 
-    /// Whether messages can be published, now and whenever that changes.
+    /// Whether messages can be published, now and after each change.
     pub fn ability(&self) -> watch::Receiver<Ability> {
         self.ability.clone()
     }
 
-    /// Whether the broker takes messages for this exchange: publishes one that is bound for nowhere. It is returned, and
-    /// stored by nobody.
+    /// Whether the broker accepts messages for this exchange. It publishes a message without a queue, which comes back
+    /// and is not stored.
     pub async fn probe(&self, exchange: &'static str) -> Result<(), PublishError> {
         let message = Outgoing {
             exchange,
@@ -201,7 +201,7 @@ impl Publisher {
     /// Publishes a message and waits until it is confirmed.
     pub async fn publish(&self, message: Outgoing) -> Result<Confirmed, PublishError> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
-        // A lane that can publish, where there is one.
+        // A lane that can publish, if there is one.
         let number = {
             let ability = self.ability.borrow();
             ability.unblocked().map_err(PublishError::clone)?;
@@ -214,7 +214,7 @@ impl Publisher {
             mpsc::error::TrySendError::Full(_) => PublishError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => PublishError::Unavailable("the publisher has stopped".to_owned()),
         })?;
-        // The lane has its own deadline for the confirms; this one also covers the wait for the group before.
+        // The lane has its own deadline for the confirms. This one also covers the wait for the group before.
         let deadline = self.confirm_deadline * 2;
         match tokio::time::timeout(deadline, answered).await {
             Ok(Ok(result)) => result,
@@ -224,7 +224,7 @@ impl Publisher {
     }
 }
 
-/// Why a lane is not trusted: publishing failed on a connection that stood. It counts until something is confirmed, or for a
+/// Why a lane is in doubt: publishing failed on an open connection. The doubt ends with the next confirm, or after a
 /// while.
 type Doubt = Option<(Instant, PublishError)>;
 
@@ -249,7 +249,7 @@ async fn run_lane(settings: PublisherSettings, mut waiting: mpsc::Receiver<Reque
             Err(error) => PublishError::Unavailable(error.to_string()),
         };
         reporter.set_lane(Err(cause.clone()));
-        let pause = backoff.next_delay().unwrap_or(RECONNECT.max);
+        let pause = backoff.next_pause();
         tracing::warn!(event = "publisher_disconnected", name = settings.name, cause = %cause, retry_in_ms = pause.as_millis());
         let refusal = PublishError::Unavailable(cause.to_string());
         if !refuse_until(Instant::now() + pause, &mut waiting, &refusal).await {
@@ -266,7 +266,8 @@ async fn open(settings: &PublisherSettings) -> Result<(Connection, Channel), Bro
     Ok((connection, channel))
 }
 
-/// Answers callers at once while nothing can be published, instead of letting them wait for a timeout. `false`: none left.
+/// Answers callers at once while nothing can be published, so that they do not wait for a timeout. `false`: there are
+/// no callers any more.
 async fn refuse_until(until: Instant, waiting: &mut mpsc::Receiver<Request>, cause: &PublishError) -> bool {
     loop {
         match tokio::time::timeout_at(until, waiting.recv()).await {
@@ -288,7 +289,7 @@ impl Ended {
     }
 }
 
-/// How often an idle lane looks whether its channel is still there.
+/// How often an idle lane checks that its channel is open.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 
 async fn serve(
@@ -325,8 +326,9 @@ async fn serve(
     }
 }
 
-/// Answers callers at once while an alarm of the broker's lasts. The connection is kept for the news of its end, and then
-/// made anew: what was in flight when the alarm came is confirmed to nobody, and a return could be taken for another's.
+/// Answers callers at once during an alarm of the broker. The connection is kept until the broker reports the end of
+/// the alarm, and then replaced. Messages that were in flight when the alarm came are not confirmed, and a return could
+/// be taken for that of another message.
 async fn sit_out(
     channel: &Channel,
     waiting: &mut mpsc::Receiver<Request>,
@@ -363,7 +365,7 @@ async fn publish_group(
     let (began, deadline) = (Instant::now(), settings.confirm_deadline);
     let until = began + deadline;
     let not_confirmed = || PublishError::NotConfirmed(began.elapsed().min(deadline));
-    // In seconds: AMQP knows no finer ones. A clock before 1970 gives none.
+    // In seconds, the finest unit of AMQP. A clock before 1970 gives none.
     let published_at_s = u64::try_from(settings.clock.now().unix_timestamp()).unwrap_or(0);
     let mut sent = Vec::with_capacity(group.len());
     let hand_over = async {
@@ -371,7 +373,7 @@ async fn publish_group(
             sent.extend(join_all(some.iter().map(|request| send(channel, &request.message, published_at_s))).await);
         }
     };
-    // What was not handed over in time has no confirm to wait for.
+    // A message that was not handed over in time has no confirm to wait for.
     let _late = alarm.cuts_short(tokio::time::timeout_at(until, hand_over)).await;
     sent.resize_with(group.len(), || Err(not_confirmed()));
 
@@ -381,7 +383,7 @@ async fn publish_group(
     for confirm in sent {
         let result = match confirm {
             Err(error) => Err(error),
-            // An alarm ends the wait: what the broker has of these it may take now, or after the alarm, or never.
+            // An alarm ends the wait. The broker may accept these messages now, after the alarm, or never.
             Ok(confirm) => match alarm.cuts_short(tokio::time::timeout_at(until, confirm)).await {
                 Some(Ok(Ok(Confirmation::Ack(message)))) => {
                     returned.extend(message);
@@ -411,7 +413,7 @@ async fn publish_group(
                 == (message.message_id.as_str(), message.exchange, message.routing_key.as_str())
         })
     };
-    // A return may still be on its way to a confirm that did not come: then nothing of the group is believed.
+    // A return may still be on its way to a missing confirm. Then no message of the group counts as confirmed.
     for (Request { message, answer }, result) in group.drain(..).zip(results) {
         let result = match (result, &broken) {
             (Ok(()), Some(error)) => Err(error.clone()),
@@ -422,7 +424,7 @@ async fn publish_group(
             (Err(error), _) => Err(error),
         };
         reporter.note_answer(&message, result.as_ref().err());
-        // A caller that has gone does not read its answer.
+        // A caller that is gone does not read its answer.
         drop(answer.send(result));
     }
     broken.map_or(Ok(()), Err)
@@ -438,8 +440,8 @@ fn failed(error: &lapin::Error) -> PublishError {
     PublishError::Unavailable(error.to_string())
 }
 
-/// Hands a message over. Until its first wait it does all that the order of messages on the channel hangs on, so that any
-/// number of them can be begun one after the other and waited for together.
+/// Hands a message over. Everything that fixes the order of messages on the channel happens before its first wait. So
+/// many can be begun one after the other and then awaited together.
 async fn send(
     channel: &Channel,
     message: &Outgoing,

@@ -1,4 +1,5 @@
-//! Whether a broker user may do what a role does. Each right is tried in a way that publishes nothing and takes nothing.
+//! Whether a broker user may do what a role does. Each right is tried in a way that publishes nothing and takes
+//! nothing.
 
 use super::connection::{ANSWER_DEADLINE, Connection, channel, close, connect};
 use super::error::BrokerError;
@@ -18,16 +19,16 @@ use lapin::{BasicProperties, Event};
 use std::future::ready;
 use std::pin::pin;
 
-/// Whose rights are tried.
+/// The role whose rights are tried.
 #[derive(Debug, Clone)]
 pub enum User {
-    /// Declares everything.
+    /// Declares all exchanges and queues.
     Migrate(Vec<RetryDelay>),
-    /// Publishes what these providers' webhooks say.
+    /// Publishes the events of these providers.
     Receiver(Vec<Provider>),
     /// Consumes payments, publishes retries and dead letters.
     Worker(Vec<RetryDelay>),
-    /// Consumes hints, publishes what these providers answer.
+    /// Consumes hints, publishes the answers of these providers.
     Reconciler(Vec<Provider>),
     /// Consumes dead letters, publishes replays.
     Ops,
@@ -40,7 +41,7 @@ enum Operation {
 }
 
 impl User {
-    /// As deploy/rabbitmq-permissions.sh names it.
+    /// The name of the user in deploy/rabbitmq-permissions.sh.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Migrate(_) => "migrate",
@@ -59,7 +60,7 @@ impl User {
             };
             exchanges.iter().flat_map(each).collect::<Vec<_>>()
         };
-        // The worker and ops publish under every provider's key; one stands for all.
+        // The worker and ops publish under the key of every provider. One key stands for all.
         let any = || "payment.stripe".to_owned();
         match self {
             Self::Migrate(delays) => vec![Operation::Declare(delays.clone())],
@@ -83,21 +84,21 @@ impl User {
     }
 }
 
-/// What trying came to.
+/// The result of the tries.
 #[derive(Debug, Default)]
 pub struct Tried {
-    /// Rights that are missing.
+    /// The rights that are missing.
     pub lacking: Vec<Fault>,
-    /// Exchanges and queues that are there with other properties.
+    /// Exchanges and queues that exist with other properties.
     pub different: Vec<Fault>,
-    /// RabbitMQ has an alarm, and no more was tried.
+    /// RabbitMQ has an alarm, so nothing more was tried.
     pub blocked: Option<Fault>,
 }
 
-/// Tries what a user does, as the user of the address. Exchanges and queues that are missing are passed over: see
-/// [`super::inspect`], which must have found nothing before [`User::Migrate`] is tried.
+/// Tries what a user does, as the user of the address. Missing exchanges and queues are skipped: [`super::inspect`]
+/// reports them, and must have found nothing before [`User::Migrate`] is tried.
 pub async fn try_rights(url: &Followed<AmqpAddress>, user: &User) -> Result<Tried, BrokerError> {
-    // A connection of its own: RabbitMQ may block one that has published.
+    // It has its own connection, because RabbitMQ may block one that has published.
     let connection = connect(url, "check rights").await?;
     let tried = try_deeds(&connection, user).await;
     close(&connection).await;
@@ -140,7 +141,7 @@ async fn try_deeds(connection: &Connection, user: &User) -> Result<Tried, Broker
                     user.name()
                 ),
             }),
-            // Missing: told elsewhere.
+            // The queue is missing, which `inspect` reports.
             Some(404) => {}
             Some(_) | None => return Err(error),
         }
@@ -148,24 +149,24 @@ async fn try_deeds(connection: &Connection, user: &User) -> Result<Tried, Broker
     Ok(all)
 }
 
-/// Publishes in a transaction and rolls it back. The broker refuses at once what the user may not publish, and routes
+/// Publishes in a transaction and rolls it back. The broker refuses a publish without the right at once, and routes
 /// nothing before a commit.
 async fn publish(connection: &Connection, exchange: &'static str, key: &str) -> Result<(), BrokerError> {
     const WHAT: &str = "trying to publish";
     let channel = channel(connection).await?;
     BrokerError::within(WHAT, ANSWER_DEADLINE, channel.tx_select()).await?;
-    // Were it committed all the same, a worker would refuse it: it has no properties.
+    // If it were committed, a worker would refuse it, because it has no properties.
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     let published = channel.basic_publish(exchange.into(), key.into(), options, b"grantonce check", properties);
     let mut errors = pin!(connection.events_listener().filter_map(|event| ready(error_of(event))));
-    // Those of channels before this one.
+    // Events of earlier channels.
     while let Some(Some(_)) = errors.next().now_or_never() {}
     let tried = async {
         published.await?;
         channel.tx_rollback().await
     };
     match BrokerError::within(WHAT, ANSWER_DEADLINE, tried).await {
-        // A call that comes too late is only told that the channel is closed; why is an event of the connection.
+        // A call that comes too late only learns that the channel is closed. The reason is an event of the connection.
         Err(error) if error.reply_code().is_none() && !channel.status().connected() => {
             let why = tokio::time::timeout(ANSWER_DEADLINE, errors.next()).await;
             Err(why.ok().flatten().map_or(error, |source| BrokerError::Amqp { what: WHAT, source }))
@@ -178,11 +179,11 @@ fn error_of(event: Event) -> Option<lapin::Error> {
     if let Event::Error(error) = event { Some(error) } else { None }
 }
 
-/// Begins to consume with an argument that the broker refuses, which it does after it has looked at the right: 406.
+/// Begins to consume with an argument that the broker refuses with 406. It checks the right first.
 async fn consume(connection: &Connection, queue: &'static str) -> Result<(), BrokerError> {
     const WHAT: &str = "trying to consume";
     let channel = channel(connection).await?;
-    // Were it accepted all the same, at most one message would be handed out and given back.
+    // If it were accepted, at most one message would be handed out and given back.
     BrokerError::within(WHAT, ANSWER_DEADLINE, channel.basic_qos(1, BasicQosOptions::default())).await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-priority".into(), AMQPValue::LongString("not a number".into()));

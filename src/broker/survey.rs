@@ -1,4 +1,4 @@
-//! Compares what the management API tells with what this version needs. Pure.
+//! Compares what the management API reports with what this version needs. Pure.
 
 mod policies;
 
@@ -10,13 +10,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// The oldest RabbitMQ that this version works with.
+/// The oldest version of RabbitMQ that this version works with.
 const VERSION_MIN: (u32, u32) = (3, 10);
 
-/// Users that are named in a note.
+/// How many users a note names.
 const USERS_SHOWN_MAX: usize = 20;
 
-/// All that was asked. `None`: this user may not see it.
+/// Everything that was asked. `None`: this user may not see it.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     pub(super) version: String,
@@ -72,7 +72,7 @@ pub(super) struct PermissionFacts {
     write: String,
 }
 
-/// Memory and disk are numbers, or a text where the node has not measured them.
+/// Memory and disk are numbers, or a text if the node has not measured them.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct NodeFacts {
     name: String,
@@ -106,7 +106,7 @@ fn joined<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 }
 
 impl Survey {
-    /// The first thing that is wrong with one queue's arguments and policies.
+    /// The first fault in the arguments and policies of one queue.
     pub(super) fn fault_of_queue(&self, vhost: &str, name: &str) -> Option<Fault> {
         let of_it = Self {
             queues: self.queues.iter().filter(|queue| queue.name == name).cloned().collect(),
@@ -122,7 +122,7 @@ impl Survey {
         findings.faults.into_iter().next()
     }
 
-    /// Everything.
+    /// All faults and notes.
     pub(super) fn findings(&self, vhost: &str, delays: &[RetryDelay]) -> Findings {
         let mut findings = Findings::default();
         self.compare_server(&mut findings);
@@ -284,7 +284,7 @@ impl Survey {
         let ours = |exchange: &str| EXCHANGES.iter().any(|(name, _)| *name == exchange);
         for binding in self.bindings.iter().filter(|binding| !needs(binding)) {
             let BindingFacts { source, destination, destination_type, routing_key } = binding;
-            // Every queue is bound to the default exchange; and retry queues of delays that are gone stay.
+            // Every queue is bound to the default exchange. Retry queues of old delays remain.
             if source.is_empty() || (source == RETRY_EXCHANGE && *destination == retry_queue(routing_key)) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Exchanges and queues. Only `migrate` makes them; every other role finds them or says what is missing.
+//! Exchanges and queues. Only `migrate` creates them. Every other role finds them, or reports what is missing.
 //!
 //! ```text
 //! payments (topic) ──payment.<provider>──▶ fulfilment (quorum) ──delivery limit──▶ payments.dead
@@ -7,7 +7,7 @@
 //! payments.dead (topic) ──#──▶ fulfilment.dead (quorum)
 //! ```
 //!
-//! What correctness rests on is a queue *argument*, not a policy: arguments cannot be lost or changed behind our back.
+//! Correctness depends on queue *arguments*, not on policies: nobody can lose or change an argument.
 
 use super::connection::{Connection, channel, close, close_channel, connect};
 use super::error::BrokerError;
@@ -21,36 +21,36 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 use std::time::Duration;
 
-/// Where payment-status messages are published. The right to publish here is the right to grant.
+/// The exchange for payment-status messages. The right to publish here is the right to grant.
 pub const PAYMENTS_EXCHANGE: &str = "payments";
-/// Where the worker puts messages off; the routing key is the delay.
+/// The exchange for messages that are put off. The routing key is the delay.
 pub const RETRY_EXCHANGE: &str = "payments.retry";
-/// Where dead letters go.
+/// The exchange for dead letters.
 pub const DEAD_EXCHANGE: &str = "payments.dead";
-/// Where the receiver says that something happened to a payment, for the reconcilers to ask what.
+/// The exchange for hints: the receiver reports that something happened to a payment, and the reconcilers ask the
+/// provider.
 pub const HINTS_EXCHANGE: &str = "payments.hints";
-/// What the reconcilers consume.
+/// The queue that the reconcilers consume.
 pub const HINTS_QUEUE: &str = "payments.hints";
-/// What the workers consume.
+/// The queue that the workers consume.
 pub const WORK_QUEUE: &str = "fulfilment";
-/// The dead letters' buffer.
+/// The queue of the dead letters.
 pub const DEAD_QUEUE: &str = "fulfilment.dead";
 
-/// How often a message may come back to the work queue before the broker gives up on it. Every way of giving back
-/// counts, for a whole prefetch window at a time, so this bounds crash loops and must stay far above what restarts and
-/// outages cost.
+/// How often a message may return to the work queue before the broker gives it up. Every return counts, for a whole
+/// prefetch window at a time. So this bounds crash loops, and must be far above what restarts and outages need.
 pub const DELIVERY_LIMIT: i64 = 100;
 
-/// Beyond any number that looking at dead letters could reach. Not -1, which 3.10 takes for a limit, and not absent,
-/// which 4.0 takes for 20.
+/// Looks at the dead letters never reach this number. It is not -1, which 3.10 takes for a limit, and not absent, which
+/// 4.0 takes for 20.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
-/// Messages in the work queue, and hints; more are refused, and their senders keep them.
+/// The most messages in the work queue, and the most hints. More are refused, and their senders keep them.
 const WORK_QUEUE_LENGTH_MAX: i64 = 10_000_000;
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 
-/// The queue of a delay.
+/// The retry queue of a delay.
 pub fn retry_queue(label: &str) -> String {
     format!("{WORK_QUEUE}.retry.{label}")
 }
@@ -68,7 +68,7 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// Dead-letters at least once, which needs the queue to refuse when it is full.
+/// Dead-letters at least once. That requires the queue to refuse messages when it is full.
 fn forwards_to(exchange: &str) -> Vec<(&'static str, AMQPValue)> {
     vec![
         ("x-dead-letter-exchange", text(exchange)),
@@ -77,11 +77,12 @@ fn forwards_to(exchange: &str) -> Vec<(&'static str, AMQPValue)> {
     ]
 }
 
-/// Each queue with its arguments and what it is bound to.
+/// A queue with its arguments and its binding.
 pub(super) struct QueuePlan {
     pub(super) name: String,
     arguments: FieldTable,
-    /// As an earlier release made it, where that is still accepted: arguments of a queue that exists cannot be changed.
+    /// The arguments of an earlier release, if they are still accepted. Arguments of an existing queue cannot be
+    /// changed.
     earlier: Option<FieldTable>,
     pub(super) exchange: &'static str,
     pub(super) binding: String,
@@ -122,7 +123,7 @@ pub(super) fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
     let mut queues = vec![
         QueuePlan {
             name: DEAD_QUEUE.to_owned(),
-            // Where somebody's policy limits its length, it refuses: dropping would lose the oldest letters.
+            // If a policy limits its length, it refuses messages. Dropping would lose the oldest letters.
             arguments: quorum(&[no_limit.clone(), ("x-overflow", text("reject-publish"))]),
             earlier: Some(quorum(&[no_limit])),
             exchange: DEAD_EXCHANGE,
@@ -144,10 +145,11 @@ pub(super) fn plan(delays: &[RetryDelay]) -> Vec<QueuePlan> {
         },
     ];
     for RetryDelay { label, delay } in delays {
-        // Through the default exchange, which no relay may write to: by that the worker knows its own.
+        // It goes through the default exchange, to which no relay may write. By that the worker recognises its own
+        // retries.
         let mut retry = forwards_to("");
         retry.push(("x-dead-letter-routing-key", text(WORK_QUEUE)));
-        // One queue a delay: a message's own TTL would only count once it is at the head.
+        // There is one queue for each delay: the TTL of a message would only count when the message is at the head.
         retry.push(("x-message-ttl", AMQPValue::LongLongInt(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))));
         queues.push(QueuePlan {
             name: retry_queue(label),
@@ -167,7 +169,7 @@ pub(super) const EXCHANGES: [(&str, ExchangeKind); 4] = [
     (RETRY_EXCHANGE, ExchangeKind::Direct),
 ];
 
-/// Makes what is missing. What is there with other properties is an error: queue arguments cannot be changed.
+/// Creates what is missing. An existing queue with other properties is an error, because arguments cannot be changed.
 pub async fn declare(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Result<(), BrokerError> {
     let connection = connect(url, "migrate").await?;
     let done = declare_all(&connection, delays).await;
@@ -175,19 +177,20 @@ pub async fn declare(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Resu
     done
 }
 
-/// Declares the dead letters' buffer as it is made: an error with the reply code 406 where it is there with other arguments.
+/// Declares the queue of the dead letters. The error has reply code 406 if the queue has other arguments.
 pub(super) async fn declare_dead_queue(connection: &Connection) -> Result<(), BrokerError> {
     for queue in plan(&[]).iter().filter(|queue| queue.name == DEAD_QUEUE) {
-        // Not passive: that would show no arguments. And where it is missing, a queue that nothing is in does no harm.
+        // The declaration is not passive, because that would not show arguments. If the queue is missing, an empty one
+        // does no harm.
         declare_queue(connection, queue).await?;
     }
     Ok(())
 }
 
-/// Declares a queue as it is made, or else as an earlier release made it.
+/// Declares a queue, or accepts the form of an earlier release.
 async fn declare_queue(connection: &Connection, queue: &QueuePlan) -> Result<(), BrokerError> {
     let declare = async |arguments: &FieldTable| {
-        // A declaration that is refused closes its channel: one each.
+        // A refused declaration closes its channel, so each has its own.
         let channel = channel(connection).await?;
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let declared = channel.queue_declare(queue.name.as_str().into(), options, arguments.clone());
@@ -229,8 +232,7 @@ async fn declare_all(connection: &Connection, delays: &[RetryDelay]) -> Result<(
     Ok(())
 }
 
-/// Looks whether exchanges and queues are there. Arguments and bindings cannot be seen over AMQP: see
-/// [`super::Management`].
+/// Checks that the exchanges and queues exist. AMQP does not show arguments and bindings: see [`super::Management`].
 pub async fn inspect(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Result<Vec<Fault>, BrokerError> {
     let connection = connect(url, "check").await?;
     let looked = look_for_all(&connection, delays).await;
@@ -241,7 +243,7 @@ pub async fn inspect(url: &Followed<AmqpAddress>, delays: &[RetryDelay]) -> Resu
 pub(super) async fn look_for_all(connection: &Connection, delays: &[RetryDelay]) -> Result<Vec<Fault>, BrokerError> {
     let mut faults = vec![];
     for (name, kind) in EXCHANGES {
-        // A failed passive declare closes its channel: one each.
+        // A failed passive declaration closes its channel, so each has its own.
         let channel = channel(connection).await?;
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
         let found = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
@@ -256,8 +258,8 @@ pub(super) async fn look_for_all(connection: &Connection, delays: &[RetryDelay])
     Ok(faults)
 }
 
-/// What declaring everything again shows, to a user who may: whether exchanges and queues are as they are made. Changes
-/// nothing, so it must be called only where nothing is missing.
+/// Declares everything again, for a user with that right, to see whether exchanges and queues have their properties. It
+/// changes nothing if nothing is missing, and must be called only then.
 pub(super) async fn compare(
     connection: &Connection,
     delays: &[RetryDelay],
@@ -306,7 +308,7 @@ fn fault_of<T>(name: &str, found: Result<T, BrokerError>) -> Result<Option<Fault
     }
 }
 
-/// Tells that an exchange or queue is missing.
+/// The fault of a missing exchange or queue.
 pub(super) fn missing(name: &str) -> Fault {
     Fault {
         what: format!("{name} is missing at the broker"),

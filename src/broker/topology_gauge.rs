@@ -1,4 +1,4 @@
-//! Whether exchanges and queues are there, asked again and again by one connection.
+//! Checks again and again on one connection whether the exchanges and queues exist.
 
 use super::connection::{Connection, close, connect};
 use super::error::BrokerError;
@@ -7,7 +7,7 @@ use crate::address::AmqpAddress;
 use crate::config::RetryDelay;
 use crate::followed::Followed;
 
-/// Asks by one connection.
+/// Checks the topology on one connection.
 #[derive(Debug)]
 pub struct TopologyGauge {
     url: Followed<AmqpAddress>,
@@ -16,12 +16,12 @@ pub struct TopologyGauge {
 }
 
 impl TopologyGauge {
-    /// Connects when it is first asked.
+    /// Connects at the first question.
     pub fn new(url: Followed<AmqpAddress>, delays: Vec<RetryDelay>) -> Self {
         Self { url, delays, connection: None }
     }
 
-    /// What is missing, each in a few words. After an error the next call connects anew.
+    /// The missing ones, each in a few words. After an error the next call connects again.
     pub async fn read(&mut self) -> Result<Vec<String>, BrokerError> {
         let connection = match self.connection.take() {
             Some(connection) if connection.status().connected() => connection,

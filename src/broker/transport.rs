@@ -1,8 +1,8 @@
-//! What lies between the broker's socket and the client library: it keeps from the library what would end the connection or
-//! fill the memory.
+//! The layer between the broker's socket and the client library. It keeps from the library what would end the
+//! connection or fill the memory.
 //!
-//! The library makes its own connections by default. Here it is handed one that is made already, and that passes its bytes
-//! through a [`frame_filter::FrameFilter`]. For that it has to be told of a runtime whose connections are ours, [`Kit`].
+//! By default the library makes its own connections. Here it is given an open one, whose bytes pass through a
+//! [`frame_filter::FrameFilter`]. For that it needs a runtime with our connections, [`Kit`].
 
 mod content;
 mod frame_filter;
@@ -29,13 +29,13 @@ use tokio::time::Sleep;
 
 type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// What is read from the socket at once, and about what is kept for the library, in bytes.
+/// How many bytes are read from the socket at once, and about how many are kept for the library.
 const READ_BYTES: usize = 64 * 1024;
 
-/// While nothing is read for want of room, the library is told this often that the broker is alive.
+/// While reading pauses because there is no room, the library gets a heartbeat this often.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// Connects to one address: TCP, and TLS where the URI says so. `uri` names one host, without brackets.
+/// Connects to one address by TCP, with TLS if the URI says so. `uri` names one host, without brackets.
 pub(super) async fn dial(uri: &AMQPUri, addr: SocketAddr) -> io::Result<Socket> {
     let socket = AsyncTcpStream::Plain(Tokio::current().tcp_connect_addr(addr).await?);
     match uri.scheme {
@@ -44,7 +44,7 @@ pub(super) async fn dial(uri: &AMQPUri, addr: SocketAddr) -> io::Result<Socket> 
     }
 }
 
-/// Begins to speak AMQP on a socket. After `patience` without a greeting the socket is given up, whoever waits for it.
+/// Begins to speak AMQP on a socket. If no greeting comes within `patience`, the socket is given up.
 pub(super) async fn greet(
     uri: AMQPUri,
     socket: Socket,
@@ -54,7 +54,7 @@ pub(super) async fn greet(
 ) -> lapin::Result<Connection> {
     let frame_bytes_max = uri.query.frame_max.filter(|bytes| *bytes > 0).unwrap_or(FRAME_BYTES_MAX);
     let filter = Mutex::new(Some(Filter::new(socket, FrameFilter::new(meter, frame_bytes_max), patience)));
-    // Asked once: the library is not told to connect anew.
+    // Called once, because the library does not reconnect.
     let connect = async move |_uri: AMQPUri, _runtime: Runtime<Kit>| {
         let filter = filter.lock().unwrap_or_else(PoisonError::into_inner).take();
         filter.map(AsyncTcpStream::Plain).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
@@ -66,13 +66,13 @@ pub(super) async fn greet(
 pub(super) struct Filter {
     socket: Socket,
     frame_filter: FrameFilter,
-    /// Read and not yet sifted: the bytes from the first number to the second.
+    /// Bytes that are read and not yet filtered, from the first number to the second.
     input: Vec<u8>,
     unread: (usize, usize),
-    /// Sifted, for the library, from this byte on.
+    /// Filtered bytes for the library, from this byte on.
     output: Vec<u8>,
     handed_on: usize,
-    /// When the greeting must be over, and then when the next heartbeat is due.
+    /// When the greeting must be over, and later when the next heartbeat is due.
     timer: Pin<Box<Sleep>>,
     is_timed: bool,
 }
@@ -92,7 +92,7 @@ impl Filter {
         }
     }
 
-    /// Sifts what has been read. `None`: there is something to hand on.
+    /// Filters what has been read. `None`: there are bytes for the library.
     fn pass(&mut self) -> Option<Stop> {
         self.output.clear();
         self.handed_on = 0;
@@ -103,7 +103,7 @@ impl Filter {
         self.output.is_empty().then_some(stop)
     }
 
-    /// Makes room for so many bytes at once, counted from the first one that is not sifted.
+    /// Makes room for so many bytes at once, counted from the first one that is not filtered.
     fn make_room(&mut self, needed: usize) {
         let (from, to) = self.unread;
         self.input.copy_within(from..to, 0);
@@ -115,7 +115,7 @@ impl Filter {
         }
     }
 
-    /// Whether the timer has run out. It is set anew by whoever needs it again.
+    /// Whether the timer has run out. It is reset when it is needed again.
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
         self.is_timed && self.timer.as_mut().poll(context).is_ready()
     }
@@ -141,7 +141,7 @@ impl AsyncRead for Filter {
             match filter.pass() {
                 None => {}
                 Some(Stop::NoRoom) => {
-                    // Registered first, asked again then: room that is made in between is seen.
+                    // The waker is registered first and the room is checked then, so that room made in between is seen.
                     filter.frame_filter.meter().wake_later(context.waker());
                     if filter.pass().is_none() {
                         continue;
@@ -201,7 +201,7 @@ impl AsyncWrite for Filter {
     }
 }
 
-/// Tokio, but for the connections: these are made before, and not by the library.
+/// Tokio, except that the connections are made before and not by the library.
 #[derive(Debug, Clone)]
 pub(super) struct Kit(Tokio);
 

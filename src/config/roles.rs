@@ -150,6 +150,8 @@ pub struct WorkerConfig {
     pub retry: RetryConfig,
     /// How long deliveries are held while Postgres is away.
     pub outage_grace: Duration,
+    /// How long a batch's transaction may take. After that its outcome counts as unknown.
+    pub transaction_deadline: Duration,
     /// When a dispute takes the credits.
     pub dispute_policy: DisputePolicy,
     /// What becomes of messages that match no order.

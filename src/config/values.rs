@@ -31,6 +31,9 @@ const KEEP_ALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::
 /// Bounds of `SHUTDOWN_DELAY` and `DRAIN_DEADLINE`.
 const SHUTDOWN_DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
 const DRAIN_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+/// How long the transaction of a worker's batch may take.
+const BATCH_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Bounds of `PREFETCH_BYTES`. Below, a single message could be more.
 const PREFETCH_BYTES: RangeInclusive<usize> = 1 << 20..=1 << 32;
 
@@ -316,6 +319,7 @@ impl Values {
             },
             retry: RetryConfig { delays: self.retry_delays.clone()?, attempts_max: self.attempts_max? },
             outage_grace: self.outage_grace?,
+            transaction_deadline: BATCH_DEADLINE,
             dispute_policy: self.dispute_policy?,
             unknown_payments: self.unknown_payments?,
             inbox_retention: self.inbox_retention?,

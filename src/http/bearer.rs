@@ -1,4 +1,4 @@
-//! Bearer tokens, compared in constant time, and what is signed with them.
+//! Bearer tokens, compared in constant time, and signatures with them.
 
 use super::problem::Problem;
 use crate::followed::Followed;
@@ -12,13 +12,13 @@ use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
-/// The tokens that a listener takes. Keeps digests only: of one length, so that a comparison tells nothing, and no token
-/// for who reads the memory. Its `Debug` shows names only.
+/// The tokens that a listener accepts. It keeps digests only. They have one length, so a comparison reveals nothing,
+/// and memory shows no token. Its `Debug` shows names only.
 #[derive(Clone)]
 pub struct BearerTokens(Arc<[(String, [u8; 32])]>);
 
 impl BearerTokens {
-    /// Takes pairs of a name and a token.
+    /// Accepts these pairs of a name and a token.
     pub fn new<T: Into<(String, SecretString)>>(tokens: impl IntoIterator<Item = T>) -> Self {
         let digests = tokens.into_iter().map(|named| {
             let (name, token) = named.into();
@@ -27,7 +27,7 @@ impl BearerTokens {
         Self(digests.collect())
     }
 
-    /// The tokens of now, made anew whenever they change.
+    /// The present tokens, made again whenever they change.
     pub fn following<T: Clone + Into<(String, SecretString)> + Send + Sync + 'static>(
         tokens: &Followed<Vec<T>>,
     ) -> Followed<Self> {
@@ -37,7 +37,7 @@ impl BearerTokens {
         }
     }
 
-    /// The name of whoever sent the request; else 401. All tokens are compared, whichever fits.
+    /// The name of the sender of the request, or 401. All tokens are compared, whichever fits.
     pub fn check(&self, headers: &HeaderMap) -> Result<&str, Problem> {
         let refused = || Problem::unauthorized("a valid bearer token is required").with_challenge();
         let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -51,7 +51,7 @@ impl BearerTokens {
         self.holder(token.trim_ascii()).ok_or_else(refused)
     }
 
-    /// The name of whoever has this token. All tokens are compared, whichever fits.
+    /// The name of the holder of this token. All tokens are compared, whichever fits.
     pub fn holder(&self, token: &[u8]) -> Option<&str> {
         let given = digest(token);
         let mut holder = None;
@@ -63,15 +63,15 @@ impl BearerTokens {
         holder
     }
 
-    /// What signs in the name of a token's holder: whatever it signed is void when the token is no longer one of ours.
+    /// Signs in the name of a token's holder. Its signatures are void when the token is no longer one of ours.
     pub fn signer(&self, name: &str) -> Option<Hmac<Sha256>> {
         let (_, digest) = self.0.iter().find(|(known, _)| known == name)?;
         Some(keyed(digest))
     }
 }
 
-/// HMAC with this key. The key is brought to the length of a block here, as HMAC says, because that way cannot fail: no
-/// mistake can end in a signature that everybody can make.
+/// HMAC with this key. The key is brought to the length of a block here, as HMAC defines it, because that cannot fail:
+/// no error can lead to a signature that anybody could make.
 pub fn keyed(key: &[u8]) -> Hmac<Sha256> {
     let mut block = [0_u8; 64];
     if key.len() <= block.len() {

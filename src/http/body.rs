@@ -1,4 +1,4 @@
-//! Reading a request's body within bounds. The bound is on the bytes that come, not on what the headers promise.
+//! Reads the body of a request within bounds. The bound counts the bytes that come, not the promise of the headers.
 
 use super::problem::Problem;
 use axum::body::Body;
@@ -10,18 +10,18 @@ use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// A body that is too long is read on for so long, and thrown away: a client that is still sending when the connection
+/// How long the rest of a too long body is read and thrown away. A client that is still sending when the connection
 /// closes would not see the answer.
 const READ_ON: Duration = Duration::from_millis(500);
 
-/// And at most so many times the bound.
+/// And at most this many times the bound.
 const READ_ON_FACTOR: usize = 4;
 
-/// Reads a body of at most `bytes_max` bytes that is all there before the deadline. Above the bound the answer is
-/// 413, soon; after the deadline it is 408.
+/// Reads a body of at most `bytes_max` bytes. A longer body is answered with 413 soon, and a body that misses the
+/// deadline with 408.
 pub async fn read_body(request: Request, bytes_max: usize, deadline: Duration) -> Result<Bytes, Problem> {
     let mut body = request.into_body();
-    // As the headers promise, where they do.
+    // By the promise of the headers, if there is one.
     if body.size_hint().lower() > bytes_max as u64 {
         read_on(&mut body, bytes_max).await;
         return Err(Problem::payload_too_large(bytes_max));
@@ -38,7 +38,7 @@ pub async fn read_body(request: Request, bytes_max: usize, deadline: Duration) -
     }
 }
 
-/// Takes what a client still sends, within bounds.
+/// Reads what a client still sends, within bounds.
 async fn read_on(body: &mut Body, bytes_max: usize) {
     let rest = async {
         let mut read = 0_usize;
@@ -49,11 +49,11 @@ async fn read_on(body: &mut Body, bytes_max: usize) {
             }
         }
     };
-    // It is a courtesy: when the time is over the answer is the same.
+    // The answer is the same when the time is over.
     let _over = tokio::time::timeout(READ_ON, rest).await;
 }
 
-/// All of the body, or none where it is longer than the bound.
+/// The whole body, or `None` if it is longer than the bound.
 async fn collect(body: &mut Body, bytes_max: usize) -> Result<Option<Bytes>, Problem> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
@@ -63,7 +63,7 @@ async fn collect(body: &mut Body, bytes_max: usize) -> Result<Option<Bytes>, Pro
         if first.len() + all.len() + chunk.len() > bytes_max {
             return Ok(None);
         }
-        // Most bodies come in one piece, and need not be copied then.
+        // Most bodies come in one piece and need no copy.
         if first.is_empty() && all.is_empty() {
             first = chunk;
             continue;
@@ -77,7 +77,8 @@ async fn collect(body: &mut Body, bytes_max: usize) -> Result<Option<Bytes>, Pro
     Ok(Some(if all.is_empty() { first } else { all.freeze() }))
 }
 
-/// Reads a body of JSON, see [`read_body`]. Another media type is 415; what does not fit is 400 and names the field.
+/// Reads a JSON body, see [`read_body`]. Another media type is answered with 415. A body of another form is answered
+/// with 400, which names the field.
 pub async fn read_json<T: DeserializeOwned>(
     request: Request,
     bytes_max: usize,
@@ -94,7 +95,7 @@ pub async fn read_json<T: DeserializeOwned>(
         let path = error.path().to_string();
         let cause = error.into_inner().to_string();
         let problem = Problem::bad_request("the body is not of the right form");
-        // A path of "." is the body as a whole.
+        // The path "." is the whole body.
         if path == "." { Problem::bad_request(cause) } else { problem.with_field(path, cause) }
     })?;
     json.end().map_err(|_| Problem::bad_request("something follows the JSON value"))?;

@@ -1,4 +1,4 @@
-//! `/healthz` (the process runs), `/readyz` (every role has all that it needs) and `/metrics`.
+//! `/healthz` (the process runs), `/readyz` (every role has what it needs) and `/metrics`.
 
 use crate::clock::Clock;
 use crate::domain::tidy;
@@ -15,10 +15,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-/// What is kept of a cause, in bytes.
+/// How much of a cause is kept, in bytes.
 const CAUSE_BYTES_MAX: usize = 200;
 
-/// What the roles of this process need, and what of it is missing. Cheap to clone; all clones are one.
+/// The needs of the roles of this process, and which are missing. It is cheap to clone, and all clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<Inner>);
 
@@ -45,22 +45,22 @@ struct Since {
     cause: String,
 }
 
-/// A need that is missing, for people and monitoring.
+/// A missing need, for people and monitoring.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// Whose.
+    /// The role that has the need.
     pub role: &'static str,
-    /// What.
+    /// The name of the need.
     pub need: &'static str,
-    /// Since when, RFC 3339.
+    /// Since when it is missing, RFC 3339.
     pub since: String,
-    /// How long that is, in whole seconds.
+    /// How long it has been missing, in whole seconds.
     pub for_s: u64,
-    /// Why, in a few words. Holds no secret and no address.
+    /// The cause in a few words. It contains no secret and no address.
     pub cause: String,
 }
 
-/// The needs of one role, and their flags: one for each, which no other role writes.
+/// The needs of one role, with one flag each. No other role writes them.
 #[derive(Debug)]
 pub struct Needs {
     readiness: Readiness,
@@ -68,7 +68,7 @@ pub struct Needs {
     metrics: Metrics,
 }
 
-/// Says whether one need of one role is met.
+/// Reports whether one need of one role is met.
 #[derive(Debug)]
 pub struct NeedFlag {
     readiness: Readiness,
@@ -78,7 +78,7 @@ pub struct NeedFlag {
 }
 
 impl Readiness {
-    /// Nothing is needed yet.
+    /// A process without needs.
     pub fn new() -> Self {
         Self::default()
     }
@@ -87,7 +87,7 @@ impl Readiness {
         self.0.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The needs of a role; each is missing until its flag says otherwise. A role may be announced before it runs.
+    /// The needs of a role. Each is missing until its flag says otherwise. A role may be announced before it runs.
     pub fn of(&self, role: RoleName, metrics: &Metrics) -> Needs {
         let needs = Needs { readiness: self.clone(), role, metrics: metrics.clone() };
         for &need in role.needs() {
@@ -104,7 +104,7 @@ impl Readiness {
         needs
     }
 
-    /// What is missing, in the order of roles and needs; nothing is ready.
+    /// The missing needs, in the order of roles and needs. Empty means ready.
     pub fn details(&self) -> Vec<Missing> {
         let details = |state: &State| {
             let since = state.missing.as_ref()?;
@@ -119,12 +119,12 @@ impl Readiness {
         self.states().iter().filter_map(details).collect()
     }
 
-    /// The process was told to stop: nobody is to send it anything any more.
+    /// The process was told to stop, and must get no more requests.
     pub fn end(&self) {
         self.0.is_ending.store(true, Ordering::Relaxed);
     }
 
-    /// The servers that the missing needs are about, each once, and `accepting` once the process ends; none is ready.
+    /// The servers behind the missing needs, each once, and `accepting` when the process ends. Empty means ready.
     pub fn missing(&self) -> Vec<&'static str> {
         let states = self.states();
         let is_missing = |dependency: &&Dependency| states.iter().any(|state| state.lacks(**dependency));
@@ -132,7 +132,7 @@ impl Readiness {
         missing.chain(self.0.is_ending.load(Ordering::Relaxed).then_some("accepting")).collect()
     }
 
-    /// Tells the metrics what the needs of a role, and of all roles, come to.
+    /// Sets the metrics for the needs of a role, and of all roles.
     fn sum_up(&self, role: RoleName, metrics: &Metrics) {
         let states = self.states();
         let is_ready = states.iter().filter(|state| state.role == role).all(|state| state.missing.is_none());
@@ -152,14 +152,14 @@ impl State {
 }
 
 impl Needs {
-    /// The flag of a need. Let one owner have it.
+    /// The flag of a need. It should have one owner.
     pub fn flag(&self, need: Need) -> NeedFlag {
         NeedFlag { readiness: self.readiness.clone(), role: self.role, need, metrics: self.metrics.clone() }
     }
 }
 
 impl NeedFlag {
-    /// Met, or missing for this cause.
+    /// Sets the need to met, or to missing with a cause.
     pub fn set(&self, found: Result<(), String>) {
         match found {
             Ok(()) => self.met(),
@@ -167,22 +167,22 @@ impl NeedFlag {
         }
     }
 
-    /// It is met.
+    /// Sets the need to met.
     pub fn met(&self) {
         self.change(None);
     }
 
-    /// It is missing.
+    /// Sets the need to missing, with a cause.
     pub fn missing(&self, cause: impl AsRef<str>) {
         self.missing_for_want_of(self.need.dependency(), cause);
     }
 
-    /// It is missing because another server is.
+    /// Sets the need to missing, because another server is missing.
     pub fn missing_for_want_of(&self, dependency: Dependency, cause: impl AsRef<str>) {
         self.change(Some((dependency, presentable(cause.as_ref()))));
     }
 
-    /// Logged once for each change. A need that stays missing keeps its beginning, and may have another cause.
+    /// Each change is logged once. A need that stays missing keeps its beginning, and may get another cause.
     fn change(&self, lost: Option<(Dependency, String)>) {
         let at = Clock::system().now();
         let mut states = self.readiness.states();
@@ -210,13 +210,13 @@ impl NeedFlag {
     }
 }
 
-/// A cause as it may be shown to anybody: short, and without anything that looks like an address.
+/// A cause that anybody may see: short, and without anything that looks like an address.
 fn presentable(cause: &str) -> String {
     let words = cause.split_whitespace().map(|word| if word.contains("://") { "…" } else { word });
     tidy(&words.collect::<Vec<_>>().join(" "), CAUSE_BYTES_MAX)
 }
 
-/// A duration in the largest unit that fits, for a sentence.
+/// A duration in its largest unit, for a sentence.
 fn roughly(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..120 => (seconds, "s"),
@@ -227,7 +227,7 @@ fn roughly(seconds: u64) -> String {
 }
 
 impl Missing {
-    /// For people: `worker: publishing is blocked by RabbitMQ (memory alarm), for 20 s`.
+    /// A sentence for people: `worker: publishing is blocked by RabbitMQ (memory alarm), for 20 s`.
     pub fn sentence(&self) -> String {
         format!("{}: {}, for {}", self.role, self.cause, roughly(self.for_s))
     }
@@ -241,12 +241,12 @@ struct Ready {
     details: Vec<Missing>,
 }
 
-/// `/healthz` and `/readyz`.
+/// Serves `/healthz` and `/readyz`.
 pub fn health_router(readiness: Readiness) -> Router {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(async move || readyz(&readiness)))
 }
 
-/// `/metrics`, as `render` writes it, with `/healthz` and `/readyz`.
+/// Serves `/metrics`, as `render` writes it, with `/healthz` and `/readyz`.
 pub fn metrics_router<F>(readiness: Readiness, content_type: &'static str, render: F) -> Router
 where
     F: Fn() -> String + Clone + Send + Sync + 'static,

@@ -1,5 +1,5 @@
-//! Pages for people: HTML in which every value is escaped, and answers with the headers that keep a page from doing
-//! more than it was made for.
+//! Pages for people: HTML in which every value is escaped, and answers with headers that restrict a page to its
+//! purpose.
 
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -8,14 +8,13 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use std::fmt::{self, Display, Write};
 
-/// A piece of a page. Markup comes from literals of this program alone ([`html!`]); whatever else gets in is escaped.
+/// A part of a page. Markup comes only from literals of this program ([`html!`]). Everything else is escaped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Html(String);
 
-/// Writes a piece of a page: `html!["<p>" (name) "</p>" [rest]]`. Literals are markup; what stands in round brackets is
-/// text, escaped and with what cannot be seen made visible; what stands in curly brackets is a field's value in double
-/// quotes, escaped and else as it is, so that it comes back as it was; what stands in square brackets is a piece that
-/// was written so before.
+/// Writes a part of a page: `html!["<p>" (name) "</p>" [rest]]`. Literals are markup. Round brackets hold text: it is
+/// escaped, and invisible characters are made visible. Curly brackets hold the value of a field in double quotes: it is
+/// only escaped, so that it comes back unchanged. Square brackets hold another part of a page.
 macro_rules! html {
     () => {
         $crate::http::Html::default()
@@ -46,28 +45,28 @@ macro_rules! html {
 pub(crate) use html;
 
 impl Html {
-    /// For [`html!`].
+    /// Used by [`html!`] for literals.
     pub(crate) fn markup(&mut self, markup: &'static str) {
         self.0.push_str(markup);
     }
 
-    /// A text.
+    /// Adds a text, escaped.
     pub(crate) fn text(&mut self, text: &dyn Display) {
         // Writing to a String cannot fail.
         let _ = write!(Escaped { out: &mut self.0, is_for_eyes: true }, "{text}");
     }
 
-    /// What stands in an attribute, in double quotes.
+    /// Adds the value of an attribute, in double quotes.
     pub(crate) fn value(&mut self, text: &dyn Display) {
         let _ = write!(Escaped { out: &mut self.0, is_for_eyes: false }, "{text}");
     }
 
-    /// More of the same.
+    /// Adds another part of a page.
     pub(crate) fn piece(&mut self, piece: &Self) {
         self.0.push_str(&piece.0);
     }
 
-    /// The pieces, one after the other.
+    /// Joins parts in their order.
     pub(crate) fn all(pieces: impl IntoIterator<Item = Self>) -> Self {
         pieces.into_iter().fold(Self::default(), |mut all, piece| {
             all.piece(&piece);
@@ -80,8 +79,8 @@ impl Html {
         &self.0
     }
 
-    /// The answer: a page that loads nothing but what `policy` (of CSP) lets it, that nobody keeps, and that tells no
-    /// other site where it was.
+    /// The answer with a page. The page may load only what `policy` (of CSP) allows. No cache keeps it, and it does not
+    /// tell other sites where it was.
     pub(crate) fn respond(self, status: StatusCode, policy: &str, referrer_policy: &'static str) -> Response {
         let mut response = (status, self.0).into_response();
         let headers = response.headers_mut();
@@ -97,7 +96,8 @@ impl Html {
 
 struct Escaped<'a> {
     out: &'a mut String,
-    /// Whether somebody reads it: what cannot be seen, or turns what follows around, is shown by its number then.
+    /// Whether people read it. Then invisible characters, and those that change the direction of writing, are shown by
+    /// their numbers.
     is_for_eyes: bool,
 }
 
@@ -118,8 +118,8 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// Whether a character has no looks of its own: a control character, one that changes the direction of writing, one
-/// without a width, a tag.
+/// Whether a character is invisible: a control character, one that changes the direction of writing, one without a
+/// width, or a tag.
 fn is_unseen(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
@@ -129,14 +129,14 @@ fn is_unseen(character: char) -> bool {
     }
 }
 
-/// Sends the browser on to another page, by GET.
+/// Sends the browser to another page, by GET.
 pub(crate) fn see(place: &str) -> Response {
     let Ok(place) = HeaderValue::try_from(place) else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     (StatusCode::SEE_OTHER, [(LOCATION, place)]).into_response()
 }
 
-/// A file that pages share: how they look, what brings them to life. Asked for anew each time, because the next version
-/// of this program may bring another one.
+/// A file that pages share, such as a style sheet or a script. The browser asks for it each time, because the next
+/// version of this program may have another one.
 pub(crate) fn asset(kind: &'static str, text: &'static str) -> Response {
     let headers = [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (CACHE_CONTROL, "no-cache")];
     (headers, text).into_response()

@@ -1,5 +1,5 @@
-//! The one way to serve HTTP: a listener with bounds, bodies with bounds, and errors that are all of one form. And the one
-//! way to begin a client.
+//! The one way to serve HTTP: a listener with bounds, bodies with bounds, and errors of one form. And the one way to
+//! make a client.
 
 mod bearer;
 mod body;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
-/// What went wrong with a request, told to its sender. Holds nothing that the sender may not know.
+/// What went wrong with a request, for its sender. It contains nothing that the sender may not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
@@ -22,9 +22,9 @@ pub struct Problem {
 /// What is wrong with one field of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldProblem {
-    /// Its path, such as `payment.amount_minor`.
+    /// The path of the field, such as `payment.amount_minor`.
     pub field: String,
-    /// What it must be.
+    /// What the field must be.
     pub detail: String,
 }
 
@@ -39,7 +39,7 @@ struct Body<'p> {
 }
 
 impl Problem {
-    /// A problem that is told by its status and a sentence alone.
+    /// A problem with a status and a sentence.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -52,22 +52,22 @@ impl Problem {
         }
     }
 
-    /// 400: the request is not of the right form.
+    /// 400: the request does not have the right form.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// 401: a signature or token is missing or wrong. Say no more than that.
+    /// 401: a signature or token is missing or wrong. The answer says no more than that.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, detail)
     }
 
-    /// 404.
+    /// 404: there is no such resource.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 405.
+    /// 405: the resource does not know the method.
     pub fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see the Allow header")
     }
@@ -77,62 +77,62 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, detail)
     }
 
-    /// 409: the request contradicts what is there.
+    /// 409: the request contradicts the present state.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
     }
 
-    /// 413.
+    /// 413: the body is too long.
     pub fn payload_too_large(bytes_max: usize) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is above {bytes_max} bytes"))
     }
 
-    /// 415.
+    /// 415: the body has another media type.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail)
     }
 
-    /// 422: of the right form, but it cannot be done.
+    /// 422: the form is right, but it cannot be done.
     pub fn unprocessable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
-    /// 429: too many requests; again after so long.
+    /// 429: too many requests. Try again after this time.
     pub fn too_many_requests(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
-    /// 500: our mistake. The cause belongs in the log, not in here.
+    /// 500: our mistake. The cause belongs in the log, not in the answer.
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong here; the log has the cause")
     }
 
-    /// 502: a provider is out of reach.
+    /// 502: a provider cannot be reached.
     pub fn bad_gateway(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, detail)
     }
 
-    /// 503: a dependency is out of reach; again after so long.
+    /// 503: a dependency cannot be reached. Try again after this time.
     pub fn unavailable(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// Gives the problem a name of its own, for clients that must tell it from others of its status: `kind` becomes
-    /// the type `urn:grantonce:problem:<kind>`, `title` says the same to people, and is always the same for one kind.
+    /// Gives the problem a name of its own, for clients that must tell it from others with its status. `kind` becomes
+    /// the type `urn:grantonce:problem:<kind>`. `title` says the same to people, and is always the same for one kind.
     #[must_use]
     pub fn of_kind(mut self, kind: &'static str, title: &'static str) -> Self {
         (self.kind, self.title) = (Some(kind), Some(title));
         self
     }
 
-    /// Says what is wrong with one field.
+    /// Adds what is wrong with one field.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<String>, detail: impl Into<String>) -> Self {
         self.fields.push(FieldProblem { field: field.into(), detail: detail.into() });
         self
     }
 
-    /// Names when to come again.
+    /// Adds when to try again.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
@@ -146,12 +146,12 @@ impl Problem {
         self
     }
 
-    /// The status.
+    /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What is wrong with single fields.
+    /// The faults of single fields.
     pub fn fields(&self) -> &[FieldProblem] {
         &self.fields
     }
@@ -179,12 +179,12 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             fields: &self.fields,
         };
-        // Strings and numbers only: this cannot fail.
+        // It consists of strings and numbers, so this cannot fail.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response =
             (self.status, [(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))], body).into_response();
         if let Some(after) = self.retry_after {
-            // Whole seconds, rounded up: 0 would invite a client to hammer.
+            // Whole seconds, rounded up. 0 would invite a client to try again at once.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }

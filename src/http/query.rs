@@ -1,4 +1,4 @@
-//! Query parameters, and the fields of forms. A misspelt one is refused instead of ignored: `?sinse=3` would wait for
+//! Query parameters, and the fields of forms. A misspelt name is refused and not ignored: `?sinse=3` would wait for
 //! something else.
 
 use super::problem::Problem;
@@ -11,13 +11,13 @@ use axum::http::{HeaderValue, Method, Uri};
 use bytes::Bytes;
 use std::ops::RangeInclusive;
 
-/// Faults that are listed at most.
+/// The most faults that are listed.
 pub(crate) const FAULTS_MAX: usize = 20;
 
 /// Longest name that is repeated to the sender, in bytes.
 const NAME_BYTES_MAX: usize = 80;
 
-/// What stands behind the question mark.
+/// The part of the address after the question mark.
 #[derive(Debug)]
 pub(crate) struct Parameters {
     given: Vec<(String, String)>,
@@ -25,7 +25,7 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
-    /// Takes them as they are; nothing is checked yet.
+    /// Takes them as they are, without a check.
     pub(crate) fn of(uri: &Uri) -> Self {
         match Query::try_from_uri(uri) {
             Ok(Query(given)) => Self { given, faults: vec![] },
@@ -33,7 +33,7 @@ impl Parameters {
         }
     }
 
-    /// Those of a form, as a browser sends it.
+    /// The fields of a form, as a browser sends it.
     pub(crate) async fn of_form(body: Bytes) -> Result<Self, Problem> {
         let mut request = Request::new(Body::from(body));
         *request.method_mut() = Method::POST;
@@ -44,17 +44,17 @@ impl Parameters {
         }
     }
 
-    /// The value of a parameter; the first one where there are several.
+    /// The value of a parameter. The first one counts if there are several.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.given.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// All values of a parameter, which may be given more than once.
+    /// All values of a parameter that may be given more than once.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.given.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// A whole number within a range, where the parameter is given.
+    /// A whole number within a range, if the parameter is given.
     pub(crate) fn number(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let value = self.get(name)?;
         let number = value.parse().ok().filter(|number| range.contains(number));
@@ -66,17 +66,17 @@ impl Parameters {
         number
     }
 
-    /// Says what is wrong with one.
+    /// Adds what is wrong with a parameter.
     pub(crate) fn fault(&mut self, name: &str, detail: String) {
         self.faults.push((tidy(name, NAME_BYTES_MAX), detail));
     }
 
-    /// 400 with everything that is wrong, also parameters that are not `known` or given twice.
+    /// Answers 400 with everything that is wrong, including parameters that are not `known` or are given twice.
     pub(crate) fn check(self, known: &[&str]) -> Result<(), Problem> {
         self.check_but(known, &[])
     }
 
-    /// The same, where some may be given more than once.
+    /// The same, for parameters of which some may be given more than once.
     pub(crate) fn check_but(mut self, known: &[&str], repeated: &[&str]) -> Result<(), Problem> {
         let names: Vec<String> = self.given.iter().map(|(name, _)| name.clone()).collect();
         for (at, name) in names.iter().enumerate() {

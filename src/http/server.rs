@@ -1,5 +1,5 @@
-//! The listener: as many connections as are allowed, each with a deadline for what it waits for, and an end that lets
-//! requests in flight finish.
+//! The listener. It bounds the number of connections, gives each a deadline for what it waits for, and finishes
+//! requests in flight at the end.
 
 use super::problem::Problem;
 use super::waiting::{Waiting, Watched, overdue};
@@ -30,35 +30,36 @@ use tokio_util::task::TaskTracker;
 use tower::layer::layer_fn;
 use tower::{Service, ServiceExt as _};
 
-/// Most open connections of one listener, where nothing else is said.
+/// The most open connections of one listener by default.
 pub const CONNECTIONS_MAX: usize = 10_000;
 
-/// How long a client may take for a request's headers, in seconds.
+/// How long a client may take for the headers of a request, in seconds.
 pub const HEADER_READ_SECONDS_MAX: u64 = 10;
 
-/// How long an idle connection is kept where nothing else is said. Load balancers keep them for 60 s and must be the ones that
-/// close: a request that meets a connection that we close is lost.
+/// How long an idle connection is kept by default. Load balancers keep one for 60 s and must close first: if we close a
+/// connection while a request is on its way, the request is lost.
 pub const KEEP_ALIVE_DEFAULT: Duration = Duration::from_secs(75);
 
-/// How long an idle connection is kept once the process stops: a request that is on its way is answered.
+/// How long an idle connection is kept after the process was told to stop. A request on its way is answered.
 const LINGER_DEFAULT: Duration = Duration::from_secs(1);
 
-/// How long accepting pauses when the process has no file descriptors left, in milliseconds.
+/// How long accepting pauses while the process has no free file descriptor, in milliseconds.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
-/// The route of requests that match none.
+/// The route of requests that match no route.
 const NO_ROUTE: &str = "none";
 
-/// Bounds of one listener.
+/// The bounds of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a client may take for a request's headers, counted from their first byte, or from the connection's begin.
+    /// How long a client may take for the headers of a request, counted from their first byte, or from the beginning of
+    /// the connection.
     pub header_read: Duration,
     /// How long an idle connection is kept between two requests.
     pub keep_alive: Duration,
-    /// How long an idle connection is kept once the process stops.
+    /// How long an idle connection is kept after the process was told to stop.
     pub linger: Duration,
-    /// Most open connections. Over it, further ones wait to be accepted.
+    /// The most open connections. Further ones wait to be accepted.
     pub connections_max: usize,
 }
 
@@ -87,15 +88,15 @@ pub struct Listener {
 #[derive(Debug, thiserror::Error)]
 #[error("{name} cannot listen at {address}")]
 pub struct BindError {
-    /// The listener's name.
+    /// The name of the listener.
     pub name: &'static str,
-    /// The address.
+    /// The address that could not be bound.
     pub address: SocketAddr,
-    /// What the system says.
+    /// The error of the system.
     pub source: io::Error,
 }
 
-/// Binds an address. `name` is the listener's in the log; port 0 takes a free one.
+/// Binds an address. `name` is the name of the listener in the log. Port 0 takes a free port.
 pub async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, BindError> {
     let failed = |source| BindError { name, address, source };
     let tcp = TcpListener::bind(address).await.map_err(failed)?;
@@ -104,13 +105,13 @@ pub async fn bind(name: &'static str, address: SocketAddr) -> Result<Listener, B
 }
 
 impl Listener {
-    /// The address that was bound, with its real port.
+    /// The bound address, with its real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Calls `hook` with the route's pattern and the status of every answer. Requests that match no route have the
-    /// route `none`, so that clients cannot make up any.
+    /// Calls `hook` with the pattern of the route and the status of every answer. Requests without a route have the
+    /// route `none`, so that clients cannot invent labels.
     #[must_use]
     pub fn on_response(mut self, hook: impl Fn(&str, StatusCode) + Send + Sync + 'static) -> Self {
         self.on_response = Some(Arc::new(hook));
@@ -124,8 +125,8 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// Serves until the process stops; the task ends when the last connection is closed. From the moment that the process drains,
-/// every answer closes its connection. Unknown paths and methods are answered with a [`Problem`].
+/// Serves until the process stops. The task ends when the last connection is closed. When the process drains, every
+/// answer closes its connection. Unknown paths and methods are answered with a [`Problem`].
 pub fn serve(listener: Listener, router: Router, limits: Limits, shutdown: Shutdown) -> JoinHandle<()> {
     let Listener { name, tcp, local_addr, on_response } = listener;
     let mut router = router
@@ -138,7 +139,7 @@ pub fn serve(listener: Listener, router: Router, limits: Limits, shutdown: Shutd
     tokio::spawn(accept_until(name, tcp, router, limits, shutdown))
 }
 
-/// Tells of every answer. Not axum's `from_fn`, which clones and boxes the inner service anew for each request.
+/// Reports every answer. It does not use axum's `from_fn`, which clones and boxes the inner service for each request.
 #[derive(Clone)]
 struct Reporting<S> {
     inner: S,
@@ -172,7 +173,7 @@ where
 
 async fn accept_until(name: &'static str, tcp: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {
     let stop = shutdown.token();
-    // A bound of zero would wait for ever, one above what a semaphore takes would panic.
+    // A bound of zero would wait forever, and one above the limit of a semaphore would panic.
     let slots = Arc::new(Semaphore::new(limits.connections_max.clamp(1, Semaphore::MAX_PERMITS)));
     let connections = TaskTracker::new();
     loop {
@@ -194,25 +195,25 @@ async fn accept_until(name: &'static str, tcp: TcpListener, router: Router, limi
             }
         }
     }
-    // The system has taken these for us. To close now would cut their requests off.
+    // The system has accepted these for us. Closing now would cut off their requests.
     while let Some(Ok((stream, slot))) = accept(&tcp, &slots).now_or_never() {
         connections.spawn(serve_connection(name, stream, slot, router.clone(), limits, shutdown.clone()));
     }
-    // Closed before the wait: new connections are refused, and find another process.
+    // The socket is closed before the wait: new connections are refused and find another process.
     drop(tcp);
     connections.close();
     connections.wait().await;
     tracing::info!(event = "listener_closed", listener = name, "closed");
 }
 
-/// The slot comes first: over the bound, connections wait in the system's queue and cost us nothing.
+/// The slot comes first. Above the bound, connections wait in the queue of the system and cost us nothing.
 async fn accept(tcp: &TcpListener, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _peer) = tcp.accept().await?;
     Ok((stream, slot))
 }
 
-/// Whether accepting failed because of the client that was to be accepted.
+/// Whether accepting failed because of the client.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted].contains(&error.kind())
@@ -226,7 +227,7 @@ async fn serve_connection(
     limits: Limits,
     shutdown: Shutdown,
 ) {
-    // Answers are short: do not wait to fill a packet. A failure costs only time.
+    // Answers are short, so they do not wait for a full packet. A failure only costs time.
     let _ = stream.set_nodelay(true);
     let waiting = Arc::new(watch::Sender::new(Waiting::Head));
     let is_overdue = overdue(waiting.subscribe(), limits);
@@ -250,7 +251,7 @@ async fn serve_connection(
     let linger = limits.linger.min(shutdown.drain_deadline());
     let stopped = async {
         stop.cancelled().await;
-        // A request that is on its way cannot be seen. Its answer closes the connection before the time is over.
+        // A request on its way is invisible. Its answer closes the connection before the time is over.
         tokio::time::sleep(linger).await;
     };
     let outcome = tokio::select! {
@@ -268,7 +269,7 @@ async fn serve_connection(
         }
     };
     if let Err(error) = outcome {
-        // Clients break off or send no HTTP: their trouble, not an operator's.
+        // Clients break off or send no HTTP. An operator need not know.
         tracing::debug!(event = "connection_failed", listener = name, cause = %error, "connection failed");
     }
     drop(slot);

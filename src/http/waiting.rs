@@ -1,5 +1,6 @@
-//! What a connection waits for, and how long it may. The HTTP library has one deadline for both a request's headers and the pause
-//! between two requests; but headers that come slowly are an attack, and an idle connection is a load balancer's.
+//! What a connection waits for, and how long it may wait. The HTTP library has one deadline for the headers of a
+//! request and for the pause between two requests. But slow headers are an attack, and an idle connection belongs to a
+//! load balancer.
 
 use super::server::Limits;
 use std::io;
@@ -14,11 +15,11 @@ use tokio::sync::watch;
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiting {
-    /// The rest of a request's headers; on a new connection, all of them.
+    /// The rest of the headers of a request. On a new connection, all of them.
     Head,
-    /// Our answer.
+    /// The answer that we send.
     Answer,
-    /// The next request.
+    /// The next request of the client.
     Request,
 }
 
@@ -33,7 +34,7 @@ pub(super) async fn overdue(mut waiting: watch::Receiver<Waiting>, limits: Limit
         };
         match tokio::time::timeout(limit, waiting.changed()).await {
             Ok(Ok(())) => {}
-            // The connection has ended.
+            // The connection has ended, so nothing waits.
             Ok(Err(_)) => std::future::pending().await,
             Err(_) => return,
         }

@@ -1,30 +1,30 @@
-//! What a message is, as it was published: whether a worker would take it to its order. Pure.
+//! Judges a message as it was published: whether a worker would take it to its order. Pure.
 
 use super::{TYPE, decode, routing_key};
 use crate::domain::{PaymentEvent, Reason, Refusal};
 use time::OffsetDateTime;
 
-/// A message as it was published first: its properties, the key, the body.
+/// A message as it was first published: its properties, its routing key and its body.
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope<'a> {
-    /// The property `type`.
+    /// The property `type` of the message.
     pub kind: Option<&'a str>,
-    /// The property `message_id`.
+    /// The property `message_id` of the message.
     pub message_id: Option<&'a str>,
-    /// The routing key, which says for which provider its sender may speak.
+    /// The routing key. It says for which provider the sender may speak.
     pub routing_key: &'a str,
-    /// The body.
+    /// The body of the message.
     pub body: &'a [u8],
 }
 
-/// What can be said of a message without its order.
+/// What can be said about a message without its order.
 #[derive(Debug)]
 pub enum Judgement {
-    /// To be applied.
+    /// The message is a valid event, to be applied to its order.
     Event(Box<PaymentEvent>),
-    /// A test event in a live deployment: to be counted and dropped.
+    /// A test event in a live deployment. It is counted and dropped.
     TestEvent,
-    /// Never, as things stand.
+    /// The message cannot be applied as things stand.
     Refused(Refusal),
 }
 

@@ -40,9 +40,9 @@ pub enum Stays {
     /// The order's letters tell different prices.
     #[error("its letters tell different prices, {} and {}: find out which one is owed, and amend it by hand", one.written(), other.written())]
     LettersDiffer {
-        /// One of them.
+        /// One of the two prices.
         one: Money,
-        /// The other one.
+        /// The other one of the two prices.
         other: Money,
     },
     /// The order must keep its price.
@@ -59,7 +59,7 @@ pub enum Stays {
 }
 
 impl Stays {
-    /// The public name.
+    /// The public name of the variant.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
@@ -296,7 +296,7 @@ async fn weigh(store: &Store, read: &[Read], policy: DisputePolicy) -> Result<Ve
 /// What came of amending one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
-    /// Which order.
+    /// The order that is amended.
     pub order_id: OrderId,
     /// Its letters, the oldest first.
     pub letters: Vec<LetterId>,
@@ -315,7 +315,7 @@ impl Done {
         }
     }
 
-    /// In a sentence.
+    /// The result in a sentence.
     pub fn in_words(&self) -> String {
         match &self.amended {
             Amended::Written { before, .. } => {
@@ -355,7 +355,7 @@ impl From<&Done> for Line {
 /// Who amends, and why.
 #[derive(Debug, Clone)]
 pub struct Wish {
-    /// Who.
+    /// The operator who amends.
     pub by: Actor,
     /// Why, for the audit log.
     pub reason: String,

@@ -30,12 +30,12 @@ const BATCH_MAX: usize = 100;
 const WINDOW: Window = Window { deliveries_max: 200, bytes_max: 32 * 1024 * 1024 };
 
 /// As many letters in a row, at the beginning of a batch, are taken for locked one by one.
-const LEFT_AT_FIRST: usize = 3;
+const POSTPONED_AT_FIRST: usize = 3;
 
 /// What is kept of a detail, in bytes.
 const DETAIL_BYTES_MAX: usize = 1_000;
 
-/// What collecting needs.
+/// Everything that collecting dead letters needs.
 pub(super) struct Collector {
     pub(super) amqp_url: Followed<AmqpAddress>,
     pub(super) store: Store,
@@ -46,7 +46,7 @@ pub(super) struct Collector {
     pub(super) consumer: NeedFlag,
 }
 
-/// Proof that every letter of a batch is kept, but for those that are left.
+/// Proof that every letter of a batch is kept, except the postponed ones.
 struct Kept {
     _committed: Vec<Committed>,
 }
@@ -75,7 +75,7 @@ impl Collector {
         let taken = match self.store.keep_letters(letters.clone(), now).await {
             Ok((committed, came_back)) => {
                 self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
-                BatchResult { proof: Kept { _committed: vec![committed] }, left: vec![] }
+                BatchResult { proof: Kept { _committed: vec![committed] }, postponed: vec![] }
             }
             // Something in one of them that Postgres does not take, or a row of one of them that another session has
             // locked: each by itself, so that the others are kept.
@@ -84,7 +84,7 @@ impl Collector {
             }
             Err(error) => return Err(error),
         };
-        self.metrics.letters_collected(u64::try_from(count - taken.left.len()).unwrap_or(u64::MAX));
+        self.metrics.letters_collected(u64::try_from(count - taken.postponed.len()).unwrap_or(u64::MAX));
         Ok(taken)
     }
 
@@ -93,7 +93,7 @@ impl Collector {
         letters: Vec<(Delivery, NewLetter)>,
         now: OffsetDateTime,
     ) -> Result<BatchResult<Kept>, StoreError> {
-        let (mut kept, mut left) = (vec![], vec![]);
+        let (mut kept, mut postponed) = (vec![], vec![]);
         for (delivery, letter) in letters {
             let bare = bare(&letter);
             let result = match self.store.keep_letters(vec![letter], now).await {
@@ -103,10 +103,13 @@ impl Collector {
                     self.store.keep_letters(vec![bare], now).await
                 }
                 // Not where it looks as if nothing can be kept: then it is the table that is locked.
-                Err(error) if error.class() == Class::Contended && (!kept.is_empty() || left.len() < LEFT_AT_FIRST) => {
+                Err(error)
+                    if error.class() == Class::Contended
+                        && (!kept.is_empty() || postponed.len() < POSTPONED_AT_FIRST) =>
+                {
                     tracing::warn!(event = "letter_left", letter = %bare.id, cause = %error,
                         "another session has locked this letter's row: it is tried again later, without the others");
-                    left.push(delivery);
+                    postponed.push(delivery);
                     continue;
                 }
                 result => result,
@@ -115,7 +118,7 @@ impl Collector {
             self.metrics.replays(ReplayOutcome::DeadAgain, came_back);
             kept.push(committed);
         }
-        Ok(BatchResult { proof: Kept { _committed: kept }, left })
+        Ok(BatchResult { proof: Kept { _committed: kept }, postponed })
     }
 }
 

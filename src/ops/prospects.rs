@@ -18,9 +18,9 @@ const EXAMPLES_MAX: usize = 20;
 /// What letters are judged by: the settings of those who will take their messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// The receiver's.
+    /// The terms by which the receiver translates webhooks.
     pub webhook: webhook::Terms,
-    /// The worker's.
+    /// The terms by which the worker settles disputes.
     pub dispute_policy: DisputePolicy,
 }
 
@@ -45,7 +45,7 @@ pub struct Preview {
 
 /// Something that a letter holds.
 enum Part {
-    /// To be weighed.
+    /// An event that is compared with its order.
     Event(Box<PaymentEvent>),
     /// What it comes to is known without the database.
     Known(Verdict),

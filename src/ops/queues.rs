@@ -10,15 +10,15 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How often.
+/// How often the queues are measured.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// What the broker said last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueueDepths {
-    /// When.
+    /// When the queues were measured.
     pub(super) at: OffsetDateTime,
-    /// What.
+    /// The depths of the queues.
     pub(super) depths: Depths,
 }
 

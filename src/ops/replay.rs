@@ -31,15 +31,15 @@ const ANSWER_PATIENCE: time::Duration = time::Duration::hours(2);
 /// Runs replays. As many at once as there are processes that want to.
 #[derive(Clone)]
 pub struct Runner {
-    /// Where they stand.
+    /// The store with the replays and letters.
     pub store: Store,
-    /// What sends them.
+    /// The publisher that sends the letters.
     pub publisher: Publisher,
     /// What letters are judged by.
     pub terms: Terms,
-    /// The time.
+    /// The clock of the process.
     pub clock: Clock,
-    /// What is counted.
+    /// Counts the outcomes of replays.
     pub metrics: Metrics,
 }
 

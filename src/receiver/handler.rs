@@ -1,6 +1,6 @@
-//! One webhook: read, verify, translate, publish, answer.
+//! Handles one webhook: reads it, verifies it, translates it, publishes it, and answers.
 
-use crate::broker::{Confirmed, Headers, Letter, Outgoing, PublishError, Publisher};
+use crate::broker::{Headers, Letter, Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::config::FollowedFiles;
 use crate::domain::{MessageId, Reason, Refusal};
@@ -9,6 +9,7 @@ use crate::followed::Followed;
 use crate::http::{Problem, read_body};
 use crate::message::{BODY_BYTES_MAX, WEBHOOK_TYPE_PREFIX, routing_key};
 use crate::provider::certificates::{CertificateError, Certificates};
+use crate::publishing::publish_in_trace;
 use crate::telemetry::{Metrics, Parent, Span, SpanKind, SpanStart, Traces, WebhookEndpoint, WebhookOutcome};
 use crate::webhook::{Endpoint, Keys, Rejection, Translation, Unverified};
 use axum::extract::Request;
@@ -21,16 +22,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
-/// How long a request's body may take.
+/// How long the body of a request may take.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// When a provider may come again after a 503.
+/// After a 503 the provider may send again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// The property `type` of a dead letter that holds a webhook's raw body: to be replayed by translating it anew.
-fn raw_kind(endpoint: Endpoint) -> String {
-    format!("{WEBHOOK_TYPE_PREFIX}{}", endpoint.path())
-}
 
 fn label(endpoint: Endpoint) -> WebhookEndpoint {
     match endpoint {
@@ -41,12 +37,12 @@ fn label(endpoint: Endpoint) -> WebhookEndpoint {
     }
 }
 
-/// What taking a webhook needs.
+/// Everything that handling a webhook needs.
 pub(super) struct WebhookHandler {
     pub(super) keys: HashMap<Endpoint, Followed<Keys>>,
-    /// What the keys were made from.
+    /// The files that the keys were made from.
     pub(super) secret_files: FollowedFiles,
-    /// Where an endpoint is configured that needs them.
+    /// `None` if no configured endpoint needs certificates.
     pub(super) certificates: Option<Certificates>,
     pub(super) is_live: bool,
     pub(super) publisher: Publisher,
@@ -56,7 +52,7 @@ pub(super) struct WebhookHandler {
     pub(super) places: Semaphore,
 }
 
-/// How a webhook was answered.
+/// The answer to a webhook, with its outcome for metrics.
 struct Answer {
     outcome: WebhookOutcome,
     response: Response,
@@ -73,7 +69,7 @@ impl Answer {
 }
 
 impl WebhookHandler {
-    /// Takes a webhook and answers it.
+    /// Handles a webhook and answers it.
     pub(super) async fn handle(&self, path: &str, request: Request) -> Response {
         let Some((endpoint, keys)) =
             Endpoint::from_path(path).and_then(|endpoint| Some((endpoint, self.keys.get(&endpoint)?.current())))
@@ -81,7 +77,7 @@ impl WebhookHandler {
             return Problem::not_found("no provider is configured at this path").into_response();
         };
         let mut span = self.begin_span(endpoint);
-        // Log lines name the trace, on every level that is logged at all.
+        // Log lines of every level name the trace.
         let logged =
             span.trace_id().map_or_else(tracing::Span::none, |id| tracing::error_span!("webhook", trace_id = id));
         let answer = match self.places.try_acquire() {
@@ -97,8 +93,8 @@ impl WebhookHandler {
         answer.response
     }
 
-    /// A trace begins here. One that the request names is not gone on with: anybody can send a request, and would decide what
-    /// is sampled, and write into whatever trace he likes. Providers send none.
+    /// Begins a new trace. A trace that the request names is not continued: anybody can send a request, and could then decide what is
+    /// sampled and write into any trace. Providers send none.
     fn begin_span(&self, endpoint: Endpoint) -> Span {
         let (kind, parent) = (SpanKind::Server, Parent::Nothing);
         let mut span = self.traces.begin(SpanStart {
@@ -130,7 +126,7 @@ impl WebhookHandler {
         };
         let mut verified = keys.verify_with(unverified, &certificates);
         if matches!(verified, Err(Rejection::SignatureWrong)) {
-            // Its secret may have been put into the file a moment ago.
+            // The operator may have put its secret into the file a moment ago.
             self.secret_files.refresh().await;
             if let Some(keys) = self.keys.get(&endpoint) {
                 verified = keys.current().verify_with(unverified, &certificates);
@@ -142,7 +138,7 @@ impl WebhookHandler {
         }
     }
 
-    /// What the request's signature is to be checked with besides our keys; empty where they are enough.
+    /// The certificates that the signature must be checked with. Empty if our keys are enough.
     async fn certificates(
         &self,
         endpoint: Endpoint,
@@ -160,10 +156,11 @@ impl WebhookHandler {
         })
     }
 
-    /// Publishes all that a webhook says. It is answered 2xx only when every part of it is confirmed.
+    /// Publishes everything that a webhook says. The answer is 2xx only if RabbitMQ has confirmed every part of it.
     async fn publish(&self, endpoint: Endpoint, translations: Vec<Translation>, body: &Bytes, span: &Span) -> Answer {
-        let mut outgoing = Vec::new();
-        let (mut accepted, mut letters, mut dropped) = (0_usize, 0_usize, 0_usize);
+        // Each part is a message, or becomes a dead letter under its id for a reason.
+        let mut parts: Vec<Result<Outgoing, (MessageId, String)>> = Vec::new();
+        let mut dropped = 0_usize;
         for translation in translations {
             match translation {
                 Translation::Ignored { kind, why } => {
@@ -171,48 +168,30 @@ impl WebhookHandler {
                     self.metrics.webhook_ignored(label(endpoint), why);
                 }
                 Translation::Hint(hint) if self.is_live && !hint.livemode => dropped += 1,
-                Translation::Hint(hint) => match Outgoing::hint(&hint) {
-                    Ok(message) => {
-                        accepted += 1;
-                        outgoing.push(message);
-                    }
-                    Err(error) => {
-                        letters += 1;
-                        outgoing.push(dead_letter(endpoint, hint.message_id, error.to_string(), body.clone()));
-                    }
-                },
-                Translation::Untranslatable { livemode: Some(false), .. } if self.is_live => dropped += 1,
-                Translation::Untranslatable { message_id, detail, .. } => {
-                    letters += 1;
-                    outgoing.push(dead_letter(endpoint, message_id, detail, body.clone()));
+                Translation::Hint(hint) => {
+                    parts.push(Outgoing::hint(&hint).map_err(|error| (hint.message_id, error.to_string())));
                 }
+                Translation::Untranslatable { livemode: Some(false), .. } if self.is_live => dropped += 1,
+                Translation::Untranslatable { message_id, detail, .. } => parts.push(Err((message_id, detail))),
                 Translation::Events(events) => {
                     for event in events {
                         if self.is_live && !event.livemode {
                             dropped += 1;
                         } else {
-                            match Outgoing::payment_status(&event) {
-                                Ok(message) => {
-                                    accepted += 1;
-                                    outgoing.push(message);
-                                }
-                                Err(error) => {
-                                    letters += 1;
-                                    outgoing.push(dead_letter(
-                                        endpoint,
-                                        event.message_id,
-                                        error.to_string(),
-                                        body.clone(),
-                                    ));
-                                }
-                            }
+                            let message = Outgoing::payment_status(&event);
+                            parts.push(message.map_err(|error| (event.message_id, error.to_string())));
                         }
                     }
                 }
             }
         }
+        let accepted = parts.iter().filter(|part| part.is_ok()).count();
+        let letters = parts.len() - accepted;
         let _in_flight = self.metrics.publish_in_flight();
-        let published = outgoing.into_iter().map(|message| self.publish_one(message, span));
+        let published = parts.into_iter().map(|part| {
+            let message = part.unwrap_or_else(|(id, detail)| dead_letter(endpoint, id, detail, body.clone()));
+            publish_in_trace(&self.publisher, message, &self.metrics, &self.traces, span)
+        });
         if let Err(error) = try_join_all(published).await {
             return not_published(endpoint, &error);
         }
@@ -229,25 +208,16 @@ impl WebhookHandler {
             (_, _, _) => WebhookOutcome::Untranslatable,
         })
     }
-
-    /// Publishes a message as a part of the webhook's trace.
-    async fn publish_one(&self, message: Outgoing, span: &Span) -> Result<Confirmed, PublishError> {
-        let Outgoing { exchange, routing_key, message_id, .. } = &message;
-        let publishing = self.traces.publishing(&self.metrics, exchange, routing_key, message_id, Parent::Span(span));
-        let published = self.publisher.publish(message.in_trace(publishing.traceparent())).await;
-        publishing.end(published.as_ref().err().map(PublishError::name));
-        published
-    }
 }
 
-/// A genuine webhook that we do not understand, or not all of it, is kept as it came. Translated anew, its other parts
-/// are known already.
+/// A dead letter with the raw body of a genuine webhook that we do not understand, or not all of it. When it is translated anew, its
+/// other parts are known already.
 fn dead_letter(endpoint: Endpoint, message_id: MessageId, detail: String, body: Bytes) -> Outgoing {
     let letter = Letter {
         origin: "receiver",
         routing_key: routing_key(endpoint.provider()),
         message_id: message_id.into_string(),
-        kind: raw_kind(endpoint),
+        kind: format!("{WEBHOOK_TYPE_PREFIX}{}", endpoint.path()),
         headers: Headers::default(),
         body,
     };

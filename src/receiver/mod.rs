@@ -1,5 +1,5 @@
-//! The receiver: takes webhooks in, verifies their raw bytes, and answers 2xx only when the broker has confirmed what
-//! they say. Needs RabbitMQ only; keeps accepting while Postgres is down.
+//! The receiver takes webhooks, verifies their raw bytes, and answers 2xx only after the broker has confirmed their
+//! messages. It needs RabbitMQ only, and goes on while Postgres is down.
 
 mod handler;
 
@@ -25,33 +25,33 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Webhooks that may be in hand at once; more are answered 503, and their provider sends them again.
+/// Webhooks that may be in hand at once. Others are answered with 503, and their provider sends them again.
 const IN_FLIGHT_MAX: usize = 4_096;
 
 /// Independent connections to the broker.
 const LANES: usize = 2;
 
-/// How long a confirm is awaited. Providers wait at least 10 s for an answer (Adyen: 10 s, Stripe and PayPal longer).
+/// How long the publisher waits for a confirm. Adyen waits 10 s for an answer; Stripe and PayPal wait longer.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(4);
 
-/// The receiver could not start.
+/// Why the receiver could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiverError {
-    /// Its address is taken or not ours.
+    /// Its address is in use or not an address of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The task that serves ended by itself.
+    /// The task that serves requests ended by itself.
     #[error("the listener ended without being asked to")]
     ListenerLost,
-    /// What PayPal signs with could not be fetched or judged.
+    /// The certificates that PayPal signs with could not be fetched or checked.
     #[error("GRANTONCE_PAYPAL_WEBHOOK_IDS: {0}")]
     Certificates(#[from] BuildError),
-    /// A configured secret is not of its provider's form.
+    /// A configured secret does not have the form of its provider.
     #[error("{variable}: {source}")]
     Key {
-        /// The variable.
+        /// The name of the environment variable.
         variable: &'static str,
-        /// What is wrong, without the secret.
+        /// What is wrong. It does not contain the secret.
         source: KeyError,
     },
 }
@@ -83,7 +83,7 @@ fn keys(
         .collect()
 }
 
-/// Whose certificates are believed, and how they are come by; nobody's where no endpoint needs any.
+/// The certificates that are trusted, and the client that fetches them. Empty if no configured endpoint needs any.
 fn trust(secrets: &WebhookSecrets) -> Result<(Trust, Option<Certificates>), BuildError> {
     if secrets.paypal_webhook_ids.is_empty() {
         return Ok((Trust::default(), None));
@@ -93,7 +93,7 @@ fn trust(secrets: &WebhookSecrets) -> Result<(Trust, Option<Certificates>), Buil
     Ok((trust, Some(Certificates::new(roots)?)))
 }
 
-/// Serves `POST /webhooks/{provider}` until the process stops; requests in hand are finished.
+/// Serves `POST /webhooks/{provider}` until the process stops. It finishes the requests in hand.
 pub async fn run(
     config: ReceiverConfig,
     clock: Clock,
@@ -118,7 +118,8 @@ pub async fn run(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
-    // Not probed: a receiver may publish under the keys of its providers only, and those are all bound.
+    // The publisher is not probed. A receiver may publish under the keys of its providers only, and all of these are
+    // bound.
     let needs = PublisherNeeds::of(&readiness.of(RoleName::Receiver, &metrics));
     let watching = needs.follow(&publisher, None);
     let places = Semaphore::new(IN_FLIGHT_MAX);

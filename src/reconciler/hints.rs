@@ -1,5 +1,5 @@
-//! Hints: what the receiver was told that something happened, without being told what to believe. They are noted in Postgres
-//! as looks that are wanted, committed, and acknowledged; however long a provider cannot be asked then, no delivery waits.
+//! Hints. The receiver learned that something happened to a payment, but not a fact that it could believe. Each hint is
+//! committed to Postgres as a wanted look, and acknowledged. So no delivery waits while a provider cannot be asked.
 
 use crate::address::AmqpAddress;
 use crate::broker::{
@@ -10,19 +10,20 @@ use crate::domain::{Hint, Reason, Refusal};
 use crate::followed::Followed;
 use crate::http::NeedFlag;
 use crate::message::{TRACEPARENT_HEADER, decode_hint};
+use crate::publishing::publish_as_is;
 use crate::store::{Class, Committed, Store, StoreError};
-use crate::telemetry::{Carried, HintOutcome, Metrics, Parent, Publishing, SpanKind, SpanStart, Traces};
+use crate::telemetry::{Carried, HintOutcome, Metrics, Parent, SpanKind, SpanStart, Traces};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Hints in one transaction.
+/// The most hints in one transaction.
 const BATCH_MAX: usize = 100;
 
-/// Deliveries handed out ahead. Hints are short.
+/// Deliveries that are taken ahead. Hints are short.
 const WINDOW: Window = Window { deliveries_max: 200, bytes_max: 16 * 1024 * 1024 };
 
-/// What taking hints needs.
+/// Everything that taking hints needs.
 pub(super) struct Hints {
     pub(super) amqp_url: Followed<AmqpAddress>,
     pub(super) store: Store,
@@ -42,7 +43,7 @@ enum HintError {
     Letter(#[from] PublishError),
 }
 
-/// Proof that every hint of a batch is noted, or a confirmed dead letter.
+/// Proof that every hint of a batch is noted, or is a confirmed dead letter.
 #[derive(Debug)]
 struct Noted {
     committed: Vec<Committed>,
@@ -52,7 +53,7 @@ struct Noted {
 impl Durable for Noted {}
 
 impl Hints {
-    /// Takes hints until `stop`, for as long as the database is there.
+    /// Takes hints until `stop`, while the database is there.
     pub(super) async fn take(self, is_database_up: watch::Receiver<bool>, stop: CancellationToken) {
         let intake = Intake {
             url: self.amqp_url.clone(),
@@ -65,7 +66,7 @@ impl Hints {
             let (began_at, carried) = (self.clock.now(), self.carried(&deliveries));
             let noted = self.note(deliveries).await?;
             self.tell(carried, began_at);
-            Ok::<_, HintError>(BatchResult { proof: noted, left: vec![] })
+            Ok::<_, HintError>(BatchResult { proof: noted, postponed: vec![] })
         };
         let metrics = self.metrics.clone();
         let refused = move |refusal: &Refusal| {
@@ -75,7 +76,7 @@ impl Hints {
         intake.run(take, is_database_up, |held| self.consumer.set(held), refused, &stop).await;
     }
 
-    /// The traces that these deliveries carry, with their message ids. None where traces are off.
+    /// The traces of these deliveries, with their message ids. Empty while traces are off.
     fn carried(&self, deliveries: &[Delivery]) -> Vec<(Carried, String)> {
         if !self.traces.is_on() {
             return vec![];
@@ -87,7 +88,7 @@ impl Hints {
         deliveries.iter().filter_map(carried).collect()
     }
 
-    /// Tells in their traces that these hints are settled.
+    /// Makes a span in each of their traces: these hints are settled.
     fn tell(&self, carried: Vec<(Carried, String)>, began_at: OffsetDateTime) {
         for (carried, message_id) in carried {
             let (name, kind) = ("process payments.hints", SpanKind::Consumer);
@@ -119,7 +120,7 @@ impl Hints {
         }
         match self.want(hints.clone()).await {
             Ok(committed) => noted.committed.push(committed),
-            // Something in one of them that Postgres does not take: each by itself, so that the others go on.
+            // Postgres refuses something in one of them. Each is noted alone, so that the others are not held up.
             Err(error) if error.class() == Class::Data => {
                 for (hint, delivery) in hints.into_iter().zip(kept) {
                     match self.want(vec![hint]).await {
@@ -158,10 +159,6 @@ impl Hints {
             headers: delivery.headers.to_copy(),
             body: delivery.body,
         };
-        let message = Outgoing::dead_letter(letter, refusal);
-        let publishing = Publishing::untraced(&self.metrics, message.exchange);
-        let published = self.publisher.publish(message).await;
-        publishing.end(published.as_ref().err().map(PublishError::name));
-        published
+        publish_as_is(&self.publisher, Outgoing::dead_letter(letter, refusal), &self.metrics).await
     }
 }

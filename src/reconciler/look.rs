@@ -1,35 +1,37 @@
-//! One payment: ask, publish what the provider says, and note when to ask again.
+//! Looks at one payment: asks its provider, publishes what the provider says, and notes when to ask again.
 
-use crate::broker::{Confirmed, Outgoing, PublishError, Publisher};
+use crate::broker::{Outgoing, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::domain::{
     LOOKS_APART, MessageId, OrderStatus, PaymentEvent, PaymentStatus, Provider, is_unpaid, look_again, next_look,
 };
 use crate::message::{self, EncodeError};
 use crate::provider::{CallError, Found, Needs, PaymentState, Providers};
+use crate::publishing::publish_in_trace;
 use crate::store::{DueLook, Looked, LookedAt, ProviderAnswer, Store, StoreError};
 use crate::telemetry::{LookOutcome, Metrics, Parent, Span, SpanKind, SpanStart, Traces, causes};
 use futures_util::future::try_join_all;
 use time::{Duration, OffsetDateTime};
 
-/// How soon it is looked whether a payment that the provider calls paid has granted.
+/// If the provider says that a payment is paid, the next look checks after this time that credits were granted.
 const GRANTED_WITHIN: Duration = Duration::minutes(1);
 
-/// How long after it was made an order is asked about where the provider does not answer: a little longer than where it does.
+/// How long after its creation an order is asked about while the provider does not answer. It is a little longer than
+/// with answers.
 const PATIENCE_WITH_ORDERS: Duration = Duration::days(130);
 
-/// How far ahead of ours a provider's clock may be. A time further ahead is not believed.
+/// How far the clock of a provider may be ahead of ours. A later time is not believed.
 const CLOCK_AHEAD_MAX: Duration = Duration::hours(1);
 
-/// How long a hint is followed that leads to no order of ours. The provider itself goes on telling for three days.
+/// How long a hint without an order of ours is followed. The provider itself repeats it for three days.
 const PATIENCE_WITH_HINTS: Duration = Duration::days(3);
 
-/// What looking needs.
+/// Everything that looking needs.
 pub(super) struct Look {
     pub(super) store: Store,
     pub(super) publisher: Publisher,
     pub(super) providers: Providers,
-    /// The age at which an unpaid order is looked at first.
+    /// An unpaid order is looked at first at this age.
     pub(super) first_after: Duration,
     pub(super) is_live: bool,
     pub(super) clock: Clock,
@@ -37,7 +39,7 @@ pub(super) struct Look {
     pub(super) traces: Traces,
 }
 
-/// Why nothing was learnt.
+/// Why a look learned nothing.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
@@ -52,20 +54,20 @@ enum Failed {
     Store(#[from] StoreError),
 }
 
-/// What a provider's answer came to.
+/// The result of a provider's answer.
 #[derive(Debug, PartialEq, Eq)]
 struct LookResult {
     answer: ProviderAnswer,
-    /// Facts that were published.
+    /// The number of facts that were published.
     facts: usize,
-    /// Something in the answer that cannot be, as far as we know.
+    /// Something in the answer that should be impossible.
     oddity: Option<&'static str>,
     /// Whether the order has another payment, which may have paid it.
     has_other_payment: bool,
 }
 
 impl Look {
-    /// Looks at what was claimed.
+    /// Looks at a claimed payment.
     pub(super) async fn at(&self, due: DueLook) {
         let (kind, parent) = (SpanKind::Internal, Parent::Nothing);
         let mut span = self.traces.begin(SpanStart { name: "look", kind, parent, link: None, began_at: None });
@@ -107,7 +109,7 @@ impl Look {
         }
         self.metrics.look(&due.provider, outcome);
         if let Err(error) = self.store.finish_look(due, looked, now).await {
-            // The lease ends by itself, and it is asked once more.
+            // The lease ends by itself, and the provider is asked once more.
             tracing::warn!(event = "look_not_noted", order_id, cause = %causes(&error));
         }
     }
@@ -127,7 +129,7 @@ impl Look {
             });
         };
         let found = match due.order {
-            // Never for an order that is paid: PayPal forgets which order a key was for.
+            // A paid order is never captured: PayPal forgets which order a key was for.
             Some(order) if found.state == PaymentState::Approved && is_unpaid(order.status) => {
                 self.capture(due, order, found).await?
             }
@@ -141,7 +143,7 @@ impl Look {
                 ProviderAnswer::Unpaid
             }
         };
-        // An order id that is none of ours says nothing: shops number their own orders with such ids, too.
+        // An order id that is not ours does not count: shops number their own orders with such ids, too.
         let names_another = match due.order.zip(found.order_id).filter(|(order, named)| order.id != *named) {
             Some((_, named)) => self.store.is_order(named).await?,
             None => false,
@@ -161,26 +163,23 @@ impl Look {
         let incomplete = found.incomplete.clone();
         let events = events(due, found, self.clock.now())?;
         let messages = events.iter().map(Outgoing::payment_status).collect::<Result<Vec<_>, _>>()?;
-        try_join_all(messages.into_iter().map(|message| self.publish(message, span))).await?;
-        // What is known is on its way; for the rest it is asked again soon.
+        try_join_all(
+            messages
+                .into_iter()
+                .map(|message| publish_in_trace(&self.publisher, message, &self.metrics, &self.traces, span)),
+        )
+        .await?;
+        // The known facts are on their way. The provider is asked for the rest soon.
         let learnt = LookResult { answer, facts: events.len(), oddity, has_other_payment };
         incomplete.map_or(Ok(learnt), |error| Err(error.into()))
     }
 
-    /// Publishes a fact as a part of the look's trace.
-    async fn publish(&self, message: Outgoing, span: &Span) -> Result<Confirmed, PublishError> {
-        let Outgoing { exchange, routing_key, message_id, .. } = &message;
-        let publishing = self.traces.publishing(&self.metrics, exchange, routing_key, message_id, Parent::Span(span));
-        let published = self.publisher.publish(message.in_trace(publishing.traceparent())).await;
-        publishing.end(published.as_ref().err().map(PublishError::name));
-        published
-    }
-
-    /// The buyer has agreed: we take the money. At most once for an order, however often and by whom it is asked.
+    /// Captures the payment, because the buyer has agreed. It happens at most once for an order, however often it is
+    /// called.
     async fn capture(&self, due: &DueLook, order: LookedAt, found: Found) -> Result<Found, Failed> {
         match self.providers.capture(&due.provider, &due.payment_id, order.id).await {
             Ok(captured) => Ok(captured),
-            // Not by us, or not to be captured at all: it stays as it was found.
+            // It was not created by us, or cannot be captured. It stays as it was found.
             Err(error @ (CallError::KeyReused | CallError::Refused { .. } | CallError::Unsupported)) => {
                 tracing::warn!(event = "not_captured", order_id = %order.id, payment_id = %due.payment_id,
                     cause = %causes(&error));
@@ -191,7 +190,7 @@ impl Look {
     }
 }
 
-/// What the provider says and we do not believe, or the other way round. An abandoned cart is none.
+/// A contradiction between the provider and us. An abandoned cart is not one.
 fn contradiction(due: &DueLook, learnt: &LookResult) -> Option<&'static str> {
     let Some(order) = due.order else {
         let is_named = learnt.answer == ProviderAnswer::Unknown;
@@ -221,7 +220,7 @@ fn again(due: &DueLook, learnt: &LookResult, first_after: Duration, now: OffsetD
     let is_news = learnt.answer == ProviderAnswer::Paid
         && due.last_answer != Some(ProviderAnswer::Paid)
         && is_unpaid(order.status);
-    // A webhook may name the refund, which is asked about by itself.
+    // A webhook may name the refund, and then the refund is asked about by its own id.
     let is_untold =
         learnt.answer == ProviderAnswer::RefundUntold && due.last_answer != Some(ProviderAnswer::RefundUntold);
     if is_news || is_untold {
@@ -230,7 +229,7 @@ fn again(due: &DueLook, learnt: &LookResult, first_after: Duration, now: OffsetD
     next_look(order.status, order.created_at, first_after, now)
 }
 
-/// Until when a provider that cannot be asked is tried.
+/// How long a provider that cannot be asked is tried.
 fn patience_ends_at(due: &DueLook) -> OffsetDateTime {
     match due.order {
         Some(order) => order.created_at.max(due.created_at) + PATIENCE_WITH_ORDERS,
@@ -238,15 +237,15 @@ fn patience_ends_at(due: &DueLook) -> OffsetDateTime {
     }
 }
 
-/// One event for each fact. Its id digests the provider, the payment and the whole fact: the same fact, asked for again, is
-/// the same message.
+/// Makes one event for each fact. Its id is a digest of the provider, the payment and the whole fact, so the same fact
+/// in a later answer is the same message.
 fn events(due: &DueLook, found: Found, now: OffsetDateTime) -> Result<Vec<PaymentEvent>, Failed> {
     let DueLook { provider, provider_account, payment_id: asked_for, .. } = due;
     let form = |error: crate::domain::TextError| Failed::Form(error.to_string());
     let Found { payment_id, mut related_ids, order_id, statuses, occurred_at, as_of, livemode, .. } = found;
     // The provider cannot have said it before it happened.
     let as_of = as_of.filter(|as_of| *as_of <= now + CLOCK_AHEAD_MAX).map(|as_of| as_of.max(occurred_at));
-    // A refund is asked about by its own id, again and again, and is no name of the payment.
+    // A refund is asked about by its own id again and again. That id is not a name of the payment.
     let is_refund = |status: &PaymentStatus| matches!(status, PaymentStatus::Refund { refund_id, .. } if refund_id.as_str() == asked_for.as_str());
     let is_name = *provider != Provider::PAYPAL || !statuses.iter().any(is_refund);
     if *asked_for != payment_id && !related_ids.contains(asked_for) && is_name {

@@ -1,8 +1,8 @@
-//! The reconciler: asks providers about payments of which nothing is heard, or of which only hints are, and publishes what
-//! they say as ordinary messages. It grants nothing; and what it says twice, the inbox knows.
+//! The reconciler asks providers about payments without news, or with hints only, and publishes the answers as ordinary
+//! messages. It grants nothing. If it publishes a fact twice, the inbox knows it.
 //!
-//! What is due stands in Postgres, where several reconcilers share the work and keep one rate. Orders bring it there when
-//! they are made, the API when a buyer is back, and `hints` what the receiver was told but could not believe.
+//! The looks that are due are rows in Postgres. Several reconcilers share them and keep one rate. A row comes from a
+//! new order, from the API when a buyer is back, or from `hints`.
 
 mod hints;
 mod look;
@@ -25,23 +25,23 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often it is looked for what is due.
+/// How often the reconciler searches for looks that are due.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// Looks a second at one provider, by all reconcilers together. Each takes up to three calls; Stripe allows 25 a second in
-/// test mode and 100 else (<https://docs.stripe.com/rate-limits>), and the site needs some of them.
+/// Looks a second at one provider, by all reconcilers together. Each takes up to three calls. Stripe allows 25 calls a
+/// second in test mode and 100 in live mode (<https://docs.stripe.com/rate-limits>), and the site needs some of them.
 const LOOKS_PER_S_MAX: u16 = 8;
 
-/// Looks at one provider that are under way in this process; no more are claimed then.
+/// How many looks at one provider may be under way in this process. Then no more are claimed.
 const LOOKS_AT_ONCE_MAX: usize = 16;
 
-/// How long what is claimed is nobody else's: more than asking and publishing may take together.
+/// How long a claimed look belongs to this process. It is longer than asking and publishing may take together.
 const LEASE: Duration = Duration::from_secs(120);
 
 /// How long one transaction may take.
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a confirm is awaited.
+/// How long to wait for a confirm.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why the reconciler cannot run.
@@ -53,12 +53,12 @@ pub enum ReconcilerError {
     /// The settings of a provider cannot be used.
     #[error(transparent)]
     Provider(#[from] BuildError),
-    /// Nobody can be asked.
+    /// No provider is configured that can be asked.
     #[error("no provider can be asked: set GRANTONCE_STRIPE_API_KEY, or GRANTONCE_PAYPAL_CLIENT_ID and …_SECRET")]
     NobodyToAsk,
 }
 
-/// Asks until the process stops. What is under way then is finished.
+/// Asks until the process stops. Then it finishes what is under way.
 pub async fn run(
     config: ReconcilerConfig,
     clock: Clock,
@@ -113,14 +113,14 @@ pub async fn run(
         metrics: metrics.clone(),
         traces,
     };
-    // Each by itself: one that is slow to answer does not hold up the other.
+    // Each provider has its own loop, so that a slow one does not hold up the others.
     let asking = asked.into_iter().map(|provider| {
         let asker = Asker { provider, look: &look, store: &store, clock: &clock };
         asker.ask(&database_up, &shutdown)
     });
     let hints_end = async {
         stop.cancelled().await;
-        // It ends when the process stops, within the broker's own deadlines.
+        // It ends when the process stops, within the deadlines of the broker.
         if tokio::time::timeout(shutdown.drain_deadline(), hints).await.is_err() {
             tracing::warn!(event = "hints_left", "hints that were in hand come again");
         }
@@ -131,7 +131,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Asks one provider.
+/// The loop that asks one provider.
 struct Asker<'a> {
     provider: Provider,
     look: &'a Look,
@@ -140,8 +140,8 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// Claims what is due and asks about it until the process stops. Then what is under way has a while; the rest comes due again by
-    /// itself.
+    /// Claims looks that are due and carries them out until the process stops. Then the looks under way have the drain
+    /// deadline. The others come due again by themselves.
     async fn ask(self, database_up: &watch::Sender<bool>, shutdown: &Shutdown) {
         let stop = shutdown.token();
         let mut every = interval(EVERY);

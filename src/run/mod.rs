@@ -39,7 +39,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The number.
+    /// The number of the exit code.
     pub fn code(self) -> u8 {
         match self {
             Self::Done => 0,

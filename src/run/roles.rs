@@ -201,7 +201,7 @@ async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError
 }
 
 async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
-    worker::run(config.into(), shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown)
+    worker::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown)
         .await
         .map_err(|error| RunError::of_store("the worker cannot start", error))
 }

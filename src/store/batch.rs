@@ -93,10 +93,28 @@ impl Store {
         E: AsRef<PaymentEvent> + Send + Sync + 'static,
     {
         self.run(APPLYING, move |pool| async move {
-            let events: Vec<&PaymentEvent> = events.iter().map(AsRef::as_ref).collect();
-            let applied = apply(&Transactions { pooled: pool, lock_wait }, &events, terms).await?;
-            if applied.outcomes.len() == events.len() {
-                Ok(applied)
+            let messages = Messages::sort_out(&events)?;
+            let Applied { mut committed, outcomes, mut changed } =
+                commit(&pool, lock_wait, &messages.first_of_each_id, terms).await?;
+            let mut outcome_of: HashMap<usize, Outcome> =
+                messages.first_of_each_id.iter().map(|m| m.at).zip(outcomes).collect();
+
+            // One id with two contents in one batch: the second is judged when the first is in the inbox, or is not.
+            for rival in &messages.rivals {
+                let next = commit(&pool, lock_wait, std::slice::from_ref(rival), terms).await?;
+                committed = committed.and(next.committed);
+                changed.extend(next.changed);
+                outcome_of.extend(std::iter::once(rival.at).zip(next.outcomes));
+            }
+            let outcome = |(at, leader): (usize, &usize)| match outcome_of.get(leader) {
+                // A copy of a message that was applied just now.
+                Some(Outcome::Applied { .. }) if at != *leader => Ok(Outcome::Duplicate),
+                Some(outcome) => Ok(outcome.clone()),
+                None => Err(StoreError::impossible(APPLYING, "an event has no outcome")),
+            };
+            let outcomes: Vec<_> = messages.leader_of.iter().enumerate().map(outcome).collect::<Result<_, _>>()?;
+            if outcomes.len() == events.len() {
+                Ok(Applied { committed, outcomes, changed })
             } else {
                 Err(StoreError::impossible(APPLYING, "a batch has not one outcome for each event"))
             }
@@ -104,10 +122,10 @@ impl Store {
         .await
     }
 
-    /// For each event, whether another session has locked its order at this moment.
-    pub async fn about_locked_orders<E>(&self, events: Arc<[E]>) -> Result<Vec<bool>, StoreError>
+    /// Splits events into those about an order that another session has locked at this moment, and the others.
+    pub async fn split_by_locks<E>(&self, events: Arc<[E]>) -> Result<(Vec<E>, Vec<E>), StoreError>
     where
-        E: AsRef<PaymentEvent> + Send + Sync + 'static,
+        E: AsRef<PaymentEvent> + Clone + Send + Sync + 'static,
     {
         self.run("looking for locked orders", move |pool| async move {
             let messages: Vec<Message<'_>> = events
@@ -121,11 +139,11 @@ impl Store {
             let there: BTreeSet<OrderId> = orders.read.keys().copied().collect();
             let free = tx.lock_free_rows(&there).await?;
             tx.roll_back().await?;
-            let is_locked = |message: &Message<'_>| match plan::find_order(message.event, &owners, &orders) {
+            let is_locked = |event: &E| match plan::find_order(event.as_ref(), &owners, &orders) {
                 Ok(Some(id)) => there.contains(&id) && !free.contains(&id),
                 Ok(None) | Err(_) => false,
             };
-            Ok(messages.iter().map(is_locked).collect())
+            Ok(events.iter().cloned().partition(is_locked))
         })
         .await
     }
@@ -144,52 +162,8 @@ impl Store {
     }
 }
 
-/// Begins the transactions of a batch.
-struct Transactions {
-    pooled: PooledConnection,
-    lock_wait: Duration,
-}
-
-impl Transactions {
-    async fn begin(&self) -> Result<Tx, StoreError> {
-        Tx::begin_waiting(&self.pooled, self.lock_wait).await
-    }
-}
-
 /// What an error message names as the operation.
 const APPLYING: &str = "applying a batch";
-
-async fn apply(
-    transactions: &Transactions,
-    events: &[&PaymentEvent],
-    terms: BatchTerms,
-) -> Result<Applied, StoreError> {
-    let messages = Messages::sort_out(events)?;
-    let first = commit_one(transactions, &messages.first_of_each_id, terms).await?;
-    let mut applied = Applied { committed: first.committed, outcomes: Vec::new(), changed: first.changed };
-    let mut outcome_of: HashMap<usize, Outcome> =
-        messages.first_of_each_id.iter().map(|m| m.at).zip(first.outcomes).collect();
-
-    // If a batch has one message id with two contents, the second is applied after the first one is committed or refused.
-    for rival in &messages.rivals {
-        let next = commit_one(transactions, std::slice::from_ref(rival), terms).await?;
-        applied.committed = applied.committed.and(next.committed);
-        applied.changed.extend(next.changed);
-        outcome_of.extend(std::iter::once(rival.at).zip(next.outcomes));
-    }
-    applied.outcomes = messages
-        .leader_of
-        .iter()
-        .enumerate()
-        .map(|(at, leader)| match outcome_of.get(leader) {
-            // This is a copy of a message that was applied in this batch.
-            Some(Outcome::Applied { .. }) if at != *leader => Ok(Outcome::Duplicate),
-            Some(outcome) => Ok(outcome.clone()),
-            None => Err(StoreError::impossible(APPLYING, "an event has no outcome")),
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(applied)
-}
 
 /// One event and its position in the batch.
 #[derive(Debug, Clone, Copy)]
@@ -209,12 +183,12 @@ struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    fn sort_out(events: &[&'a PaymentEvent]) -> Result<Self, StoreError> {
+    fn sort_out<E: AsRef<PaymentEvent>>(events: &'a [E]) -> Result<Self, StoreError> {
         let mut known: HashMap<(&str, [u8; 16]), usize> = HashMap::with_capacity(events.len());
         let mut ids: HashMap<&str, ()> = HashMap::with_capacity(events.len());
         let mut messages =
             Self { first_of_each_id: Vec::with_capacity(events.len()), rivals: Vec::new(), leader_of: Vec::new() };
-        for (at, event) in events.iter().copied().enumerate() {
+        for (at, event) in events.iter().map(AsRef::as_ref).enumerate() {
             let digest = digest_of(event)?;
             let id = event.message_id.as_str();
             let leader = *known.entry((id, digest)).or_insert(at);
@@ -235,15 +209,16 @@ fn digest_of(event: &PaymentEvent) -> Result<[u8; 16], StoreError> {
 }
 
 /// Tries until the batch is committed or an error ends it.
-async fn commit_one(
-    transactions: &Transactions,
+async fn commit(
+    pool: &PooledConnection,
+    lock_wait: Duration,
     messages: &[Message<'_>],
     terms: BatchTerms,
 ) -> Result<Applied, StoreError> {
     // These are found inside a transaction. The next try leaves them out.
     let mut refused: HashMap<usize, Refusal> = HashMap::new();
     for n in 0..TRIES_MAX {
-        let mut tx = transactions.begin().await?;
+        let mut tx = Tx::begin_waiting(pool, lock_wait).await?;
         match attempt(&mut tx, messages, &refused, terms, n > 0).await? {
             Attempt::Written { outcomes, changed } => {
                 failpoint::hit(Failpoint::BeforeCommit);

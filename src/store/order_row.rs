@@ -24,6 +24,29 @@ pub(super) struct OrderRow {
     pub(super) facts: String,
 }
 
+/// An [`OrderRow`] from a record of `sqlx::query!` that has its columns among others.
+macro_rules! order_row {
+    ($row:ident) => {
+        $crate::store::order_row::OrderRow {
+            id: $row.id,
+            account_id: $row.account_id,
+            credits: $row.credits,
+            amount_minor: $row.amount_minor,
+            currency: $row.currency,
+            price_terms: $row.price_terms,
+            discount_max_minor: $row.discount_max_minor,
+            provider: $row.provider,
+            provider_account: $row.provider_account,
+            status: $row.status,
+            is_granted: $row.is_granted,
+            credits_granted: $row.credits_granted,
+            revision: $row.revision,
+            facts: $row.facts,
+        }
+    };
+}
+pub(super) use order_row;
+
 pub(super) fn corrupt(id: Uuid, detail: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt { what: format!("order {id}"), detail: detail.to_string() }
 }

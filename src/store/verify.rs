@@ -1,7 +1,7 @@
 //! Checks the invariants of the ledger on the live database.
 
 use super::error::StoreError;
-use super::order_row::OrderRow;
+use super::order_row::order_row;
 use super::pool::{PooledConnection, Store};
 use crate::domain::{DisputePolicy, Order, settle};
 use futures_util::TryStreamExt;
@@ -113,23 +113,7 @@ async fn settled_otherwise(pool: &PooledConnection, policy: DisputePolicy) -> Re
         }
         let (id, written) = (row.id, row.overpaid_minor);
         let listed = |invariant, found| BrokenInvariant { invariant, order_id: id.to_string(), found };
-        let row = OrderRow {
-            id: row.id,
-            account_id: row.account_id,
-            credits: row.credits,
-            amount_minor: row.amount_minor,
-            currency: row.currency,
-            price_terms: row.price_terms,
-            discount_max_minor: row.discount_max_minor,
-            provider: row.provider,
-            provider_account: row.provider_account,
-            status: row.status,
-            is_granted: row.is_granted,
-            credits_granted: row.credits_granted,
-            revision: row.revision,
-            facts: row.facts,
-        };
-        let order = match Order::try_from(row) {
+        let order = match Order::try_from(order_row!(row)) {
             Ok(order) => order,
             Err(error) => {
                 settled.push(listed(SETTLED, error.to_string()));

@@ -35,7 +35,7 @@ static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines of text for people.
     Text,
     /// One JSON object a line.
     Json,

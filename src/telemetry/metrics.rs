@@ -68,7 +68,7 @@ impl Metrics {
         }
     }
 
-    /// Grants were committed.
+    /// Counts grants that were committed.
     pub fn grants(&self, count: u64) {
         self.0.grants.inc_by(count);
     }

@@ -87,7 +87,7 @@ pub enum Parent<'a> {
 }
 
 impl Traces {
-    /// None are made.
+    /// A handle that makes no spans.
     pub fn off() -> Self {
         Self(None)
     }
@@ -189,7 +189,7 @@ impl Span {
         span.set_attribute(KeyValue::new(key, text.get(..end).unwrap_or_default().to_owned()));
     }
 
-    /// Sets a number.
+    /// Sets an attribute to a number.
     pub fn number(&mut self, key: &'static str, number: i64) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new(key, number));

@@ -1,8 +1,9 @@
-//! What the worker needs, and whether it has it.
+//! Whether the worker has what it needs.
 
-use super::{NotYet, Settings};
+use super::NotYet;
 use crate::broker::{Publisher, RETRY_EXCHANGE, TopologyGauge, WORK_QUEUE};
 use crate::clock::Clock;
+use crate::config::WorkerConfig;
 use crate::http::{NeedFlag, Readiness};
 use crate::needs::{PostgresNeeds, PublisherNeeds, looks};
 use crate::store::{Role, Store, StoreError};
@@ -10,7 +11,7 @@ use crate::telemetry::{Dependency, Metrics, Need, RoleName};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// Tells metrics and readiness what is missing.
+/// Reports to metrics and readiness what is missing.
 pub(super) struct Health {
     postgres: PostgresNeeds,
     topology: NeedFlag,
@@ -18,7 +19,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Nothing is known yet. The publisher is followed until it is gone.
+    /// Nothing is known yet. A task follows the publisher until the publisher is gone.
     pub(super) fn begin(readiness: &Readiness, metrics: &Metrics, publisher: &Publisher) -> Arc<Self> {
         let needs = readiness.of(RoleName::Worker, metrics);
         PublisherNeeds::of(&needs).follow(publisher, Some(RETRY_EXCHANGE));
@@ -29,7 +30,7 @@ impl Health {
         })
     }
 
-    /// Whether batches could be committed now: with an error none is to be taken.
+    /// Whether a batch could be committed now. After an error the worker must not take deliveries.
     pub(super) async fn rehearse(&self, store: &Store, clock: &Clock) -> Result<(), StoreError> {
         let rehearsed = match self.postgres.look(store, clock).await {
             Ok(()) => store.rehearse(clock.now()).await.inspect_err(|error| self.postgres.failed(error)),
@@ -42,7 +43,7 @@ impl Health {
         rehearsed
     }
 
-    /// The queues are there and are consumed, or why not.
+    /// Reports whether the queues exist and are consumed.
     pub(super) fn consuming(&self, opened: Result<(), &NotYet>) {
         match opened {
             Ok(()) => {
@@ -57,7 +58,7 @@ impl Health {
         }
     }
 
-    /// The consumer is given up because of Postgres, or of the broker.
+    /// Reports that the consumer ended because of this dependency.
     pub(super) fn consumer_lost(&self, dependency: Dependency) {
         let cause = match dependency {
             Dependency::Postgres => "a batch could not be committed",
@@ -66,10 +67,10 @@ impl Health {
         self.consumer.missing_for_want_of(dependency, format!("nothing is consumed from {WORK_QUEUE}: {cause}"));
     }
 
-    /// Looks again and again, until it is aborted.
-    pub(super) fn watch(self: &Arc<Self>, store: &Store, settings: &Settings, clock: &Clock) -> JoinHandle<()> {
+    /// Looks again and again until the task is aborted.
+    pub(super) fn watch(self: &Arc<Self>, store: &Store, config: &WorkerConfig, clock: &Clock) -> JoinHandle<()> {
         let (health, store, clock) = (Arc::clone(self), store.clone(), clock.clone());
-        let mut gauge = TopologyGauge::new(settings.amqp_url.clone(), settings.rules.retry_delays.clone());
+        let mut gauge = TopologyGauge::new(config.broker.url.clone(), config.retry.delays.clone());
         tokio::spawn(async move {
             let topology = async {
                 let mut every = looks();

@@ -1,4 +1,4 @@
-//! What a delivery is, before the database is asked. Pure.
+//! Judges a delivery before the database is asked. Pure.
 
 use crate::broker::Delivery;
 use crate::domain::{Reason, Refusal};
@@ -6,24 +6,24 @@ use crate::message::{ATTEMPT_HEADER, Envelope, Judgement, ROUTING_KEY_HEADER, WA
 use std::borrow::Cow;
 use time::OffsetDateTime;
 
-/// Whether a delivery came out of one of our own retry queues. Those forward through the default exchange, to which
-/// relays have no right to write, and the broker notes the queue; so only then are our own headers believed.
+/// Whether a delivery came out of one of our own retry queues. A retry queue forwards through the default exchange, to
+/// which relays cannot write, and the broker records the queue. Only then are our own headers believed.
 pub(super) fn is_retry(delivery: &Delivery) -> bool {
     delivery.exchange.is_empty() && delivery.death.as_ref().is_some_and(|death| death.was_put_off)
 }
 
-/// Whether somebody moved it here, by the management pages or a shovel. Under which key it was published first is then not
-/// known: its headers are still those of its first sender, who may be a relay.
+/// Whether somebody moved the delivery here, with the management pages or a shovel. Then nobody knows its first routing
+/// key: the headers are those of its first sender, who may be a relay.
 fn is_moved(delivery: &Delivery) -> bool {
     delivery.exchange.is_empty() && !is_retry(delivery)
 }
 
-/// How often this message was put off before because no order had its payment.
+/// How often this message was put off because its order was unknown.
 pub(super) fn attempts_before(delivery: &Delivery) -> u32 {
     own_number(delivery, ATTEMPT_HEADER)
 }
 
-/// How often it was put off before through no fault of its own.
+/// How often it was put off through no fault of its own.
 pub(super) fn waits_before(delivery: &Delivery) -> u32 {
     own_number(delivery, WAITS_HEADER)
 }
@@ -33,8 +33,8 @@ fn own_number(delivery: &Delivery, header: &str) -> u32 {
     number.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
-/// The key under which the message was first published; of one that was moved by hand, the key that its body claims, for
-/// an operator to decide about.
+/// The routing key under which the message was first published. If somebody moved the message, it is the key that the
+/// body claims, for an operator to check.
 pub(super) fn first_routing_key(delivery: &Delivery) -> Cow<'_, str> {
     if is_retry(delivery) {
         delivery.headers.text(ROUTING_KEY_HEADER).unwrap_or_default().into()

@@ -7,8 +7,8 @@
 //! ```
 
 mod apply;
+mod batch;
 mod health;
-mod job;
 mod judge;
 mod payment_locks;
 mod session;
@@ -16,13 +16,11 @@ mod settle;
 mod trace;
 mod unacknowledged;
 
-use crate::address::AmqpAddress;
 use crate::broker::{self, BrokerError, Consumer, Publisher, PublisherSettings, WORK_QUEUE, Window};
 use crate::clock::Clock;
-use crate::config::{RetryDelay, UnknownPayments, WorkerConfig};
-use crate::domain::{DisputePolicy, Refusal};
+use crate::config::{BatchConfig, WorkerConfig};
+use crate::domain::Refusal;
 use crate::findings::Fault;
-use crate::followed::Followed;
 use crate::http::Readiness;
 use crate::retry::{Backoff, Failure, Limits, Unfinished, retry_until_ok};
 use crate::shutdown::Shutdown;
@@ -35,133 +33,40 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Between tries to reach a dependency.
+/// The pauses between tries to reach a dependency.
 const RECONNECT: Limits =
     Limits { initial: Duration::from_millis(100), max: Duration::from_secs(5), give_up_after: None };
 
-/// Between sessions that acknowledged nothing, whatever ended them. Each may cost a delivery in hand one of its returns
-/// ([`broker::DELIVERY_LIMIT`]): at this pace it takes most of a day before the broker gives anything up.
+/// The pauses between sessions that acknowledged nothing. Each session may give a delivery back once, and the broker
+/// counts that ([`broker::DELIVERY_LIMIT`]). At this pace it takes most of a day until the broker gives anything up.
 const FRUITLESS: Limits =
     Limits { initial: Duration::from_millis(200), max: Duration::from_secs(600), give_up_after: None };
 
-/// How long a batch's transaction may take before its outcome counts as unknown.
-const TRANSACTION_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long the last notes may take when a worker has drained.
+/// How long the last notes may take after a worker has drained.
 const LAST_NOTES_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How often the inbox's partitions are looked after.
+/// How often the partitions of the inbox are maintained.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// How often this machine's clock is compared with Postgres'.
+/// How often the clock of this machine is compared with that of Postgres.
 const COMPARE_CLOCKS_EVERY: Duration = Duration::from_secs(60);
 
-/// A clock that is further off is told of.
+/// If the clocks differ by more than this, the worker logs a warning.
 const CLOCK_OFF_MAX: time::Duration = time::Duration::seconds(30);
 
-/// How long a copy to a retry queue or a dead letter waits for its confirm.
+/// How long the publisher waits for the confirm of a copy.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a batch waits for the confirms of its copies. Deliveries whose copies take longer wait without it.
+/// How long a batch waits for the confirms of its copies. Deliveries whose copies take longer then wait alone.
 const COPY_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Messages that a narrow session acknowledges before the next one is as wide as it is set up.
+/// How many messages a narrow session acknowledges before the next session has its full width.
 const NARROW_SESSION_MESSAGES: u64 = 200;
 
-/// How messages are judged.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// Whether this deployment takes real money.
-    pub is_live: bool,
-    /// Whether open disputes take credits.
-    pub dispute_policy: DisputePolicy,
-    /// What becomes of payments that are not ours.
-    pub unknown_payments: UnknownPayments,
-    /// How long a message whose order is unknown is put off, attempt by attempt; the last is repeated.
-    pub retry_delays: Vec<RetryDelay>,
-    /// How often a message is tried altogether.
-    pub attempts_max: u32,
-}
-
-/// How much is done at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Most messages in a batch.
-    pub batch_max: usize,
-    /// How long a batch waits to become full while others are under way. With nothing under way it does not wait.
-    pub batch_wait: Duration,
-    /// Batches under way at once.
-    pub batches_in_flight: usize,
-    /// Unacknowledged deliveries at once.
-    pub prefetch: u16,
-    /// Bytes of unacknowledged deliveries at once.
-    pub prefetch_bytes: usize,
-    /// How long a batch is held while the database is away, before all deliveries are given back, once.
-    pub outage_grace: Duration,
-}
-
-impl Pace {
-    /// Deliveries that wait for the confirms of their copies; with as many, no more are taken.
-    fn waiting_max(&self) -> usize {
-        usize::from(self.prefetch / 2).max(1)
-    }
-
-    /// One at a time, for a while. What ends a session again and again is then alone in it, and no neighbour is returned.
-    fn narrow(self) -> Self {
-        Self { batch_max: 1, batches_in_flight: 1, prefetch: 1, ..self }
-    }
-}
-
-/// Everything a worker needs.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The broker.
-    pub amqp_url: Followed<AmqpAddress>,
-    /// The database.
-    pub database: store::Settings,
-    /// How messages are judged.
-    pub rules: Rules,
-    /// How much is done at once.
-    pub pace: Pace,
-    /// How long inbox rows are kept.
-    pub inbox_retention: time::Duration,
-}
-
-impl From<WorkerConfig> for Settings {
-    fn from(config: WorkerConfig) -> Self {
-        Self {
-            amqp_url: config.broker.url,
-            database: store::Settings {
-                url: config.database.url,
-                // One a batch under way, one for announcements, one for notes, one for housekeeping.
-                connections_max: u32::try_from(config.batch.workers).unwrap_or(u32::MAX).saturating_add(3),
-                deadline: TRANSACTION_DEADLINE,
-                profile: store::Profile::Batches,
-            },
-            rules: Rules {
-                is_live: config.livemode,
-                dispute_policy: config.dispute_policy,
-                unknown_payments: config.unknown_payments,
-                retry_delays: config.retry.delays,
-                attempts_max: config.retry.attempts_max,
-            },
-            pace: Pace {
-                batch_max: config.batch.messages_max,
-                batch_wait: config.batch.wait,
-                batches_in_flight: config.batch.workers,
-                prefetch: config.batch.prefetch,
-                prefetch_bytes: config.batch.prefetch_bytes,
-                outage_grace: config.outage_grace,
-            },
-            inbox_retention: time::Duration::try_from(config.inbox_retention).unwrap_or(time::Duration::MAX),
-        }
-    }
-}
-
-/// Runs until `stop`; then finishes the batches in hand, settles them and closes. Waits out every outage. Fails only on
-/// settings that cannot be used.
+/// Runs until the process stops. Then it finishes the batches in hand, settles them and closes. It waits out every outage, and fails
+/// only if its settings cannot be used.
 pub async fn run(
-    settings: Settings,
+    config: WorkerConfig,
     clock: Clock,
     metrics: Metrics,
     traces: Traces,
@@ -170,47 +75,52 @@ pub async fn run(
 ) -> Result<(), StoreError> {
     let stop = shutdown.token();
     let publisher = Publisher::start(&PublisherSettings {
-        url: settings.amqp_url.clone(),
+        url: config.broker.url.clone(),
         name: "worker copies",
         lanes: 1,
-        waiting_max: settings.pace.batch_max * (settings.pace.batches_in_flight + 1),
+        waiting_max: config.batch.messages_max * (config.batch.workers + 1),
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
     let health = Health::begin(&readiness, &metrics, &publisher);
     let note_buffer = NoteBuffer::default();
-    // Messages are judged by the later of our clock and Postgres': one that is behind would refuse genuine ones as if they
-    // came from the future.
+    // Messages are judged by the later of our clock and Postgres' clock: a clock that is behind would refuse genuine messages as if
+    // they came from the future.
     let judging = clock.apart();
     let mut fruitless = Backoff::new(FRUITLESS);
     let mut is_narrow = false;
-    // One for the whole life: sessions that were given up count against its bound.
-    let store = Store::new(&settings.database)?;
+    let retention = time::Duration::try_from(config.inbox_retention).unwrap_or(time::Duration::MAX);
+    // One store for the whole life: sessions that were given up count against its bound.
+    let store = Store::new(&store::Settings {
+        url: config.database.url.clone(),
+        // One for each batch under way, one for announcements, one for notes, one for housekeeping.
+        connections_max: u32::try_from(config.batch.workers).unwrap_or(u32::MAX).saturating_add(3),
+        deadline: config.transaction_deadline,
+        profile: store::Profile::Batches,
+    })?;
     while database(&store, &clock, &health, &stop).await? {
-        let housekeeping = tokio::spawn(keep_house(
-            store.clone(),
-            settings.inbox_retention,
-            clock.clone(),
-            metrics.clone(),
-            stop.clone(),
-        ));
+        let housekeeping =
+            tokio::spawn(keep_house(store.clone(), retention, clock.clone(), metrics.clone(), stop.clone()));
         let writing = note_buffer.write_through(store.clone());
-        // At once: before the first delivery is judged.
+        // Compared before the first delivery is judged.
         compare_clocks(&store, &clock, &judging).await;
         let comparing = tokio::spawn(keep_comparing_clocks(store.clone(), clock.clone(), judging.clone()));
-        let looking = health.watch(&store, &settings, &clock);
-        let pace = if is_narrow { settings.pace.narrow() } else { settings.pace };
-        let ended = match consumer(&settings, pace.prefetch, &health, &metrics, &stop).await {
-            None => Ended::Drained { acknowledged: 0 },
+        let looking = health.watch(&store, &config, &clock);
+        let mut config = config.clone();
+        if is_narrow {
+            // One delivery at a time: a message that ends a session again and again is then alone in it.
+            config.batch = BatchConfig { workers: 1, messages_max: 1, prefetch: 1, ..config.batch };
+        }
+        let ended = match consumer(&config, &health, &metrics, &stop).await {
+            None => Ended { acknowledged: 0, given_back: 0, lost: None },
             Some(consumer) => {
-                tracing::info!(event = "consuming", queue = WORK_QUEUE, prefetch = pace.prefetch);
+                tracing::info!(event = "consuming", queue = WORK_QUEUE, prefetch = config.batch.prefetch);
                 let session = Session {
+                    config,
                     store: store.clone(),
                     publisher: publisher.clone(),
                     changed: ChangedOrders::announce_through(store.clone()),
                     note_buffer: note_buffer.clone(),
-                    rules: settings.rules.clone(),
-                    pace,
                     acknowledged_max: is_narrow.then_some(NARROW_SESSION_MESSAGES),
                     clock: judging.clone(),
                     metrics: metrics.clone(),
@@ -222,64 +132,64 @@ pub async fn run(
                 session.run(consumer, &shutdown).await
             }
         };
-        looking.abort();
-        housekeeping.abort();
-        writing.abort();
-        comparing.abort();
-        let (acknowledged, given_back) = match ended {
-            Ended::Drained { acknowledged } if stop.is_cancelled() => {
+        for task in [looking, housekeeping, writing, comparing] {
+            task.abort();
+        }
+        let Ended { acknowledged, given_back, lost } = ended;
+        match lost {
+            None if stop.is_cancelled() => {
                 tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
-                // Late notes are better than none, but a shutdown's time is for what matters.
+                // The time of a shutdown is short. The last notes may take a small part of it.
                 if tokio::time::timeout(LAST_NOTES_DEADLINE, note_buffer.write(&store)).await.is_err() {
                     tracing::debug!(event = "notes_lost", "stories and charts will lack the last second");
                 }
                 store.close(Duration::from_secs(1)).await;
                 break;
             }
-            Ended::Drained { acknowledged } => (acknowledged, 0),
-            Ended::Stopped { acknowledged, given_back, cause } => {
+            None => {}
+            Some(cause) if stop.is_cancelled() => {
                 tracing::warn!(event = "not_drained", acknowledged, given_back, cause = %cause,
                     "stopped with batches in hand; what was committed is known to the inbox, the rest goes to others");
                 metrics.given_back(GivenBack::Shutdown, given_back);
                 break;
             }
-            Ended::DatabaseOutage { acknowledged, cause, given_back } => {
-                tracing::error!(event = "database_outage", acknowledged, given_back, cause = %cause,
-                    "deliveries given back once; consuming again when Postgres takes writes");
-                health.consumer_lost(Dependency::Postgres);
+            Some(cause) => {
+                let dependency = cause.dependency();
+                match dependency {
+                    Dependency::Postgres => {
+                        tracing::error!(event = "database_outage", acknowledged, given_back, cause = %cause,
+                            "deliveries given back once; consuming again when Postgres takes writes");
+                    }
+                    Dependency::Rabbitmq => {
+                        tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
+                    }
+                }
+                health.consumer_lost(dependency);
                 metrics.given_back(cause.label(), given_back);
-                (acknowledged, given_back)
             }
-            Ended::BrokerLost { acknowledged, cause, given_back } => {
-                tracing::warn!(event = "broker_lost", acknowledged, given_back, cause = %cause, "connecting anew");
-                health.consumer_lost(Dependency::Rabbitmq);
-                metrics.given_back(cause.label(), given_back);
-                (acknowledged, given_back)
-            }
-        };
-        // Each delivery that is given back comes nearer to the broker's limit. A session that settled nothing is followed by one
-        // that has one delivery in hand: where one message is to blame, its neighbours are not returned with it.
+        }
+        // The broker counts how often a delivery is given back. A session that settled nothing is followed by one that has one
+        // delivery in hand: if one message is the cause, the others are not given back with it.
         is_narrow = acknowledged == 0 && given_back > 0;
         if acknowledged > 0 {
             fruitless.reset();
             continue;
         }
-        let pause = fruitless.next_delay().unwrap_or(FRUITLESS.max);
+        let pause = fruitless.next_pause();
         tracing::warn!(
             event = "pausing",
             pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "the last session acknowledged nothing; a restart ends the pause"
         );
-        tokio::select! {
-            () = stop.cancelled() => break,
-            // Not a wait for anything: what would end it cannot be seen from here.
-            () = tokio::time::sleep(pause) => {}
+        // No event tells when the cause is gone, so the worker waits.
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            break;
         }
     }
     Ok(())
 }
 
-/// Waits until the database takes writes. False: stopped meanwhile.
+/// Waits until the database takes writes. `false` means that the process stopped meanwhile.
 async fn database(store: &Store, clock: &Clock, health: &Health, stop: &CancellationToken) -> Result<bool, StoreError> {
     let rehearse = || async { health.rehearse(store, clock).await.map_err(Failure::Transient) };
     match retry_until_ok(RECONNECT, stop, "reaching Postgres", rehearse).await {
@@ -294,30 +204,30 @@ async fn database(store: &Store, clock: &Clock, health: &Health, stop: &Cancella
 enum NotYet {
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// Without its retry queues and dead letters a worker could settle nothing that is not simply applied.
+    /// Without the retry queues and the dead letters a worker could only settle messages that it applies.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Topology(Vec<Fault>),
 }
 
-/// Waits until the broker is there, with all the queues, and begins to consume. `None`: stopped meanwhile.
+/// Waits until the broker and all its queues are there, and begins to consume. `None` means that the process stopped
+/// meanwhile.
 async fn consumer(
-    settings: &Settings,
-    prefetch: u16,
+    config: &WorkerConfig,
     health: &Health,
     metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Option<Consumer> {
     let open = || async {
-        let faults = broker::inspect(&settings.amqp_url, &settings.rules.retry_delays).await.map_err(NotYet::from);
+        let faults = broker::inspect(&config.broker.url, &config.retry.delays).await.map_err(NotYet::from);
         match faults {
             Ok(faults) if faults.is_empty() => {}
             Ok(faults) => return Err(NotYet::Topology(faults)),
             Err(error) => return Err(error),
         }
-        let window = Window { deliveries_max: prefetch, bytes_max: settings.pace.prefetch_bytes };
+        let window = Window { deliveries_max: config.batch.prefetch, bytes_max: config.batch.prefetch_bytes };
         let metrics = metrics.clone();
         let refused = move |refusal: &Refusal| metrics.dead_lettered(refusal.reason);
-        let opened = Consumer::open(&settings.amqp_url, "worker", WORK_QUEUE, window, refused).await;
+        let opened = Consumer::open(&config.broker.url, "worker", WORK_QUEUE, window, refused).await;
         opened.map_err(NotYet::from)
     };
     let told = || async {
@@ -328,7 +238,7 @@ async fn consumer(
     retry_until_ok(RECONNECT, stop, "reaching RabbitMQ", told).await.ok()
 }
 
-/// Puts the clock that messages are judged by forward to Postgres', where that is ahead.
+/// Puts the clock by which messages are judged forward if the clock of Postgres is ahead.
 async fn compare_clocks(store: &Store, clock: &Clock, judging: &Clock) {
     let own = clock.clone();
     match store.clock_ahead(move || own.now()).await {
@@ -342,13 +252,13 @@ async fn compare_clocks(store: &Store, clock: &Clock, judging: &Clock) {
                 );
             }
         }
-        // The next one will tell.
+        // The next comparison follows soon.
         Err(error) => tracing::debug!(event = "clocks_not_compared", cause = %error),
     }
 }
 
 async fn keep_comparing_clocks(store: Store, clock: Clock, judging: Clock) {
-    // Compared once already.
+    // The clocks have just been compared.
     let begin = Instant::now() + COMPARE_CLOCKS_EVERY;
     let mut every = tokio::time::interval_at(begin, COMPARE_CLOCKS_EVERY);
     loop {
@@ -357,7 +267,7 @@ async fn keep_comparing_clocks(store: Store, clock: Clock, judging: Clock) {
     }
 }
 
-/// Keeps the inbox's partitions ahead of time and drops old ones.
+/// Creates the partitions of the inbox ahead of time and drops old ones.
 async fn keep_house(store: Store, retention: time::Duration, clock: Clock, metrics: Metrics, stop: CancellationToken) {
     let mut every = tokio::time::interval(MAINTAIN_EVERY);
     loop {
@@ -373,14 +283,14 @@ async fn keep_house(store: Store, retention: time::Duration, clock: Clock, metri
                 tracing::info!(event = "inbox_maintained", made = done.made, dropped = done.dropped);
             }
             Ok(_) => {}
-            // Nothing is lost: rows of days without a partition go to the rest partition.
+            // Nothing is lost: rows of days without a partition go to the default partition.
             Err(error) => tracing::warn!(event = "inbox_not_maintained", cause = %error),
         }
         delete_old_notes(&store, retention, &clock, &stop).await;
     }
 }
 
-/// Deletes the notes of messages that the inbox has forgotten, a part at a time.
+/// Deletes the notes of messages that the inbox has forgotten, some at a time.
 async fn delete_old_notes(store: &Store, retention: time::Duration, clock: &Clock, stop: &CancellationToken) {
     let mut deleted = 0;
     while !stop.is_cancelled() {

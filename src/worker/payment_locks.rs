@@ -1,9 +1,9 @@
-//! Which batches of this process are about the same payments: those of their events take payment_locks.
+//! Locks on payments, within this process. Events about one payment are applied by one batch after the other.
 //!
-//! A provider often says several things of one payment at once, and sometimes the same thing twice. Two batches with such
-//! messages would read the same order side by side, and the slower one would find that it was overtaken and begin anew. So
-//! what the later one has of such events is held back until the earlier one has ended, and is applied by itself then; the
-//! rest of it goes at once. Between processes nothing does that, and nothing has to: there the transaction itself notices.
+//! A provider often reports several facts about one payment at the same time, and sometimes the same fact twice. Two batches with
+//! such messages would read the same order side by side, and the slower one would be overtaken and begin anew. So the later batch
+//! waits with these events until the earlier one has ended, and applies them in a transaction of their own. The rest of the batch
+//! does not wait. Other processes do not take part: between processes the transaction itself notices.
 
 use crate::domain::PaymentEvent;
 use std::collections::HashSet;
@@ -11,97 +11,86 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
-/// The parts of batches that are under way.
+/// The locks that are held or waited for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PaymentLocks(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     hasher: RandomState,
-    under_way: Mutex<Vec<UnderWay>>,
+    held: Mutex<Vec<Held>>,
 }
 
-/// One of them: what it is about, by hashes, and its end. Where two hashes are equal by chance, an event waits in vain for a
-/// few milliseconds.
+/// The lock of one part of a batch: hashes of the ids of its payments and orders. If two hashes are equal by chance, an event waits
+/// in vain for a few milliseconds.
 #[derive(Debug)]
-struct UnderWay {
-    about: HashSet<u64>,
-    ended: CancellationToken,
+struct Held {
+    ids: HashSet<u64>,
+    released: CancellationToken,
 }
 
-/// A part's turn; over when it is dropped.
+/// The lock of a part. It is released when it is dropped.
 #[derive(Debug)]
 pub(super) struct PaymentLock {
-    payment_locks: PaymentLocks,
-    ended: CancellationToken,
+    locks: PaymentLocks,
+    released: CancellationToken,
 }
 
-/// Events of a batch, what they wait for, and their turn; given up when it is dropped.
+/// Events of a batch, the locks that they wait for, and their own lock.
 #[derive(Debug)]
 pub(super) struct Part<E> {
     events: Vec<E>,
     before: Vec<CancellationToken>,
-    turn: PaymentLock,
+    lock: PaymentLock,
 }
 
 impl<E> Part<E> {
-    /// Waits until everything has ended that came before and is about one of the same payments. Only for what was earlier,
-    /// so that no circle can close; each has its own deadlines.
-    pub(super) async fn come(self) -> (Vec<E>, PaymentLock) {
+    /// Waits until every earlier lock on one of the same payments is released. A part waits for earlier ones only, so no two wait
+    /// for each other. Each has deadlines of its own.
+    pub(super) async fn acquire(self) -> (Vec<E>, PaymentLock) {
         for other in self.before {
             other.cancelled().await;
         }
-        (self.events, self.turn)
+        (self.events, self.lock)
     }
-}
-
-/// A batch's events, sorted.
-#[derive(Debug)]
-pub(super) struct Sorted<E> {
-    /// They may be applied at once.
-    pub(super) free: Part<E>,
-    /// They are held back.
-    pub(super) held: Part<E>,
 }
 
 impl PaymentLocks {
-    fn under_way(&self) -> MutexGuard<'_, Vec<UnderWay>> {
-        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What an event is about.
     fn hashes(&self, event: &PaymentEvent) -> Vec<u64> {
         let ids = event.payment_ids().map(|id| self.0.hasher.hash_one(id.as_str()));
         ids.chain(event.order_id.map(|id| self.0.hasher.hash_one(id.0))).collect()
     }
 
-    /// Sorts a batch's events: held back is what is about a payment, or an order, that something under way is about.
-    pub(super) fn sort<E: AsRef<PaymentEvent>>(&self, events: Vec<E>) -> Sorted<E> {
-        let events: Vec<(Vec<u64>, E)> = events.into_iter().map(|event| (self.hashes(event.as_ref()), event)).collect();
-        let mut under_way = self.under_way();
-        let is_held =
-            |(one, _): &(Vec<u64>, E)| under_way.iter().any(|other| one.iter().any(|hash| other.about.contains(hash)));
-        let (held, free): (Vec<_>, Vec<_>) = events.into_iter().partition(is_held);
-        let about =
-            |part: &[(Vec<u64>, E)]| -> HashSet<u64> { part.iter().flat_map(|(one, _)| one.iter().copied()).collect() };
-        let (about_free, about_held) = (about(&free), about(&held));
-        let before = under_way.iter().filter(|other| !other.about.is_disjoint(&about_held));
-        let before = before.map(|other| other.ended.clone()).collect();
-        let mut part = |events: Vec<(Vec<u64>, E)>, about, before| {
-            let ended = CancellationToken::new();
-            under_way.push(UnderWay { about, ended: ended.clone() });
-            // From here on it ends, also when whoever has it is dropped.
-            let turn = PaymentLock { payment_locks: self.clone(), ended };
-            Part { events: events.into_iter().map(|(_, event)| event).collect(), before, turn }
-        };
-        Sorted { free: part(free, about_free, vec![]), held: part(held, about_held, before) }
+    /// Splits the events of a batch and locks their payments. The first part may be applied at once. The second part waits: an
+    /// earlier batch has a lock on a payment or an order of each of its events.
+    pub(super) fn split<E: AsRef<PaymentEvent>>(&self, events: Vec<E>) -> [Part<E>; 2] {
+        let (mut free, mut waiting) = ((Vec::with_capacity(events.len()), HashSet::new()), (vec![], HashSet::new()));
+        let mut held = self.held();
+        for event in events {
+            let ids = self.hashes(event.as_ref());
+            let waits = held.iter().any(|other| ids.iter().any(|id| other.ids.contains(id)));
+            let (part, part_ids) = if waits { &mut waiting } else { &mut free };
+            part_ids.extend(ids);
+            part.push(event);
+        }
+        let before = held.iter().filter(|other| !other.ids.is_disjoint(&waiting.1));
+        let before = before.map(|other| other.released.clone()).collect();
+        [(free, vec![]), (waiting, before)].map(|((events, ids), before)| {
+            let released = CancellationToken::new();
+            held.push(Held { ids, released: released.clone() });
+            Part { events, before, lock: PaymentLock { locks: self.clone(), released } }
+        })
     }
 }
 
 impl Drop for PaymentLock {
     fn drop(&mut self) {
-        self.payment_locks.under_way().retain(|one| one.ended != self.ended);
-        self.ended.cancel();
+        self.locks.held().retain(|one| one.released != self.released);
+        self.released.cancel();
     }
 }
 
@@ -127,42 +116,40 @@ mod tests {
         payments.iter().map(event).collect()
     }
 
-    fn held_and_free(sorted: &Sorted<PaymentEvent>) -> (Vec<&str>, Vec<&str>) {
-        fn ids(part: &Part<PaymentEvent>) -> Vec<&str> {
-            part.events.iter().map(|event| event.payment_id.as_str()).collect()
-        }
-        (ids(&sorted.held), ids(&sorted.free))
+    fn ids(parts: &[Part<PaymentEvent>; 2]) -> [Vec<&str>; 2] {
+        parts.each_ref().map(|part| part.events.iter().map(|event| event.payment_id.as_str()).collect())
     }
 
     #[test]
-    fn what_is_about_a_payment_of_an_earlier_batch_is_held_until_that_has_ended_and_the_rest_is_free() {
-        let payment_locks = PaymentLocks::default();
-        let first = payment_locks.sort(about(&["pi_1", "pi_2"]));
-        assert_eq!(held_and_free(&first), (vec![], vec!["pi_1", "pi_2"]));
-        let second = payment_locks.sort(about(&["pi_2", "pi_3", "pi_2"]));
-        assert_eq!(held_and_free(&second), (vec!["pi_2", "pi_2"], vec!["pi_3"]));
-        let third = payment_locks.sort(about(&["pi_3", "pi_4"]));
-        assert_eq!(held_and_free(&third), (vec!["pi_3"], vec!["pi_4"]), "it comes after the second");
-        let mut of_second = Box::pin(second.held.come());
-        let mut of_third = Box::pin(third.held.come());
+    fn events_of_a_locked_payment_wait_until_the_earlier_batch_has_ended_and_the_others_do_not() {
+        let locks = PaymentLocks::default();
+        let first = locks.split(about(&["pi_1", "pi_2"]));
+        assert_eq!(ids(&first), [vec!["pi_1", "pi_2"], vec![]]);
+        let second = locks.split(about(&["pi_2", "pi_3", "pi_2"]));
+        assert_eq!(ids(&second), [vec!["pi_3"], vec!["pi_2", "pi_2"]]);
+        let third = locks.split(about(&["pi_3", "pi_4"]));
+        assert_eq!(ids(&third), [vec!["pi_4"], vec!["pi_3"]], "it comes after the second");
+        let ([second_free, second_waiting], [_third_free, third_waiting]) = (second, third);
+        let mut of_second = Box::pin(second_waiting.acquire());
+        let mut of_third = Box::pin(third_waiting.acquire());
         assert!(of_second.as_mut().now_or_never().is_none());
         drop(first);
         let of_second = of_second.now_or_never();
         assert!(of_second.is_some());
-        assert!(of_third.as_mut().now_or_never().is_none(), "for the second's free part it still waits");
-        drop(second.free);
-        assert!(of_third.now_or_never().is_some(), "and for the held one of the second it does not");
+        assert!(of_third.as_mut().now_or_never().is_none(), "it still waits for the second's free part");
+        drop(second_free);
+        assert!(of_third.now_or_never().is_some(), "and it does not wait for the second's other part");
     }
 
     #[test]
-    fn held_events_of_one_payment_come_one_batch_after_the_other() {
-        let payment_locks = PaymentLocks::default();
-        let first = payment_locks.sort(about(&["pi_1"]));
-        let second = payment_locks.sort(about(&["pi_1"]));
-        let third = payment_locks.sort(about(&["pi_1"]));
-        let mut of_third = Box::pin(third.held.come());
+    fn batches_about_one_payment_acquire_its_lock_one_after_the_other() {
+        let locks = PaymentLocks::default();
+        let first = locks.split(about(&["pi_1"]));
+        let [_, second] = locks.split(about(&["pi_1"]));
+        let [_, third] = locks.split(about(&["pi_1"]));
+        let mut of_third = Box::pin(third.acquire());
         drop(first);
-        let of_second = second.held.come().now_or_never();
+        let of_second = second.acquire().now_or_never();
         assert!(of_second.is_some());
         assert!(of_third.as_mut().now_or_never().is_none());
         drop(of_second);
@@ -170,15 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_gives_up_waiting_holds_nobody_up() {
-        let payment_locks = PaymentLocks::default();
-        let first = payment_locks.sort(about(&["pi_1"]));
-        let second = payment_locks.sort(about(&["pi_1", "pi_2"]));
-        let waiting = second.held.come().now_or_never();
-        assert!(waiting.is_none());
-        drop(second.free);
-        assert_eq!(held_and_free(&payment_locks.sort(about(&["pi_2"]))), (vec![], vec!["pi_2"]));
+    fn a_part_that_stops_waiting_blocks_no_other() {
+        let locks = PaymentLocks::default();
+        let first = locks.split(about(&["pi_1"]));
+        let [second_free, second_waiting] = locks.split(about(&["pi_1", "pi_2"]));
+        assert!(second_waiting.acquire().now_or_never().is_none());
+        drop(second_free);
+        assert_eq!(ids(&locks.split(about(&["pi_2"]))), [vec!["pi_2"], vec![]]);
         drop(first);
-        assert!(payment_locks.under_way().is_empty());
+        assert!(locks.held().is_empty());
     }
 }

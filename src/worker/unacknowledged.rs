@@ -1,18 +1,20 @@
-//! Deliveries that are not acknowledged yet.
+//! Deliveries that are not acknowledged yet, and their acknowledgement.
 
 use super::settle::Settled;
 use crate::broker::{Acknowledger, BrokerError, Delivery};
 use crate::telemetry::Metrics;
 use std::collections::BTreeSet;
 
-/// What a session has in hand. Only what is settled is acknowledged: a delivery that is forgotten on the way comes again.
+/// The deliveries of a session that are not acknowledged yet. Only settled deliveries are acknowledged. A delivery that
+/// is forgotten on the way comes again.
 #[derive(Debug)]
 pub(super) struct Unacknowledged {
     acknowledger: Acknowledger,
     metrics: Metrics,
-    /// The numbers of what was received and is not acknowledged.
+    /// The numbers of the deliveries.
     tags: BTreeSet<u64>,
-    acknowledged: u64,
+    /// How many deliveries were acknowledged.
+    pub(super) acknowledged: u64,
 }
 
 impl Unacknowledged {
@@ -24,18 +26,13 @@ impl Unacknowledged {
         self.tags.extend(deliveries.iter().map(|delivery| delivery.tag));
     }
 
-    /// How many were acknowledged.
-    pub(super) fn acknowledged(&self) -> u64 {
-        self.acknowledged
-    }
-
-    /// How many would go back to the queue if the session ended now.
+    /// How many deliveries would go back to the queue if the session ended now.
     pub(super) fn given_back(&self) -> u64 {
         u64::try_from(self.tags.len()).unwrap_or(u64::MAX)
     }
 
-    /// Acknowledges what is settled, ascending by tag: at once as far as nothing before it waits, and one by one behind that.
-    /// One acknowledgement for many costs the broker one write.
+    /// Acknowledges settled deliveries, in ascending order of their tags. All before the first one that is not settled
+    /// are acknowledged at once, the others one by one. An acknowledgement of many costs the broker one write.
     pub(super) async fn acknowledge(&mut self, settled: Vec<Settled>) -> Result<(), BrokerError> {
         let is_left = |tag: &u64| settled.binary_search_by_key(tag, |one| one.tag).is_err();
         let first_left = self.tags.iter().copied().find(is_left).unwrap_or(u64::MAX);
@@ -48,7 +45,7 @@ impl Unacknowledged {
         }
         for one in &settled {
             self.tags.remove(&one.tag);
-            one.told.count(&self.metrics);
+            one.labels.count(&self.metrics);
         }
         self.acknowledged += u64::try_from(settled.len()).unwrap_or(u64::MAX);
         Ok(())

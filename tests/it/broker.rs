@@ -155,8 +155,8 @@ async fn o08_a_worker_goes_on_by_the_next_host_when_its_own_is_lost() {
             both.push(tokio_util::task::AbortOnDropHandle::new(tokio::spawn(copying)));
         }
     });
-    let mut settings = world.worker_settings();
-    settings.amqp_url = with_hosts(&world, &format!("{first},{}", real_host(&world)));
+    let mut settings = world.worker_config();
+    settings.broker.url = with_hosts(&world, &format!("{first},{}", real_host(&world)));
     let worker = world.start_worker_with(settings);
     world
         .publish_all(

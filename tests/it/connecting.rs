@@ -46,7 +46,7 @@ async fn command(world: &World, url: &str, args: &[&str]) -> (Option<i32>, Strin
 async fn o11_every_role_works_through_pgbouncer_in_session_mode() {
     let world = World::new().await;
     let pooler = PgBouncer::before(&world.database_url, "session").await;
-    let mut settings = world.worker_settings();
+    let mut settings = world.worker_config();
     settings.database.url = pooler.url.parse().unwrap();
     let worker = world.start_worker_with(settings);
     world.order(OrderSpec::paid_by("pi_1")).await;

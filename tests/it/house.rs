@@ -56,6 +56,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     // Every role checks in the same way whether its servers are there.
     ("needs", &["broker", "store", "leaves"]),
+    // Every role that publishes measures it in the same way.
+    ("publishing", &["broker", "leaves"]),
     // Roles use the rooms above, and never each other.
     // Some signatures need a certificate, which must be fetched. The receiver asks a provider for nothing else.
     (
@@ -66,14 +68,15 @@ const ROOMS: &[(&str, &[&str])] = &[
             "webhook",
             "broker",
             "needs",
+            "publishing",
             "provider::certificates",
             "provider::BuildError",
             "leaves",
         ],
     ),
-    ("worker", &["domain", "message", "broker", "store", "needs", "leaves"]),
+    ("worker", &["domain", "message", "broker", "store", "needs", "publishing", "leaves"]),
     ("api", &["domain", "message", "broker", "store", "needs", "provider", "leaves"]),
-    ("reconciler", &["domain", "message", "broker", "store", "needs", "provider", "leaves"]),
+    ("reconciler", &["domain", "message", "broker", "store", "needs", "publishing", "provider", "leaves"]),
     ("ops", &["domain", "message", "webhook", "broker", "store", "needs", "leaves"]),
     // The leaves: every other room may use them.
     ("config", &["leaves", "domain"]),

@@ -174,8 +174,8 @@ async fn while_a_copy_has_no_way(first: Outgoing, take_away: impl AsyncFn(&World
     worker.drain().await;
     eventually("only this message was returned", async || world.ready(WORK_QUEUE).await == 1).await;
 
-    let mut settings = world.worker_settings();
-    settings.rules.attempts_max = 1;
+    let mut settings = world.worker_config();
+    settings.retry.attempts_max = 1;
     give_back(&world).await;
     let worker = world.start_worker_with(settings);
     let letter = world.dead_letter().await;
@@ -241,8 +241,8 @@ async fn a_worker_that_stops_puts_off_what_it_has_in_hand() {
 #[tokio::test]
 async fn a_worker_with_as_many_waiting_copies_as_it_may_have_stops_at_once() {
     let world = World::new().await;
-    let mut settings = world.worker_settings();
-    settings.pace.prefetch = 4;
+    let mut settings = world.worker_config();
+    settings.batch.prefetch = 4;
     bind(&world, false).await;
     let worker = world.start_worker_with(settings);
     for _ in 0..8 {

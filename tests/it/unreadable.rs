@@ -134,8 +134,8 @@ async fn o03_properties_larger_than_the_frame_that_amqp_url_asks_for_stop_nobody
         let large = header(b"large", b'S', &long(&vec![b'x'; 20_000]));
         raw.publish(&if n == 20 { message.with_headers(large) } else { message });
     }
-    let mut settings = world.worker_settings();
-    settings.amqp_url = format!("{}?frame_max=8192", world.amqp_url).parse().unwrap();
+    let mut settings = world.worker_config();
+    settings.broker.url = format!("{}?frame_max=8192", world.amqp_url).parse().unwrap();
     let worker = world.start_worker_with(settings);
     eventually("the others are granted", async || world.grants().await == 39).await;
     eventually("it is a dead letter", async || world.ready(DEAD_QUEUE).await == 1).await;

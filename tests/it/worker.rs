@@ -205,8 +205,8 @@ async fn a_payment_that_stays_unknown_is_tried_as_often_as_set_and_then_a_dead_l
 #[tokio::test]
 async fn payments_of_others_are_dropped_where_that_is_set_but_never_one_with_our_order_id() {
     let world = World::new().await;
-    let mut settings = world.worker_settings();
-    settings.rules.unknown_payments = UnknownPayments::Ignore;
+    let mut settings = world.worker_config();
+    settings.unknown_payments = UnknownPayments::Ignore;
     let worker = world.start_worker_with(settings);
     world.publish(&event_for("pi_not_ours", "evt_1", captured(1999))).await;
     let ours = PaymentEvent {
@@ -232,8 +232,8 @@ async fn one_id_with_two_contents_is_a_dead_letter_in_one_batch_and_across_batch
     world.order(OrderSpec::paid_by("pi_2")).await;
     let first = event_for("pi_1", "evt_1", captured(1999));
     let second = event_for("pi_2", "evt_1", captured(1999));
-    let mut settings = world.worker_settings();
-    settings.pace.batches_in_flight = 1;
+    let mut settings = world.worker_config();
+    settings.batch.workers = 1;
     let worker = world.start_worker_with(settings);
     // Both messages come into one batch, because they wait behind a batch that waits for a lock.
     let mut hold = world.sql.begin().await.unwrap();
@@ -261,9 +261,9 @@ async fn only_what_is_about_a_payment_of_an_earlier_batch_waits_for_that_batch()
     let held = world.order(OrderSpec::paid_by("pi_held")).await;
     let free = world.order(OrderSpec::paid_by("pi_free")).await;
     world.order(OrderSpec::paid_by("pi_wrong")).await;
-    let mut settings = world.worker_settings();
+    let mut settings = world.worker_config();
     // The five messages below become one batch.
-    (settings.pace.batch_max, settings.pace.batch_wait) = (5, Duration::from_secs(60));
+    (settings.batch.messages_max, settings.batch.wait) = (5, Duration::from_secs(60));
     let worker = world.start_worker_with(settings);
     let mut hold = world.sql.begin().await.unwrap();
     sqlx::query("SELECT FROM orders WHERE id = $1 FOR UPDATE").bind(held.0).execute(&mut *hold).await.unwrap();
@@ -428,8 +428,8 @@ async fn how_long_messages_waited_is_told_by_their_senders_time_and_not_of_what_
     }
     eventually("all wait", async || world.ready(WORK_QUEUE).await == 3).await;
     connection.close(200, "done".into()).await.unwrap();
-    let mut settings = world.worker_settings();
-    settings.pace.batch_max = 1;
+    let mut settings = world.worker_config();
+    settings.batch.messages_max = 1;
     let worker = world.start_worker_with(settings);
     eventually("all are dead letters", async || {
         worker.metric("grantonce_dead_lettered_total{reason=\"unknown_payment\"}") == 3

@@ -1,4 +1,4 @@
-//! Policies and operator policies: they apply over the queues' arguments, and nothing warns of them.
+//! Policies and operator policies. They apply over the arguments of the queues, and nothing warns of them.
 
 use super::super::management::QueueFacts;
 use super::super::topology::Arguments;
@@ -7,10 +7,10 @@ use crate::findings::Findings;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Policy keys that limit, delete or divert messages, as a number: the smaller of policy and argument is in force.
+/// Policy keys that limit, delete or divert messages, with a number. The smaller of policy and argument is in force.
 const LIMITS: [&str; 5] = ["delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"];
 
-/// Policy keys that do so, as a text: an argument of the same name is stronger.
+/// Such policy keys with a text. An argument of the same name is stronger.
 const DIVERSIONS: [&str; 4] = ["dead-letter-exchange", "dead-letter-routing-key", "dead-letter-strategy", "overflow"];
 
 /// Policy keys that neither lose nor delay anything.
@@ -28,17 +28,17 @@ const HARMLESS: [&str; 14] = [
     "queue-mode",
     "queue-version",
     "target-group-size",
-    // Of exchanges: told where they are on one of ours.
+    // A policy key of exchanges. It is reported if it applies to one of ours.
     "alternate-exchange",
 ];
 
-/// What a policy key does to a queue.
+/// The effect of a policy key on a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     None,
-    /// Messages are limited, deleted or diverted.
+    /// It limits, deletes or diverts messages.
     Harm,
-    /// Messages of another broker come in.
+    /// It brings in messages of another broker.
     Federation,
     /// This version does not know the key.
     Unknown,
@@ -61,29 +61,30 @@ fn effect(key: &str, value: &Value, arguments: &Arguments) -> Effect {
     }
 }
 
-/// A policy on a queue of ours: whether an operator policy, and its name.
+/// A policy on one of our queues: whether it is an operator policy, and its name.
 type Source = (bool, String);
 
-/// What the policies in force do to our queues.
+/// The effects of the policies in force on our queues.
 #[derive(Debug, Default)]
 struct Effects {
     harm: BTreeMap<Source, (BTreeSet<String>, BTreeSet<String>)>,
     federated: BTreeSet<String>,
     unknown: BTreeSet<String>,
-    /// Queues whose policies cannot be told.
+    /// Queues whose policies are unknown.
     unseen: BTreeSet<String>,
 }
 
-/// What sets something on a queue: whether it is an operator policy, its name, and what it sets.
+/// A policy that sets something on a queue: whether it is an operator policy, its name, and what it sets.
 type InForce<'a> = (bool, String, &'a Arguments);
 
 impl Survey {
-    /// The policies in force on a queue. `None`: they cannot be told.
+    /// The policies in force on a queue. `None`: they are unknown.
     ///
-    /// Which policy it is, RabbitMQ tells as it is now; which operator policy, only from statistics, which a new queue has not.
+    /// RabbitMQ reports the present policy, but the operator policy only from statistics, which a new queue does not
+    /// have.
     fn in_force<'a>(&'a self, queue: &'a QueueFacts) -> Option<Vec<InForce<'a>>> {
         let (Some(policies), Some(operator_policies)) = (&self.policies, &self.operator_policies) else {
-            // Their definitions cannot be seen, but what they come to together.
+            // Their definitions cannot be seen, but their joined effect can.
             let is_empty_list = queue.effective_policy_definition.as_array().is_some_and(Vec::is_empty);
             let name = queue.policy.clone().or_else(|| queue.operator_policy.clone()).unwrap_or_default();
             let both =
@@ -101,7 +102,7 @@ impl Survey {
         Some(shown.collect())
     }
 
-    /// Whether the statistics tell of every operator policy that could do harm. They are a few seconds behind.
+    /// Whether the statistics show every operator policy that could do harm. They are a few seconds old.
     pub(in crate::broker) fn is_settled(&self) -> bool {
         let ours: Vec<&QueueFacts> = self.queues.iter().filter(|queue| is_ours(&queue.name)).collect();
         let is_shown =

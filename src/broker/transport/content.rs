@@ -1,30 +1,30 @@
-//! What the client library can read of a message, and what is made of the rest. Pure.
+//! What the client library can read of a message, and what replaces the rest. Pure.
 //!
-//! RabbitMQ takes texts that are not UTF-8, tables of any depth, and headers that are larger than a frame. The library ends the
-//! whole connection for each of these. [`check`] finds them without a copy, and [`mend`] makes of them something that can be
-//! read. Both agree with the library's own parser; the tests compare them.
+//! RabbitMQ accepts texts that are not UTF-8, tables of any depth, and headers larger than a frame. The library ends
+//! the whole connection for each of these. [`check`] finds them without a copy, and [`mend`] replaces them with
+//! something readable. Both agree with the library's own parser; the tests compare them.
 
 use std::ops::Range;
 
-/// Deepest nesting of tables and lists that is read: the library's parser is recursive, and so is the destructor.
+/// Deepest nesting of tables and lists that is read. The library's parser is recursive, and so is the destructor.
 pub(super) const DEPTH_MAX: usize = 32;
 
-/// Largest header that stays where headers have to be dropped, in bytes.
+/// Largest header that remains if headers must be dropped, in bytes.
 const KEPT_HEADER_BYTES_MAX: usize = 4 * 1024;
 
-/// Longest description of what cannot be read, in bytes.
+/// Longest description of the unreadable parts, in bytes.
 const DESCRIPTION_BYTES_MAX: usize = 900;
 
-/// What is shown of one text that is not UTF-8, in bytes before they are escaped.
+/// How much of one text that is not UTF-8 is shown, in bytes before they are escaped.
 const SHOWN_BYTES_MAX: usize = 64;
 
-/// Class, weight and body's size come before a content header's properties.
+/// Class, weight and body size come before the properties of a content header.
 const PROPERTIES_AT: usize = 12;
 
-/// The bit of the headers among a content header's properties.
+/// The bit of the headers among the properties of a content header.
 const HEADERS_BIT: u16 = 1 << 13;
 
-/// What of a message cannot be read, in sentences for an operator, with the bytes in question.
+/// The unreadable parts of a message, in sentences for an operator, with their bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Faults(String);
 
@@ -52,31 +52,31 @@ impl Faults {
     }
 }
 
-/// The short texts of a method, as far as they have to be looked at: which bytes come before each.
+/// The short texts of a method that must be checked: how many bytes come before each.
 pub(super) struct MethodPlan {
     id: (u16, u16),
     texts: &'static [(usize, &'static str)],
 }
 
-/// Methods of the broker that carry a text which somebody else chose.
+/// Methods of the broker with a text that another party chose.
 const METHODS: [MethodPlan; 7] = [
     MethodPlan { id: (60, 60), texts: &[(0, "the consumer tag"), (9, "the exchange's name"), (0, "the routing key")] },
     MethodPlan { id: (60, 71), texts: &[(9, "the exchange's name"), (0, "the routing key")] },
     MethodPlan { id: (60, 50), texts: &[(2, "the reply"), (0, "the exchange's name"), (0, "the routing key")] },
     MethodPlan { id: (60, 30), texts: &[(0, "the consumer tag")] },
-    // RabbitMQ cuts these at 255 bytes, wherever that is.
+    // RabbitMQ cuts these at 255 bytes, which may be inside a character.
     MethodPlan { id: (20, 40), texts: &[(2, "the reply")] },
     MethodPlan { id: (10, 50), texts: &[(2, "the reply")] },
     MethodPlan { id: (10, 60), texts: &[(0, "the reason")] },
 ];
 
-/// Makes a method's texts readable: every byte that is not UTF-8 becomes a question mark.
+/// Makes the texts of a method readable: every byte that is not UTF-8 becomes a question mark.
 pub(super) fn mend_method(id: (u16, u16), arguments: &mut [u8], faults: &mut Faults) {
     let Some(plan) = METHODS.iter().find(|plan| plan.id == id) else { return };
     let mut walk = Walk::new(arguments);
     for (before, what) in plan.texts {
         if walk.skip(*before).and_then(|()| walk.short(what)).is_err() {
-            // Not what the protocol says: the library tells so.
+            // This is not the protocol. The library reports it.
             return;
         }
     }
@@ -84,7 +84,7 @@ pub(super) fn mend_method(id: (u16, u16), arguments: &mut [u8], faults: &mut Fau
     blot(arguments, &bad, faults);
 }
 
-/// A short text that is not UTF-8: where, and what it is.
+/// A short text that is not UTF-8, with its place.
 type Bad = (Range<usize>, &'static str);
 
 /// Why bytes cannot be read at all.
@@ -95,7 +95,7 @@ enum Broken {
     TooDeep,
 }
 
-/// Walks over the properties of a content header. An empty list: the library can read them as they are.
+/// Walks over the properties of a content header. An empty list means that the library can read them as they are.
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -135,7 +135,7 @@ impl<'a> Walk<'a> {
         Ok(text)
     }
 
-    /// What is inside of a table, a list or a long text.
+    /// The content of a table, a list or a long text.
     fn inside(&mut self) -> Result<Walk<'a>, Broken> {
         let length = self.length()?;
         let at = self.at;
@@ -173,7 +173,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A value without anything to look at inside.
+    /// A value whose content needs no check.
     fn flat(&mut self, kind: u8) -> Result<(), Broken> {
         match kind {
             b'V' => Ok(()),
@@ -243,7 +243,8 @@ fn blot(bytes: &mut [u8], bad: &[Bad], faults: &mut Faults) {
     }
 }
 
-/// Makes a content header's payload readable, and of at most `bytes_max`. What is readable stays as it is, without a copy.
+/// Makes the payload of a content header readable, with at most `bytes_max` bytes. A readable payload stays as it is,
+/// without a copy.
 ///
 /// Bytes that are not UTF-8 become question marks. Headers that cannot be read or are too large are dropped one by one.
 pub(super) fn mend(payload: &mut Vec<u8>, bytes_max: usize, faults: &mut Faults) {
@@ -269,13 +270,13 @@ pub(super) fn mend(payload: &mut Vec<u8>, bytes_max: usize, faults: &mut Faults)
     }
 }
 
-/// Whether a content header's payload can be read as it is.
+/// Whether the payload of a content header can be read as it is.
 pub(super) fn check(payload: &[u8]) -> bool {
     let mut walk = Walk { at: PROPERTIES_AT, ..Walk::new(payload) };
     walk.properties().is_ok() && walk.bad.is_empty()
 }
 
-/// Leaves nothing but class and size.
+/// Leaves only class and size.
 pub(super) fn drop_properties(payload: &mut Vec<u8>, faults: &mut Faults) {
     faults.add("its properties cannot be read and were dropped");
     payload.resize(PROPERTIES_AT, 0);
@@ -293,7 +294,7 @@ fn drop_headers(payload: &mut Vec<u8>, bytes_max: usize, faults: &mut Faults) {
     }
 }
 
-/// Where the table of headers is, its length included, and the entries of it that stay.
+/// The place of the table of headers, with its length, and the entries that remain.
 fn kept_headers(payload: &[u8], bytes_max: usize, faults: &mut Faults) -> Result<(Range<usize>, Vec<u8>), Broken> {
     let mut walk = Walk { at: PROPERTIES_AT, ..Walk::new(payload) };
     let flags = u16::from_be_bytes(walk.array()?);
@@ -308,7 +309,7 @@ fn kept_headers(payload: &[u8], bytes_max: usize, faults: &mut Faults) -> Result
     let begin = walk.at;
     let mut inside = walk.inside()?;
     let table = begin..walk.at;
-    // What remains of the payload without the table, and room for a few texts that come after it.
+    // The rest of the payload without the table, and room for a few texts after it.
     let room = bytes_max.saturating_sub(payload.len() - table.len() + 4);
     let mut kept = Vec::new();
     while inside.at < inside.bytes.len() {
@@ -321,7 +322,7 @@ fn kept_headers(payload: &[u8], bytes_max: usize, faults: &mut Faults) -> Result
         }
         let entry = inside.bytes.get(from..inside.at).ok_or(Broken::Cut)?;
         let read = Walk { at: 1 + name.len(), ..Walk::new(entry) }.value(0);
-        // The broker's account of how the message came here is of use, however long.
+        // The broker's account of the way of the message is useful, however long it is.
         let is_small = entry.len() <= KEPT_HEADER_BYTES_MAX || name == b"x-death";
         let why = match read {
             Ok(()) if is_small && kept.len() + entry.len() <= room => {

@@ -1,19 +1,19 @@
-//! From the broker's bytes to bytes that the client library can read. Pure, but for the meter.
+//! Turns the broker's bytes into bytes that the client library can read. Pure, except for the meter.
 //!
-//! Frames go through as they come, but for those of messages: deliveries, answers to a get, returns. What the library cannot
-//! parse of these is mended, bodies that are too large are cut, and the meter is told what the library was not.
+//! Most frames pass unchanged. Frames of messages (deliveries, answers to a get, returns) are checked. What the library
+//! cannot parse is replaced, bodies that are too large are cut, and the meter records what the library does not see.
 
 use super::content::{Faults, check, drop_properties, mend, mend_method};
 use super::inbound_meter::{InboundMeter, Ticket};
 use std::sync::Arc;
 
-/// Largest frame that is agreed to, RabbitMQ's own default.
+/// The largest frame that we agree to, which is RabbitMQ's own default.
 pub(in crate::broker) const FRAME_BYTES_MAX: u32 = 131_072;
 
-/// A content header up to this size is read as a whole. Larger ones are replaced unseen.
+/// A content header up to this size is read as a whole. A larger one is replaced unread.
 const HEADER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Type, channel and size come before a frame's payload, one byte after it.
+/// Type, channel and size come before the payload of a frame, and one byte after it.
 const FRAME_BEGIN: usize = 7;
 const FRAME_END: u8 = 0xCE;
 const METHOD: u8 = 1;
@@ -30,7 +30,7 @@ const RETURN: (u16, u16) = (60, 50);
 const TUNE: (u16, u16) = (10, 30);
 const OPEN_OK: (u16, u16) = (10, 41);
 
-/// Why no more was taken of the input.
+/// Why no more input was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The next step needs so many bytes of input at once.
@@ -39,23 +39,23 @@ pub(super) enum Stop {
     NoRoom,
 }
 
-/// A message of which not everything has come yet.
+/// A message that is not complete yet.
 struct Open {
     channel: u16,
     /// `None` for a returned message.
     tag: Option<u64>,
     faults: Faults,
-    /// Bytes of the body that are still to come, and of these the ones that are handed on. `None` before the content header.
+    /// Bytes of the body that are still to come, and how many of these are passed on. `None` before the content header.
     body: Option<(u64, u64)>,
 }
 
-/// What goes on with the bytes that come next.
+/// What to do with the bytes that come next.
 enum Rest {
     Pass(usize),
     Drop(usize),
 }
 
-/// One connection's bytes, from the broker's first one on.
+/// The filter of one connection, from the broker's first byte on.
 pub(super) struct FrameFilter {
     meter: Arc<InboundMeter>,
     frame_bytes_max: usize,
@@ -65,7 +65,7 @@ pub(super) struct FrameFilter {
 }
 
 impl FrameFilter {
-    /// The library refuses frames of more than `frame_bytes_max`; RabbitMQ sends long headers in one frame all the same.
+    /// The library refuses frames of more than `frame_bytes_max`, but RabbitMQ sends long headers in one frame.
     pub(super) fn new(meter: Arc<InboundMeter>, frame_bytes_max: u32) -> Self {
         let frame_bytes_max = usize::try_from(frame_bytes_max).unwrap_or(usize::MAX);
         Self { meter, frame_bytes_max, rest: Rest::Pass(0), open: vec![], is_open: false }
@@ -75,13 +75,13 @@ impl FrameFilter {
         &self.meter
     }
 
-    /// Whether the broker has opened the connection: greeted, and let the user in.
+    /// Whether the broker has opened the connection: it has greeted and accepted the user.
     pub(super) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Takes what it can of `input`, says how much that was, and adds to `output` what the library is to read. Ends when
-    /// `output` is longer than `output_max`, with `Needs(0)`.
+    /// Takes what it can of `input`, returns how much that was, and adds to `output` what the library is to read. It
+    /// ends with `Needs(0)` when `output` is longer than `output_max`.
     pub(super) fn pass(&mut self, input: &[u8], output: &mut Vec<u8>, output_max: usize) -> (usize, Stop) {
         let mut at = 0;
         while output.len() <= output_max {
@@ -127,7 +127,7 @@ impl FrameFilter {
                 self.rest = Rest::Pass(whole);
                 Ok(0)
             }
-            // Not the protocol, or a broker of another version: for the library to refuse.
+            // This is not the protocol, or a broker of another version. The library refuses it.
             _ => {
                 self.rest = Rest::Pass(usize::MAX);
                 Ok(0)
@@ -155,7 +155,7 @@ impl FrameFilter {
             TUNE => {
                 if let Some(&[_, _, f3, f2, f1, f0]) = rest.first_chunk::<6>() {
                     let theirs = usize::try_from(u32::from_be_bytes([f3, f2, f1, f0])).unwrap_or(usize::MAX);
-                    // 0 is no limit.
+                    // 0 means that there is no limit.
                     self.frame_bytes_max = self.frame_bytes_max.min(if theirs == 0 { usize::MAX } else { theirs });
                 }
                 return;

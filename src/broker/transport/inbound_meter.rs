@@ -1,5 +1,5 @@
-//! What both ends of a connection know of the messages between them: how many bytes are in hand, and what the client library
-//! was not shown.
+//! Counts the bytes of deliveries in hand, and records what the client library does not see of them. Both ends of a
+//! connection share it.
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -8,32 +8,32 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-/// How much of a connection's messages may be in memory.
+/// The limits for the messages of a connection in memory.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::broker) struct Bounds {
-    /// Largest body that is handed on whole, in bytes.
+    /// Largest body that is passed on whole, in bytes.
     pub(in crate::broker) body_bytes_max: usize,
-    /// What is handed on of a larger body, in bytes.
+    /// How much of a larger body is passed on, in bytes.
     pub(in crate::broker) body_kept_bytes: usize,
-    /// Bytes of messages in hand, headers included. One message is always let in.
+    /// The most bytes of messages in hand, headers included. One message is always accepted.
     pub(in crate::broker) bytes_max: usize,
 }
 
 impl Bounds {
-    /// For a connection that takes no deliveries.
+    /// The limits of a connection without deliveries.
     pub(in crate::broker) const NONE: Self = Self { body_bytes_max: 0, body_kept_bytes: 0, bytes_max: usize::MAX };
 }
 
-/// What came with a delivery and the client library does not know.
+/// What belongs to a delivery and is unknown to the client library.
 #[derive(Debug)]
 pub(in crate::broker) struct Ticket {
     pub(in crate::broker) channel: u16,
     pub(in crate::broker) tag: u64,
     /// Counted in the meter until its body is dropped.
     pub(in crate::broker) bytes: usize,
-    /// The length of the whole body, as it is at the broker.
+    /// The length of the whole body at the broker.
     pub(in crate::broker) body_bytes: u64,
-    /// What of it cannot be read, in words. Empty for nearly every message.
+    /// The unreadable parts, in words. Empty for nearly every message.
     pub(in crate::broker) unreadable: String,
 }
 
@@ -64,7 +64,7 @@ impl InboundMeter {
         counted.is_ok()
     }
 
-    /// Whom to wake when there is more room.
+    /// Registers the waker that is woken when there is more room.
     pub(super) fn wake_later(&self, waker: &Waker) {
         self.waiting.register(waker);
     }
@@ -73,14 +73,15 @@ impl InboundMeter {
         self.tickets().push_back(ticket);
     }
 
-    /// The ticket of a delivery. The library hands deliveries on in the order in which they came. `None` would be a bug.
+    /// The ticket of a delivery. The library hands deliveries out in the order in which they came. `None` would be a
+    /// bug.
     pub(in crate::broker) fn claim(&self, channel: u16, tag: u64) -> Option<Ticket> {
         let mut tickets = self.tickets();
         let at = tickets.iter().position(|ticket| (ticket.channel, ticket.tag) == (channel, tag))?;
         tickets.remove(at)
     }
 
-    /// A body that is counted until its last copy is dropped.
+    /// A body that counts until its last copy is dropped.
     pub(in crate::broker) fn hold(self: &Arc<Self>, body: Vec<u8>, bytes: usize) -> Bytes {
         Bytes::from_owner(Held { body, bytes, meter: Arc::clone(self) })
     }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a confirm is awaited.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Between two rounds.
+/// The pause between two rounds.
 const ROUND_EVERY: Duration = Duration::from_millis(200);
 
 /// How long after everything is sent outcomes are waited for; what is still open then shows in the console.

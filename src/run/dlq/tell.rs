@@ -183,7 +183,7 @@ pub(super) fn ended(replay: &Replay) -> String {
     )
 }
 
-/// Counts.
+/// Prints counts: open letters by reason, letters by state, replays under way, and messages in the queues.
 pub(super) fn stats(
     open: &OpenLetters,
     states: &[(LetterState, i64)],

@@ -5,7 +5,7 @@ use super::place::Place;
 use super::plan::{Adjustment, Grant, NewPayment, payment_keys};
 use crate::domain::{Order, OrderId};
 use crate::store::error::StoreError;
-use crate::store::order_row::{OrderRow, corrupt};
+use crate::store::order_row::{corrupt, order_row};
 use crate::store::payment_key::PaymentKey;
 use crate::store::tx::Tx;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -42,46 +42,6 @@ impl Orders {
     /// Whether there is such an order.
     pub(super) fn has(&self, id: OrderId) -> bool {
         self.read.contains_key(&id) || self.unreadable.contains_key(&id)
-    }
-}
-
-struct ReadRow {
-    place: Place,
-    version: i64,
-    id: Uuid,
-    account_id: String,
-    credits: i64,
-    amount_minor: i64,
-    currency: String,
-    price_terms: String,
-    discount_max_minor: Option<i64>,
-    provider: String,
-    provider_account: String,
-    status: String,
-    is_granted: bool,
-    credits_granted: i64,
-    revision: i32,
-    facts: String,
-}
-
-impl ReadRow {
-    fn order(self) -> OrderRow {
-        OrderRow {
-            id: self.id,
-            account_id: self.account_id,
-            credits: self.credits,
-            amount_minor: self.amount_minor,
-            currency: self.currency,
-            price_terms: self.price_terms,
-            discount_max_minor: self.discount_max_minor,
-            provider: self.provider,
-            provider_account: self.provider_account,
-            status: self.status,
-            is_granted: self.is_granted,
-            credits_granted: self.credits_granted,
-            revision: self.revision,
-            facts: self.facts,
-        }
     }
 }
 
@@ -186,8 +146,7 @@ impl Tx {
     /// Reads the present state of orders and the positions of their rows, without a lock.
     pub(super) async fn find_orders(&mut self, ids: &BTreeSet<OrderId>) -> Result<Orders, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-        let rows = sqlx::query_as!(
-            ReadRow,
+        let rows = sqlx::query!(
             r#"SELECT ctid AS "place!: Place", version, id, account_id, credits, amount_minor, currency, price_terms,
                       discount_max_minor, provider, provider_account, status, is_granted, credits_granted, revision, facts::text AS "facts!"
                FROM orders WHERE id = ANY($1)"#,
@@ -199,7 +158,7 @@ impl Tx {
         let mut orders = Orders::default();
         for row in rows {
             let (id, at) = (OrderId(row.id), ReadAt { version: row.version, place: row.place });
-            match Order::try_from(row.order()) {
+            match Order::try_from(order_row!(row)) {
                 Ok(order) => drop(orders.read.insert(id, ReadOrder { order, at })),
                 Err(error) => drop(orders.unreadable.insert(id, error.to_string())),
             }

@@ -7,7 +7,7 @@ use crate::domain::story::{
     OrderRecord, PaymentRecord, Records, ReplayRecord, SubjectKind,
 };
 use crate::store::error::StoreError;
-use crate::store::order_row::OrderRow;
+use crate::store::order_row::order_row;
 use crate::store::tx::Tx;
 
 use std::collections::BTreeSet;
@@ -82,23 +82,7 @@ impl Tx {
         .map_err(StoreError::sql("reading orders"))?;
         rows.into_iter()
             .map(|row| {
-                let order = OrderRow {
-                    id: row.id,
-                    account_id: row.account_id,
-                    credits: row.credits,
-                    amount_minor: row.amount_minor,
-                    currency: row.currency,
-                    price_terms: row.price_terms,
-                    discount_max_minor: row.discount_max_minor,
-                    provider: row.provider,
-                    provider_account: row.provider_account,
-                    status: row.status,
-                    is_granted: row.is_granted,
-                    credits_granted: row.credits_granted,
-                    revision: row.revision,
-                    facts: row.facts,
-                };
-                let order = Order::try_from(order)?;
+                let order = Order::try_from(order_row!(row))?;
                 Ok(OrderRecord { order, created_at: row.created_at, updated_at: row.updated_at })
             })
             .collect()

@@ -21,7 +21,7 @@ async fn o15_a_clock_that_is_far_behind_refuses_nothing_genuine() {
     let order = world.order(OrderSpec::paid_by("pi_1")).await;
     let (shutdown, metrics) = (Shutdown::manual(), Metrics::new());
     let clock = Clock::fixed(OffsetDateTime::now_utc() - time::Duration::days(2));
-    let (settings, traces) = (world.worker_settings(), Traces::off());
+    let (settings, traces) = (world.worker_config(), Traces::off());
     let worker = tokio::spawn(worker::run(settings, clock, metrics, traces, Readiness::new(), shutdown.clone()));
     world.publish(&paid("pi_1", "evt_1")).await;
     // The time is months ahead of every clock, so the message is still refused.

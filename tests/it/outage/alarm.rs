@@ -60,8 +60,8 @@ async fn o05_under_an_alarm_all_is_acknowledged_that_needs_no_copy() {
     eventually("only this message returns", async || world.ready(WORK_QUEUE).await == 1).await;
 
     servers.memory_alarm(false).await;
-    let mut settings = world.worker_settings();
-    settings.rules.attempts_max = 1;
+    let mut settings = world.worker_config();
+    settings.retry.attempts_max = 1;
     let worker = world.start_worker_with(settings);
     let letter = world.dead_letter().await;
     assert_eq!(letter.properties.message_id().as_ref().unwrap().as_str(), "stripe::evt_nobody");

@@ -26,7 +26,7 @@ async fn o08_a_worker_and_an_api_follow_a_failover_without_a_restart() {
     // The standby is the first host. It accepts no writes, so the connection goes to the next host.
     let both = of_both(&standby.host, &world.database_url);
 
-    let mut settings = world.worker_settings();
+    let mut settings = world.worker_config();
     settings.database.url = both.parse().unwrap();
     let worker = world.start_worker_with(settings);
     let children = world

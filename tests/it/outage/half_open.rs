@@ -2,18 +2,18 @@
 
 use super::{all_granted_once, given_back, is_up, more_grants, publishing, shared_world, start_receiver};
 use crate::support::{Answer, OrderSpec, Proxy, World, captured, event_for, eventually, eventually_within, paid};
-use grantonce::worker::Settings;
+use grantonce::config::{BrokerConfig, WorkerConfig};
 use std::time::{Duration, Instant};
 
 /// The deadline of a transaction in these tests.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// Settings of a worker that reaches the database through the proxy.
-fn through(world: &World, database_url: &str) -> Settings {
-    let mut settings = world.worker_settings();
-    settings.database.url = database_url.parse().unwrap();
-    settings.database.deadline = DEADLINE;
-    settings
+/// The configuration of a worker that reaches the database through the proxy.
+fn through(world: &World, database_url: &str) -> WorkerConfig {
+    let mut config = world.worker_config();
+    config.database.url = database_url.parse().unwrap();
+    config.transaction_deadline = DEADLINE;
+    config
 }
 
 #[tokio::test]
@@ -72,8 +72,9 @@ async fn a_worker_notices_that_its_connection_to_the_broker_hangs() {
     let world = shared_world().await;
     let (proxy, mut url) = Proxy::before(&world.amqp_url).await;
     url.set_query(Some("heartbeat=1"));
-    let settings = Settings { amqp_url: String::from(url).parse().unwrap(), ..world.worker_settings() };
-    let worker = world.start_worker_with(settings);
+    let config =
+        WorkerConfig { broker: BrokerConfig { url: String::from(url).parse().unwrap() }, ..world.worker_config() };
+    let worker = world.start_worker_with(config);
     let traffic = publishing(&world);
     more_grants(&world, 20).await;
 

@@ -44,9 +44,9 @@ async fn half_a_minute_without_postgres_costs_delay_only() {
 async fn five_moments_without_postgres_give_nothing_back() {
     let servers = PrivateServers::start(Server::Postgres).await;
     let world = world_on(&servers).await;
-    let mut settings = world.worker_settings();
+    let mut settings = world.worker_config();
     // Much longer than two seconds and the time that a busy machine needs to stop and start a server.
-    settings.pace.outage_grace = Duration::from_secs(25);
+    settings.outage_grace = Duration::from_secs(25);
     let worker = world.start_worker_with(settings);
     let traffic = publishing(&world);
     more_grants(&world, 20).await;

@@ -259,7 +259,7 @@ async fn o06_the_clock_is_wrong() {
     let clock = Clock::fixed(Clock::system().now() + time::Duration::hours(2));
     let (readiness, metrics, shutdown) = (Readiness::new(), Metrics::new(), Shutdown::manual());
     let run = worker::run(
-        world.worker_settings(),
+        world.worker_config(),
         clock.clone(),
         metrics.clone(),
         Traces::off(),

@@ -3,13 +3,15 @@
 use super::db::{TestDb, at_the_end};
 use grantonce::broker::{self, Confirmed, Outgoing, PublishError, Publisher, PublisherSettings};
 use grantonce::clock::Clock;
-use grantonce::config::{RetryDelay, UnknownPayments};
+use grantonce::config::{
+    BatchConfig, BrokerConfig, DatabaseConfig, RetryConfig, RetryDelay, UnknownPayments, WorkerConfig,
+};
 use grantonce::domain::{DisputePolicy, OrderId, PaymentEvent};
 use grantonce::http::Readiness;
 use grantonce::shutdown::Shutdown;
 use grantonce::store::{self, Profile, Store, StoreError};
 use grantonce::telemetry::{Metrics, Traces};
-use grantonce::worker::{self, Pace, Rules};
+use grantonce::worker;
 use grantonce_testkit::children::Children;
 use grantonce_testkit::scratch::{Management, unique_name};
 use grantonce_testkit::wait::eventually;
@@ -151,27 +153,25 @@ impl World {
         }
     }
 
-    /// The settings of a worker in this world. Retries are quick, and a held batch is returned after 10 s, as by default.
-    pub fn worker_settings(&self) -> worker::Settings {
-        worker::Settings {
-            amqp_url: self.amqp_url.parse().unwrap(),
-            database: self.store_settings(Profile::Batches),
-            rules: Rules {
-                is_live: false,
-                dispute_policy: DisputePolicy::Hold,
-                unknown_payments: UnknownPayments::DeadLetter,
-                retry_delays: self.retry_delays.clone(),
-                attempts_max: 4,
-            },
-            pace: Pace {
-                batch_max: 250,
-                batch_wait: Duration::from_millis(5),
-                batches_in_flight: 3,
+    /// The configuration of a worker in this world. Retries are quick, and a held batch is returned after 10 s, as by default.
+    pub fn worker_config(&self) -> WorkerConfig {
+        WorkerConfig {
+            database: DatabaseConfig { url: self.database_url.parse().unwrap() },
+            broker: BrokerConfig { url: self.amqp_url.parse().unwrap() },
+            livemode: false,
+            batch: BatchConfig {
+                workers: 3,
+                messages_max: 250,
+                wait: Duration::from_millis(5),
                 prefetch: 1_250,
                 prefetch_bytes: 64 * 1024 * 1024,
-                outage_grace: Duration::from_secs(10),
             },
-            inbox_retention: time::Duration::days(90),
+            retry: RetryConfig { delays: self.retry_delays.clone(), attempts_max: 4 },
+            outage_grace: Duration::from_secs(10),
+            transaction_deadline: Duration::from_secs(10),
+            dispute_policy: DisputePolicy::Hold,
+            unknown_payments: UnknownPayments::DeadLetter,
+            inbox_retention: Duration::from_secs(90 * 24 * 60 * 60),
         }
     }
 
@@ -192,23 +192,23 @@ impl World {
 
     /// Starts a worker in this process.
     pub fn start_worker(&self) -> RunningWorker {
-        self.start_worker_with(self.worker_settings())
+        self.start_worker_with(self.worker_config())
     }
 
-    /// Starts a worker with other settings.
-    pub fn start_worker_with(&self, settings: worker::Settings) -> RunningWorker {
-        Self::run_worker(settings, Traces::off())
+    /// Starts a worker that is set up otherwise.
+    pub fn start_worker_with(&self, config: WorkerConfig) -> RunningWorker {
+        Self::run_worker(config, Traces::off())
     }
 
     /// Starts a worker that exports its spans.
     pub fn start_traced_worker(&self, traces: Traces) -> RunningWorker {
-        Self::run_worker(self.worker_settings(), traces)
+        Self::run_worker(self.worker_config(), traces)
     }
 
-    fn run_worker(settings: worker::Settings, traces: Traces) -> RunningWorker {
+    fn run_worker(config: WorkerConfig, traces: Traces) -> RunningWorker {
         let (shutdown, metrics) = (Shutdown::manual(), Metrics::new());
         let stop = shutdown.token();
-        let run = worker::run(settings, Clock::system(), metrics.clone(), traces, Readiness::new(), shutdown);
+        let run = worker::run(config, Clock::system(), metrics.clone(), traces, Readiness::new(), shutdown);
         RunningWorker { stop, metrics, task: tokio::spawn(run) }
     }
 

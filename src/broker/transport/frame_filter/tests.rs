@@ -157,10 +157,10 @@ fn returned_messages_come_without_their_bodies_and_need_no_ticket() {
     assert_eq!(output, [frame(METHOD, 3, &payload), header(3, 0, b"a")].concat());
 }
 
-/// Run it with `cargo test --release --lib the_sieve_is_quick -- --ignored --nocapture`.
+/// Run it with `cargo test --release --lib the_filter_is_quick -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures"]
-fn the_sieve_is_quick() {
+fn the_filter_is_quick() {
     let one = message(1, b"a relay of somebody's", &[b'x'; 390]);
     let (count, meter) = (200_000_u32, InboundMeter::new(Bounds { bytes_max: usize::MAX, ..BOUNDS }));
     let (mut frame_filter, mut output) = (FrameFilter::new(Arc::clone(&meter), FRAME_BYTES_MAX), vec![]);
