@@ -19,6 +19,8 @@ use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-01-05 12:00:00 UTC);
 
+const RELAYS: &str = include_str!("../../docs/relays.md");
+
 static SCHEMA: LazyLock<Schema> =
     LazyLock::new(|| Schema::new(serde_json::from_str(&read("payment-status.v1.schema.json")).unwrap()));
 
@@ -89,6 +91,34 @@ fn every_status_has_an_example_and_a_schema() {
         let name = example["status"]["type"].as_str().unwrap();
         assert!(file.starts_with(name), "{file} is an example of {name}");
     }
+}
+
+/// The first two cells of each row of the page's table whose header begins with this cell.
+fn rows_of_the_page(header: &str) -> BTreeMap<String, &'static str> {
+    let (_, table) = RELAYS.split_once(&format!("\n| {header} |")).unwrap();
+    let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| `")?.split_once("` |"));
+    rows.map(|(name, rest)| (name.to_owned(), rest.split('|').next().unwrap())).collect()
+}
+
+#[test]
+fn the_page_about_relays_has_every_field_and_every_status() {
+    let example = RELAYS.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    decode(example.as_bytes(), NOW).unwrap();
+    SCHEMA.check(&serde_json::from_str(example).unwrap()).unwrap();
+
+    let fields: BTreeSet<_> = SCHEMA.root()["properties"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(rows_of_the_page("field").into_keys().collect::<BTreeSet<_>>(), fields);
+    let of_the_schema = statuses_of_the_schema().into_iter().map(|(name, status)| {
+        let required = status["required"].as_array().unwrap();
+        let fields = status["properties"].as_object().unwrap().keys().filter(|field| *field != "type");
+        let shown = fields.map(|field| format!("`{field}`{}", if required.contains(&json!(field)) { "" } else { "?" }));
+        (name, shown.collect::<BTreeSet<_>>())
+    });
+    let of_the_page = rows_of_the_page("`status.type`").into_iter().map(|(name, fields)| {
+        let fields = fields.split(',').map(str::trim).filter(|field| !field.is_empty());
+        (name, fields.map(str::to_owned).collect::<BTreeSet<_>>())
+    });
+    assert_eq!(of_the_page.collect::<BTreeMap<_, _>>(), of_the_schema.collect());
 }
 
 #[test]
