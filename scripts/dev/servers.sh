@@ -62,6 +62,8 @@ command_env() {
     locate_data
     if is_running postgres && port_of postgres >/dev/null; then
         echo "export DATABASE_URL=$(database_url)"
+        # Otherwise a build in this shell compares the queries with DATABASE_URL, which may have no tables yet.
+        echo "export SQLX_OFFLINE=true"
         is_found=yes
     else
         missing='Postgres'
