@@ -144,6 +144,6 @@ fn order_id(id: Option<uuid::Uuid>) -> Option<OrderId> {
 fn state_of(name: &str) -> Result<LetterState, super::error::StoreError> {
     LetterState::from_name(name).ok_or_else(|| super::error::StoreError::Corrupt {
         what: "dead_letters".to_owned(),
-        detail: format!("{name:?} is no state of a letter"),
+        detail: format!("{name:?} is not a state of a letter"),
     })
 }

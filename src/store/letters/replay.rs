@@ -362,7 +362,7 @@ impl Store {
                     let state = ReplayState::ALL.into_iter().find(|state| state.name() == row.state);
                     let state = state.ok_or_else(|| StoreError::Corrupt {
                         what: format!("replay {}", row.id),
-                        detail: format!("{:?} is no state of a replay", row.state),
+                        detail: format!("{:?} is not a state of a replay", row.state),
                     })?;
                     Ok(Replay {
                         id: row.id,

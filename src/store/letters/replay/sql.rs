@@ -153,7 +153,7 @@ impl Tx {
         let pace = ReplayPace::ALL.into_iter().find(|pace| pace.name() == row.pace);
         let pace = pace.ok_or_else(|| StoreError::Corrupt {
             what: format!("replay {id}"),
-            detail: format!("{:?} is no pace", row.pace),
+            detail: format!("{:?} is not a pace of a replay", row.pace),
         })?;
         Ok(Progress { pace, first: row.first, is_waiting: row.is_waiting })
     }
