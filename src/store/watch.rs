@@ -66,7 +66,10 @@ impl ChangedOrders {
     /// Queues an announcement. If the queue is full, the announcement is dropped.
     pub fn announce(&self, ids: Vec<OrderId>) {
         if !ids.is_empty() && self.queue.try_send(ids).is_err() {
-            tracing::debug!(event = "announcement_dropped", "the queue is full; readers find the change with their next check");
+            tracing::debug!(
+                event = "announcement_dropped",
+                "the queue is full; readers find the change with their next check"
+            );
         }
     }
 }
