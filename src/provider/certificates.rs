@@ -152,7 +152,7 @@ impl Certificates {
         if body.windows(BEGINNING.len()).any(|part| part == BEGINNING) {
             Ok(body)
         } else {
-            Err(CertificateError::Refused { fault: "is none: something else lies at its address" })
+            Err(CertificateError::Refused { fault: "was not found: its address has other content" })
         }
     }
 
@@ -171,7 +171,7 @@ fn judge(answer: &Response) -> Result<(), CertificateError> {
         }
         status if status.is_server_error() => Err(unavailable(status.to_string())),
         // This includes redirects: only the host that was asked is allowed.
-        _ => Err(CertificateError::Refused { fault: "does not lie at its address" }),
+        _ => Err(CertificateError::Refused { fault: "was not found at its address" }),
     }
 }
 

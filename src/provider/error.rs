@@ -21,16 +21,16 @@ pub enum CallError {
     },
     /// The provider failed when this key was first used, and it repeats that failure for as long as it remembers the key. It
     /// is unknown whether anything was made: search for it, then continue with another key.
-    #[error("the key is burnt: {detail}")]
+    #[error("the idempotency key cannot be used again: {detail}")]
     Burnt {
         /// The provider's description.
         detail: String,
     },
     /// The key was used before with other parameters. This call made nothing.
-    #[error("the key was used before with other parameters")]
+    #[error("the idempotency key was used before with other parameters")]
     KeyReused,
     /// There was no answer, or the answer asks us to try again. The call may have been executed.
-    #[error("out of reach: {detail}")]
+    #[error("the provider is not available: {detail}")]
     Unavailable {
         /// The cause of the failure.
         detail: String,
@@ -38,10 +38,10 @@ pub enum CallError {
         retry_after: Option<Duration>,
     },
     /// Nothing was sent. The provider is not configured, does not offer this, or cannot express the price or the key.
-    #[error("the provider is not set up for this, or has no words for it")]
+    #[error("the provider is not configured for this, or cannot express the price or the key")]
     Unsupported,
     /// The answer cannot be read. The call may have been executed.
-    #[error("an odd answer: {detail}")]
+    #[error("the answer cannot be read: {detail}")]
     Odd {
         /// The problem with the answer. It names the field and never contains a value.
         detail: String,
@@ -92,13 +92,13 @@ pub enum BuildError {
         fault: &'static str,
     },
     /// The key, or the client id or secret, cannot be put into a header.
-    #[error("the credentials of {provider} must be printable ASCII without blanks, and not empty")]
+    #[error("the credentials of {provider} must be printable ASCII without spaces, and not empty")]
     BadCredentials {
         /// The provider that the credentials belong to.
         provider: &'static str,
     },
     /// The HTTP client could not be made.
-    #[error("no HTTP client can be made")]
+    #[error("the HTTP client cannot be made")]
     Client(#[source] reqwest::Error),
     /// The system has no root certificates.
     #[error("no root certificate was found: install the system's CA certificates, or set SSL_CERT_FILE")]

@@ -112,10 +112,10 @@ impl Paypal {
     /// Returns the payment of a refund together with that refund. PayPal does not list every reversal with its payment.
     async fn refunded(&self, refund: &Object<'_>) -> Result<Found, CallError> {
         let Some(capture) = words::parent(refund, "/captures/") else {
-            return Err(refund.odd("links", "has none that leads up to a capture").into());
+            return Err(refund.odd("links", "contains no link to a capture").into());
         };
         let found = self.captured(&capture, Some(refund)).await?;
-        found.ok_or_else(|| refund.odd("links", "leads to a capture that PayPal does not know").into())
+        found.ok_or_else(|| refund.odd("links", "contains a link to a capture that PayPal does not know").into())
     }
 
     /// Returns the payment of a capture, with a refund that PayPal may list nowhere else.
@@ -174,7 +174,7 @@ impl Paypal {
         }
         for capture_id in captures {
             if !is_plain(capture_id.as_str()) {
-                return Err(CallError::odd("the id of a capture is none that PayPal documents"));
+                return Err(CallError::odd("the id of a capture has a form that PayPal does not document"));
             }
             let mut next = Some(format!("disputed_transaction_id={capture_id}&page_size={PAGE_DISPUTES}"));
             for _ in 0..DISPUTE_PAGES_MAX {

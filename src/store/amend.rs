@@ -60,7 +60,7 @@ impl Store {
         if matches!(amended, Amended::Written { .. })
             && let Err(error) = self.notify(&[id]).await
         {
-            tracing::debug!(event = "announcement_lost", cause = %error, "readers will look by themselves");
+            tracing::debug!(event = "announcement_lost", cause = %error, "readers find the change with their next check");
         }
         Ok(amended)
     }

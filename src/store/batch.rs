@@ -116,7 +116,7 @@ impl Store {
             if outcomes.len() == events.len() {
                 Ok(Applied { committed, outcomes, changed })
             } else {
-                Err(StoreError::impossible(APPLYING, "a batch has not one outcome for each event"))
+                Err(StoreError::impossible(APPLYING, "a batch does not have one outcome for each event"))
             }
         })
         .await

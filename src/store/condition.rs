@@ -142,10 +142,10 @@ async fn settings(
             if ms == 0 || ms > deadline.as_millis() {
                 findings.fault(
                     format!(
-                        "{name} is {setting} ms on this connection, and not the at most {} ms that were asked for",
+                        "{name} is {setting} ms on this connection, and grantonce asked for at most {} ms",
                         deadline.as_millis()
                     ),
-                    "connect past the pooler, or stop it from dropping what sessions set",
+                    "connect to Postgres directly, or let the pooler keep the settings of sessions",
                 );
             }
         } else if setting == "off" {

@@ -73,7 +73,7 @@ pub enum StoreError {
     /// client.
     #[error(
         "DATABASE_URL leads to a connection pooler that shares sessions among clients; set pool_mode = session for this \
-         database in PgBouncer, or connect past it"
+         database in PgBouncer, or connect to Postgres directly"
     )]
     SharedSession,
     /// The task ended without an answer, because the runtime is shutting down.
@@ -128,7 +128,7 @@ impl fmt::Display for NoneFree {
         if let Some(cause) = blind {
             write!(
                 f,
-                "{given_up} of {connections_max} connections to Postgres were given up, and it is out of reach: {cause}"
+                "{given_up} of {connections_max} connections to Postgres were given up, and Postgres is out of reach: {cause}"
             )
         } else if u32::try_from(*committing).is_ok_and(|committing| committing >= *connections_max) {
             write!(f, "all {connections_max} connections to Postgres are {away}")

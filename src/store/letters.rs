@@ -1,10 +1,10 @@
-//! Dead letters: kept until an operator is done with them.
+//! Dead letters. They are kept until an operator has dealt with them.
 //!
-//! A letter is one row, however often the broker delivers it. It carries the number of its last replay, and so does the message
-//! that such a replay publishes; a copy that comes back with an older number changes nothing.
+//! Each dead letter is one row, however often the broker delivers it. The row has the number of its last replay, and so has
+//! the message that the replay publishes. A copy that comes back with an older number changes nothing.
 
-/// A statement about the letters of a filter. The filter's own parameters are `$1` to `$13`; what else the statement needs begins
-/// with `$14`. Whoever lists, counts, replays or archives means the same letters by it.
+/// Makes a statement about the letters of a filter. The parameters of the filter are `$1` to `$13`, and those of the
+/// statement begin with `$14`. So lists, counts, replays and archiving select the same letters.
 macro_rules! query_of_filter {
     ($row:ident, $filter:expr, $begin:literal, $end:literal $(, $more:expr)* $(,)?) => {
         sqlx::query_as!(
@@ -61,67 +61,68 @@ use crate::domain::{LetterId, LetterState, OrderId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// Which letters. What is none is not asked for; the fields together narrow it down.
+/// Selects letters. A field that is not set selects every letter. Several fields together select the letters that match all
+/// of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-// With a field that is misspelt, and ignored, more letters would be meant.
+// If a misspelt field were ignored, the filter would select more letters than was meant.
 #[serde(default, deny_unknown_fields)]
 pub struct LetterFilter {
-    /// These, by their ids.
+    /// The letters with these ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<uuid::Uuid>>,
-    /// In one of these states. Empty: open ones and those under replay.
+    /// Letters in one of these states. If the list is empty: open letters and letters under replay.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub states: Vec<String>,
-    /// For this reason.
+    /// Letters with this reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Of this provider.
+    /// Letters of this provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// With this cause: the letters of one group share it.
+    /// Letters with this cause. The letters of one group have the same cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// With this verdict, as it was found last.
+    /// Letters whose last verdict was this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
-    /// About this order.
+    /// Letters about this order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order_id: Option<uuid::Uuid>,
-    /// About this payment.
+    /// Letters about this payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payment_id: Option<String>,
-    /// About an order of this account.
+    /// Letters about an order of this account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account_id: Option<String>,
-    /// Of this message.
+    /// Letters of this message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_id: Option<String>,
-    /// With this text in the detail or in one of the ids, in whatever case.
+    /// Letters with this text in the detail or in one of the ids, in upper or lower case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// First seen before.
+    /// Letters that were first seen before this time.
     #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub before: Option<OffsetDateTime>,
-    /// First seen then or later.
+    /// Letters that were first seen at this time or later.
     #[serde(skip_serializing_if = "Option::is_none", with = "time::serde::rfc3339::option")]
     pub since: Option<OffsetDateTime>,
 }
 
 impl LetterFilter {
-    /// These letters, in whatever state.
+    /// Selects these letters in any state.
     pub fn of_ids(ids: impl IntoIterator<Item = LetterId>) -> Self {
         let states = LetterState::ALL.map(|state| state.name().to_owned()).to_vec();
         Self { ids: Some(ids.into_iter().map(|id| id.0).collect()), states, ..Self::default() }
     }
 
-    /// The same, in this state only.
+    /// Selects the same letters, but only those in this state.
     #[must_use]
     pub fn in_state(mut self, state: LetterState) -> Self {
         self.states = vec![state.name().to_owned()];
         self
     }
 
-    /// The states asked for.
+    /// The states that the filter selects.
     fn states(&self) -> Vec<String> {
         if self.states.is_empty() {
             [LetterState::Open, LetterState::Replaying].map(|state| state.name().to_owned()).to_vec()
@@ -130,7 +131,7 @@ impl LetterFilter {
         }
     }
 
-    /// The text, as `ILIKE` takes it.
+    /// The text as a pattern for `ILIKE`.
     fn pattern(&self) -> Option<String> {
         let text = self.text.as_deref().map(str::trim).filter(|text| !text.is_empty())?;
         Some(format!("%{}%", text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")))
@@ -144,6 +145,6 @@ fn order_id(id: Option<uuid::Uuid>) -> Option<OrderId> {
 fn state_of(name: &str) -> Result<LetterState, super::error::StoreError> {
     LetterState::from_name(name).ok_or_else(|| super::error::StoreError::Corrupt {
         what: "dead_letters".to_owned(),
-        detail: format!("{name:?} is no state of a letter"),
+        detail: format!("{name:?} is not a state of a letter"),
     })
 }

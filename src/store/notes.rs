@@ -163,7 +163,7 @@ impl NoteBuffer {
     pub fn note(&self, activity: Activity, notes: Vec<MessageNote>, now: OffsetDateTime) {
         let dropped = self.pending().add(activity, notes, now);
         if dropped > 0 {
-            tracing::debug!(event = "notes_dropped", dropped, "the buffer is full until it is written");
+            tracing::debug!(event = "notes_dropped", dropped, "the buffer is full until the next write");
         }
         self.has_some.notify_one();
     }
@@ -189,7 +189,7 @@ impl NoteBuffer {
         }
         let messages = pending.messages.len();
         if let Err(error) = store.write_notes(pending).await {
-            tracing::debug!(event = "notes_lost", messages, cause = %error, "stories and charts will lack them");
+            tracing::debug!(event = "notes_lost", messages, cause = %error, "the notes will be missing from stories and charts");
         }
     }
 }

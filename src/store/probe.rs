@@ -111,9 +111,9 @@ impl StoreError {
             (Self::SharedSession, _) => "DATABASE_URL leads to a pooler that shares sessions".to_owned(),
             (Self::Sql { .. }, Some(code)) => format!("Postgres refuses ({code})"),
             (Self::Sql { .. }, None) if self.class() == Class::Transient => "Postgres is out of reach".to_owned(),
-            (Self::Lost { .. }, _) => "the look at Postgres ended without an answer".to_owned(),
+            (Self::Lost { .. }, _) => "the check of Postgres ended without an answer".to_owned(),
             (Self::Sql { .. } | Self::Corrupt { .. } | Self::Impossible { .. } | Self::Disturbed { .. }, _) => {
-                "Postgres answers what this program does not understand".to_owned()
+                "Postgres returned an answer that grantonce cannot use".to_owned()
             }
         }
     }

@@ -230,7 +230,7 @@ impl Store {
             let faults = &mut findings.faults;
             if version < 150_000 {
                 faults.push(Fault {
-                    what: format!("Postgres is of version {}", version / 10_000),
+                    what: format!("this is Postgres {}", version / 10_000),
                     remedy: "upgrade to 15 or newer".to_owned(),
                 });
             }
@@ -321,7 +321,7 @@ impl Store {
             if !is_made {
                 findings.note(
                     "the inbox has no partition for tomorrow: a worker makes it when it starts and once an hour, and \
-                     nothing is lost without",
+                     nothing is lost without it",
                 );
             }
             findings.note("schema and rights compared");

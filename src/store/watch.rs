@@ -56,7 +56,7 @@ impl ChangedOrders {
                     ids.extend(more);
                 }
                 if let Err(error) = store.notify(&ids).await {
-                    tracing::debug!(event = "announcement_lost", cause = %error, "readers will look by themselves");
+                    tracing::debug!(event = "announcement_lost", cause = %error, "readers find the change with their next check");
                 }
             }
         });
@@ -66,7 +66,10 @@ impl ChangedOrders {
     /// Queues an announcement. If the queue is full, the announcement is dropped.
     pub fn announce(&self, ids: Vec<OrderId>) {
         if !ids.is_empty() && self.queue.try_send(ids).is_err() {
-            tracing::debug!(event = "announcement_dropped", "the queue is full; readers will look by themselves");
+            tracing::debug!(
+                event = "announcement_dropped",
+                "the queue is full; readers find the change with their next check"
+            );
         }
     }
 }
@@ -213,7 +216,7 @@ async fn look(store: Store, watch: Watch, stop: CancellationToken) {
         }
         match store.versions(ids).await {
             Ok(versions) => watch.changed(&versions),
-            Err(error) => tracing::warn!(event = "watch_blind", cause = %error, "cannot look for changed orders"),
+            Err(error) => tracing::warn!(event = "watch_blind", cause = %error, "changed orders cannot be read"),
         }
     }
 }

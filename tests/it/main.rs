@@ -14,6 +14,7 @@
 mod addresses;
 mod amend;
 mod api;
+mod bench;
 mod broker;
 mod cases;
 mod check;

@@ -10,9 +10,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Many transactions may be under way at once and share orders, because copies of a message may lie in two of them. They
-// cannot wait for each other in a circle: each locks all its orders first, in order of their ids, and only then inserts
-// messages, in order of theirs.
+// Several transactions run at the same time. Two of them can contain copies of a message and so share an order. They cannot
+// wait for each other in a circle: each first locks all its orders in order of their ids, and then inserts its messages in
+// order of their ids.
 const (
 	lockOrders = `
 		SELECT p.provider, p.payment_id, o.id, o.account_id, o.credits, o.amount_minor, o.currency, o.is_granted
@@ -34,7 +34,7 @@ const (
 		FROM unnest($1::uuid[], $2::bigint[]) AS g (order_id, captured) WHERE id = order_id`
 )
 
-// A batch that is not full goes as it is when its first message is this old.
+// A batch that is not full is applied when its first message is this old.
 const batchWait = 5 * time.Millisecond
 
 type entry struct {
@@ -49,8 +49,8 @@ type batch struct {
 	applied chan error
 }
 
-// Fills batches, which as many connections apply as there are, and acknowledges them in the order in which they were
-// delivered: each by one ack that stands for all before it.
+// Fills batches. Each connection applies one batch at a time. Batches are acknowledged in the order of their delivery, each
+// with one cumulative ack.
 func runBatches(w *worker, k knobs) {
 	work := make(chan *batch)
 	inOrder := make(chan *batch, k.connections)
@@ -77,7 +77,7 @@ func runBatches(w *worker, k knobs) {
 	<-settled
 }
 
-// None when the program is to stop.
+// Returns nothing if the program has to stop.
 func (w *worker) nextBatch(size int) *batch {
 	b := &batch{entries: make([]*entry, 0, size), applied: make(chan error, 1)}
 	var due <-chan time.Time
@@ -118,14 +118,14 @@ func (w *worker) settleBatch(b *batch, err error) {
 			done--
 		}
 	}
-	// Even where the last one was refused, the ack stands for those before it; where all were, there is none to give.
+	// The ack also covers earlier messages if the last one was refused. If all were refused, there is nothing to acknowledge.
 	if done > 0 {
 		must(w.channel.Ack(lastToAck(b), true))
 	}
 	atomic.AddInt64(&w.done, done)
 }
 
-// The broker knows no tag that is settled already.
+// The broker refuses a tag that is already settled.
 func lastToAck(b *batch) uint64 {
 	for i := len(b.entries) - 1; ; i-- {
 		if !b.entries[i].refused {
@@ -153,7 +153,7 @@ func (w *worker) applyBatch(b *batch) error {
 	return grant(ctx, conn, admitted)
 }
 
-// Begins, locks the orders that the messages are about, and refuses messages that have none or another amount.
+// Begins, locks the orders of the messages, and refuses messages that have no order or another amount.
 func lock(ctx context.Context, conn *pgx.Conn, entries []*entry) error {
 	payments := make([]string, 0, len(entries))
 	for _, e := range entries {
@@ -201,7 +201,7 @@ func lock(ctx context.Context, conn *pgx.Conn, entries []*entry) error {
 	return nil
 }
 
-// Writes the messages to the inbox; returns those that were not there.
+// Writes the messages to the inbox and returns those that were new.
 func admit(ctx context.Context, conn *pgx.Conn, entries []*entry) ([]*entry, error) {
 	byID := make(map[string]*entry, len(entries))
 	ids := make([]string, 0, len(entries))
@@ -235,7 +235,7 @@ func admit(ctx context.Context, conn *pgx.Conn, entries []*entry) ([]*entry, err
 	return admitted, rows.Err()
 }
 
-// Grants what was paid for the first time, and commits.
+// Writes the grants of orders that were paid for the first time, and commits.
 func grant(ctx context.Context, conn *pgx.Conn, admitted []*entry) error {
 	var orders [][16]byte
 	var accounts, ids []string

@@ -6,9 +6,9 @@ import (
 	"github.com/jackc/pgx/v4"
 )
 
-// The same as one statement, which is a transaction by itself. Reads see the rows as they were when the statement began; it
-// holds all the same, because the lock and the update go to the newest version of the order's row, and ON CONFLICT looks
-// at what others have committed in the meantime.
+// The same work as one statement, which is a transaction by itself. The reads see the rows as they were when the statement
+// began. The result is still correct: the lock and the update use the newest version of the order's row, and ON CONFLICT sees
+// what others have committed in the meantime.
 const applyMessage = `
 	WITH locked AS (
 	    SELECT o.id, o.account_id, o.credits, o.is_granted, o.amount_minor = $3 AND o.currency = $4 AS is_paid

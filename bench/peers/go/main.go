@@ -2,9 +2,9 @@
 //
 //	drain single|cte|batch|pipelined
 //
-// The four variants write the same rows into the same tables; they differ in how many statements and messages share a
-// transaction (single.go, cte.go, batch.go). Libraries: amqp091-go, and pgx by its native interface, whose statement cache
-// prepares every statement once a connection and sends parameters in binary; bodies are read by json-iterator.
+// The four variants write the same rows into the same tables. They differ in the number of statements and messages in a
+// transaction (single.go, cte.go, batch.go). The libraries are amqp091-go, json-iterator, and pgx with its native interface.
+// Its statement cache prepares every statement once for each connection and sends parameters in binary.
 package main
 
 import (
@@ -24,19 +24,19 @@ import (
 
 const queue = "fulfilment"
 
-// After a database error messages are given back to the broker, which brings them at once: not to turn in a tight circle.
+// After a database error messages go back to the broker, which delivers them again at once. This pause prevents a busy loop.
 const pauseAfterError = 200 * time.Millisecond
 
-// What the variants work with.
+// The context, the connections and the counter of a variant.
 type worker struct {
-	ctx        context.Context // over when the program is to stop
+	ctx        context.Context // ends when the program has to stop
 	pool       *pgxpool.Pool
 	channel    *amqp.Channel
 	deliveries <-chan amqp.Delivery
 	done       int64 // messages committed and acknowledged
 }
 
-// How much a variant has under way. Each default is what was fastest for that variant; see ../README.md.
+// The limits of a variant. Each default was the fastest value for that variant; see ../README.md.
 type knobs struct{ prefetch, connections, batch int }
 
 var variants = map[string]struct {
@@ -50,7 +50,7 @@ var variants = map[string]struct {
 }
 
 func main() {
-	debug.SetGCPercent(400) // nearly all that a message takes is garbage soon: memory for fewer collections
+	debug.SetGCPercent(400) // nearly all memory of a message is garbage soon, so more memory saves collections
 	if len(os.Args) != 2 {
 		fail("usage: drain single|cte|batch|pipelined")
 	}
@@ -68,7 +68,7 @@ func main() {
 	w := &worker{ctx: ctx, pool: connectPostgres(ctx, k.connections)}
 	broker, err := amqp.Dial(os.Getenv("AMQP_URL"))
 	must(err)
-	// Without the broker there is nothing to do: end, and be started again.
+	// Without the broker there is nothing to do, so the program ends. A supervisor starts it again.
 	lost := broker.NotifyClose(make(chan *amqp.Error, 1))
 	go func() {
 		if err := <-lost; err != nil {
@@ -84,12 +84,12 @@ func main() {
 	must(err)
 	go w.report()
 	variant.run(w, k)
-	// What was delivered and not acknowledged goes back to the queue.
+	// Messages that were delivered and not acknowledged go back to the queue.
 	_ = broker.Close()
 	w.pool.Close()
 }
 
-// A pool whose connections all stand.
+// A pool whose connections are all open.
 func connectPostgres(ctx context.Context, connections int) *pgxpool.Pool {
 	config, err := pgxpool.ParseConfig(os.Getenv("DATABASE_URL"))
 	must(err)
@@ -104,7 +104,7 @@ func connectPostgres(ctx context.Context, connections int) *pgxpool.Pool {
 	return pool
 }
 
-// Says how many are done, whenever that changed.
+// Prints the number of finished messages when it has changed.
 func (w *worker) report() {
 	last := int64(0)
 	for range time.Tick(50 * time.Millisecond) {

@@ -10,10 +10,10 @@ import (
 	jsoniter "github.com/json-iterator/go"
 )
 
-// A drop-in for encoding/json, which takes four times as long.
+// A replacement for encoding/json, which takes four times as long.
 var json = jsoniter.ConfigCompatibleWithStandardLibrary
 
-// What a message says: contract/payment-status.v1.schema.json, as far as it is about payments that were captured.
+// A message of contract/payment-status.v1.schema.json about a captured payment.
 type message struct {
 	Provider  string `json:"provider"`
 	ID        string `json:"message_id"`
@@ -27,7 +27,7 @@ type message struct {
 	Livemode   *bool     `json:"livemode"`
 }
 
-// What is locked of the order that a payment pays for.
+// The columns of the locked order that a payment pays for.
 type order struct {
 	id          [16]byte
 	accountID   string
@@ -65,14 +65,14 @@ func read(body []byte) (*message, error) {
 
 func (m *message) day() time.Time { return m.OccurredAt.UTC().Truncate(24 * time.Hour) }
 
-// Tells messages of the same id apart that say different things.
+// The digest of the content. It differs if two messages have the same id and different contents.
 func (m *message) digest() []byte {
 	all := sha256.Sum256([]byte(fmt.Sprintf("%s\x00%s\x00%d\x00%s",
 		m.PaymentID, m.Status.Type, m.Status.AmountMinor, m.Status.Currency)))
 	return all[:16]
 }
 
-// Whether the message is about what the order sold.
+// Whether the message has the amount and the currency of the order.
 func (m *message) pays(o *order) bool {
 	return m.Status.AmountMinor == o.amountMinor && m.Status.Currency == o.currency
 }

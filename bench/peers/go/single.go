@@ -28,13 +28,13 @@ const (
 		WHERE id = $1`
 )
 
-// The message will never be applied: to the dead letters with it.
+// The message can never be applied, so it becomes a dead letter.
 var errRefused = errors.New("refused")
 
-// One transaction a message. Many are under way at once, so that they share their flushes to disk.
+// One transaction a message. Many run at the same time, so that they share their flushes to disk.
 func runSingle(w *worker, k knobs) { w.each(k.connections, applySingle) }
 
-// Takes messages one by one, `workers` at a time.
+// Processes single messages, `workers` at the same time.
 func (w *worker) each(workers int, apply func(context.Context, *pgx.Conn, *message) error) {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -63,7 +63,7 @@ func (w *worker) settle(delivery amqp.Delivery, apply func(context.Context, *pgx
 		must(delivery.Nack(false, false))
 		return
 	}
-	// What has begun is finished, also when the program is to stop.
+	// Messages that were begun are finished, even if the program has to stop.
 	ctx := context.Background()
 	conn, err := w.pool.Acquire(ctx)
 	if err == nil {
@@ -83,7 +83,7 @@ func (w *worker) settle(delivery amqp.Delivery, apply func(context.Context, *pgx
 	}
 }
 
-// Statements that do not depend on each other's answers travel together (pgx.Batch): three round trips instead of six.
+// Statements that do not need each other's answers are sent together (pgx.Batch): three round trips instead of six.
 func applySingle(ctx context.Context, conn *pgx.Conn, m *message) error {
 	var first pgx.Batch
 	first.Queue("BEGIN")
@@ -116,7 +116,7 @@ func applySingle(ctx context.Context, conn *pgx.Conn, m *message) error {
 	return execAll(ctx, conn, &last)
 }
 
-// Sends the statements together; the first error is the error.
+// Sends the statements together and returns the first error.
 func execAll(ctx context.Context, conn *pgx.Conn, batch *pgx.Batch) error {
 	answers := conn.SendBatch(ctx, batch)
 	for i := 0; i < batch.Len(); i++ {

@@ -1,4 +1,4 @@
-// What a message does to the database. Statements that have a name are prepared once a connection.
+// The statements for one message. A statement that has a name is prepared once for each connection.
 
 import { Refused, day, digest } from './message.js'
 
@@ -33,8 +33,8 @@ const begin = { name: 'begin', text: 'BEGIN' }
 const commit = { name: 'commit', text: 'COMMIT' }
 
 /**
- * One transaction of several statements. Those that do not depend on each other's answers are sent together; a failed one
- * makes the COMMIT behind it a rollback.
+ * One transaction of several statements. Statements that do not need each other's answers are sent together. If one fails,
+ * the COMMIT after it rolls back.
  */
 export async function single(pool, m) {
   const client = await pool.connect()
@@ -42,7 +42,7 @@ export async function single(pool, m) {
   try {
     const [, { rows }] = await all([client.query(begin), client.query(lockOrder, [m.payment_id, m.provider])])
     const order = rows[0]
-    // bigints come as texts
+    // pg returns bigints as text.
     if (!order || Number(order.amount_minor) !== m.status.amount_minor || order.currency !== m.status.currency) {
       throw new Refused('no order, or of another amount')
     }
@@ -61,7 +61,7 @@ export async function single(pool, m) {
   }
 }
 
-// Waits for all of them, also where one fails: the connection is free only then.
+// Waits for all of them, even if one fails, because the connection is free only then.
 async function all(promises) {
   const results = await Promise.allSettled(promises)
   const failed = results.find((result) => result.status === 'rejected')
@@ -69,8 +69,8 @@ async function all(promises) {
   return results.map((result) => result.value)
 }
 
-// Reads see the rows as they were when the statement began; it holds all the same, because the lock and the update go to the
-// newest version of the order's row, and ON CONFLICT looks at what others have committed in the meantime.
+// The reads see the rows as they were when the statement began. The result is still correct: the lock and the update use the
+// newest version of the order's row, and ON CONFLICT sees what others have committed in the meantime.
 const applyMessage = {
   name: 'apply_message',
   text: `
@@ -95,7 +95,7 @@ const applyMessage = {
     SELECT coalesce((SELECT is_paid FROM locked), false) AS is_paid`,
 }
 
-/** The same as one statement, which is a transaction by itself. */
+/** The same work as one statement, which is a transaction by itself. */
 export async function cte(pool, m) {
   const { amount_minor: amount, currency } = m.status
   const values = [m.payment_id, m.provider, amount, currency, day(m), m.message_id, digest(m)]

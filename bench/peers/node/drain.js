@@ -8,7 +8,7 @@ import { connect, number, progress, say, sleep } from './program.js'
 const apply = variants[process.argv[2]]
 if (!apply) throw new Error('usage: node drain.js single|cte')
 
-// As many messages are worked on at once as there are connections; the others that were prefetched wait in the pool's queue.
+// Each connection works on one message at a time. The other prefetched messages wait in the pool's queue.
 const pool = await connect(number('PEER_CONNECTIONS', 32))
 const broker = await amqp.connect(process.env.AMQP_URL)
 const channel = await broker.createChannel()
@@ -16,7 +16,7 @@ await channel.prefetch(number('PEER_PREFETCH', 128))
 
 let stopping = false
 const underWay = new Set()
-// Without the broker there is nothing to do: end, and be started again.
+// Without the broker there is nothing to do, so the program ends. A supervisor starts it again.
 for (const lost of [broker, channel]) {
   lost.on('error', (error) => console.error(`broker: ${error.message}`))
   lost.on('close', () => stopping || process.exit(1))

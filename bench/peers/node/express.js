@@ -1,5 +1,5 @@
-// Receives Stripe's webhooks, and answers 200 when the broker has confirmed what they say. With PEER_PROCESSES above 1 as many
-// processes share the port.
+// Receives Stripe's webhooks and answers 200 when the broker has confirmed their message. If PEER_PROCESSES is above 1, that
+// many processes share the port.
 
 import amqp from 'amqplib'
 import express from 'express'
@@ -11,7 +11,7 @@ const TOLERANCE_S = 300
 const secret = process.env.STRIPE_WEBHOOK_SECRET
 if (!secret) throw new Error('STRIPE_WEBHOOK_SECRET is not set')
 
-/** Whether one of the header's signatures is that of its time and the body, and the time is near. */
+/** Whether one of the header's signatures fits the time and the body, and the time is close to now. */
 function isSigned(header, body) {
   let time
   const signatures = []
@@ -25,7 +25,7 @@ function isSigned(header, body) {
   return signatures.some((signature) => signature.length === expected.length && timingSafeEqual(signature, expected))
 }
 
-/** What the event says of a payment, in the words of contract/payment-status.v1.schema.json; null: nothing. */
+/** The event as a message of contract/payment-status.v1.schema.json, or null if it is not about a captured payment. */
 function translate(event) {
   if (event.type !== 'payment_intent.succeeded') return null
   const intent = event.data.object
@@ -42,17 +42,17 @@ function translate(event) {
   }
 }
 
-/** A function that publishes a message and resolves when the broker keeps it. */
+/** Returns a function that publishes a message and resolves when the broker has confirmed it. */
 async function publisher() {
   const broker = await amqp.connect(process.env.AMQP_URL)
   const channel = await broker.createConfirmChannel()
-  // Without the broker there is nothing to do: end, and be started again.
+  // Without the broker there is nothing to do, so the program ends. A supervisor starts it again.
   for (const lost of [broker, channel]) {
     lost.on('error', (error) => console.error(`broker: ${error.message}`))
     lost.on('close', () => process.exit(1))
   }
-  // What goes to no queue is returned first and confirmed then. Copies of a message that are under way together may be
-  // mistaken for each other, which is well: one of them is kept, the sender of the other one asks again.
+  // A message that reaches no queue is first returned and then confirmed. Two copies of a message may be confused with each
+  // other. That is acceptable: one of them is kept, and the sender of the other one tries again.
   const returned = new Map()
   channel.on('return', ({ properties: { messageId: id } }) => returned.set(id, (returned.get(id) ?? 0) + 1))
   return (message) =>
@@ -126,7 +126,7 @@ if (cluster.isPrimary && processes > 1) {
   const { address, port } = server.address()
   if (cluster.isPrimary) say({ listening: `${address}:${port}` })
   process.on('SIGTERM', () => {
-    // Requests that are under way are answered; idle connections are closed.
+    // Running requests are still answered, and idle connections are closed.
     server.close(() => process.exit(0))
     setTimeout(() => process.exit(0), 4000)
   })

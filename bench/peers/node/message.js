@@ -1,13 +1,13 @@
-// What a message says: contract/payment-status.v1.schema.json, as far as it is about payments that were captured.
+// Reads messages of contract/payment-status.v1.schema.json, but only those about captured payments.
 
 import { createHash } from 'node:crypto'
 
-// The message will never be applied: to the dead letters with it.
+// The message can never be applied, so it becomes a dead letter.
 export class Refused extends Error {}
 
 const isId = (id) => typeof id === 'string' && id !== '' && Buffer.byteLength(id) <= 255 && !id.includes('\0')
 
-/** @param {unknown} m what a message's body was parsed to */
+/** @param {unknown} m the parsed body of a message */
 export function check(m) {
   if (!isId(m?.provider) || !isId(m.payment_id) || !isId(m.message_id) || !m.message_id.startsWith(`${m.provider}:`)) {
     throw new Refused('an id is missing or malformed')
@@ -32,10 +32,10 @@ export function parse(body) {
   return check(m)
 }
 
-/** The day on which it happened, in UTC. */
+/** The day of the event, in UTC. */
 export const day = (m) => new Date(m.occurred_at).toISOString().slice(0, 10)
 
-/** Tells messages of the same id apart that say different things. */
+/** The digest of the content. It differs if two messages have the same id and different contents. */
 export const digest = ({ payment_id, status }) =>
   createHash('sha256')
     .update(`${payment_id}\0${status.type}\0${status.amount_minor}\0${status.currency}`)

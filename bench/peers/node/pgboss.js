@@ -1,8 +1,7 @@
-// The queue in Postgres itself, by pg-boss. It shares the database with the work, so it is other work than the peers do, and
-// stands in a footnote.
+// The queue is in Postgres itself, with pg-boss. This is other work than the peers do, so the benchmark gives no ratio.
 //
 //   node pgboss.js fill      reads JSON lines from stdin and makes them jobs of the queue `fulfilment`
-//   node pgboss.js drain     works them
+//   node pgboss.js drain     processes them
 
 import { createInterface } from 'node:readline'
 import PgBoss from 'pg-boss'
@@ -43,8 +42,8 @@ async function drain() {
   say({ ready: true })
   const count = progress()
 
-  // A batch of jobs is fetched and completed at once; within it each has a transaction of its own. What fails is failed by
-  // itself: pg-boss brings it again, twice, and does not complete it with the others.
+  // A batch of jobs is fetched and completed at once, and each job has a transaction of its own. A job that fails is not
+  // completed with the others: pg-boss delivers it again, twice.
   const settle = async (job) => {
     try {
       await single(pool, check(job.data))
@@ -56,7 +55,7 @@ async function drain() {
   }
   for (let i = 0; i < workers; i++) {
     const id = await made.work(queue, { batchSize, pollingIntervalSeconds: 0.5 }, async (jobs) => {
-      // A full batch: there are more, so the worker is not to sleep before it asks again.
+      // If the batch was full, there are more jobs, so the worker must not sleep before it asks again.
       if (jobs.length === batchSize) made.notifyWorker(id)
       await Promise.all(jobs.map(settle))
     })

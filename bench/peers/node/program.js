@@ -1,8 +1,8 @@
-// What the peers share: numbers from the environment, a pool whose connections stand, and the count on stdout.
+// What the peers share: numbers from the environment, a pool with open connections, and the count on stdout.
 
 import pg from 'pg'
 
-/** A whole number from the environment. */
+/** Reads a whole number from the environment. */
 export function number(name, otherwise, least = 1) {
   const n = Number(process.env[name] || otherwise)
   if (!Number.isInteger(n) || n < least) throw new Error(`${name} must be a whole number, ${least} or more`)
@@ -11,7 +11,7 @@ export function number(name, otherwise, least = 1) {
 
 export const say = (what) => process.stdout.write(`${JSON.stringify(what)}\n`)
 
-/** A pool of `max` connections that all stand. With `pipeline`, statements are sent without waiting for those before them. */
+/** A pool of `max` open connections. With `pipeline`, a statement does not wait for the answers to earlier ones. */
 export async function connect(max) {
   const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, max, pipeline: true, idleTimeoutMillis: 0 })
   pool.on('error', (error) => console.error(`database: ${error.message}`)) // of an idle connection: the pool replaces it
@@ -20,7 +20,7 @@ export async function connect(max) {
   return pool
 }
 
-/** Says how many are done, whenever that changed. */
+/** Prints the number of finished messages when it has changed. */
 export function progress() {
   const count = { done: 0 }
   let said = 0

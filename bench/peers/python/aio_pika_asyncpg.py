@@ -24,7 +24,7 @@ import uvloop
 
 VARIANT = sys.argv[1] if len(sys.argv) > 1 else "single"
 PROCESSES = int(os.environ.get("PEER_PROCESSES", "1"))
-# Of each process.
+# The limits of each process.
 POOL = int(os.environ.get("PEER_POOL", "16"))
 PREFETCH = int(os.environ.get("PEER_PREFETCH", "128"))
 
@@ -47,7 +47,7 @@ UPDATE orders SET status = 'fulfilled', is_granted = true, credits_granted = cre
     facts = $2, updated_at = now()
 WHERE id = $1"""
 
-# No row: there is no such payment, or it is not what was sold.
+# If there is no row, there is no such payment, or its amount is not that of the order.
 ALL_IN_ONE = """
 WITH sold AS (
     SELECT o.id, o.account_id, o.credits, o.amount_minor, o.currency, o.is_granted
@@ -137,7 +137,7 @@ async def drain(apply, done, slot, ready, go):
     await channel.set_qos(prefetch_count=PREFETCH)
     queue = await channel.get_queue("fulfilment", ensure=False)
 
-    # aio-pika runs this as a task for each message; the pool bounds how many are at work.
+    # aio-pika runs this as a task for each message. The pool limits how many work at the same time.
     async def on_message(message):
         try:
             paid = Paid(message.body)

@@ -28,7 +28,7 @@ POOL = os.environ.get("PEER_POOL", "threads")
 CONCURRENCY = int(os.environ.get("PEER_CONCURRENCY", "16"))
 PREFETCH_MULTIPLIER = int(os.environ.get("PEER_PREFETCH_MULTIPLIER", "16"))
 
-# Celery's own JSON is the standard library's.
+# By default Celery uses the JSON module of the standard library.
 register("orjson", orjson.dumps, orjson.loads, "application/json", "utf-8")
 
 app = Celery("fulfilment", broker=os.environ["AMQP_URL"], set_as_current=True)
@@ -39,12 +39,12 @@ app.conf.update(
     worker_detect_quorum_queues=True,  # prefetch by consumer: quorum queues know no other
     task_serializer="orjson",
     accept_content=["json"],
-    # At least once: acknowledged when the task is done, given back when its process dies.
+    # At least once: a message is acknowledged when its task is done, and returned if its process dies.
     task_acks_late=True,
     task_acks_on_failure_or_timeout=False,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=PREFETCH_MULTIPLIER,
-    # What costs time for each task and is not needed here.
+    # These options cost time for each task and are not needed here.
     task_ignore_result=True,
     task_store_errors_even_if_ignored=False,
     worker_send_task_events=False,
@@ -145,7 +145,7 @@ def publish(lines):
         channel.events["basic_ack"].add(on_ack)
         channel.events["basic_nack"].add(on_nack)
         for tag, line in enumerate(lines, 1):
-            # The repr would be a second copy of the arguments, in the headers.
+            # Otherwise the headers would contain a second copy of the arguments, as text.
             task = app.amqp.as_task_v2(
                 str(uuid4()), fulfil.name, (orjson.loads(line),), ignore_result=True, argsrepr="(…)", kwargsrepr="{}")
             message = channel.prepare_message(
@@ -173,7 +173,7 @@ def fill():
 
 
 def drain():
-    # Whatever else is printed goes to stderr: stdout is for our lines alone.
+    # All other output goes to stderr, because stdout is only for the lines of the protocol.
     stdout = os.dup(1)
     os.dup2(2, 1)
     warnings.filterwarnings("ignore", category=SecurityWarning)  # that it runs as root, where it does
@@ -190,7 +190,7 @@ def drain():
     @signals.worker_ready.connect(weak=False)
     def on_ready(sender, **_):
         os.write(stdout, b'{"ready":true}\n')
-        # The worker's own loop: waking up for this, it also sees within 50 ms that it shall stop.
+        # This runs in the worker's own loop. So the loop also notices within 50 ms that it has to stop.
         sender.timer.call_repeatedly(0.05, report)
 
     try:

@@ -70,7 +70,7 @@ async fn where_there_is_none_nobody_asks_again() {
     let certificates = certificates(PATIENT);
     let url = format!("{}/NONE", fake.base);
     for got in join_all((0..50).map(|_| certificates.get(&url))).await {
-        assert_eq!(fault(got), "does not lie at its address");
+        assert_eq!(fault(got), "was not found at its address");
     }
     assert_eq!(fake.asked().len(), 1);
 }
@@ -80,13 +80,13 @@ async fn what_is_no_certificate_is_refused() {
     let (fake, elsewhere) = (fake().await, fake().await);
     let redirect = |status| file(status, PEM).with("location", format!("{}/A", elsewhere.base));
     let rows = [
-        (file(200, "<html>"), "is none: something else lies at its address"),
-        (file(200, ""), "is none: something else lies at its address"),
+        (file(200, "<html>"), "was not found: its address has other content"),
+        (file(200, ""), "was not found: its address has other content"),
         (file(200, PEM.repeat(1200)), "is longer than 65536 bytes"),
-        (file(204, ""), "does not lie at its address"),
-        (file(403, PEM), "does not lie at its address"),
-        (redirect(302), "does not lie at its address"),
-        (redirect(308), "does not lie at its address"),
+        (file(204, ""), "was not found at its address"),
+        (file(403, PEM), "was not found at its address"),
+        (redirect(302), "was not found at its address"),
+        (redirect(308), "was not found at its address"),
     ];
     for (told, expected) in rows {
         fake.will([Trouble::Instead(told)]);
@@ -136,8 +136,8 @@ async fn a_kept_one_is_asked_for_anew_in_time_and_outlives_trouble() {
     let forgetful = certificates(Limits { fresh: Duration::ZERO, ..PATIENT });
     assert_eq!(forgetful.get(&url).await.unwrap(), PEM);
     fake.world(|files| files.0.clear());
-    assert_eq!(fault(forgetful.get(&url).await), "does not lie at its address");
-    assert_eq!(fault(forgetful.get(&url).await), "does not lie at its address");
+    assert_eq!(fault(forgetful.get(&url).await), "was not found at its address");
+    assert_eq!(fault(forgetful.get(&url).await), "was not found at its address");
 }
 
 /// Made-up addresses of the right host cause a limited number of fetches. Known certificates still work.

@@ -1,4 +1,4 @@
-//! What the broker has buffered becomes a row.
+//! Stores dead letters that the broker delivers.
 
 use super::letter_content::Columns;
 use crate::domain::{LetterContent, LetterId, Reason};
@@ -10,58 +10,58 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// How long a letter waits for its row. Who holds it longer than that is a person.
+/// How long the statement waits for the row of a letter. Only a person holds the row for longer.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 
-/// A dead letter as it came from the broker.
+/// A dead letter as the broker delivered it.
 #[derive(Debug, Clone)]
 pub struct NewLetter {
-    /// Which.
+    /// The id of the letter.
     pub id: LetterId,
-    /// The message's id; empty where it has none.
+    /// The id of the message. It is empty if the message has none.
     pub message_id: String,
-    /// The property `type`; empty where it has none.
+    /// The property `type` of the message. It is empty if the message has none.
     pub kind: String,
-    /// The key under which it was published first.
+    /// The routing key with which the message was first published.
     pub routing_key: String,
-    /// Its headers, as an object, without the broker's own and ours.
+    /// The headers of the message as a JSON object, without those of the broker and of grantonce.
     pub headers: serde_json::Value,
-    /// Its body, or as much of it as is kept.
+    /// The body of the message, or the part of it that is kept.
     pub body: Vec<u8>,
-    /// How long the body was, in bytes.
+    /// The length of the whole body, in bytes.
     pub body_bytes: usize,
-    /// Why it is here.
+    /// The reason for the dead letter.
     pub reason: Reason,
-    /// What letters of its group have in common.
+    /// The cause, which all letters of a group have in common.
     pub cause: String,
-    /// Why exactly.
+    /// The exact description of the problem.
     pub detail: String,
-    /// Who gave it up: a role, `broker`, or `publisher`.
+    /// Who gave up the message: a role, `broker`, or `publisher`.
     pub origin: &'static str,
-    /// Tries before.
+    /// The number of tries before.
     pub attempts: u32,
-    /// The number of the replay by which it came back to work; 0 for none.
+    /// The number of the replay that published the message, or 0.
     pub replay: u32,
-    /// What it says, as far as it can be read.
+    /// The content of the message, as far as it can be read.
     pub content: LetterContent,
 }
 
-/// Postgres takes no NUL in a text, whatever a foreign publisher sends.
+/// Removes NUL characters, because Postgres accepts none in a text. A foreign publisher may send them.
 fn text(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
 impl Store {
-    /// Keeps letters. A copy of one that is there only counts, unless a replay was awaited: then the letter is open again.
-    /// Gives the number of those, too.
+    /// Stores letters. A copy of a letter that is stored already is only counted, unless the outcome of a replay was
+    /// awaited: then the letter is open again. Returns the number of letters that were opened again.
     pub async fn keep_letters(
         &self,
         letters: Vec<NewLetter>,
         now: OffsetDateTime,
     ) -> Result<(Committed, u64), StoreError> {
         self.run("keeping dead letters", move |pool| async move {
-            // One row at most for each id in one statement; the last copy has the newest reason. In ascending order of the
-            // ids, as everywhere where several letters are locked.
+            // A statement may contain each id only once. The last copy has the newest reason. The letters are locked in
+            // ascending order of their ids, as everywhere.
             let mut once: BTreeMap<Uuid, (&NewLetter, i32)> = BTreeMap::new();
             for letter in &letters {
                 let entry = once.entry(letter.id.0).or_insert((letter, 0));
@@ -82,7 +82,7 @@ impl Store {
 }
 
 impl Tx {
-    /// Gives whether it came back from a replay.
+    /// Returns whether the letter came back from a replay.
     async fn keep_letter(&mut self, letter: &NewLetter, copies: i32, now: OffsetDateTime) -> Result<bool, StoreError> {
         const WHAT: &str = "keeping a dead letter";
         let replay = i32::try_from(letter.replay).unwrap_or(i32::MAX);
@@ -136,7 +136,7 @@ impl Tx {
         Ok(came_back)
     }
 
-    /// A replay's letter came back: it is open again, with the new reason.
+    /// The letter came back from a replay. It is open again, with the new reason.
     async fn reopen_letter(&mut self, letter: &NewLetter, now: OffsetDateTime) -> Result<(), StoreError> {
         sqlx::query!(
             "UPDATE dead_letters SET state = 'open', state_at = $2, state_by = NULL, state_reason = NULL,

@@ -1,4 +1,4 @@
-//! What letters say, as their columns have it.
+//! The content of letters, as it is stored in columns.
 
 use super::settle::ToWeigh;
 use super::{LetterId, LetterToWeigh};
@@ -8,11 +8,11 @@ use crate::store::pool::Store;
 use crate::store::tx::Tx;
 use uuid::Uuid;
 
-/// [`LetterContent`], column by column.
+/// The columns for a [`LetterContent`].
 pub(super) struct Columns<'a> {
-    /// Empty where it names none.
+    /// The provider. It is empty if the message names none.
     pub(super) provider: &'a str,
-    /// Empty where it is our own.
+    /// The account at the provider. It is empty for our own account.
     pub(super) provider_account: &'a str,
     pub(super) payment_ids: Vec<String>,
     pub(super) order_ids: Vec<Uuid>,
@@ -42,7 +42,7 @@ impl<'a> Columns<'a> {
 }
 
 impl Store {
-    /// Letters of any state whose columns do not hold yet what their bodies say.
+    /// Returns letters in any state whose columns do not contain the content of their bodies yet.
     pub async fn letters_to_read(&self, count_max: u16) -> Result<Vec<LetterToWeigh>, StoreError> {
         const WHAT: &str = "choosing dead letters to read";
         self.run(WHAT, move |pool| async move {
@@ -60,7 +60,8 @@ impl Store {
         .await
     }
 
-    /// Fills the columns of letters that were not read yet. Of one that cannot be read, what was known of its payment is kept.
+    /// Fills the columns of letters that were not read yet. If a letter cannot be read, the known columns about its payment
+    /// are kept.
     pub async fn note_contents(&self, mut letters: Vec<(LetterId, LetterContent)>) -> Result<(), StoreError> {
         self.run("noting what dead letters say", move |pool| async move {
             letters.sort_by_key(|(id, _)| *id);
@@ -102,7 +103,7 @@ impl Tx {
         .execute(self.connection())
         .await
         .map_err(StoreError::sql(WHAT))?;
-        // Among the orders that it concerns, one of ours: first those that it names.
+        // The letter gets one of our orders that it is about. Orders that it names come first.
         sqlx::query!(
             "UPDATE dead_letters l SET order_id = coalesce(o.id, l.order_id, l.order_ids[1]), account_id = coalesce(o.account_id, l.account_id)
              FROM (SELECT 1) AS one LEFT JOIN orders o ON o.id = (

@@ -1,4 +1,4 @@
-//! Letters to look at: lists, groups, one of them whole.
+//! Reads dead letters: lists, groups, and one letter with everything.
 
 use super::{LetterFilter, order_id, state_of};
 use crate::domain::{LetterId, LetterState, OrderId};
@@ -8,124 +8,124 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Most letters on one page.
+/// The largest number of letters on one page.
 pub(crate) const PAGE_MAX: u32 = 500;
 
-/// Most groups that are listed.
+/// The largest number of groups that are listed.
 const GROUPS_MAX: i64 = 500;
 
-/// Most orders that one letter is shown to concern.
+/// The largest number of orders that are shown for one letter.
 const ORDERS_MAX: i64 = 20;
 
-/// A letter, as a list shows it.
+/// One dead letter of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LetterRow {
-    /// Which.
+    /// The id of the letter.
     pub id: LetterId,
-    /// The message's id; empty where it has none.
+    /// The id of the message. It is empty if the message has none.
     pub message_id: String,
-    /// The property `type`.
+    /// The property `type` of the message.
     pub kind: String,
-    /// Why it is here.
+    /// The reason for the dead letter.
     pub reason: String,
-    /// What its group has in common.
+    /// The cause, which all letters of a group have in common.
     pub cause: String,
-    /// Why exactly.
+    /// The exact description of the problem.
     pub detail: String,
-    /// Who gave it up.
+    /// Who gave up the message.
     pub origin: String,
-    /// Tries before.
+    /// The number of tries before.
     pub attempts: i32,
-    /// Whose payment; empty where it names none.
+    /// The provider of the payment. It is empty if the message names none.
     pub provider: String,
-    /// At which account there; empty where it is our own.
+    /// The account at the provider. It is empty for our own account.
     pub provider_account: String,
-    /// Which payment.
+    /// The payment that the message is about.
     pub payment_id: Option<String>,
-    /// Every id by which it names the payment, that one included.
+    /// All ids by which the message names the payment, including this one.
     pub payment_ids: Vec<String>,
-    /// Which order. It may concern further ones, and is found by each of them.
+    /// The order of the letter. The letter may be about further orders, and a filter finds it by each of them.
     pub order_id: Option<OrderId>,
-    /// Orders that it names. They need not be orders of ours.
+    /// The orders that the message names. They need not exist.
     pub order_ids: Vec<Uuid>,
-    /// Whose order.
+    /// The account of the order.
     pub account_id: Option<String>,
-    /// What it says, in words, for people.
+    /// The content of the message in words, for people.
     pub said: Option<String>,
-    /// What it says: the contract's `status.type`; none: that cannot be read.
+    /// The type of the content: `status.type` of the contract. `None` if the message cannot be read.
     pub said_type: Option<String>,
-    /// The state of that capture, refund or dispute.
+    /// The state of the capture, the refund or the dispute.
     pub said_state: Option<String>,
-    /// Its amount, in minor units.
+    /// The amount in minor units.
     pub amount_minor: Option<i64>,
-    /// ISO 4217.
+    /// The ISO 4217 code of the currency.
     pub currency: Option<String>,
-    /// How it stands.
+    /// The state of the letter.
     pub state: LetterState,
-    /// Since when.
+    /// When the letter got this state.
     #[serde(with = "time::serde::rfc3339")]
     pub state_at: OffsetDateTime,
-    /// By whom; none: by itself.
+    /// The person who changed the state. `None` if grantonce changed it.
     pub state_by: Option<String>,
-    /// And why.
+    /// The reason for the change of the state.
     pub state_reason: Option<String>,
-    /// When it first came.
+    /// When the letter arrived first.
     #[serde(with = "time::serde::rfc3339")]
     pub first_seen_at: OffsetDateTime,
-    /// When it last came.
+    /// When the letter arrived last.
     #[serde(with = "time::serde::rfc3339")]
     pub last_seen_at: OffsetDateTime,
-    /// How often, copies included.
+    /// How often the letter arrived, including copies.
     pub seen: i32,
-    /// How often it was replayed.
+    /// The number of replays of the letter.
     pub replays: i32,
-    /// What a replay would come to, when it was looked at last.
+    /// The outcome that a replay would have had, by the last prediction.
     pub verdict: Option<String>,
-    /// The same in a sentence.
+    /// The same prediction as a sentence.
     pub verdict_detail: Option<String>,
 }
 
-/// A letter, whole.
+/// A dead letter with everything that is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Letter {
-    /// What a list shows of it.
+    /// The fields that a list shows.
     #[serde(flatten)]
     pub row: LetterRow,
-    /// The key under which it was published first.
+    /// The routing key with which the message was first published.
     pub routing_key: String,
-    /// Its headers, as an object, without the broker's own and ours.
+    /// The headers of the message as a JSON object, without those of the broker and of grantonce.
     pub headers: serde_json::Value,
-    /// Its body; none: emptied.
+    /// The body of the message. `None` if it was emptied.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
-    /// How long the body was, in bytes. More than `body` has: it was cut.
+    /// The length of the whole body in bytes. If `body` is shorter, only a part was kept.
     pub body_bytes: i32,
-    /// Orders of ours that it concerns: it names them, or their payment.
+    /// Our orders that the letter is about: it names them, or their payment.
     pub orders: Vec<OrderId>,
-    /// What became of its replays, the first one first.
+    /// The outcomes of the letter's replays, the first replay first.
     pub history: Vec<LetterReplay>,
 }
 
-/// What became of one replay of a letter.
+/// The outcome of one replay of a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LetterReplay {
-    /// Of which replay it was a part.
+    /// The replay that the letter was part of.
     pub replay_id: i64,
-    /// The letter's own number of it.
+    /// The number that this replay had for the letter.
     pub number: i32,
-    /// `queued`, `sent`, `resolved`, `dead_again`, `canceled` or `unanswered`.
+    /// The outcome: `queued`, `sent`, `resolved`, `dead_again`, `canceled` or `unanswered`.
     pub state: String,
-    /// Who replayed.
+    /// The person who began the replay.
     pub actor: String,
-    /// Why.
+    /// The reason that the person gave.
     pub reason: String,
-    /// When it was asked for.
+    /// When the replay was requested.
     #[serde(with = "time::serde::rfc3339")]
     pub asked_at: OffsetDateTime,
-    /// When the broker had it.
+    /// When the broker had confirmed the message.
     #[serde(with = "time::serde::rfc3339::option")]
     pub sent_at: Option<OffsetDateTime>,
-    /// When its outcome was known.
+    /// When the outcome was known.
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
 }
@@ -133,39 +133,39 @@ pub struct LetterReplay {
 /// A page of letters, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LettersPage {
-    /// The letters.
+    /// The letters of the page.
     pub letters: Vec<LetterRow>,
-    /// Where the next page begins; none: this was the last one.
+    /// Where the next page begins. `None` if this is the last page.
     pub next: Option<LetterCursor>,
 }
 
-/// Where a page begins: behind this letter.
+/// The position in a list after which a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LetterCursor {
-    /// When it was first seen.
+    /// When the last letter of the page was first seen.
     #[serde(with = "time::serde::rfc3339")]
     pub first_seen_at: OffsetDateTime,
-    /// Which.
+    /// The id of the last letter of the page.
     pub id: LetterId,
 }
 
-/// Letters with one reason, provider and cause.
+/// A group of letters with the same reason, provider and cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LetterGroup {
-    /// Why they are here.
+    /// The reason of the letters.
     pub reason: String,
-    /// Whose payments; empty where they name none.
+    /// The provider of the payments. It is empty if the messages name none.
     pub provider: String,
-    /// What they have in common.
+    /// The cause that the letters have in common.
     pub cause: String,
-    /// How many.
+    /// The number of letters.
     pub letters: i64,
-    /// How many of them a replay would help, as they were looked at last.
+    /// The number of letters that a replay would help, by the last prediction.
     pub helpful: i64,
-    /// When the first one came.
+    /// When the first letter of the group arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub oldest_at: OffsetDateTime,
-    /// When the last one came.
+    /// When the last letter of the group arrived.
     #[serde(with = "time::serde::rfc3339")]
     pub newest_at: OffsetDateTime,
 }
@@ -242,7 +242,7 @@ impl TryFrom<Row> for LetterRow {
 }
 
 impl Store {
-    /// A page of letters, the newest first; `count_max` is at most 500.
+    /// Returns a page of letters, the newest first. `count_max` is at most 500.
     pub async fn letters(
         &self,
         filter: LetterFilter,
@@ -281,12 +281,12 @@ impl Store {
         .await
     }
 
-    /// How many letters that are.
+    /// Counts the letters of a filter.
     pub async fn count_letters(&self, filter: LetterFilter) -> Result<i64, StoreError> {
         Ok(self.letter_groups(filter).await?.iter().map(|group| group.letters).sum())
     }
 
-    /// Letters by reason, provider and cause, the largest group first; at most 500 groups.
+    /// Groups letters by reason, provider and cause. Returns at most 500 groups, the largest first.
     pub async fn letter_groups(&self, filter: LetterFilter) -> Result<Vec<LetterGroup>, StoreError> {
         const WHAT: &str = "grouping dead letters";
         self.run(WHAT, move |pool| async move {
@@ -308,7 +308,7 @@ impl Store {
         .await
     }
 
-    /// One letter, whole.
+    /// Returns one letter with everything that is stored.
     pub async fn letter(&self, id: LetterId) -> Result<Option<Letter>, StoreError> {
         const WHAT: &str = "reading a dead letter";
         let page = self.letters(LetterFilter::of_ids([id]), None, 1).await?;
@@ -347,7 +347,7 @@ impl Store {
         .await
     }
 
-    /// How many letters there are in each state.
+    /// Returns the number of letters in each state.
     pub async fn letter_counts(&self) -> Result<Vec<(LetterState, i64)>, StoreError> {
         const WHAT: &str = "counting dead letters";
         self.run(WHAT, move |pool| async move {

@@ -6,25 +6,25 @@ use crate::store::pool::Store;
 use serde::Serialize;
 use uuid::Uuid;
 
-/// One letter of a replay, and what became of it there. The letter itself may have gone on since.
+/// One letter of a replay, with its outcome there. The state of the letter may have changed since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReplayMember {
-    /// 1 is the first one.
+    /// The position in the replay. The first letter has 1.
     pub position: i32,
-    /// Which letter.
+    /// The id of the letter.
     pub id: LetterId,
-    /// `queued`, `sent`, `resolved`, `dead_again`, `canceled` or `unanswered`.
+    /// The outcome: `queued`, `sent`, `resolved`, `dead_again`, `canceled` or `unanswered`.
     pub outcome: String,
-    /// Why it is, or was, a dead letter.
+    /// The reason for the dead letter.
     pub reason: String,
-    /// Why exactly.
+    /// The exact description of the problem.
     pub detail: String,
-    /// What it says, in words.
+    /// The content of the message in words.
     pub said: Option<String>,
 }
 
 impl Store {
-    /// Letters of a replay with one of these outcomes, in their order; at most `count_max`.
+    /// Returns letters of a replay with one of these outcomes, in the order of the replay, at most `count_max`.
     pub async fn replay_members(
         &self,
         id: i64,

@@ -1,4 +1,4 @@
-//! Dead letters grouped by the order that they are about. Letters of a payment without an order are grouped by that payment.
+//! Groups dead letters by the order that they are about. Letters of a payment without an order are grouped by that payment.
 
 use super::settle::ToWeigh;
 use super::{LetterCursor, LetterFilter, LetterToWeigh, order_id};
@@ -144,7 +144,8 @@ impl Store {
         .await
     }
 
-    /// Letters with their bodies, to read what they say. A body of more than 32 KiB counts as one that was not kept whole.
+    /// Returns letters with their bodies, to read their content. A body of more than 32 KiB counts as one that was not kept
+    /// whole.
     pub async fn letters_to_read_again(&self, ids: Vec<LetterId>) -> Result<Vec<LetterToWeigh>, StoreError> {
         const WHAT: &str = "reading what dead letters say";
         let ids: Vec<Uuid> = ids.into_iter().map(|id| id.0).collect();

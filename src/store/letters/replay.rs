@@ -1,7 +1,7 @@
-//! Sending letters back to work: what was asked for, how far it is, what became of each.
+//! Replays of dead letters: which letters, how many were sent, and the outcome of each.
 //!
-//! A replay is rows, not a process: whoever runs it may be killed at any time, and any other goes on. A letter is in one replay
-//! at a time, because taking it moves it out of the state `open`.
+//! A replay is rows, not a process. If the process that runs it is killed, another one continues. A letter is in one replay
+//! at a time, because the replay moves it out of the state `open`.
 
 mod sql;
 
@@ -16,10 +16,10 @@ use serde_json::json;
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// How long the letter before is waited for, where they are sent singly.
+/// How long the next letter waits for the outcome of the one before, if they are sent one by one.
 const ANSWER_EXPECTED: Duration = Duration::from_secs(60);
 
-/// Most letters of one replay.
+/// The largest number of letters in one replay.
 pub const REPLAY_LETTERS_MAX: usize = 100_000;
 
 /// How a replay's letters follow each other.
@@ -34,31 +34,31 @@ pub enum ReplayPace {
     Singly,
 }
 
-/// A replay to begin.
+/// A replay that is to begin.
 #[derive(Debug, Clone)]
 pub struct NewReplay {
-    /// The letters, the first one first. Those that are not open by then are left out.
+    /// The letters in the order of the replay. Letters that are not open when it begins are left out.
     pub letters: Vec<LetterId>,
-    /// What was asked for, for the record.
+    /// The filter that was asked for. It is only written down.
     pub selection: LetterFilter,
-    /// Most letters a second.
+    /// The largest number of letters a second.
     pub per_s_max: u16,
-    /// How they follow each other.
+    /// How the letters follow each other.
     pub pace: ReplayPace,
-    /// Who.
+    /// The person who begins the replay.
     pub by: Actor,
-    /// Why, for the audit log.
+    /// The reason, for the audit log.
     pub reason: String,
-    /// When.
+    /// The time of the request.
     pub now: OffsetDateTime,
 }
 
 /// A replay that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begun {
-    /// Its number.
+    /// The number of the replay.
     pub id: i64,
-    /// Letters that it took.
+    /// The number of letters that the replay took.
     pub letters: usize,
 }
 
@@ -105,91 +105,92 @@ impl ReplayState {
     }
 }
 
-/// What became of a replay's letters so far.
+/// How many letters of a replay have which outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ReplayCounts {
-    /// Not sent yet.
+    /// The letter was not sent yet.
     pub queued: i64,
-    /// Sent; the outcome is not known yet.
+    /// The letter was sent, and its outcome is not known yet.
     pub sent: i64,
-    /// Applied.
+    /// The letter was applied.
     pub resolved: i64,
-    /// Refused again.
+    /// The letter was refused again.
     pub dead_again: i64,
-    /// Not sent, because the replay was ended before.
+    /// The letter was not sent, because the replay was ended before.
     pub canceled: i64,
-    /// Sent, and nothing was heard of it.
+    /// The letter was sent, and no outcome was seen.
     pub unanswered: i64,
 }
 
-/// A replay, as people look at it.
+/// A replay, for readers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Replay {
-    /// Its number.
+    /// The number of the replay.
     pub id: i64,
-    /// How it stands.
+    /// The state of the replay.
     pub state: ReplayState,
-    /// When it was asked for.
+    /// When the replay was requested.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// Who.
+    /// The person who began the replay.
     pub actor: String,
-    /// Whether nobody vouches for the name.
+    /// Whether the person gave the name without any proof.
     pub is_self_declared: bool,
-    /// Why.
+    /// The reason that the person gave.
     pub reason: String,
-    /// What was asked for.
+    /// The filter that was asked for.
     pub selection: serde_json::Value,
-    /// Most letters a second.
+    /// The largest number of letters a second.
     pub per_s_max: i32,
-    /// Letters that it took.
+    /// The number of letters that the replay took.
     pub letters: i32,
-    /// What became of them.
+    /// The outcomes of the letters.
     pub counts: ReplayCounts,
-    /// When its first letter was sent.
+    /// When the first letter was sent.
     #[serde(with = "time::serde::rfc3339::option")]
     pub first_sent_at: Option<OffsetDateTime>,
     /// When the last outcome was known.
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
-    /// Why it was stopped.
+    /// Why the replay was stopped.
     pub note: Option<String>,
 }
 
-/// A letter to send.
+/// A letter that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// Which.
+    /// The id of the letter.
     pub id: LetterId,
-    /// Within which replay.
+    /// The replay that sends it.
     pub replay_id: i64,
-    /// The letter's own number of it.
+    /// The number that this replay has for the letter.
     pub number: i32,
-    /// The message's id.
+    /// The id of the message.
     pub message_id: String,
-    /// The property `type`.
+    /// The property `type` of the message.
     pub kind: String,
-    /// The key under which it was published first.
+    /// The routing key with which the message was first published.
     pub routing_key: String,
-    /// Its headers.
+    /// The headers of the message.
     pub headers: serde_json::Value,
-    /// Its body; none: emptied meanwhile.
+    /// The body of the message. `None` if it was emptied meanwhile.
     pub body: Option<Vec<u8>>,
 }
 
-/// What came of sending one.
+/// The result of sending a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// The broker has it; its outcome will show.
+    /// The broker has confirmed the message. Its outcome will follow.
     Confirmed,
-    /// The broker has all that it held, each a message of its own now: there is nothing left of the letter.
+    /// The letter contained several messages, and the broker has confirmed each of them as a message of its own. So the
+    /// letter is resolved.
     Resolved,
-    /// It cannot be sent: it is as it was.
+    /// The letter cannot be sent, and its state is as before.
     Refused,
 }
 
 impl Store {
-    /// Takes letters for a replay, and writes down who wants it. None where not one of them is open.
+    /// Takes letters for a replay and writes down who wants it. Returns `None` if none of them is open.
     pub async fn begin_replay(&self, replay: NewReplay) -> Result<Option<Begun>, StoreError> {
         self.run("beginning a replay", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -216,8 +217,8 @@ impl Store {
         .await
     }
 
-    /// Ends a replay: what was not sent is open again; gives how many letters that were. None: it had ended before, or there is
-    /// none.
+    /// Ends a replay. Letters that were not sent are open again, and their number is returned. Returns `None` if the replay
+    /// has ended before or does not exist.
     pub async fn cancel_replay(
         &self,
         id: i64,
@@ -249,7 +250,7 @@ impl Store {
         .await
     }
 
-    /// Ends a replay because of its first letter; the rest is as with [`Store::cancel_replay`].
+    /// Ends a replay because of the outcome of its first letter. The rest is as with [`Store::cancel_replay`].
     pub async fn stop_replay(&self, id: i64, note: String, now: OffsetDateTime) -> Result<Option<u64>, StoreError> {
         self.run("stopping a replay", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -264,8 +265,8 @@ impl Store {
         .await
     }
 
-    /// Claims letters of a replay that are to be sent now, by its rate and pace. Those whose sender died come again after
-    /// `lease`.
+    /// Claims letters of a replay that are to be sent now, by its rate and its pace. If a process that has claimed letters
+    /// ends, they can be claimed again after `lease`.
     pub async fn claim_replay(
         &self,
         id: i64,
@@ -282,7 +283,8 @@ impl Store {
             let under_way = tx.replay_progress(id, now - ANSWER_EXPECTED).await?;
             match (under_way.pace, under_way.first.as_str()) {
                 (ReplayPace::Canary, "resolved") => tx.all_clear(id).await?,
-                // Not sent yet, or its sender died: then its lease passes.
+                // The first letter was not sent yet, or its process has ended. Then the lease of that process must end
+                // first.
                 (ReplayPace::Canary, "queued") => count_max = count_max.min(1),
                 (ReplayPace::Canary, _) => count_max = 0,
                 (ReplayPace::Singly, _) => count_max = count_max.min(u16::from(!under_way.is_waiting)),
@@ -297,7 +299,7 @@ impl Store {
         .await
     }
 
-    /// Notes what came of sending letters.
+    /// Writes the results of sending letters.
     pub async fn note_sent(&self, sent: Vec<(LetterId, i32, Sent)>, now: OffsetDateTime) -> Result<(), StoreError> {
         self.run("noting sent letters", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -315,17 +317,17 @@ impl Store {
         .await
     }
 
-    /// Replays that are under way, the oldest first.
+    /// Returns replays that are running, the oldest first.
     pub async fn replays_under_way(&self) -> Result<Vec<Replay>, StoreError> {
         self.replays_where(true, None, 100).await
     }
 
-    /// The last replays, the newest first.
+    /// Returns the last replays, the newest first.
     pub async fn replays(&self, count_max: u16) -> Result<Vec<Replay>, StoreError> {
         self.replays_where(false, None, count_max).await
     }
 
-    /// One replay.
+    /// Returns one replay.
     pub async fn replay(&self, id: i64) -> Result<Option<Replay>, StoreError> {
         Ok(self.replays_where(false, Some(id), 1).await?.pop())
     }
@@ -362,7 +364,7 @@ impl Store {
                     let state = ReplayState::ALL.into_iter().find(|state| state.name() == row.state);
                     let state = state.ok_or_else(|| StoreError::Corrupt {
                         what: format!("replay {}", row.id),
-                        detail: format!("{:?} is no state of a replay", row.state),
+                        detail: format!("{:?} is not a state of a replay", row.state),
                     })?;
                     Ok(Replay {
                         id: row.id,

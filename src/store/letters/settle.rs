@@ -1,4 +1,4 @@
-//! What becomes of letters: looked at anew, resolved by themselves, archived by somebody, gone when their time is over.
+//! Settles dead letters: predicts their outcome, resolves and archives them, and deletes old ones.
 
 use super::LetterFilter;
 use crate::domain::{LetterId, LetterState, OrderId, Outlook};
@@ -10,55 +10,56 @@ use serde_json::json;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-/// Most letters that are archived, or restored, in one act.
+/// The largest number of letters that one call archives or restores.
 const SETTLED_MAX: usize = 100_000;
 
-/// Settled letters that are deleted in one transaction.
+/// The number of settled letters that one transaction deletes.
 const EXPIRED_MAX: i64 = 5_000;
 
-/// A letter whose prospects are looked at.
+/// A letter whose outcome is to be predicted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterToWeigh {
-    /// Which.
+    /// The id of the letter.
     pub id: LetterId,
-    /// The message's id.
+    /// The id of the message.
     pub message_id: String,
-    /// The property `type`.
+    /// The property `type` of the message.
     pub kind: String,
-    /// The key under which it was published first.
+    /// The routing key with which the message was first published.
     pub routing_key: String,
-    /// Its body; none: emptied.
+    /// The body of the message. `None` if it was emptied.
     pub body: Option<Vec<u8>>,
-    /// Whether all of the body was kept.
+    /// Whether the whole body was kept.
     pub is_whole: bool,
 }
 
-/// What a look at a letter came to.
+/// The prediction for one letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weight {
-    /// Which letter.
+    /// The id of the letter.
     pub id: LetterId,
-    /// What a replay would come to.
+    /// The predicted outcome of a replay.
     pub outlook: Outlook,
-    /// The order it is about, and whose, as far as they are known.
+    /// The order and its account, as far as they are known.
     pub order: Option<(OrderId, String)>,
 }
 
-/// Open letters by their reason, for metrics.
+/// Open letters by reason, for metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenLetters {
-    /// How many, by reason.
+    /// The number of open letters for each reason.
     pub by_reason: Vec<(String, i64)>,
-    /// When the oldest one came.
+    /// When the oldest open letter arrived.
     pub oldest_at: Option<OffsetDateTime>,
-    /// Orders without a grant of which we know that money came in: an open letter says so, or the provider did.
+    /// The number of paid orders without a grant. An open letter or the provider says that they are paid.
     pub grants_missing: i64,
-    /// Orders of which more money is kept than they cost.
+    /// The number of orders whose kept money is more than their price.
     pub overpaid_orders: i64,
 }
 
 impl Store {
-    /// Letters that are to be looked at: sent ones each time, others where the last look was before `since`.
+    /// Returns letters whose outcome is to be predicted: letters that were sent each time, and others if the last prediction
+    /// was before `since`.
     pub async fn letters_to_weigh(
         &self,
         since: OffsetDateTime,
@@ -89,7 +90,7 @@ impl Store {
         .await
     }
 
-    /// Open letters of a selection, the oldest first, to be looked at before a replay.
+    /// Returns open letters of a selection, the oldest first. Their outcome is predicted before a replay.
     pub async fn letters_to_replay(
         &self,
         filter: LetterFilter,
@@ -116,8 +117,7 @@ impl Store {
         .await
     }
 
-    /// Writes down what letters would come to; those with nothing left to do are resolved. Gives how many of those were under
-    /// replay.
+    /// Writes predictions. Letters that have nothing left to do are resolved. Returns how many of these were under replay.
     pub async fn note_weights(&self, weights: Vec<Weight>, now: OffsetDateTime) -> Result<u64, StoreError> {
         self.run("noting what dead letters would come to", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
@@ -131,14 +131,14 @@ impl Store {
         .await
     }
 
-    /// Gives up waiting for letters that were sent before `before`, and of which nothing was heard: they are open again.
-    /// Ends the replays of which every letter's outcome is known. Gives how many letters those were.
+    /// Stops waiting for letters that were sent before `before` and had no outcome: they are open again. Ends the replays
+    /// whose letters all have an outcome. Returns the number of letters that were opened again.
     pub async fn end_replays(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {
         self.run("ending replays", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
             let unanswered = tx.give_up_waiting(before, now).await?;
             tx.commit().await?;
-            // A replay's row is locked before its letters, and therefore not in the same transaction after them.
+            // A replay's row is locked before its letters, so this needs a transaction of its own.
             let mut tx = Tx::begin(&pool).await?;
             tx.finish_replays(now).await?;
             tx.commit().await?;
@@ -147,7 +147,7 @@ impl Store {
         .await
     }
 
-    /// Sets open letters aside: somebody has decided that nothing is to be done. Gives how many those were.
+    /// Archives open letters: somebody has decided to do nothing about them. Returns their number.
     pub async fn archive_letters(
         &self,
         filter: LetterFilter,
@@ -158,7 +158,7 @@ impl Store {
         self.move_letters(filter, (LetterState::Open, LetterState::Archived, "letters.archive"), by, reason, now).await
     }
 
-    /// Opens archived letters again. Gives how many those were.
+    /// Opens archived letters again. Returns their number.
     pub async fn restore_letters(
         &self,
         filter: LetterFilter,
@@ -223,8 +223,8 @@ impl Store {
         .await
     }
 
-    /// Deletes letters that were settled before `before`, some thousands at a time, and writes down that they went. Gives how
-    /// many those were.
+    /// Deletes letters that were settled before `before`, some thousands at a time, and writes down that they were deleted.
+    /// Returns their number.
     pub async fn expire_letters(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<u64, StoreError> {
         const WHAT: &str = "deleting settled dead letters";
         self.run(WHAT, move |pool| async move {
@@ -260,7 +260,7 @@ impl Store {
         .await
     }
 
-    /// What is open, for metrics and the console.
+    /// Returns figures about open letters, for metrics and the console.
     pub async fn open_letters(&self, now: OffsetDateTime) -> Result<OpenLetters, StoreError> {
         const WHAT: &str = "counting open dead letters";
         self.run(WHAT, move |pool| async move {
@@ -298,7 +298,7 @@ impl Store {
         .await
     }
 
-    /// The oldest letters of the broker's delivery limit that were never sent back to work.
+    /// Returns the oldest letters with the reason of the broker's delivery limit that were never replayed.
     pub async fn letters_never_retried(&self, count_max: u16) -> Result<Vec<LetterId>, StoreError> {
         const WHAT: &str = "choosing letters to try once more";
         self.run(WHAT, move |pool| async move {
@@ -317,10 +317,10 @@ impl Store {
     }
 }
 
-/// How long after a provider said so a paid order may be without its grant before it counts as missing.
+/// How long a paid order may have no grant after the provider has said that it is paid. After that it counts as missing.
 const PAID_AND_NOT_GRANTED: Duration = Duration::minutes(5);
 
-/// What of a letter is weighed, as its row has it.
+/// The columns of a letter that a prediction needs.
 pub(super) struct ToWeigh {
     pub(super) id: Uuid,
     pub(super) message_id: String,
@@ -347,7 +347,7 @@ struct Moved {
 }
 
 impl Tx {
-    /// Of letters that are locked.
+    /// Writes predictions for letters that are locked.
     async fn note_weights(&mut self, weights: &[Weight], now: OffsetDateTime) -> Result<u64, StoreError> {
         const WHAT: &str = "noting what dead letters would come to";
         let (mut ids, mut names, mut details) = (vec![], vec![], vec![]);

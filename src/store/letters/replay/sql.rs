@@ -1,5 +1,5 @@
-//! The statements of replays. A replay's row is locked before its letters. Letters are locked in ascending order of their ids,
-//! and before their rows of `replay_letters`, as everywhere where several are.
+//! The statements of replays. A replay's row is locked before its letters. Letters are locked in ascending order of their
+//! ids, and before their rows of `replay_letters`, as everywhere.
 
 use super::{Claimed, NewReplay, ReplayPace, ReplayState, Sent};
 use crate::domain::LetterId;
@@ -10,17 +10,17 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// How far a replay is, as far as its pace depends on it.
+/// The progress of a replay that its pace depends on.
 pub(super) struct Progress {
     pub(super) pace: ReplayPace,
-    /// How its first letter stands.
+    /// The outcome of the first letter.
     pub(super) first: String,
-    /// Whether a letter was claimed of late whose outcome is not known.
+    /// Whether a letter was claimed recently and has no outcome yet.
     pub(super) is_waiting: bool,
 }
 
 impl Tx {
-    /// Moves open letters to `replaying`; gives each with the number of its replay, in the order that was asked for.
+    /// Moves open letters to `replaying`. Returns each with the number of its replay, in the order that was asked for.
     pub(super) async fn take_for_replay(&mut self, replay: &NewReplay) -> Result<Vec<(Uuid, i32)>, StoreError> {
         let ids: Vec<Uuid> = replay.letters.iter().map(|id| id.0).collect();
         let taken = sqlx::query!(
@@ -81,7 +81,7 @@ impl Tx {
         Ok(id)
     }
 
-    /// Ends a replay that sends, and gives the state that it was in. What was sent is still waited for.
+    /// Ends a replay that is sending, and returns its state before. The outcome of letters that were sent is still awaited.
     pub(super) async fn end_replay(
         &mut self,
         id: i64,
@@ -104,7 +104,8 @@ impl Tx {
         .map_err(StoreError::sql("ending a replay"))
     }
 
-    /// Opens again what is not sent. What is claimed may be on its way; its copy, should one come, finds the letter open.
+    /// Opens the letters again that were not sent. A letter that is claimed may be on its way. If its copy comes back, it
+    /// finds the letter open.
     pub(super) async fn release_queued(&mut self, id: i64, now: OffsetDateTime) -> Result<u64, StoreError> {
         let done = sqlx::query!(
             "WITH queued AS (
@@ -124,7 +125,8 @@ impl Tx {
         Ok(done.rows_affected())
     }
 
-    /// Locks a replay that sends: its rate, and how far its time is filled. None: it sends nothing any more.
+    /// Locks a replay that is sending. Returns its rate, and the time until which the rate is used up. Returns `None` if the
+    /// replay sends nothing any more.
     pub(super) async fn locked_replay(&mut self, id: i64) -> Result<Option<(u16, OffsetDateTime)>, StoreError> {
         let row = sqlx::query!(
             "SELECT per_s_max, busy_until FROM replays WHERE id = $1 AND state IN ('canary', 'running') FOR UPDATE",
@@ -136,7 +138,7 @@ impl Tx {
         Ok(row.map(|row| (u16::try_from(row.per_s_max).unwrap_or(u16::MAX), row.busy_until)))
     }
 
-    /// What was claimed before `since` is waited for no longer.
+    /// Letters that were claimed before `since` are no longer waited for.
     pub(super) async fn replay_progress(&mut self, id: i64, since: OffsetDateTime) -> Result<Progress, StoreError> {
         const WHAT: &str = "looking how far a replay is";
         let row = sqlx::query!(
@@ -153,12 +155,12 @@ impl Tx {
         let pace = ReplayPace::ALL.into_iter().find(|pace| pace.name() == row.pace);
         let pace = pace.ok_or_else(|| StoreError::Corrupt {
             what: format!("replay {id}"),
-            detail: format!("{:?} is no pace", row.pace),
+            detail: format!("{:?} is not a pace of a replay", row.pace),
         })?;
         Ok(Progress { pace, first: row.first, is_waiting: row.is_waiting })
     }
 
-    /// The first letter was applied: the others may follow.
+    /// The first letter was applied, so the others may follow.
     pub(super) async fn all_clear(&mut self, id: i64) -> Result<(), StoreError> {
         sqlx::query!("UPDATE replays SET pace = 'steady', state = 'running' WHERE id = $1", id)
             .execute(self.connection())
@@ -216,7 +218,7 @@ impl Tx {
         Ok(claimed.collect())
     }
 
-    /// Locks letters, whatever their state, in the one order. What is noted of them afterwards waits for nobody.
+    /// Locks letters in any state, in ascending order of their ids. Later writes in this transaction then wait for nobody.
     pub(in crate::store::letters) async fn lock_letters(
         &mut self,
         ids: impl Iterator<Item = LetterId>,
@@ -229,7 +231,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Letters that are locked, with the number of their replay, all of one outcome.
+    /// Writes one outcome for letters that are locked, each with the number of its replay.
     pub(super) async fn note_sent(
         &mut self,
         letters: &[(LetterId, i32)],
