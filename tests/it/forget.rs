@@ -84,7 +84,11 @@ async fn an_account_is_forgotten_when_that_is_meant_and_nobody_else_is() {
 
     let (exit, told) = forget(&world, &["--yes"]).await;
     assert_eq!((exit, &told["outcome"]), (Some(0), &"nothing_left".into()));
-    assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 1, "a call that changes nothing is not in the audit log");
+    assert_eq!(
+        world.count("SELECT count(*) FROM audit_log").await,
+        1,
+        "a call that changes nothing is not in the audit log"
+    );
 }
 
 #[tokio::test]

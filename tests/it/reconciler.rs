@@ -154,7 +154,11 @@ async fn orders_of_which_no_webhook_comes_are_fulfilled_and_each_is_asked_about_
     }
     let all = |outcome: &str| reconcilers.iter().map(|reconciler| reconciler.looks(outcome)).sum::<u64>();
     eventually("the cart was looked at, too", async || all("quiet") == 1).await;
-    assert_eq!((all("heard"), all("contradicted"), all("failed")), (24, 0, 0), "each payment is asked about by one of the two");
+    assert_eq!(
+        (all("heard"), all("contradicted"), all("failed")),
+        (24, 0, 0),
+        "each payment is asked about by one of the two"
+    );
     assert_eq!(world.status(abandoned).await, "awaiting_payment");
     for reconciler in reconcilers {
         reconciler.drain().await;

@@ -76,7 +76,11 @@ async fn one_webhook_is_one_trace_from_its_receiver_to_its_commit() {
     assert_eq!((webhook.parent.as_str(), publish.parent.as_str()), ("", webhook.id.as_str()));
     assert_eq!((process.parent.as_str(), &process.links), (publish.id.as_str(), &vec![batch.id.clone()]));
     assert!([&publish.trace, &process.trace].iter().all(|trace| **trace == webhook.trace), "one trace");
-    assert_ne!(webhook.trace, TRACEPARENT[3..35], "a sender neither writes into our traces nor decides that they exist");
+    assert_ne!(
+        webhook.trace,
+        TRACEPARENT[3..35],
+        "a sender neither writes into our traces nor decides that they exist"
+    );
     let spans = [webhook, publish, process, batch].map(|span| span.name.as_str());
     let work = format!("process {WORK_QUEUE}");
     assert_eq!(spans, ["POST /webhooks/{provider}", "publish payments", &work, &work]);

@@ -1,9 +1,9 @@
 //! Pages for people who see little, use no mouse, or hear the page: axe-core finds nothing, and the keyboard reaches everything.
 
 use super::server::{ADA, Console};
-use grantonce_testkit::browser::{Browser, Look};
 use crate::support::{OrderSpec, captured, event_for};
 use grantonce::domain::{OrderId, Reason};
+use grantonce_testkit::browser::{Browser, Look};
 use serde_json::Value;
 
 /// Letters of each kind that a list shows, an archived one and a replay.
@@ -80,10 +80,11 @@ async fn axe_finds_nothing_on_any_page() {
         };
         assert_eq!(found, Vec::<String>::new(), "/login {look:?}");
         log_in(&browser, &console).await;
-        for path in pages {
+        for (at, path) in pages.into_iter().enumerate() {
             browser.go(&format!("{}{path}", console.base)).await;
             browser.until("footer", "UTC").await;
             assert_eq!(browser.axe().await, Some(vec![]), "{path} {look:?}");
+            browser.picture(&format!("console-axe-{at}-{}{}", u8::from(look.is_dark), u8::from(look.is_phone))).await;
         }
     }
 }

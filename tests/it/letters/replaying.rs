@@ -197,7 +197,11 @@ async fn a_late_word_of_an_earlier_replay_is_not_taken_for_the_later_ones() {
         assert_eq!((letter.state.name(), letter.replays), ("replaying", claimed.number + 1), "{late:?}");
         let (earlier, later) = (store.replay(earlier).await.unwrap(), store.replay(later).await.unwrap());
         let (earlier, later) = (earlier.unwrap(), later.unwrap());
-        assert_eq!((earlier.counts.canceled, later.counts.queued), (0, 1), "{late:?}: the result belongs to the earlier replay");
+        assert_eq!(
+            (earlier.counts.canceled, later.counts.queued),
+            (0, 1),
+            "{late:?}: the result belongs to the earlier replay"
+        );
         assert_eq!(store.cancel_replay(later.id, ada(), "next".to_owned(), now).await.unwrap(), Some(1));
     }
 }
