@@ -26,6 +26,8 @@ command_test() {
     use_servers
     cd "$root"
     export SQLX_OFFLINE=true
+    AXE_CORE=${AXE_CORE:-$(axe_core)}
+    [ -z "$AXE_CORE" ] || export AXE_CORE
     run cargo test --locked --workspace --features grantonce/failpoints "$@"
 }
 

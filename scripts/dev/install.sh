@@ -13,6 +13,24 @@ find_pgbouncer() { has pgbouncer || [ -x /usr/sbin/pgbouncer ]; }
 
 find_flock() { has flock; }
 
+# The console's tests look with it for faults of accessibility. npm fetches it once, in this version and no other. Where npm is
+# missing, the test says that it did not look.
+axe_version=4.11.0
+axe_sha256=e9e5863c33a874f09bc01acd9234b7e3c871479f5eef8802fa582544465e6d01
+
+# Prints the path of axe.min.js; nothing where it cannot be had.
+axe_core() {
+    local folder=$dev_dir/axe-core-$axe_version file
+    file=$folder/package/axe.min.js
+    if [ ! -f "$file" ] && has npm; then
+        mkdir -p "$folder"
+        (cd "$folder" && npm pack --silent "axe-core@$axe_version" && tar xzf "axe-core-$axe_version.tgz") >&2 || :
+    fi
+    [ -f "$file" ] || return 0
+    echo "$axe_sha256  $file" | sha256sum --check --status || die 1 "$file is not axe-core $axe_version: remove $folder"
+    echo "$file"
+}
+
 find_shellcheck() { has shellcheck; }
 
 # install_or_explain postgres|rabbitmq|browser|promtool|pgbouncer|flock|shellcheck: installs it, or ends with a message that says

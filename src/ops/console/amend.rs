@@ -110,10 +110,13 @@ pub(super) fn asked(proposals: &Proposals) -> Html {
         [Html::all(rows.take(ORDERS_SHOWN))] "</tbody></table>" [more(changes)]
     ];
     let table = if changes == 0 { html![] } else { table };
+    let stay = match as_i64(proposals.all.len() - changes) {
+        0 => html![],
+        stay => html!["; "(count(stay, "stays as it is", "stay as they are"))],
+    };
     html![
         "<section class=\"card\" aria-labelledby=\"would\"><h2 id=\"would\">What the orders would cost</h2>"
-        "<p class=\"big\" id=\"says\">" (count(as_i64(changes), "order", "orders")) " would cost what was paid; "
-        (count(as_i64(proposals.all.len() - changes), "stays as it is", "stay as they are")) ".</p>"
+        "<p class=\"big\" id=\"says\">" (count(as_i64(changes), "order", "orders")) " would cost what was paid" [stay] ".</p>"
         "<p>The new price is what the messages say was paid, by the order’s <code>price_terms</code>. Compare it with what "
         "the buyers owe: a buyer who paid too little gets all credits for it.</p>" [cut(proposals)] [table] "</section>"
     ]
@@ -183,7 +186,7 @@ pub(super) fn form(proposals: &Proposals, filter: &LetterFilter, operator: &Oper
         "cannot be taken back after the replay.</p>"
         "<form method=\"post\" action=\"/amend\" class=\"stack\">" [operator.form_token()] [field(filter)]
         "<input type=\"hidden\" name=\"seen\" value=\"" {proposals.digest()} "\">"
-        [reason_field("reason", "Why do the buyers owe no more? It goes to the audit log, with a line for each order.")]
+        [reason_field("reason", "Why does the buyer owe no more? The audit log gets a line for each order.")]
         "<p><button id=\"do\">Amend " (count(as_i64(changes), "order", "orders")) "</button></p></form></section>"
     ]
 }

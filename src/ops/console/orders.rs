@@ -209,7 +209,7 @@ pub(super) fn order_mark(standing: &Standing) -> Html {
         KnownOrder::Missing => mark(Tone::Bad, "order does not exist"),
         KnownOrder::Unreadable(_) => mark(Tone::Bad, "order cannot be read"),
         KnownOrder::Read(order) if is_paid_without_credits(order, &standing.paid) => {
-            html![[mark(Tone::Bad, "paid, no credits")] "<div class=\"dim\">" (order.status.name()) "</div>"]
+            html![[mark(Tone::Bad, "paid, no credits")] "<div class=\"dim\">" (order_status(order.status).1) "</div>"]
         }
         KnownOrder::Read(order) => {
             let (tone, words) = order_status(order.status);
@@ -244,7 +244,8 @@ fn acts(standing: &Standing) -> Html {
     let check = check_address(about).filter(|_| standing.next != NextStep::CheckAtProvider);
     let check = check.map(|check| html!["<a href=\"" (check) "\">Check at the provider…</a> "]).unwrap_or_default();
     let is_open = standing.letters.iter().any(|letter| letter.state == LetterState::Open);
-    let archive = if is_open { button_to(&address_of(about, "/archive", &[]), "Archive…", true) } else { html![] };
+    let archive =
+        if is_open { html!["<a href=\"" (address_of(about, "/archive", &[])) "\">Archive…</a>"] } else { html![] };
     html![[main] "<div class=\"more\">" [check] [archive] "</div>"]
 }
 

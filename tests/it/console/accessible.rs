@@ -80,10 +80,11 @@ async fn axe_finds_nothing_on_any_page() {
         };
         assert_eq!(found, Vec::<String>::new(), "/login {look:?}");
         log_in(&browser, &console).await;
-        for path in pages {
+        for (at, path) in pages.into_iter().enumerate() {
             browser.go(&format!("{}{path}", console.base)).await;
             browser.until("footer", "UTC").await;
             assert_eq!(browser.axe().await, Some(vec![]), "{path} {look:?}");
+            browser.picture(&format!("console-axe-{at}-{}{}", u8::from(look.is_dark), u8::from(look.is_phone))).await;
         }
     }
 }
