@@ -71,7 +71,7 @@ impl fmt::Display for DatabaseHost {
 /// The values of the parameter `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DatabaseTls {
-    /// Never speak TLS.
+    /// TLS is never used.
     Disable,
     /// Where the server offers it. No certificate is checked.
     #[default]

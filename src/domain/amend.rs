@@ -29,13 +29,13 @@ pub enum AmendmentRefusal {
         "the provider has said that {captured_minor} were captured altogether: the price is that, or the order another one"
     )]
     TotalKnown {
-        /// In minor units.
+        /// The captured amount in minor units.
         captured_minor: i64,
     },
     /// The greatest accepted discount must not be above the price.
     #[error("its discount_max_minor is {max_minor}: the price must not be below it")]
     BelowDiscountMax {
-        /// In minor units.
+        /// The limit in minor units.
         max_minor: i64,
     },
     /// A fault of this program.
@@ -44,7 +44,7 @@ pub enum AmendmentRefusal {
     /// A capture must not be above the price, and one would be.
     #[error("one capture of {captured_minor} is known: the price must not be below it")]
     BelowCapture {
-        /// In minor units.
+        /// The captured amount in minor units.
         captured_minor: i64,
     },
 }
@@ -121,9 +121,9 @@ pub enum PriceUntold {
          changes: give the money back at the provider"
     )]
     Discount {
-        /// In minor units.
+        /// The discount in minor units.
         discount_minor: i64,
-        /// In minor units.
+        /// The limit in minor units.
         max_minor: i64,
     },
     /// A price must be above zero.

@@ -58,7 +58,7 @@ pub enum NextStep {
     LookFirst {
         /// When the first attempt was first sent.
         since: OffsetDateTime,
-        /// The new attempt.
+        /// The number of the new attempt.
         number: i32,
     },
     /// It is too early to search: the last call may still be on its way.

@@ -27,7 +27,7 @@ pub struct Posting {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("order {order_id} cannot be settled: {fault}")]
 pub struct Impossible {
-    /// The order.
+    /// The order that is impossible.
     pub order_id: super::OrderId,
     /// Which impossible state it is in.
     pub fault: &'static str,

@@ -25,7 +25,7 @@ macro_rules! text_id {
                 Ok(Self(text))
             }
 
-            /// The text itself.
+            /// The text of the id.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -104,13 +104,13 @@ impl MessageId {
 pub struct Provider(Cow<'static, str>);
 
 impl Provider {
-    /// Stripe.
+    /// The provider Stripe (card payments).
     pub const STRIPE: Self = Self(Cow::Borrowed("stripe"));
-    /// Adyen.
+    /// The provider Adyen (standard webhooks).
     pub const ADYEN: Self = Self(Cow::Borrowed("adyen"));
     /// Every sender that has a secret of our Standard Webhooks endpoint.
     pub const STANDARD: Self = Self(Cow::Borrowed("standard"));
-    /// PayPal.
+    /// The provider PayPal (orders and captures).
     pub const PAYPAL: Self = Self(Cow::Borrowed("paypal"));
 
     /// Longest name, in bytes.
@@ -127,7 +127,7 @@ impl Provider {
         if ok { Ok(Self(Cow::Owned(text))) } else { Err(TextError::BadForm(FORM)) }
     }
 
-    /// The name itself.
+    /// The text of the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

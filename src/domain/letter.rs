@@ -34,7 +34,7 @@ impl FromStr for LetterId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LetterState {
-    /// Waits for somebody.
+    /// The letter waits for an operator.
     Open,
     /// Sent back to work, or about to be; what becomes of it is not known yet.
     Replaying,
@@ -69,55 +69,55 @@ impl LetterState {
 pub enum Verdict {
     /// The order's credits would be granted.
     WouldGrant {
-        /// Which order.
+        /// The order that gets the grant.
         order_id: OrderId,
-        /// To whom.
+        /// The account that gets the credits.
         account_id: AccountId,
         /// How many, after what is known of refunds and disputes.
         credits: i64,
     },
     /// Credits that were granted would be taken back, or given again.
     WouldAdjust {
-        /// Which order.
+        /// The order that is adjusted.
         order_id: OrderId,
-        /// Whose.
+        /// The account of the order.
         account_id: AccountId,
         /// How many, with their sign.
         credits: i64,
     },
     /// The order would learn something; no credit would move.
     WouldChange {
-        /// Which order.
+        /// The order of the message.
         order_id: OrderId,
         /// What it would be then.
         status: OrderStatus,
     },
     /// The provider would be asked.
     WouldAsk {
-        /// About which payment.
+        /// The payment that the provider is asked about.
         payment_id: PaymentId,
     },
     /// No order has this payment: it would be put off, and come back.
     OrderUnknown {
-        /// Whose payment.
+        /// The provider of the payment.
         provider: Provider,
-        /// Which.
+        /// The payment without an order.
         payment_id: PaymentId,
         /// The order that the message names, which does not exist.
         order_id: Option<OrderId>,
     },
     /// Its order's row cannot be read: it would be put off until somebody has mended that.
     OrderUnreadable {
-        /// Which order.
+        /// The order that cannot be read.
         order_id: OrderId,
-        /// Why not.
+        /// Why the order cannot be read.
         detail: String,
     },
     /// It would come back.
     WouldBeRefused(Refusal),
     /// All that it says is known already.
     AlreadyApplied {
-        /// To which order.
+        /// The order that has the fact.
         order_id: OrderId,
         /// Net credits that the order has.
         credits: i64,

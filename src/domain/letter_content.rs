@@ -6,7 +6,7 @@ use super::status::{PaymentEvent, PaymentStatus};
 /// What a dead letter content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LetterContent {
-    /// Whose payment.
+    /// The provider of the payment.
     pub provider: Option<Provider>,
     /// The account at the provider; none is our own.
     pub provider_account: Option<ProviderAccount>,

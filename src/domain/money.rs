@@ -24,7 +24,7 @@ pub enum MoneyError {
         amount: i64,
         /// How many decimals the provider counts for this currency.
         given_decimals: u8,
-        /// The currency.
+        /// The currency of the amount.
         currency: Currency,
     },
     /// A provider counts fewer decimals for this currency, and cannot express the amount.
@@ -34,7 +34,7 @@ pub enum MoneyError {
         amount_minor: i64,
         /// How many decimals the provider counts for this currency.
         decimals: u8,
-        /// The currency.
+        /// The currency of the amount.
         currency: Currency,
     },
 }
@@ -85,7 +85,7 @@ impl Currency {
             .ok_or_else(|| MoneyError::UnknownCurrency(code.chars().take(16).collect()))
     }
 
-    /// The three letters.
+    /// The three letters of the code.
     pub fn as_str(&self) -> &'static str {
         self.code
     }
@@ -147,7 +147,7 @@ pub struct Money {
 }
 
 impl Money {
-    /// Checks the range.
+    /// An amount whose range is checked.
     pub fn new(amount_minor: i64, currency: Currency) -> Result<Self, MoneyError> {
         if (0..=AMOUNT_MINOR_MAX).contains(&amount_minor) {
             Ok(Self { amount_minor, currency })
@@ -181,7 +181,7 @@ impl Money {
         self.amount_minor
     }
 
-    /// The currency.
+    /// The currency of the amount.
     pub fn currency(&self) -> Currency {
         self.currency
     }

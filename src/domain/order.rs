@@ -91,9 +91,9 @@ pub enum PriceTermsError {
     /// The limit is out of range.
     #[error("discount_max_minor is {max}; it must lie between 0 and the price of {price_minor}")]
     DiscountMax {
-        /// In minor units.
+        /// The limit in minor units.
         max: i64,
-        /// In minor units.
+        /// The price in minor units.
         price_minor: i64,
     },
 }

@@ -85,14 +85,14 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", reason.name())]
 pub struct Refusal {
-    /// Which kind.
+    /// The reason, one of a fixed set.
     pub reason: Reason,
     /// What exactly, and what would mend it. Holds ids and amounts, never a body or a secret.
     pub detail: String,
 }
 
 impl Refusal {
-    /// Puts both together.
+    /// A refusal for a reason, with a sentence.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }

@@ -74,17 +74,17 @@ pub enum BreakdownError {
     /// Below zero, or above every amount that we take.
     #[error("{field} is {minor}; it must lie between 0 and {AMOUNT_MINOR_MAX}")]
     OutOfRange {
-        /// Which part.
+        /// The name of the part.
         field: &'static str,
-        /// In minor units.
+        /// The part in minor units.
         minor: i64,
     },
     /// More tax than money.
     #[error("tax_minor is {tax_minor}, more than the total of {total_minor} that it is a part of")]
     TaxAboveTotal {
-        /// In minor units.
+        /// The tax in minor units.
         tax_minor: i64,
-        /// In minor units.
+        /// The total in minor units.
         total_minor: i64,
     },
 }
@@ -123,18 +123,18 @@ pub enum PaymentStatus {
     /// Money was taken. With a `capture_id` it is one of possibly several captures, without one it is the whole sum
     /// that has been captured of the payment so far.
     Captured {
-        /// How much.
+        /// The amount that was captured.
         money: Money,
-        /// Which capture.
+        /// The id of the capture, if it has one.
         capture_id: Option<FactId>,
-        /// Whether it stands.
+        /// Whether the capture stands.
         state: CaptureState,
         /// The parts of this amount, where the provider tells them.
         breakdown: Option<Breakdown>,
     },
     /// A capture that an authorisation had announced will never take place (Adyen's delayed capture): no money comes.
     CaptureCanceled {
-        /// Which capture.
+        /// The id of the capture.
         capture_id: FactId,
     },
     /// An attempt failed. Never the end: the buyer may try another card.
@@ -147,25 +147,25 @@ pub enum PaymentStatus {
     /// All parts of the price that were captured until then are given back, because the rest did not come (an Adyen order of
     /// several payments). A capture of the whole price is no part.
     PartsCanceled,
-    /// One refund.
+    /// The state of one refund.
     Refund {
-        /// Which.
+        /// The id of the refund.
         refund_id: FactId,
-        /// How it stands.
+        /// The state of the refund.
         state: RefundState,
-        /// How much.
+        /// The amount that goes back.
         money: Money,
     },
     /// The sum of all refunds so far.
     RefundedTotal {
-        /// How much altogether.
+        /// The amount that went back in total.
         money: Money,
     },
     /// A dispute, chargeback or inquiry.
     Dispute {
-        /// Which.
+        /// The id of the dispute.
         dispute_id: FactId,
-        /// How it stands.
+        /// The state of the dispute.
         state: DisputeState,
         /// From 1. A later round (second chargeback: 2, pre-arbitration: 3) overrules an earlier one.
         round: u32,
@@ -240,7 +240,7 @@ impl PaymentStatus {
 /// A provider's word about one payment: what travels from the receiver to the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaymentEvent {
-    /// Who says so.
+    /// The provider that reports the event.
     pub provider: Provider,
     /// The id under which it is admitted, once.
     pub message_id: MessageId,
@@ -252,7 +252,7 @@ pub struct PaymentEvent {
     pub provider_account: Option<ProviderAccount>,
     /// Our order, where the provider carried our id back to us.
     pub order_id: Option<OrderId>,
-    /// What is said.
+    /// The fact about the payment.
     pub status: PaymentStatus,
     /// When it happened, by the provider's clock. The same for every copy of the message.
     pub occurred_at: OffsetDateTime,
@@ -266,7 +266,7 @@ pub struct PaymentEvent {
 /// Something has happened to a payment, and that is all that is believed: its provider is to be asked what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
-    /// Whom to ask.
+    /// The provider to ask.
     pub provider: Provider,
     /// The id of the message that said so.
     pub message_id: MessageId,

@@ -77,7 +77,7 @@ pub struct Subject {
 pub struct Story {
     /// The subject of the story.
     pub subject: Subject,
-    /// The present state.
+    /// The present state of the order.
     pub summary: Summary,
     /// The orders of the story. For an account, the newest come first.
     pub orders: Vec<OrderLine>,

@@ -11,7 +11,7 @@ pub enum TextError {
     TooLong {
         /// Length of what was given.
         bytes: usize,
-        /// The bound.
+        /// The bound in bytes.
         max_bytes: usize,
     },
     /// A control character. Postgres refuses NUL, and a line break would forge log lines.
@@ -19,7 +19,7 @@ pub enum TextError {
     BadCharacter {
         /// Byte offset of the first offending character.
         at: usize,
-        /// What is allowed.
+        /// The characters that are allowed.
         allowed: &'static str,
     },
     /// The text does not have the required form.

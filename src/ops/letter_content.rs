@@ -57,14 +57,14 @@ fn of_webhook(
     let translations = translate(kind, message_id, routing_key, body, terms, now).unwrap_or_default();
     let parts: Vec<ContentPart> =
         translations.into_iter().flat_map(|translation| ContentPart::of(endpoint, translation)).collect();
-    let is_own = |parts: &&ContentPart| parts.message_id.as_str() == message_id;
-    let is_unclear = |parts: &&ContentPart| !parts.is_clear;
+    let is_own = |part: &&ContentPart| part.message_id.as_str() == message_id;
+    let is_unclear = |part: &&ContentPart| !part.is_clear;
     let some = |is_meant: &dyn Fn(&&ContentPart) -> bool| {
         let meant: Vec<&ContentPart> = parts.iter().filter(is_meant).collect();
         (!meant.is_empty()).then_some(meant)
     };
     let meant = some(&is_own).or_else(|| some(&is_unclear)).unwrap_or_else(|| parts.iter().collect());
-    let content = meant.into_iter().fold(LetterContent::default(), |content, parts| content.and(parts.content.clone()));
+    let content = meant.into_iter().fold(LetterContent::default(), |content, part| content.and(part.content.clone()));
     LetterContent { provider: Some(endpoint.provider().clone()), ..content }
 }
 

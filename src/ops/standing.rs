@@ -91,13 +91,13 @@ impl Paid {
 pub(super) struct Standing {
     /// Which letters, and how many.
     pub(super) about: OrderLetters,
-    /// Its newest letters.
+    /// The newest letters of the order.
     pub(super) letters: Vec<LetterRow>,
-    /// The order.
+    /// The order with its price.
     pub(super) order: KnownOrder,
-    /// What was paid.
+    /// The money that was paid for it.
     pub(super) paid: Paid,
-    /// What to do.
+    /// The step that helps the order.
     pub(super) next: NextStep,
 }
 

@@ -16,14 +16,14 @@ pub enum CallError {
     Refused {
         /// The HTTP status, 4xx.
         status: u16,
-        /// The provider's description.
+        /// The error in the words of the provider.
         detail: String,
     },
     /// The provider failed when this key was first used, and it repeats that failure for as long as it remembers the key. It
     /// is unknown whether anything was made: search for it, then continue with another key.
     #[error("the idempotency key cannot be used again: {detail}")]
     Burnt {
-        /// The provider's description.
+        /// The error in the words of the provider.
         detail: String,
     },
     /// The key was used before with other parameters. This call made nothing.

@@ -114,9 +114,9 @@ pub struct Found {
     pub incomplete: Option<CallError>,
     /// Whether money was returned according to the state of a capture, although the provider tells of no refund.
     pub is_refund_untold: bool,
-    /// See [`Created::client_secret`].
+    /// The same as [`Created::client_secret`].
     pub client_secret: Option<String>,
-    /// See [`Created::approve_url`].
+    /// The same as [`Created::approve_url`].
     pub approve_url: Option<String>,
 }
 

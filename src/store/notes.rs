@@ -124,7 +124,7 @@ impl PendingNotes {
                 continue;
             }
             let noted = note.noted;
-            let note_so_far = self.messages.entry(note.message_id.clone()).or_insert(PendingNote {
+            let pending = self.messages.entry(note.message_id.clone()).or_insert(PendingNote {
                 note,
                 copies: 0,
                 put_offs: 0,
@@ -133,15 +133,15 @@ impl PendingNotes {
                 last_at: now,
             });
             match noted {
-                Noted::Copy => note_so_far.copies += 1,
-                Noted::PutOff | Noted::Waits(_) => note_so_far.put_offs += 1,
+                Noted::Copy => pending.copies += 1,
+                Noted::PutOff | Noted::Waits(_) => pending.put_offs += 1,
             }
-            note_so_far.waits_for = match noted {
+            pending.waits_for = match noted {
                 Noted::Waits(cause) => Some(cause),
                 Noted::Copy | Noted::PutOff => None,
             };
-            note_so_far.first_at = note_so_far.first_at.min(now);
-            note_so_far.last_at = note_so_far.last_at.max(now);
+            pending.first_at = pending.first_at.min(now);
+            pending.last_at = pending.last_at.max(now);
         }
         dropped
     }

@@ -13,7 +13,7 @@ pub struct Keys {
     terms: Terms,
 }
 
-/// The parsed secrets.
+/// The secrets after parsing.
 enum Held {
     Macs { proof: &'static SecretProof, macs: Vec<Mac> },
     Ids { proof: &'static CertificateProof, subscriptions: Subscriptions },
@@ -63,13 +63,13 @@ pub enum KeyError {
     /// An endpoint without a secret cannot verify anything.
     #[error("no webhook secret of {} is configured", endpoint.path())]
     NoSecret {
-        /// The endpoint.
+        /// The endpoint with the wrong secret.
         endpoint: Endpoint,
     },
     /// One of the secrets cannot be used.
     #[error("webhook secret {position} of {} {fault}", endpoint.path())]
     Secret {
-        /// The endpoint.
+        /// The endpoint with the wrong secret.
         endpoint: Endpoint,
         /// The position in the list, from 1.
         position: usize,

@@ -35,7 +35,7 @@ const DETAIL_BYTES_MAX: usize = 500;
 const KIND_BYTES_MAX: usize = 80;
 
 macro_rules! endpoints {
-    ($($(#[$doc:meta])* $name:ident => $door:path,)+) => {
+    ($($(#[$doc:meta])* $name:ident => $adapter:path,)+) => {
         /// The endpoints of `POST /webhooks/{path}`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Endpoint {
@@ -48,7 +48,7 @@ macro_rules! endpoints {
 
             fn adapter(self) -> &'static Adapter {
                 match self {
-                    $(Self::$name => &$door,)+
+                    $(Self::$name => &$adapter,)+
                 }
             }
         }
@@ -56,11 +56,11 @@ macro_rules! endpoints {
 }
 
 endpoints! {
-    /// Stripe's events.
+    /// The events of Stripe.
     Stripe => stripe::ADAPTER,
     /// PayPal's webhooks, which are hints.
     Paypal => paypal::ADAPTER,
-    /// Adyen's standard webhooks.
+    /// The standard webhooks of Adyen.
     Adyen => adyen::ADAPTER,
     /// Standard Webhooks 1.0 whose body is our own `payment-status.v1`.
     Standard => standard::ADAPTER,
@@ -138,7 +138,7 @@ pub struct Terms {
 /// A request as it was received. Its sender is not known yet.
 #[derive(Clone, Copy)]
 pub struct Unverified<'a> {
-    /// Its headers.
+    /// The headers of the request.
     pub headers: &'a http::HeaderMap,
     /// Its body, byte for byte. The caller has limited its length.
     pub body: &'a [u8],
@@ -158,7 +158,7 @@ pub struct Verified<'a> {
 /// The meaning of a verified request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Translation {
-    /// Publish these.
+    /// These events are to be published.
     Events(Vec<PaymentEvent>),
     /// Something happened that the body does not contain, or for which it cannot be trusted. The provider must be asked.
     Hint(Hint),

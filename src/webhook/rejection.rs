@@ -16,7 +16,7 @@ pub enum Rejection {
     /// A required header is missing, occurs twice, or is malformed.
     #[error("the header {header} {fault}")]
     SignatureMalformed {
-        /// The header.
+        /// The name of the header.
         header: &'static str,
         /// What is wrong with it.
         fault: &'static str,
@@ -78,7 +78,7 @@ impl Rejection {
         self.status() == StatusCode::UNAUTHORIZED
     }
 
-    /// The metric's label.
+    /// The label for metrics and logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::SignatureMissing => "signature_missing",

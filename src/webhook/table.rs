@@ -18,7 +18,7 @@ pub(super) enum Does<R> {
     DeadLetter,
     /// The same if they name one of our orders. Others are ignored as [`IgnoredWhy::NotOurs`].
     DeadLetterIfOurs,
-    /// They change nothing.
+    /// Events that change nothing.
     Ignored(IgnoredWhy),
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Row<R: 'static> {
     /// The type's name as the provider publishes it. With a `*` at its end it is a family: all types with this beginning that have
     /// no row of their own and no row of a smaller family.
     pub(super) name: &'static str,
-    /// What grantonce does.
+    /// What grantonce does with them.
     pub(super) does: Does<R>,
     /// Why, in one sentence.
     pub(super) why: &'static str,
@@ -45,12 +45,12 @@ impl<R> Row<R> {
         Self { name, does: Does::Hint(read), why }
     }
 
-    /// They change nothing.
+    /// A row of events that change nothing.
     pub(super) const fn ignored(name: &'static str, reason: IgnoredWhy, why: &'static str) -> Self {
         Self { name, does: Does::Ignored(reason), why }
     }
 
-    /// An operator decides.
+    /// A row of events about which an operator decides.
     pub(super) const fn dead_letter(name: &'static str, why: &'static str) -> Self {
         Self { name, does: Does::DeadLetter, why }
     }

@@ -30,7 +30,7 @@ pub struct Trust {
 pub struct CertificateUrl(String);
 
 impl CertificateUrl {
-    /// The address itself.
+    /// The text of the address.
     pub fn as_str(&self) -> &str {
         &self.0
     }

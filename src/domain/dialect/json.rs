@@ -22,21 +22,21 @@ pub struct Odd {
 /// Any piece of JSON, of either kind.
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'v> {
-    /// `null`.
+    /// The value `null`.
     Null,
-    /// `true` or `false`.
+    /// The value `true` or `false`.
     Flag(bool),
-    /// A number.
+    /// A number as it is written.
     Number(&'v Number),
-    /// A text.
+    /// A text without its escapes.
     Text(&'v str),
-    /// A list.
+    /// A list of values.
     List(List<'v>),
-    /// An object.
+    /// An object with its fields.
     Object(Fields<'v>),
 }
 
-/// A list's items.
+/// The items of a list.
 #[derive(Debug, Clone, Copy)]
 pub enum List<'v> {
     /// The items of a [`Value`].
@@ -45,7 +45,7 @@ pub enum List<'v> {
     Read(&'v [Body<'v>]),
 }
 
-/// An object's fields.
+/// The fields of an object.
 #[derive(Debug, Clone, Copy)]
 pub enum Fields<'v> {
     /// The fields of a [`Value`].
@@ -187,7 +187,7 @@ impl<'v> Object<'v> {
         value.as_i64().ok_or_else(|| self.odd(field, "must be a whole number"))
     }
 
-    /// A required boolean.
+    /// Reads a boolean that is required.
     pub fn flag(&self, field: &str) -> Result<bool, Odd> {
         let value = self.value(field).ok_or_else(|| self.missing(field))?;
         value.as_bool().ok_or_else(|| self.odd(field, "must be true or false"))

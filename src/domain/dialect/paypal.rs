@@ -103,7 +103,7 @@ pub fn dispute(dispute: &Object<'_>) -> Result<PaymentStatus, Odd> {
     let stage = "dispute_life_cycle_stage";
     let stage = dispute.value(stage).map(|_| dispute.text(stage)).transpose()?;
     let state = match (dispute.text("status")?, stage) {
-        // Resolved, whoever won.
+        // The dispute is resolved in favour of either side.
         ("RESOLVED", _) => DisputeState::Won,
         // Between the buyer and the seller. PayPal does not have to decide yet.
         (_, Some("INQUIRY")) => DisputeState::Inquiry,
@@ -168,7 +168,7 @@ pub fn time(object: &Object<'_>, field: &str) -> Result<Option<OffsetDateTime>, 
     time.map(Some).map_err(|_| object.odd(field, "must be a date and time, as in RFC 3339"))
 }
 
-/// The object's `amount`.
+/// The field `amount` of the object.
 pub fn amount(object: &Object<'_>) -> Result<Money, Odd> {
     money(object, "amount")
 }

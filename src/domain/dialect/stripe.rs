@@ -19,11 +19,11 @@ const BASIL: &str = "2025-03-31";
 /// How a version of Stripe's API writes refunds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// Before `2024-10-28.acacia`.
+    /// The form before the version `2024-10-28.acacia`.
     Classic,
     /// From then to before `2025-03-31.basil`.
     Acacia,
-    /// Since then.
+    /// The form since that version.
     Basil,
 }
 

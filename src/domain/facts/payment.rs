@@ -194,7 +194,7 @@ pub(in crate::domain) struct Measure {
 }
 
 impl Payment {
-    /// Joins one event.
+    /// The facts of one event.
     pub(super) fn of(event: &PaymentEvent, currency: Currency, terms: PriceTerms) -> Self {
         let occurred_at_unix_us = unix_us(event.occurred_at);
         let at_unix_us = event.as_of.map_or(occurred_at_unix_us, unix_us);

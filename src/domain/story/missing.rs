@@ -58,7 +58,7 @@ pub enum MissingCode {
 /// Something that is missing, has to be done, or is awaited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
-    /// Its kind.
+    /// The kind of what is missing.
     pub code: MissingCode,
     /// Whether a person has to act.
     pub needs_attention: bool,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// One event of the story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// When it happened.
+    /// When the event happened.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
     /// The kind of the event and its fields.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// The settings of a story.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
-    /// The present time.
+    /// The time at which the story is made.
     pub(crate) now: OffsetDateTime,
     /// Whether open disputes take credits.
     pub(crate) dispute_policy: DisputePolicy,
@@ -27,7 +27,7 @@ pub(super) fn moment(at: OffsetDateTime) -> String {
     format!("{} {:02}:{:02}:{:02}Z", at.date(), at.hour(), at.minute(), at.second())
 }
 
-/// Makes the story.
+/// Makes the story from the records.
 pub(crate) fn tell(subject: Subject, records: &Records, terms: Terms) -> Story {
     let orders: Vec<OrderLine> = newest_first(records).map(|order| line_of(order, records, terms)).collect();
     let mut entries = entries(records, terms);

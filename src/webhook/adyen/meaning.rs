@@ -27,7 +27,7 @@ pub(super) struct Fact {
     pub(super) status: PaymentStatus,
 }
 
-/// Reads one item.
+/// Reads one item of a notification.
 pub(super) struct Reader<'r, 'v> {
     pub(super) item: &'r Object<'v>,
     /// Whether the item reports success.

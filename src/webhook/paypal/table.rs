@@ -10,7 +10,7 @@ pub(super) enum Read {
     Capture,
     /// An order, or the approval of one.
     Order,
-    /// A dispute.
+    /// An event about a dispute.
     Dispute,
 }
 

@@ -8,15 +8,15 @@ use std::fmt;
 /// Any JSON. Its texts are borrowed from the bytes, except texts with escapes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body<'b> {
-    /// `null`.
+    /// The value `null`.
     Null,
-    /// `true` or `false`.
+    /// The value `true` or `false`.
     Flag(bool),
-    /// A number.
+    /// A number as it is written.
     Number(Number),
-    /// A text.
+    /// A text without its escapes.
     Text(Cow<'b, str>),
-    /// A list.
+    /// A list of values.
     List(Vec<Body<'b>>),
     /// An object. A name may occur several times; the last one counts.
     Object(Vec<(Cow<'b, str>, Body<'b>)>),
