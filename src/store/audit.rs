@@ -3,6 +3,7 @@
 use super::error::StoreError;
 use super::pool::Store;
 use super::tx::Tx;
+use crate::domain::AuditAction;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -95,8 +96,7 @@ impl Store {
 pub(super) struct AuditEntry<'a> {
     pub(super) at: OffsetDateTime,
     pub(super) by: &'a Actor,
-    /// What was done, as `<noun>.<verb>`.
-    pub(super) action: &'static str,
+    pub(super) action: AuditAction,
     /// To what: an id.
     pub(super) subject: String,
     pub(super) reason: &'a str,
@@ -115,7 +115,7 @@ impl Tx {
             entry.at,
             entry.by.name,
             entry.by.is_self_declared,
-            entry.action,
+            entry.action.name(),
             entry.subject,
             entry.reason,
             entry.count,

@@ -69,32 +69,17 @@ struct Claim {
     wanted: i32,
 }
 
-/// What a provider's answer came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProviderAnswer {
-    /// Money came in.
-    Paid,
-    /// It did not, or not yet.
-    Unpaid,
-    /// Money came in, and some of it went back, of which the provider tells no refund and the order knows none.
-    RefundUntold,
-    /// It knows no such payment.
-    Unknown,
-}
-
-impl ProviderAnswer {
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Paid => "paid",
-            Self::Unpaid => "unpaid",
-            Self::RefundUntold => "refund_untold",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Paid, Self::Unpaid, Self::RefundUntold, Self::Unknown].into_iter().find(|answer| answer.name() == name)
+named! {
+    /// What a provider's answer came to.
+    pub enum ProviderAnswer {
+        /// Money came in.
+        Paid = "paid",
+        /// It did not, or not yet.
+        Unpaid = "unpaid",
+        /// Money came in, and some of it went back, of which the provider tells no refund and the order knows none.
+        RefundUntold = "refund_untold",
+        /// It knows no such payment.
+        Unknown = "unknown",
     }
 }
 

@@ -34,8 +34,8 @@ pub use explain::{Asked, ExplainTerms};
 pub use forget::{Forgetting, Forgotten};
 pub use inbox::Maintained;
 pub use letters::{
-    Begun, Claimed, LETTERS_GROUPED_MAX, LETTERS_NAMED_MAX, Letter, LetterCursor, LetterFilter, LetterGroup, LetterReplay,
-    LetterRow, LetterToWeigh, LettersPage, NewLetter, NewReplay, OpenLetters, OrderLetters, OrdersPage,
+    Begun, Claimed, LETTERS_GROUPED_MAX, LETTERS_NAMED_MAX, Letter, LetterCursor, LetterFilter, LetterGroup,
+    LetterReplay, LetterRow, LetterToWeigh, LettersPage, NewLetter, NewReplay, OpenLetters, OrderLetters, OrdersPage,
     REPLAY_LETTERS_MAX, Replay, ReplayCounts, ReplayMember, ReplayPace, ReplayState, Sent, Weight,
 };
 pub use looks::{Askable, AskedAbout, ClaimTerms, DueLook, LookState, Looked, LookedAt, ProviderAnswer, Wanted};
@@ -45,7 +45,7 @@ pub use overpaid::OverpaidOrder;
 pub use pool::{Profile, Settings, Store, is_session_shared};
 pub use probe::Probed;
 pub use reader::{OrderRead, OrderReader};
-pub use schema::{Role, migrate};
+pub use schema::migrate;
 pub use tx::Committed;
 pub use verify::BrokenInvariant;
 pub use watch::{ChangedOrders, Watch};

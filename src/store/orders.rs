@@ -119,13 +119,14 @@ pub struct Balance {
     pub credits: i64,
 }
 
-/// Which kind of ledger entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryKind {
-    /// The order's one grant.
-    Grant,
-    /// A signed difference.
-    Adjustment,
+named! {
+    /// What a line of the ledger is.
+    pub enum EntryKind {
+        /// The order's one grant.
+        Grant = "grant",
+        /// A signed difference.
+        Adjustment = "adjustment",
+    }
 }
 
 /// One line of the ledger.

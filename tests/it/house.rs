@@ -14,8 +14,19 @@ use std::process::Command;
 const LINES_MAX: usize = 500;
 
 /// Rooms that use nothing but each other, so that everything may use them.
-const LEAVES: &[&str] =
-    &["config", "telemetry", "clock", "shutdown", "retry", "http", "failpoint", "findings", "address", "followed"];
+const LEAVES: &[&str] = &[
+    "config",
+    "telemetry",
+    "clock",
+    "shutdown",
+    "retry",
+    "http",
+    "failpoint",
+    "findings",
+    "address",
+    "followed",
+    "role",
+];
 
 /// What a room may import from the rest of the crate. `leaves` is all of [`LEAVES`]; `message::fact_digest` is one item of a
 /// room; `*` is everything. Rooms that are not built yet have their rule already.
@@ -36,11 +47,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "address",
             "findings",
             "followed",
+            "role",
             "http::client",
             "http::system_roots",
         ],
     ),
-    ("store", &["domain", "message::fact_digest", "failpoint", "findings", "retry", "address", "followed"]),
+    ("store", &["domain", "message::fact_digest", "failpoint", "findings", "retry", "address", "followed", "role"]),
     (
         "provider",
         &[
@@ -87,6 +99,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("findings", &["leaves"]),
     ("address", &["leaves"]),
     ("followed", &["leaves"]),
+    ("role", &[]),
+    // The macro that declares closed sets of names, which every room uses, and the error of a name that is none of them.
+    ("named", &[]),
     // The program puts all of it together.
     ("cli", &["leaves", "domain"]),
     ("run", &["*"]),

@@ -52,7 +52,7 @@ pub(super) struct Advice {
 
 /// What to know about a reason, by its public name; none for one that this version does not know.
 pub(super) fn advice(name: &str) -> Option<Advice> {
-    let reason = Reason::ALL.into_iter().find(|reason| reason.name() == name)?;
+    let reason = Reason::from_name(name)?;
     Some(advice_on(reason))
 }
 
@@ -373,7 +373,7 @@ pub(super) fn signed(credits: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Verdict;
+    use crate::domain::VerdictKind;
     use time::macros::datetime;
 
     #[test]
@@ -384,7 +384,7 @@ mod tests {
         }
         assert!(advice("of another version").is_none());
         let unknown = verdict(None);
-        for name in Verdict::NAMES {
+        for name in VerdictKind::NAMES.iter().copied() {
             assert_ne!(verdict(Some(name)), unknown, "{name}");
         }
         for name in ["queued", "sent", "resolved", "dead_again", "canceled"] {

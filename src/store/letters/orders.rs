@@ -1,7 +1,7 @@
 //! Dead letters grouped by the order that they are about. LetterCursor of a payment without an order are grouped by that payment.
 
 use super::settle::ToWeigh;
-use super::{LetterFilter, LetterToWeigh, LetterCursor, order_id};
+use super::{LetterCursor, LetterFilter, LetterToWeigh, order_id};
 use crate::domain::{LetterId, OrderId};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;

@@ -1,9 +1,9 @@
 //! Pages for people who see little, use no mouse, or hear the page: axe-core finds nothing, and the keyboard reaches everything.
 
 use super::server::{ADA, Console};
-use grantonce_testkit::browser::{Browser, Look};
 use crate::support::{OrderSpec, captured, event_for};
 use grantonce::domain::{OrderId, Reason};
+use grantonce_testkit::browser::{Browser, Look};
 use serde_json::Value;
 
 /// Letters of each kind that a list shows, an archived one and a replay.

@@ -2,12 +2,12 @@
 
 use super::server::{ADA, Answer, Console, Visitor, letter_of};
 use crate::api::contract::Contract;
-use grantonce_testkit::browser::{Browser, Look};
 use crate::support::{OrderSpec, captured, event_for, eventually};
 use grantonce::broker::HINTS_QUEUE;
 use grantonce::domain::{Hint, LetterState, OrderId, PaymentId, Reason};
 use grantonce::message::decode_hint;
 use grantonce::store::{LetterFilter, OrderLetters, Store};
+use grantonce_testkit::browser::{Browser, Look};
 use lapin::options::BasicGetOptions;
 use reqwest::Method;
 use serde_json::{Value, json};
