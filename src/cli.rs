@@ -5,8 +5,8 @@ mod story;
 
 pub use dlq::{AmendToPaidArgs, DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArgs, ReplayArgs, ShowArgs, Which};
 
-use crate::config::Role;
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, OrderId, tidy};
+use crate::role::Role;
 use clap::{Args, Parser, Subcommand};
 use story::{EXPLAIN_EXAMPLES, FORGET_EXAMPLES};
 
@@ -144,7 +144,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct CheckArgs {
     /// Check what this role needs, with this role's configuration; else the schema and the whole topology
-    #[arg(long, value_name = "ROLE", value_parser = checkable)]
+    #[arg(long, value_name = "ROLE")]
     pub role: Option<Role>,
 
     /// Print one JSON object
@@ -227,45 +227,6 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-impl Command {
-    /// Whose configuration the command needs.
-    pub fn role(&self) -> Role {
-        match self {
-            Self::Migrate => Role::Migrate,
-            Self::Receiver => Role::Receiver,
-            Self::Worker => Role::Worker,
-            Self::Api => Role::Api,
-            Self::Reconciler => Role::Reconciler,
-            Self::Ops => Role::Ops,
-            Self::All => Role::All,
-            Self::Dlq(_) => Role::Dlq,
-            Self::Orders(_) | Self::Forget(_) => Role::Orders,
-            Self::Check(args) => args.role.unwrap_or(Role::Check),
-            Self::Verify(_) | Self::Explain(_) => Role::Verify,
-        }
-    }
-}
-
-/// The roles that `check --role` takes: those that write.
-const CHECKABLE: [Role; 9] = [
-    Role::Migrate,
-    Role::Receiver,
-    Role::Worker,
-    Role::Api,
-    Role::Reconciler,
-    Role::Ops,
-    Role::All,
-    Role::Dlq,
-    Role::Orders,
-];
-
-fn checkable(name: &str) -> Result<Role, String> {
-    name.parse().ok().filter(|role| CHECKABLE.contains(role)).ok_or_else(|| {
-        let names: Vec<_> = CHECKABLE.iter().map(|role| role.name()).collect();
-        format!("must be one of {}", names.join(", "))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,30 +240,6 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn commands_name_the_role_whose_configuration_they_need() {
-        for (line, role) in [
-            ("grantonce migrate", Role::Migrate),
-            ("grantonce receiver", Role::Receiver),
-            ("grantonce worker", Role::Worker),
-            ("grantonce api", Role::Api),
-            ("grantonce all", Role::All),
-            ("grantonce ops", Role::Ops),
-            ("grantonce dlq list --groups", Role::Dlq),
-            ("grantonce check --role ops", Role::Ops),
-            ("grantonce check", Role::Check),
-            ("grantonce check --role receiver", Role::Receiver),
-            ("grantonce verify --json", Role::Verify),
-            (
-                "grantonce orders amend 019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f --amount-minor 1 --currency USD --reason x",
-                Role::Orders,
-            ),
-            ("grantonce check --role orders", Role::Orders),
-        ] {
-            assert_eq!(command(line).map(|command| command.role()), Ok(role), "{line}");
-        }
     }
 
     #[test]

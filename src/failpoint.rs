@@ -3,40 +3,25 @@
 //! Only with the feature `failpoints`, which no release build has. `FAILPOINT=before_commit` kills at the first hit of
 //! that place, `FAILPOINT=before_commit:3` at the third.
 
-/// The places. Each stands between two steps whose order keeps a promise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failpoint {
-    /// The receiver's publish is confirmed, the webhook not yet answered.
-    AfterConfirm,
-    /// The worker's transaction has begun and holds its locks.
-    AfterBegin,
-    /// All is written, nothing committed.
-    BeforeCommit,
-    /// After the commit, before the acknowledgement.
-    AfterCommit,
-    /// The order is committed, its payment not yet asked for.
-    AfterOrder,
-    /// The attempt is committed, its call not yet made.
-    BeforePaymentCall,
-    /// The provider has answered with a payment, which is written down nowhere.
-    AfterPaymentCall,
-    /// The retry copy is confirmed, the original not acknowledged.
-    AfterRetryPublish,
-}
-
-impl Failpoint {
-    /// The name in the environment.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AfterConfirm => "after_confirm",
-            Self::AfterBegin => "after_begin",
-            Self::BeforeCommit => "before_commit",
-            Self::AfterCommit => "after_commit",
-            Self::AfterOrder => "after_order",
-            Self::BeforePaymentCall => "before_payment_call",
-            Self::AfterPaymentCall => "after_payment_call",
-            Self::AfterRetryPublish => "after_retry_publish",
-        }
+named! {
+    /// The places. Each stands between two steps whose order keeps a promise.
+    pub enum Failpoint {
+        /// The receiver's publish is confirmed, the webhook not yet answered.
+        AfterConfirm = "after_confirm",
+        /// The worker's transaction has begun and holds its locks.
+        AfterBegin = "after_begin",
+        /// All is written, nothing committed.
+        BeforeCommit = "before_commit",
+        /// Committed, not acknowledged.
+        AfterCommit = "after_commit",
+        /// The order is committed, its payment not yet asked for.
+        AfterOrder = "after_order",
+        /// The attempt is committed, its call not yet made.
+        BeforePaymentCall = "before_payment_call",
+        /// The provider has answered with a payment, which is written down nowhere.
+        AfterPaymentCall = "after_payment_call",
+        /// The retry copy is confirmed, the original not acknowledged.
+        AfterRetryPublish = "after_retry_publish",
     }
 }
 

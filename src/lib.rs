@@ -2,6 +2,9 @@
 //!
 //! The rooms, in the order that data flows, are told in `ARCHITECTURE.md`.
 
+#[macro_use]
+mod named;
+
 pub mod address;
 pub mod api;
 pub mod broker;
@@ -21,6 +24,7 @@ pub mod publishing;
 pub mod receiver;
 pub mod reconciler;
 pub mod retry;
+pub mod role;
 mod run;
 pub mod shutdown;
 pub mod store;
@@ -28,4 +32,5 @@ pub mod telemetry;
 pub mod webhook;
 pub mod worker;
 
-pub use run::{Exit, RunError, print, run};
+pub use named::NoSuchName;
+pub use run::{Exit, Job, RunError, print, run};

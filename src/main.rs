@@ -2,9 +2,9 @@
 
 use clap::Parser as _;
 use grantonce::cli::{Cli, Command};
-use grantonce::config::{self, Config, Environment};
+use grantonce::config::{self, Environment};
 use grantonce::telemetry::{causes, flush_log, init_logging, say};
-use grantonce::{Exit, RunError, print, run};
+use grantonce::{Exit, Job, RunError, print, run};
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -42,19 +42,18 @@ fn printed(written: Result<(), RunError>) -> Exit {
 }
 
 fn start(command: Command) -> Exit {
-    let environment = Environment::of_process();
-    let config = match Config::from_env(command.role(), &environment) {
-        Ok(config) => config,
+    let job = match Job::read(command, &Environment::of_process()) {
+        Ok(job) => job,
         Err(faults) => return fail(Exit::Usage, &faults),
     };
-    if let Err(error) = init_logging(config.process.log_format, &config.process.log_filter) {
+    if let Err(error) = init_logging(job.process.log_format, &job.process.log_filter) {
         return fail(Exit::Fault, &error);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::Fault, &error),
     };
-    match runtime.block_on(run(command, config)) {
+    match runtime.block_on(run(job)) {
         Ok(exit) => exit,
         Err(error) => fail(error.exit(), &error),
     }

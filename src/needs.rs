@@ -3,7 +3,8 @@
 use crate::broker::{Ability, PublishError, Publisher};
 use crate::clock::Clock;
 use crate::http::{NeedFlag, Needs};
-use crate::store::{Class, Probed, Role, Store, StoreError};
+use crate::role::Role;
+use crate::store::{Class, Probed, Store, StoreError};
 use crate::telemetry::Need;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -40,11 +41,11 @@ pub struct PostgresNeeds {
 }
 
 impl PostgresNeeds {
-    /// The needs of this role.
-    pub fn of(needs: &Needs, role: Role) -> Self {
+    /// The needs of a role.
+    pub fn of(needs: &Needs) -> Self {
         let flag = |need| needs.flag(need);
         Self {
-            role,
+            role: needs.role(),
             writes: flag(Need::PostgresWrites),
             schema: flag(Need::SchemaAndRights),
             clocks: flag(Need::ClockAgrees),

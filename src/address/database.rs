@@ -68,44 +68,33 @@ impl fmt::Display for DatabaseHost {
     }
 }
 
-/// The values of the parameter `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DatabaseTls {
-    /// TLS is never used.
-    Disable,
-    /// Where the server offers it. No certificate is checked.
-    #[default]
-    Prefer,
-    /// Always. No certificate is checked.
-    Require,
-    /// Always, with a certificate from somebody who is trusted.
-    VerifyCa,
-    /// Always, with such a certificate for this very host.
-    VerifyFull,
+named! {
+    /// `sslmode`.
+    #[derive(Default)]
+    pub enum DatabaseTls {
+        /// Never.
+        Disable = "disable",
+        /// Where the server offers it. No certificate is checked.
+        #[default]
+        Prefer = "prefer",
+        /// Always. No certificate is checked.
+        Require = "require",
+        /// Always, with a certificate from somebody who is trusted.
+        VerifyCa = "verify-ca",
+        /// Always, with such a certificate for this very host.
+        VerifyFull = "verify-full",
+    }
 }
 
-/// The values of the parameter `target_session_attrs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SessionAttributes {
-    /// The first server that takes the connection.
-    #[default]
-    Any,
-    /// The first server that accepts writes.
-    ReadWrite,
-}
-
-impl DatabaseTls {
-    const ALL: [Self; 5] = [Self::Disable, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull];
-
-    /// As libpq writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Disable => "disable",
-            Self::Prefer => "prefer",
-            Self::Require => "require",
-            Self::VerifyCa => "verify-ca",
-            Self::VerifyFull => "verify-full",
-        }
+named! {
+    /// `target_session_attrs`.
+    #[derive(Default)]
+    pub enum SessionAttributes {
+        /// The first server that takes the connection.
+        #[default]
+        Any = "any",
+        /// The first server that accepts writes.
+        ReadWrite = "read-write",
     }
 }
 

@@ -20,9 +20,10 @@ use crate::config::ApiConfig;
 use crate::http::{self, BindError, Limits, Listener, Readiness};
 use crate::needs::PostgresNeeds;
 use crate::provider::{BuildError, Providers};
+use crate::role::Role;
 use crate::shutdown::Shutdown;
 use crate::store::{self, OrderReader, Store, StoreError};
-use crate::telemetry::{ListenerName, Metrics, RoleName};
+use crate::telemetry::{ListenerName, Metrics};
 use access::Access;
 use axum::Router;
 use axum::middleware;
@@ -91,7 +92,7 @@ pub async fn run_on(
         deadline: TRANSACTION_DEADLINE,
         profile: store::Profile::Requests,
     })?;
-    let needs = PostgresNeeds::of(&readiness.of(RoleName::Api, &metrics), store::Role::Api);
+    let needs = PostgresNeeds::of(&readiness.of(Role::Api, &metrics));
     let watching = needs.follow(&store, &clock);
     let providers = Providers::configured(config.providers.clone())?;
     let router = router(&config, store.clone(), providers, clock, metrics.clone(), readiness, stop.clone());

@@ -2,7 +2,7 @@
 
 use crate::domain::{
     AMOUNT_MINOR_MAX, AccountId, CREDITS_MAX, Currency, Money, OrderId, PaymentId, PriceTerms, PriceTermsError,
-    Provider, ProviderAccount, tidy,
+    PriceTermsKind, Provider, ProviderAccount, tidy,
 };
 use crate::http::{FAULTS_MAX, Problem};
 use crate::provider::Retry;
@@ -278,9 +278,9 @@ impl Form {
         const NAME: &str = "price_terms";
         const LIMIT: &str = "discount_max_minor";
         let faults = self.faults.len();
-        let known = |name: String| match PriceTerms::NAMES.contains(&name.as_str()) {
-            true => Ok(name),
-            false => Err(PriceTermsError::Unknown),
+        let known = |name: String| match PriceTermsKind::from_name(&name) {
+            Some(_) => Ok(name),
+            None => Err(PriceTermsError::Unknown),
         };
         let name = self.optional_text(NAME, known);
         let limit = self.take(LIMIT);

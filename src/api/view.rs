@@ -172,7 +172,7 @@ pub(super) struct EntriesBody<'a> {
 /// One entry of the ledger.
 #[derive(Debug, Serialize)]
 pub(super) struct EntryBody<'a> {
-    kind: &'static str,
+    kind: EntryKind,
     order_id: OrderId,
     revision: i32,
     credits: i64,
@@ -185,10 +185,7 @@ pub(super) struct EntryBody<'a> {
 impl<'a> From<&'a Entry> for EntryBody<'a> {
     fn from(entry: &'a Entry) -> Self {
         Self {
-            kind: match entry.kind {
-                EntryKind::Grant => "grant",
-                EntryKind::Adjustment => "adjustment",
-            },
+            kind: entry.kind,
             order_id: entry.order_id,
             revision: entry.revision,
             credits: entry.credits,

@@ -12,6 +12,7 @@ use crate::domain::Provider;
 use crate::findings::Fault;
 use crate::followed::Followed;
 use crate::message::routing_key;
+use crate::role::Role;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -41,14 +42,14 @@ enum Operation {
 }
 
 impl User {
-    /// The name of the user in deploy/rabbitmq-permissions.sh.
-    pub fn name(&self) -> &'static str {
+    /// The role that connects as this user. deploy/rabbitmq-permissions.sh names the user after it.
+    pub fn role(&self) -> Role {
         match self {
-            Self::Migrate(_) => "migrate",
-            Self::Receiver(_) => "receiver",
-            Self::Worker(_) => "worker",
-            Self::Reconciler(_) => "reconciler",
-            Self::Ops => "ops",
+            Self::Migrate(_) => Role::Migrate,
+            Self::Receiver(_) => Role::Receiver,
+            Self::Worker(_) => Role::Worker,
+            Self::Reconciler(_) => Role::Reconciler,
+            Self::Ops => Role::Ops,
         }
     }
 
@@ -138,7 +139,7 @@ async fn try_deeds(connection: &Connection, user: &User) -> Result<Tried, Broker
                 what: format!("this broker user may not {what}"),
                 remedy: format!(
                     "give it {right}: deploy/rabbitmq-permissions.sh does so for grantonce-{}",
-                    user.name()
+                    user.role()
                 ),
             }),
             // The queue is missing, which `inspect` reports.

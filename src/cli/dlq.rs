@@ -1,8 +1,10 @@
 //! `dlq`: what is done about dead letters.
 
 use super::{EXIT_CODES, actor, reason, with_examples};
-use crate::domain::{LetterId, LetterState, OrderId, Reason, Verdict};
+use crate::domain::{LetterId, LetterState, OrderId, Reason, VerdictKind};
+use crate::named::NoSuchName;
 use clap::{Args, Subcommand};
+use std::str::FromStr;
 
 /// Most letters a second that a replay sends.
 const PER_SECOND_MAX: u16 = 1_000;
@@ -82,7 +84,7 @@ pub struct Which {
     pub ids: Vec<LetterId>,
 
     /// With this reason
-    #[arg(long = "reason-is", visible_alias = "with-reason", value_name = "REASON", value_parser = reason_name)]
+    #[arg(long = "reason-is", visible_alias = "with-reason", value_name = "REASON", value_parser = name_of::<Reason>)]
     pub reason_is: Option<String>,
 
     /// Of this provider
@@ -94,7 +96,7 @@ pub struct Which {
     pub cause: Option<String>,
 
     /// With this verdict, as it was found last
-    #[arg(long, value_name = "VERDICT", value_parser = verdict_name)]
+    #[arg(long, value_name = "VERDICT", value_parser = name_of::<VerdictKind>)]
     pub verdict: Option<String>,
 
     /// About this order
@@ -141,7 +143,7 @@ pub struct ListArgs {
     pub which: Which,
 
     /// In these states, by commas: open, replaying, resolved, archived
-    #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = state_name)]
+    #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = name_of::<LetterState>)]
     pub state: Vec<String>,
 
     /// Groups instead of letters: those with one reason, provider and cause
@@ -289,20 +291,9 @@ pub struct PeekArgs {
     pub json: bool,
 }
 
-fn one_of(name: &str, names: &[&'static str]) -> Result<String, String> {
-    if names.contains(&name) { Ok(name.to_owned()) } else { Err(format!("must be one of {}", names.join(", "))) }
-}
-
-fn reason_name(name: &str) -> Result<String, String> {
-    one_of(name, &Reason::ALL.map(Reason::name))
-}
-
-fn verdict_name(name: &str) -> Result<String, String> {
-    one_of(name, &Verdict::NAMES)
-}
-
-fn state_name(name: &str) -> Result<String, String> {
-    one_of(name, &LetterState::ALL.map(LetterState::name))
+/// The name of a value of the closed set `T`.
+fn name_of<T: FromStr<Err = NoSuchName> + ToString>(name: &str) -> Result<String, NoSuchName> {
+    name.parse::<T>().map(|value| value.to_string())
 }
 
 /// A whole number and a unit.
@@ -337,10 +328,10 @@ mod tests {
 
     #[test]
     fn names_are_checked_against_what_there_is() {
-        assert!(reason_name("amount_mismatch").is_ok() && verdict_name("would_grant").is_ok());
-        assert!(state_name("open").is_ok());
-        for error in [reason_name("amount"), verdict_name("x"), state_name("closed")] {
-            assert!(error.unwrap_err().starts_with("must be one of "));
+        assert!(name_of::<Reason>("amount_mismatch").is_ok() && name_of::<VerdictKind>("would_grant").is_ok());
+        assert!(name_of::<LetterState>("open").is_ok());
+        for error in [name_of::<Reason>("amount"), name_of::<VerdictKind>("x"), name_of::<LetterState>("closed")] {
+            assert!(error.unwrap_err().to_string().starts_with("must be one of "));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From a variable's text to its value. An error says what the text must be, and never repeats it: it may be a secret.
 
 use crate::address::{AddressError, AmqpAddress, DatabaseAddress, decoded};
+use crate::named::NoSuchName;
 use reqwest::Url;
 use secrecy::SecretString;
 use std::collections::BTreeSet;
@@ -66,14 +67,9 @@ pub(super) fn boolean(text: &str) -> Result<bool, Demand> {
     }
 }
 
-/// One of a few words.
-pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&str) -> Result<T, Demand> {
-    move |text| {
-        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
-            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            format!("must be {}", words.join(" or "))
-        })
-    }
+/// One name of a closed set.
+pub(super) fn named<T: FromStr<Err = NoSuchName>>(text: &str) -> Result<T, Demand> {
+    text.parse().map_err(|error: NoSuchName| error.to_string())
 }
 
 /// A whole number within bounds.

@@ -1,11 +1,11 @@
 //! The environment, and reading it without stopping at the first fault.
 
-use super::Role;
 use super::files::{FollowedFile, FollowedFiles, is_regular_file, read_secret_file};
 use super::names::unknown;
 use super::parse::Demand;
 use super::variables::{DefaultValue, Variable};
 use crate::followed::Followed;
+use crate::role::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 

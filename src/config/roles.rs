@@ -1,6 +1,5 @@
 //! What each role is given.
 
-use super::Role;
 use super::files::FollowedFiles;
 use super::parse::{NamedToken, RetryDelay};
 use super::read::{ConfigFaults, Environment, Reader};
@@ -8,19 +7,30 @@ use super::values::Values;
 use crate::address::{AmqpAddress, DatabaseAddress};
 use crate::domain::DisputePolicy;
 use crate::followed::Followed;
+use crate::role::Role;
 use crate::shutdown::ShutdownTimes;
 use crate::telemetry::{LogFilter, LogFormat};
 use secrecy::SecretString;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The configuration of one process.
+/// The configuration of one process: what every process has, and what a role has.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct Config<R> {
     /// What every process has.
     pub process: ProcessConfig,
-    /// What this role has.
-    pub role: RoleConfig,
+    /// What the role has.
+    pub role: R,
+}
+
+/// The configuration of a role. Its type tells which role it is for.
+pub trait RoleConfig: Sized {
+    /// The role that reads it.
+    const ROLE: Role;
+
+    /// Takes what the role needs. `None` if a value that it requires is not there.
+    #[doc(hidden)]
+    fn take(values: &Values) -> Option<Self>;
 }
 
 /// What every process has, whatever its role.
@@ -38,33 +48,6 @@ pub struct ProcessConfig {
     pub shutdown: ShutdownTimes,
     /// Where traces go.
     pub otlp_endpoint: Option<String>,
-}
-
-/// What a role has.
-#[derive(Debug, Clone)]
-pub enum RoleConfig {
-    /// `migrate`.
-    Migrate(MigrateConfig),
-    /// `receiver`.
-    Receiver(ReceiverConfig),
-    /// `worker`.
-    Worker(WorkerConfig),
-    /// `api`.
-    Api(ApiConfig),
-    /// `reconciler`.
-    Reconciler(ReconcilerConfig),
-    /// `ops`.
-    Ops(OpsConfig),
-    /// `all`.
-    All(Box<AllConfig>),
-    /// `dlq`.
-    Dlq(DlqConfig),
-    /// `orders`.
-    Orders(OrdersConfig),
-    /// `check`.
-    Check(CheckConfig),
-    /// `verify`.
-    Verify(VerifyConfig),
 }
 
 /// How to reach Postgres.
@@ -111,13 +94,14 @@ pub struct ReceiverConfig {
     pub adyen_capture: AdyenCapture,
 }
 
-/// When an Adyen payment is paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdyenCapture {
-    /// With its authorisation: Adyen captures by itself.
-    Automatic,
-    /// When the merchant has captured it.
-    Manual,
+named! {
+    /// When an Adyen payment is paid.
+    pub enum AdyenCapture {
+        /// With its authorisation: Adyen captures by itself.
+        Automatic = "automatic",
+        /// When the merchant has captured it.
+        Manual = "manual",
+    }
 }
 
 /// What webhooks are verified with. A provider without any is not served.
@@ -184,13 +168,14 @@ pub struct RetryConfig {
     pub attempts_max: u32,
 }
 
-/// What becomes of a message without our order id that matches no order after the last retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnknownPayments {
-    /// A dead letter of reason `unknown_payment`.
-    DeadLetter,
-    /// Acknowledged and counted: the provider's account has other payments too.
-    Ignore,
+named! {
+    /// What becomes of a message without our order id that matches no order after the last retry.
+    pub enum UnknownPayments {
+        /// A dead letter of reason `unknown_payment`.
+        DeadLetter = "dead_letter",
+        /// Acknowledged and counted: the provider's account has other payments too.
+        Ignore = "ignore",
+    }
 }
 
 /// `api`.
@@ -356,14 +341,13 @@ pub struct VerifyConfig {
     pub dispute_policy: DisputePolicy,
 }
 
-impl Config {
-    /// Reads what a role needs. Every fault is listed, not only the first.
-    pub fn from_env(role: Role, environment: &Environment) -> Result<Self, ConfigFaults> {
-        let mut reader = Reader::new(role, environment);
+impl<R: RoleConfig> Config<R> {
+    /// Reads what the role needs. The error lists every fault, not only the first.
+    pub fn from_env(environment: &Environment) -> Result<Self, ConfigFaults> {
+        let mut reader = Reader::new(R::ROLE, environment);
         let values = Values::read(&mut reader);
-        values.cross_check(role, &mut reader);
-        let files = reader.files();
-        let Some((process, role)) = values.process(role, files.clone()).zip(values.role(role, &files)) else {
+        values.cross_check(R::ROLE, &mut reader);
+        let Some((process, role)) = values.process(R::ROLE).zip(R::take(&values)) else {
             return Err(reader.finish_incomplete());
         };
         match reader.finish() {

@@ -4,6 +4,7 @@ mod refused;
 
 use super::*;
 use crate::domain::DisputePolicy;
+use crate::role::Role;
 use crate::shutdown::ShutdownTimes;
 use crate::telemetry::LogFormat;
 use secrecy::ExposeSecret as _;
@@ -36,10 +37,27 @@ fn faults(role: Role, environment: &Environment) -> Vec<String> {
     // The reconciler needs a provider to ask.
     let asking = environment.clone().with("GRANTONCE_STRIPE_API_KEY", "rk_test_1");
     let environment = if role == Role::Reconciler { &asking } else { environment };
-    match Config::from_env(role, environment) {
-        Ok(_) => Vec::new(),
+    let read = match role {
+        Role::Migrate => read::<MigrateConfig>,
+        Role::Receiver => read::<ReceiverConfig>,
+        Role::Worker => read::<WorkerConfig>,
+        Role::Api => read::<ApiConfig>,
+        Role::Reconciler => read::<ReconcilerConfig>,
+        Role::Ops => read::<OpsConfig>,
+        Role::All => read::<AllConfig>,
+        Role::Dlq => read::<DlqConfig>,
+        Role::Orders => read::<OrdersConfig>,
+        Role::Check => read::<CheckConfig>,
+        Role::Verify => read::<VerifyConfig>,
+    };
+    match read(environment) {
+        Ok(()) => Vec::new(),
         Err(faults) => faults.faults().iter().map(ToString::to_string).collect(),
     }
+}
+
+fn read<R: RoleConfig>(environment: &Environment) -> Result<(), ConfigFaults> {
+    Config::<R>::from_env(environment).map(drop)
 }
 
 /// The only fault of a value, in a role that reads it.
@@ -51,10 +69,7 @@ fn fault_of(name: &str, value: &str) -> String {
 }
 
 fn all(environment: &Environment) -> AllConfig {
-    let RoleConfig::All(config) = Config::from_env(Role::All, environment).unwrap().role else {
-        panic!("another role's configuration");
-    };
-    *config
+    Config::from_env(environment).unwrap().role
 }
 
 #[test]
@@ -67,12 +82,12 @@ fn every_role_starts_with_enough() {
 
 #[test]
 fn a_reconciler_needs_somebody_to_ask() {
-    let Err(alone) = Config::from_env(Role::Reconciler, &enough()) else { panic!("no provider can be asked") };
+    let Err(alone) = Config::<ReconcilerConfig>::from_env(&enough()) else { panic!("no provider can be asked") };
     let [fault] = alone.faults() else { panic!("{alone:?}") };
     let fault = fault.to_string();
     assert!(fault.contains("GRANTONCE_STRIPE_API_KEY") && fault.contains("GRANTONCE_PAYPAL_CLIENT_ID"), "{fault}");
     let paypal = enough().with("GRANTONCE_PAYPAL_CLIENT_ID", "id").with("GRANTONCE_PAYPAL_CLIENT_SECRET", "secret");
-    assert!(Config::from_env(Role::Reconciler, &paypal).is_ok());
+    assert!(Config::<ReconcilerConfig>::from_env(&paypal).is_ok());
     assert!(all(&paypal).reconciler.is_some());
     let deaf = faults(Role::All, &enough().with("GRANTONCE_PAYPAL_WEBHOOK_IDS", "1JE4291016473214C"));
     assert!(matches!(&deaf[..], [fault] if fault.contains("GRANTONCE_PAYPAL_CLIENT_ID")), "{deaf:?}");
@@ -102,13 +117,13 @@ fn each_role_requires_what_it_needs_and_no_more() {
 
 #[test]
 fn the_defaults_are_those_of_the_table() {
-    let config = Config::from_env(Role::All, &enough()).unwrap();
+    let config = Config::<AllConfig>::from_env(&enough()).unwrap();
     assert_eq!(config.process.metrics_addr, "127.0.0.1:9090".parse().unwrap());
     assert_eq!(config.process.otlp_endpoint, None);
     let (delay, drain_deadline) = (Duration::from_secs(5), Duration::from_secs(10));
     assert_eq!(config.process.shutdown, ShutdownTimes { delay, drain_deadline });
     // A worker gets no requests, so it does not wait until load balancers notice its stop.
-    let worker = Config::from_env(Role::Worker, &enough()).unwrap();
+    let worker = Config::<WorkerConfig>::from_env(&enough()).unwrap();
     assert_eq!(worker.process.shutdown, ShutdownTimes { delay: Duration::ZERO, drain_deadline });
     let AllConfig { receiver, worker, api, reconciler, ops } = all(&enough());
     assert_eq!(ops.addr, "127.0.0.1:8082".parse().unwrap());
@@ -154,7 +169,7 @@ fn what_is_set_is_what_the_role_gets() {
         .with("GRANTONCE_LOG_FORMAT", "json")
         .with("GRANTONCE_SHUTDOWN_DELAY", "0s")
         .with("GRANTONCE_API_TOKENS", "shop:0123456789abcdef, back-office:0123456789abcde:");
-    assert_eq!(Config::from_env(Role::All, &environment).unwrap().process.log_format, LogFormat::Json);
+    assert_eq!(Config::<AllConfig>::from_env(&environment).unwrap().process.log_format, LogFormat::Json);
     let AllConfig { receiver, worker, api, reconciler: _, ops: _ } = all(&environment);
     assert!(receiver.livemode && worker.livemode);
     assert_eq!(receiver.addr.port(), 0);
@@ -294,14 +309,14 @@ fn no_fault_shows_a_secret() {
     ] {
         // The value may cause more than one fault. None of them may show it.
         let environment = enough().with(name, value);
-        let config = Config::from_env(Role::All, &environment);
+        let config = Config::<AllConfig>::from_env(&environment);
         let told = config.as_ref().unwrap_err().to_string();
         assert!(told.contains(part), "{name}={value}: {told}");
         for text in [told, format!("{config:?}"), format!("{environment:?}")] {
             assert!(!text.contains("hunter2pw") && !text.contains(short_base64), "{name}: {text}");
         }
     }
-    let shown = format!("{:?}", Config::from_env(Role::All, &enough()).unwrap());
+    let shown = format!("{:?}", Config::<AllConfig>::from_env(&enough()).unwrap());
     assert!(!shown.contains("hunter2pw") && !shown.contains(TOKEN), "{shown}");
 }
 
@@ -309,7 +324,7 @@ fn no_fault_shows_a_secret() {
 fn all_faults_come_at_once() {
     let environment: Environment =
         [("GRANTONCE_WORKERS", "many"), ("GRANTONCE_PREFETCH", "9"), ("GRANTONCE_TYPO", "1")].into_iter().collect();
-    let told = Config::from_env(Role::Worker, &environment).unwrap_err().to_string();
+    let told = Config::<WorkerConfig>::from_env(&environment).unwrap_err().to_string();
     let lines: Vec<_> = told.lines().collect();
     assert_eq!(lines.len(), 1 + 6, "{told}");
     assert!(lines[0].starts_with("6 faults in the configuration of worker"), "{told}");

@@ -8,9 +8,10 @@ use super::roles::{
     MigrateConfig, OpsConfig, OpsTerms, OrdersConfig, PaypalApi, ProcessConfig, ProvidersConfig, ReceiverConfig,
     ReconcilerConfig, RetryConfig, RoleConfig, StripeApi, UnknownPayments, VerifyConfig, WebhookSecrets, WorkerConfig,
 };
-use super::{Role, variables as v};
+use super::variables as v;
 use crate::domain::DisputePolicy;
 use crate::followed::Followed;
+use crate::role::Role;
 use crate::shutdown::ShutdownTimes;
 use crate::telemetry::{LogFilter, LogFormat};
 use secrecy::SecretString;
@@ -38,7 +39,7 @@ const BATCH_DEADLINE: Duration = Duration::from_secs(10);
 const PREFETCH_BYTES: RangeInclusive<usize> = 1 << 20..=1 << 32;
 
 /// Every variable's value, before it is known which role gets which. Nothing is what is not set or at fault.
-pub(super) struct Values {
+pub struct Values {
     database: Option<DatabaseConfig>,
     broker: Option<BrokerConfig>,
     livemode: Option<bool>,
@@ -77,6 +78,7 @@ pub(super) struct Values {
     log_format: Option<LogFormat>,
     log_filter: Option<LogFilter>,
     otlp_endpoint: Option<String>,
+    secret_files: FollowedFiles,
 }
 
 impl Values {
@@ -105,10 +107,7 @@ impl Values {
                 paypal_cert_hosts: r.read_list(&v::PAYPAL_CERT_HOSTS, parse::hosts),
                 adyen_hmac_keys: r.follow_list(&v::ADYEN_HMAC_KEYS, parse::hmac_keys),
             },
-            adyen_capture: r.read(
-                &v::ADYEN_CAPTURE,
-                parse::word(&[("automatic", AdyenCapture::Automatic), ("manual", AdyenCapture::Manual)]),
-            ),
+            adyen_capture: r.read(&v::ADYEN_CAPTURE, parse::named::<AdyenCapture>),
             api_tokens: r.follow_list(&v::API_TOKENS, parse::tokens),
             status_token_key: r.follow(&v::STATUS_TOKEN_KEY, parse::status_token_key),
             cors_origins: r.read_list(&v::CORS_ORIGINS, parse::origins),
@@ -127,20 +126,18 @@ impl Values {
             retry_delays: r.read(&v::RETRY_DELAYS, parse::retry_delays),
             attempts_max: r.read(&v::MAX_ATTEMPTS, parse::number(1..=1000)),
             outage_grace: r.read(&v::OUTAGE_GRACE, parse::duration(GRACE)),
-            dispute_policy: r
-                .read(&v::DISPUTE_POLICY, parse::word(&[("hold", DisputePolicy::Hold), ("lost", DisputePolicy::Lost)])),
-            unknown_payments: r.read(
-                &v::UNKNOWN_PAYMENTS,
-                parse::word(&[("dead_letter", UnknownPayments::DeadLetter), ("ignore", UnknownPayments::Ignore)]),
-            ),
+            dispute_policy: r.read(&v::DISPUTE_POLICY, parse::named::<DisputePolicy>),
+            unknown_payments: r.read(&v::UNKNOWN_PAYMENTS, parse::named::<UnknownPayments>),
             inbox_retention: r.read(&v::INBOX_RETENTION, parse::duration(RETENTION)),
             dead_letter_retention: r.read(&v::DEAD_LETTER_RETENTION, parse::duration(RETENTION)),
             management_url: r.read(&v::MANAGEMENT_URL, parse::management_url),
-            log_format: r.read(&v::LOG_FORMAT, parse::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)])),
+            log_format: r.read(&v::LOG_FORMAT, parse::named::<LogFormat>),
             log_filter: r.read(&v::RUST_LOG, |text| {
                 text.parse().map_err(|_| "must be directives by commas, each a level or target=level".to_owned())
             }),
             otlp_endpoint: r.read(&v::OTLP_ENDPOINT, parse::web_url),
+            // The last one: it takes the files of all the others.
+            secret_files: r.files(),
         }
     }
 
@@ -202,72 +199,17 @@ impl Values {
         }
     }
 
-    pub(super) fn process(&self, role: Role, secret_files: FollowedFiles) -> Option<ProcessConfig> {
+    pub(super) fn process(&self, role: Role) -> Option<ProcessConfig> {
         // Nobody sends requests to the other roles: they stop at once.
         let is_answering = v::SHUTDOWN_DELAY.roles.contains(&role);
         let delay = if is_answering { self.shutdown_delay? } else { Duration::ZERO };
         Some(ProcessConfig {
-            secret_files,
+            secret_files: self.secret_files.clone(),
             shutdown: ShutdownTimes { delay, drain_deadline: self.drain_deadline? },
             log_format: self.log_format.unwrap_or_else(LogFormat::suited),
             log_filter: self.log_filter.clone().unwrap_or_default(),
             metrics_addr: self.metrics_addr?,
             otlp_endpoint: self.otlp_endpoint.clone(),
-        })
-    }
-
-    pub(super) fn role(&self, role: Role, files: &FollowedFiles) -> Option<RoleConfig> {
-        Some(match role {
-            Role::Migrate => RoleConfig::Migrate(MigrateConfig {
-                database: self.database.clone()?,
-                broker: self.broker.clone()?,
-                retry_delays: self.retry_delays.clone()?,
-            }),
-            Role::Receiver => RoleConfig::Receiver(self.receiver(files)?),
-            Role::Worker => RoleConfig::Worker(self.worker()?),
-            Role::Api => RoleConfig::Api(self.api()?),
-            Role::Reconciler => RoleConfig::Reconciler(self.reconciler()?),
-            Role::Ops => RoleConfig::Ops(self.ops()?),
-            Role::Dlq => RoleConfig::Dlq(DlqConfig {
-                database: self.database.clone()?,
-                broker: self.broker.clone()?,
-                management_url: self.management_url.clone(),
-                terms: self.ops_terms()?,
-            }),
-            Role::All => RoleConfig::All(Box::new(AllConfig {
-                receiver: self.receiver(files)?,
-                worker: self.worker()?,
-                api: self.api()?,
-                reconciler: self.reconciler().filter(|reconciler| reconciler.providers.any()),
-                ops: self.ops()?,
-            })),
-            Role::Orders => RoleConfig::Orders(OrdersConfig {
-                database: self.database.clone()?,
-                dispute_policy: self.dispute_policy?,
-            }),
-            Role::Check => RoleConfig::Check(CheckConfig {
-                database: self.database.clone()?,
-                broker: self.broker.clone()?,
-                retry_delays: self.retry_delays.clone()?,
-                management_url: self.management_url.clone(),
-            }),
-            Role::Verify => RoleConfig::Verify(VerifyConfig {
-                database: self.database.clone()?,
-                dispute_policy: self.dispute_policy?,
-            }),
-        })
-    }
-
-    fn ops(&self) -> Option<OpsConfig> {
-        Some(OpsConfig {
-            addr: self.ops_addr?,
-            keep_alive: self.keep_alive?,
-            database: self.database.clone()?,
-            broker: self.broker.clone()?,
-            tokens: self.ops_tokens.clone(),
-            management_url: self.management_url.clone(),
-            dead_letter_retention: self.dead_letter_retention?,
-            terms: self.ops_terms()?,
         })
     }
 
@@ -279,72 +221,173 @@ impl Values {
         })
     }
 
-    fn reconciler(&self) -> Option<ReconcilerConfig> {
-        Some(ReconcilerConfig {
-            database: self.database.clone()?,
-            broker: self.broker.clone()?,
-            livemode: self.livemode?,
-            providers: self.providers()?,
-            first_look_after: self.reconcile_after?,
-        })
-    }
-
-    fn receiver(&self, files: &FollowedFiles) -> Option<ReceiverConfig> {
-        Some(ReceiverConfig {
-            addr: self.receiver_addr?,
-            keep_alive: self.keep_alive?,
-            broker: self.broker.clone()?,
-            livemode: self.livemode?,
-            secrets: self.secrets.clone(),
-            secret_files: files.clone(),
-            adyen_capture: self.adyen_capture?,
-        })
-    }
-
-    fn worker(&self) -> Option<WorkerConfig> {
-        let (workers, messages_max) = (self.workers?, self.batch_max?);
-        Some(WorkerConfig {
-            database: self.database.clone()?,
-            broker: self.broker.clone()?,
-            livemode: self.livemode?,
-            batch: BatchConfig {
-                workers,
-                messages_max,
-                wait: Duration::from_millis(self.batch_wait_ms?),
-                // One batch more than are worked on waits to fill, one more is on its way.
-                prefetch: self
-                    .prefetch
-                    .unwrap_or_else(|| u16::try_from((workers + 2) * messages_max).unwrap_or(u16::MAX)),
-                prefetch_bytes: self.prefetch_bytes?,
-            },
-            retry: RetryConfig { delays: self.retry_delays.clone()?, attempts_max: self.attempts_max? },
-            outage_grace: self.outage_grace?,
-            transaction_deadline: BATCH_DEADLINE,
-            dispute_policy: self.dispute_policy?,
-            unknown_payments: self.unknown_payments?,
-            inbox_retention: self.inbox_retention?,
-        })
-    }
-
-    fn api(&self) -> Option<ApiConfig> {
-        Some(ApiConfig {
-            addr: self.api_addr?,
-            keep_alive: self.keep_alive?,
-            database: self.database.clone()?,
-            tokens: self.api_tokens.clone(),
-            status_token_key: self.status_token_key.clone()?,
-            cors_origins: self.cors_origins.clone(),
-            providers: self.providers()?,
-            first_look_after: self.reconcile_after?,
-        })
-    }
-
     fn providers(&self) -> Option<ProvidersConfig> {
         let (stripe_base, paypal_base) = (self.stripe_base.clone()?, self.paypal_base.clone()?);
         let stripe = self.stripe_key.clone().map(|key| StripeApi { key, base: stripe_base });
         let paypal = self.paypal_client_id.clone().zip(self.paypal_client_secret.clone());
         let paypal = paypal.map(|(client_id, client_secret)| PaypalApi { client_id, client_secret, base: paypal_base });
         Some(ProvidersConfig { stripe, paypal })
+    }
+}
+
+impl RoleConfig for OpsConfig {
+    const ROLE: Role = Role::Ops;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self {
+            addr: values.ops_addr?,
+            keep_alive: values.keep_alive?,
+            database: values.database.clone()?,
+            broker: values.broker.clone()?,
+            tokens: values.ops_tokens.clone(),
+            management_url: values.management_url.clone(),
+            dead_letter_retention: values.dead_letter_retention?,
+            terms: values.ops_terms()?,
+        })
+    }
+}
+
+impl RoleConfig for ReconcilerConfig {
+    const ROLE: Role = Role::Reconciler;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self {
+            database: values.database.clone()?,
+            broker: values.broker.clone()?,
+            livemode: values.livemode?,
+            providers: values.providers()?,
+            first_look_after: values.reconcile_after?,
+        })
+    }
+}
+
+impl RoleConfig for ReceiverConfig {
+    const ROLE: Role = Role::Receiver;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self {
+            addr: values.receiver_addr?,
+            keep_alive: values.keep_alive?,
+            broker: values.broker.clone()?,
+            livemode: values.livemode?,
+            secrets: values.secrets.clone(),
+            secret_files: values.secret_files.clone(),
+            adyen_capture: values.adyen_capture?,
+        })
+    }
+}
+
+impl RoleConfig for WorkerConfig {
+    const ROLE: Role = Role::Worker;
+
+    fn take(values: &Values) -> Option<Self> {
+        let (workers, messages_max) = (values.workers?, values.batch_max?);
+        Some(Self {
+            database: values.database.clone()?,
+            broker: values.broker.clone()?,
+            livemode: values.livemode?,
+            batch: BatchConfig {
+                workers,
+                messages_max,
+                wait: Duration::from_millis(values.batch_wait_ms?),
+                // One batch more than are worked on waits to fill, one more is on its way.
+                prefetch: values
+                    .prefetch
+                    .unwrap_or_else(|| u16::try_from((workers + 2) * messages_max).unwrap_or(u16::MAX)),
+                prefetch_bytes: values.prefetch_bytes?,
+            },
+            retry: RetryConfig { delays: values.retry_delays.clone()?, attempts_max: values.attempts_max? },
+            outage_grace: values.outage_grace?,
+            transaction_deadline: BATCH_DEADLINE,
+            dispute_policy: values.dispute_policy?,
+            unknown_payments: values.unknown_payments?,
+            inbox_retention: values.inbox_retention?,
+        })
+    }
+}
+
+impl RoleConfig for ApiConfig {
+    const ROLE: Role = Role::Api;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self {
+            addr: values.api_addr?,
+            keep_alive: values.keep_alive?,
+            database: values.database.clone()?,
+            tokens: values.api_tokens.clone(),
+            status_token_key: values.status_token_key.clone()?,
+            cors_origins: values.cors_origins.clone(),
+            providers: values.providers()?,
+            first_look_after: values.reconcile_after?,
+        })
+    }
+}
+
+impl RoleConfig for MigrateConfig {
+    const ROLE: Role = Role::Migrate;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self {
+            database: values.database.clone()?,
+            broker: values.broker.clone()?,
+            retry_delays: values.retry_delays.clone()?,
+        })
+    }
+}
+
+impl RoleConfig for AllConfig {
+    const ROLE: Role = Role::All;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self {
+            receiver: ReceiverConfig::take(values)?,
+            worker: WorkerConfig::take(values)?,
+            api: ApiConfig::take(values)?,
+            reconciler: ReconcilerConfig::take(values).filter(|reconciler| reconciler.providers.any()),
+            ops: OpsConfig::take(values)?,
+        })
+    }
+}
+
+impl RoleConfig for DlqConfig {
+    const ROLE: Role = Role::Dlq;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self {
+            database: values.database.clone()?,
+            broker: values.broker.clone()?,
+            management_url: values.management_url.clone(),
+            terms: values.ops_terms()?,
+        })
+    }
+}
+
+impl RoleConfig for OrdersConfig {
+    const ROLE: Role = Role::Orders;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self { database: values.database.clone()?, dispute_policy: values.dispute_policy? })
+    }
+}
+
+impl RoleConfig for CheckConfig {
+    const ROLE: Role = Role::Check;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self {
+            database: values.database.clone()?,
+            broker: values.broker.clone()?,
+            retry_delays: values.retry_delays.clone()?,
+            management_url: values.management_url.clone(),
+        })
+    }
+}
+
+impl RoleConfig for VerifyConfig {
+    const ROLE: Role = Role::Verify;
+
+    fn take(values: &Values) -> Option<Self> {
+        Some(Self { database: values.database.clone()?, dispute_policy: values.dispute_policy? })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Every environment variable, once: its name, default, meaning, and who reads it. The parser, the list of known
 //! names and `grantonce --help-config` all come from this table.
 
-use super::Role;
+use crate::role::Role;
 use std::fmt::Write as _;
 
 /// The prefix of our own variables.

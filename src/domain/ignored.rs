@@ -1,40 +1,22 @@
 //! Why a genuine webhook changes nothing. The names are public: they stand in a metric's label and in the pages about events.
 
-macro_rules! whys {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)+) => {
-        /// Why a genuine webhook changes nothing. A bounded set, so that it can be a metric's label.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum IgnoredWhy {
-            $($(#[$doc])* $variant,)+
-        }
-
-        impl IgnoredWhy {
-            /// Every value, for metrics and documentation.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The public name.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-        }
-    };
-}
-
-whys! {
-    /// It reports no money of a payment.
-    NoMoney = "no_money",
-    /// Another event reports the same money.
-    SaidByAnotherEvent = "said_by_another_event",
-    /// It reports the release of money that was never taken.
-    ReleasedHold = "released_hold",
-    /// It reports that a request was refused, which changes nothing.
-    RequestFailed = "request_failed",
-    /// It reports money that belongs to no payment.
-    NoPayment = "no_payment",
-    /// It reports money, and names no order of ours that it could be for.
-    NotOurs = "not_ours",
-    /// This release does not know the type.
-    UnknownType = "unknown_type",
+named! {
+    /// Why a genuine webhook changes nothing. A bounded set, so that it can be a metric's label.
+    #[derive(PartialOrd, Ord)]
+    pub enum IgnoredWhy {
+        /// It reports no money of a payment.
+        NoMoney = "no_money",
+        /// Another event reports the same money.
+        SaidByAnotherEvent = "said_by_another_event",
+        /// It reports the release of money that was never taken.
+        ReleasedHold = "released_hold",
+        /// It reports that a request was refused, which changes nothing.
+        RequestFailed = "request_failed",
+        /// It reports money that belongs to no payment.
+        NoPayment = "no_payment",
+        /// It reports money, and names no order of ours that it could be for.
+        NotOurs = "not_ours",
+        /// This release does not know the type.
+        UnknownType = "unknown_type",
+    }
 }

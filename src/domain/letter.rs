@@ -30,37 +30,17 @@ impl FromStr for LetterId {
     }
 }
 
-/// How a dead letter stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LetterState {
-    /// The letter waits for an operator.
-    Open,
-    /// Sent back to work, or about to be; what becomes of it is not known yet.
-    Replaying,
-    /// Its fact is applied: a replay would change nothing.
-    Resolved,
-    /// Somebody has decided that nothing is to be done.
-    Archived,
-}
-
-impl LetterState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Open, Self::Replaying, Self::Resolved, Self::Archived];
-
-    /// The public name, also the one in the table.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Replaying => "replaying",
-            Self::Resolved => "resolved",
-            Self::Archived => "archived",
-        }
-    }
-
-    /// The other way round.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == name)
+named! {
+    /// The state of a dead letter.
+    pub enum LetterState {
+        /// It waits for an operator.
+        Open = "open",
+        /// It was replayed, or is about to be. The result is not known yet.
+        Replaying = "replaying",
+        /// Its fact is applied: a replay would change nothing.
+        Resolved = "resolved",
+        /// An operator decided that nothing is to be done.
+        Archived = "archived",
     }
 }
 
@@ -129,65 +109,78 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
-    /// The names of all verdicts, in the order in which they count for a letter that holds several messages.
-    pub const NAMES: [&str; 9] = [
-        "would_grant",
-        "would_adjust",
-        "would_change",
-        "would_ask",
-        "order_unknown",
-        "order_unreadable",
-        "would_be_refused",
-        "already_applied",
-        "nothing_to_do",
-    ];
-
-    /// The public name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::WouldGrant { .. } => "would_grant",
-            Self::WouldAdjust { .. } => "would_adjust",
-            Self::WouldChange { .. } => "would_change",
-            Self::WouldAsk { .. } => "would_ask",
-            Self::OrderUnknown { .. } => "order_unknown",
-            Self::OrderUnreadable { .. } => "order_unreadable",
-            Self::WouldBeRefused(_) => "would_be_refused",
-            Self::AlreadyApplied { .. } => "already_applied",
-            Self::NothingToDo { .. } => "nothing_to_do",
-        }
+named! {
+    /// What kind of verdict it is. If a letter holds several messages, the first kind in this order counts.
+    #[derive(PartialOrd, Ord)]
+    pub enum VerdictKind {
+        /// The order's credits would be granted.
+        WouldGrant = "would_grant",
+        /// Credits would be taken back, or given again.
+        WouldAdjust = "would_adjust",
+        /// The order would change, and no credits would move.
+        WouldChange = "would_change",
+        /// The provider would be asked.
+        WouldAsk = "would_ask",
+        /// No order has this payment.
+        OrderUnknown = "order_unknown",
+        /// The order's row cannot be read.
+        OrderUnreadable = "order_unreadable",
+        /// The message would become a dead letter again.
+        WouldBeRefused = "would_be_refused",
+        /// The order knows everything that the message says.
+        AlreadyApplied = "already_applied",
+        /// The message says nothing that could be applied.
+        NothingToDo = "nothing_to_do",
     }
+}
 
-    fn rank(&self) -> usize {
-        Self::NAMES.iter().position(|name| *name == self.name()).unwrap_or(Self::NAMES.len())
-    }
-
+impl VerdictKind {
     /// Whether a replay would do something.
-    pub fn is_helpful(&self) -> bool {
+    pub fn is_helpful(self) -> bool {
         match self {
-            Self::WouldGrant { .. } | Self::WouldAdjust { .. } | Self::WouldChange { .. } | Self::WouldAsk { .. } => {
-                true
-            }
-            Self::OrderUnknown { .. }
-            | Self::OrderUnreadable { .. }
-            | Self::WouldBeRefused(_)
-            | Self::AlreadyApplied { .. }
-            | Self::NothingToDo { .. } => false,
+            Self::WouldGrant | Self::WouldAdjust | Self::WouldChange | Self::WouldAsk => true,
+            Self::OrderUnknown
+            | Self::OrderUnreadable
+            | Self::WouldBeRefused
+            | Self::AlreadyApplied
+            | Self::NothingToDo => false,
         }
     }
 
     /// Whether there is nothing left to do: a letter of nothing else is resolved.
-    pub fn is_done(&self) -> bool {
+    pub fn is_done(self) -> bool {
         match self {
-            Self::AlreadyApplied { .. } | Self::NothingToDo { .. } => true,
-            Self::WouldGrant { .. }
-            | Self::WouldAdjust { .. }
-            | Self::WouldChange { .. }
-            | Self::WouldAsk { .. }
-            | Self::OrderUnknown { .. }
-            | Self::OrderUnreadable { .. }
-            | Self::WouldBeRefused(_) => false,
+            Self::AlreadyApplied | Self::NothingToDo => true,
+            Self::WouldGrant
+            | Self::WouldAdjust
+            | Self::WouldChange
+            | Self::WouldAsk
+            | Self::OrderUnknown
+            | Self::OrderUnreadable
+            | Self::WouldBeRefused => false,
         }
+    }
+}
+
+impl Verdict {
+    /// The kind without its details.
+    pub fn kind(&self) -> VerdictKind {
+        match self {
+            Self::WouldGrant { .. } => VerdictKind::WouldGrant,
+            Self::WouldAdjust { .. } => VerdictKind::WouldAdjust,
+            Self::WouldChange { .. } => VerdictKind::WouldChange,
+            Self::WouldAsk { .. } => VerdictKind::WouldAsk,
+            Self::OrderUnknown { .. } => VerdictKind::OrderUnknown,
+            Self::OrderUnreadable { .. } => VerdictKind::OrderUnreadable,
+            Self::WouldBeRefused(_) => VerdictKind::WouldBeRefused,
+            Self::AlreadyApplied { .. } => VerdictKind::AlreadyApplied,
+            Self::NothingToDo { .. } => VerdictKind::NothingToDo,
+        }
+    }
+
+    /// The kind's public name.
+    pub fn name(&self) -> &'static str {
+        self.kind().name()
     }
 
     /// What an event that its order accepts, and whose message was not admitted before, would come to.
@@ -259,13 +252,13 @@ impl Outlook {
         if parts.is_empty() {
             parts.push(Verdict::NothingToDo { why: "it says nothing of a payment" });
         }
-        parts.sort_by_key(Verdict::rank);
+        parts.sort_by_key(Verdict::kind);
         Self { parts }
     }
 
     /// The most important part's name.
     pub fn name(&self) -> &'static str {
-        self.parts.first().map_or("nothing_to_do", Verdict::name)
+        self.parts.first().map_or(VerdictKind::NothingToDo, Verdict::kind).name()
     }
 
     /// Each part, the most important first; at least one.
@@ -275,12 +268,12 @@ impl Outlook {
 
     /// Whether a replay would do something.
     pub fn is_helpful(&self) -> bool {
-        self.parts.iter().any(Verdict::is_helpful)
+        self.parts.iter().any(|part| part.kind().is_helpful())
     }
 
     /// Whether there is nothing left to do.
     pub fn is_done(&self) -> bool {
-        self.parts.iter().all(Verdict::is_done)
+        self.parts.iter().all(|part| part.kind().is_done())
     }
 }
 
@@ -325,7 +318,6 @@ pub fn cause_of(detail: &str) -> String {
 impl PaymentStatus {
     /// In a few words, with the amount: `captured 19.99 USD`.
     pub fn in_words(&self) -> String {
-        let lower = |state: &dyn fmt::Debug| format!("{state:?}").to_lowercase();
         match self {
             Self::Pending | Self::Failed { .. } | Self::Canceled | Self::CaptureCanceled { .. } => {
                 self.name().to_owned()
@@ -335,9 +327,9 @@ impl PaymentStatus {
             Self::Captured { money, state: CaptureState::Failed, .. } => {
                 format!("capture of {} failed", money.written())
             }
-            Self::Refund { money, state, .. } => format!("refund of {} {}", money.written(), lower(state)),
+            Self::Refund { money, state, .. } => format!("refund of {} {}", money.written(), state),
             Self::RefundedTotal { money } => format!("refunded {} in all", money.written()),
-            Self::Dispute { money, state, .. } => format!("dispute of {} {}", money.written(), lower(state)),
+            Self::Dispute { money, state, .. } => format!("dispute of {} {}", money.written(), state),
         }
     }
 }
@@ -380,10 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn states_and_ids_have_one_spelling() {
-        for state in LetterState::ALL {
-            assert_eq!(LetterState::from_name(state.name()), Some(state));
-        }
+    fn ids_have_one_spelling() {
         assert!("5d1c9d4e8f2a8c3b9e440a1b2c3d4e5f".parse::<LetterId>().is_err());
         let id = "5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f";
         assert_eq!(id.parse::<LetterId>().map(|id| id.to_string()), Ok(id.to_owned()));

@@ -4,6 +4,7 @@
 //! This room does not wait, reads no clock, and talks to nothing. Every other room may use it; it uses no other room.
 
 mod amend;
+mod audit;
 mod creation;
 mod decide;
 pub mod dialect;
@@ -22,15 +23,16 @@ pub mod story;
 mod text;
 
 pub use amend::{AmendmentRefusal, PriceUntold, Repriced, price_paid, reprice};
+pub use audit::AuditAction;
 pub use creation::{ATTEMPTS_MAX, Attempt, KeyRules, NextStep, next_step};
 pub use decide::{Impossible, Posting, assess, settle};
 pub use facts::{FACTS_MAX, PaymentFacts};
 pub use ids::{AccountId, FactId, MessageId, OrderId, PaymentId, Provider, ProviderAccount};
 pub use ignored::IgnoredWhy;
-pub use letter::{LetterId, LetterState, Outlook, Verdict, cause_of};
+pub use letter::{LetterId, LetterState, Outlook, Verdict, VerdictKind, cause_of};
 pub use letter_content::LetterContent;
 pub use money::{AMOUNT_MINOR_MAX, Currency, Money, MoneyError};
-pub use order::{CREDITS_MAX, Order, OrderStatus, PriceTerms, PriceTermsError};
+pub use order::{CREDITS_MAX, Order, OrderStatus, PriceTerms, PriceTermsError, PriceTermsKind};
 pub use reason::{Reason, Refusal};
 pub use schedule::{
     LOOKS_APART, PAID_FIRST_LOOK, allowance, busy_until, can_be_asked, is_unpaid, look_again, next_look,

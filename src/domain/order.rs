@@ -4,7 +4,6 @@ use super::facts::{Measure, PaymentFacts, Sums};
 use super::ids::{AccountId, OrderId, Provider, ProviderAccount};
 use super::money::Money;
 use super::status::{Breakdown, DisputePolicy, PaymentEvent};
-use serde::{Deserialize, Serialize};
 
 /// Most credits one order may sell.
 pub const CREDITS_MAX: i64 = 1_000_000_000_000_000;
@@ -24,17 +23,27 @@ pub enum PriceTerms {
     },
 }
 
-impl PriceTerms {
-    /// The public names.
-    pub const NAMES: [&str; 3] = ["total", "before_tax", "before_tax_and_discount"];
+named! {
+    /// [`PriceTerms`] without the limit.
+    pub enum PriceTermsKind {
+        /// All that the buyer pays.
+        Total = "total",
+        /// What the buyer pays, without the tax on top.
+        BeforeTax = "before_tax",
+        /// What the buyer pays, without the tax on top and before a discount.
+        BeforeTaxAndDiscount = "before_tax_and_discount",
+    }
+}
 
+impl PriceTerms {
     /// The public name, also the one in the `orders` table.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Total => "total",
-            Self::BeforeTax => "before_tax",
-            Self::BeforeTaxAndDiscount { .. } => "before_tax_and_discount",
+            Self::Total => PriceTermsKind::Total,
+            Self::BeforeTax => PriceTermsKind::BeforeTax,
+            Self::BeforeTaxAndDiscount { .. } => PriceTermsKind::BeforeTaxAndDiscount,
         }
+        .name()
     }
 
     /// The greatest accepted discount, in minor units. `None` if the terms do not allow discounts.
@@ -47,13 +56,14 @@ impl PriceTerms {
 
     /// The terms of that name, for an order with that price.
     pub fn new(name: &str, discount_max_minor: Option<i64>, price: Money) -> Result<Self, PriceTermsError> {
-        let terms = match (name, discount_max_minor) {
-            ("total", None) => Self::Total,
-            ("before_tax", None) => Self::BeforeTax,
-            ("before_tax_and_discount", Some(discount_max_minor)) => Self::BeforeTaxAndDiscount { discount_max_minor },
-            ("before_tax_and_discount", None) => return Err(PriceTermsError::NoDiscountMax),
-            ("total" | "before_tax", Some(_)) => return Err(PriceTermsError::NoDiscounts),
-            _ => return Err(PriceTermsError::Unknown),
+        use PriceTermsKind as Kind;
+        let kind = Kind::from_name(name).ok_or(PriceTermsError::Unknown)?;
+        let terms = match (kind, discount_max_minor) {
+            (Kind::Total, None) => Self::Total,
+            (Kind::BeforeTax, None) => Self::BeforeTax,
+            (Kind::BeforeTaxAndDiscount, Some(discount_max_minor)) => Self::BeforeTaxAndDiscount { discount_max_minor },
+            (Kind::BeforeTaxAndDiscount, None) => return Err(PriceTermsError::NoDiscountMax),
+            (Kind::Total | Kind::BeforeTax, Some(_)) => return Err(PriceTermsError::NoDiscounts),
         };
         match discount_max_minor {
             Some(max) if !(0..=price.amount_minor()).contains(&max) => {
@@ -98,55 +108,27 @@ pub enum PriceTermsError {
     },
 }
 
-/// The state of an order, as buyers and sites see it. It is always derived from the facts and never set by hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OrderStatus {
-    /// Nothing was reported, or the last attempt failed.
-    AwaitingPayment,
-    /// The payment is under way, or a part of the money is there.
-    Processing,
-    /// The order is paid and the credits are granted.
-    Fulfilled,
-    /// The payment was given up or expired at the provider, and is not paid.
-    Canceled,
-    /// A part of the money went back, and with it a part of the credits.
-    PartiallyRefunded,
-    /// All the money went back, and with it all the credits.
-    Refunded,
-    /// A dispute is open or lost.
-    Disputed,
+named! {
+    /// The state of an order, as buyers and sites see it. It is always derived from the facts and never set by hand.
+    pub enum OrderStatus {
+        /// Nothing was reported, or the last attempt failed.
+        AwaitingPayment = "awaiting_payment",
+        /// The payment is under way, or a part of the money is there.
+        Processing = "processing",
+        /// The order is paid and the credits are granted.
+        Fulfilled = "fulfilled",
+        /// The payment was given up or expired at the provider, and is not paid.
+        Canceled = "canceled",
+        /// A part of the money went back, and with it a part of the credits.
+        PartiallyRefunded = "partially_refunded",
+        /// All the money went back, and with it all the credits.
+        Refunded = "refunded",
+        /// A dispute is open or lost.
+        Disputed = "disputed",
+    }
 }
 
 impl OrderStatus {
-    /// The public name, also the one in the `orders` table.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AwaitingPayment => "awaiting_payment",
-            Self::Processing => "processing",
-            Self::Fulfilled => "fulfilled",
-            Self::Canceled => "canceled",
-            Self::PartiallyRefunded => "partially_refunded",
-            Self::Refunded => "refunded",
-            Self::Disputed => "disputed",
-        }
-    }
-
-    /// The other way round.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [
-            Self::AwaitingPayment,
-            Self::Processing,
-            Self::Fulfilled,
-            Self::Canceled,
-            Self::PartiallyRefunded,
-            Self::Refunded,
-            Self::Disputed,
-        ]
-        .into_iter()
-        .find(|status| status.name() == name)
-    }
-
     /// Whether a waiting buyer has the outcome. A later event may still change a settled order.
     pub fn is_settled(self) -> bool {
         match self {

@@ -12,51 +12,56 @@ pub const RELATED_IDS_MAX: usize = 8;
 /// Longest failure reason that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 500;
 
-/// How one capture stands. Of two states that the provider reports for the same time, the later variant counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CaptureState {
-    /// The money is there.
-    Succeeded,
-    /// The money is gone again: the capture failed after it had been reported.
-    Failed,
+named! {
+    /// How one capture stands. Of two states that the provider reports for the same time, the later variant counts.
+    #[derive(PartialOrd, Ord)]
+    pub enum CaptureState {
+        /// The money is there.
+        Succeeded = "succeeded",
+        /// The money is gone again: the capture failed after it had been reported.
+        Failed = "failed",
+    }
 }
 
-/// How one refund stands. Of two states that the provider reports for the same time, the later variant counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RefundState {
-    /// On its way to the buyer; counts as taken.
-    Pending,
-    /// The buyer has the money.
-    Succeeded,
-    /// It came back to us (also: canceled), even after it had been reported as succeeded.
-    Failed,
+named! {
+    /// How one refund stands. Of two states that the provider reports for the same time, the later variant counts.
+    #[derive(PartialOrd, Ord)]
+    pub enum RefundState {
+        /// On its way to the buyer; counts as taken.
+        Pending = "pending",
+        /// The buyer has the money.
+        Succeeded = "succeeded",
+        /// It came back to us (also: canceled), even after it had been reported as succeeded.
+        Failed = "failed",
+    }
 }
 
-/// How one round of a dispute stands. Of two states that the provider reports for the same time and round, the later variant
-/// counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DisputeState {
-    /// A question of the buyer's bank; no money moved.
-    Inquiry,
-    /// The money is held back.
-    Open,
-    /// The money is ours again.
-    Won,
-    /// The money is the buyer's.
-    Lost,
+named! {
+    /// How one round of a dispute stands. Of two states that the provider reports for the same time and round, the later variant
+    /// counts.
+    #[derive(PartialOrd, Ord)]
+    pub enum DisputeState {
+        /// A question of the buyer's bank; no money moved.
+        Inquiry = "inquiry",
+        /// The money is held back.
+        Open = "open",
+        /// The money is ours again.
+        Won = "won",
+        /// The money is the buyer's.
+        Lost = "lost",
+    }
 }
 
-/// Whether an open dispute takes the credits at once or only when it is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DisputePolicy {
-    /// At once; a won dispute gives them back. The default.
-    #[default]
-    Hold,
-    /// Only when the dispute is lost.
-    Lost,
+named! {
+    /// Whether an open dispute takes the credits at once or only when it is lost.
+    #[derive(Default)]
+    pub enum DisputePolicy {
+        /// At once; a won dispute gives them back. The default.
+        #[default]
+        Hold = "hold",
+        /// Only when the dispute is lost.
+        Lost = "lost",
+    }
 }
 
 /// The parts of a captured total that an order's price may leave out: what came on top of it and what was taken off.
@@ -197,16 +202,9 @@ impl PaymentStatus {
     /// The name that stands in the wire contract's `status.state`, of the kinds that have one.
     pub fn state_name(&self) -> Option<&'static str> {
         match self {
-            Self::Captured { state: CaptureState::Succeeded, .. }
-            | Self::Refund { state: RefundState::Succeeded, .. } => Some("succeeded"),
-            Self::Captured { state: CaptureState::Failed, .. } | Self::Refund { state: RefundState::Failed, .. } => {
-                Some("failed")
-            }
-            Self::Refund { state: RefundState::Pending, .. } => Some("pending"),
-            Self::Dispute { state: DisputeState::Inquiry, .. } => Some("inquiry"),
-            Self::Dispute { state: DisputeState::Open, .. } => Some("open"),
-            Self::Dispute { state: DisputeState::Won, .. } => Some("won"),
-            Self::Dispute { state: DisputeState::Lost, .. } => Some("lost"),
+            Self::Captured { state, .. } => Some(state.name()),
+            Self::Refund { state, .. } => Some(state.name()),
+            Self::Dispute { state, .. } => Some(state.name()),
             Self::Pending
             | Self::CaptureCanceled { .. }
             | Self::Failed { .. }

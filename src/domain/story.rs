@@ -25,41 +25,20 @@ use super::order::OrderStatus;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-/// The kinds of ids for which a story can be requested.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubjectKind {
-    /// Our id of an order.
-    Order,
-    /// The id of a dead letter.
-    Letter,
-    /// The id of a message (`message_id`).
-    Message,
-    /// One of the ids of a payment at its provider.
-    Payment,
-    /// The site's id of the account that gets the credits.
-    Account,
-}
-
-impl SubjectKind {
-    /// Every kind, in the order in which an id is looked up: where it stands for more than one thing, the first is
-    /// told.
-    pub const ALL: [Self; 5] = [Self::Order, Self::Letter, Self::Message, Self::Payment, Self::Account];
-
-    /// The public name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Order => "order",
-            Self::Letter => "letter",
-            Self::Message => "message",
-            Self::Payment => "payment",
-            Self::Account => "account",
-        }
-    }
-
-    /// The other way round.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+named! {
+    /// The kinds of ids for which a story can be requested. An id is looked up in this order: if it matches several kinds, the
+    /// first is told.
+    pub enum SubjectKind {
+        /// Our id of an order.
+        Order = "order",
+        /// The id of a dead letter.
+        Letter = "letter",
+        /// The id of a message (`message_id`).
+        Message = "message",
+        /// One of the ids of a payment at its provider.
+        Payment = "payment",
+        /// The site's id of the account that gets the credits.
+        Account = "account",
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::clock::Clock;
 use crate::domain::tidy;
-use crate::telemetry::{Dependency, Metrics, Need, RoleName};
+use crate::role::Role;
+use crate::telemetry::{Dependency, Metrics, Need};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -31,7 +32,7 @@ struct Inner {
 /// One need of one role.
 #[derive(Debug)]
 struct State {
-    role: RoleName,
+    role: Role,
     need: Need,
     missing: Option<Since>,
 }
@@ -64,7 +65,7 @@ pub struct Missing {
 #[derive(Debug)]
 pub struct Needs {
     readiness: Readiness,
-    role: RoleName,
+    role: Role,
     metrics: Metrics,
 }
 
@@ -72,7 +73,7 @@ pub struct Needs {
 #[derive(Debug)]
 pub struct NeedFlag {
     readiness: Readiness,
-    role: RoleName,
+    role: Role,
     need: Need,
     metrics: Metrics,
 }
@@ -88,7 +89,7 @@ impl Readiness {
     }
 
     /// The needs of a role. Each is missing until its flag says otherwise. A role may be announced before it runs.
-    pub fn of(&self, role: RoleName, metrics: &Metrics) -> Needs {
+    pub fn of(&self, role: Role, metrics: &Metrics) -> Needs {
         let needs = Needs { readiness: self.clone(), role, metrics: metrics.clone() };
         for &need in role.needs() {
             let is_known = self.states().iter().any(|state| (state.role, state.need) == (role, need));
@@ -133,11 +134,11 @@ impl Readiness {
     }
 
     /// Sets the metrics for the needs of a role, and of all roles.
-    fn sum_up(&self, role: RoleName, metrics: &Metrics) {
+    fn sum_up(&self, role: Role, metrics: &Metrics) {
         let states = self.states();
         let is_ready = states.iter().filter(|state| state.role == role).all(|state| state.missing.is_none());
         metrics.role_ready(role, is_ready);
-        for &dependency in Dependency::ALL {
+        for dependency in Dependency::ALL {
             if states.iter().any(|state| state.need.dependency() == dependency) {
                 metrics.dependency(dependency, !states.iter().any(|state| state.lacks(dependency)));
             }
@@ -152,6 +153,11 @@ impl State {
 }
 
 impl Needs {
+    /// The role that has these needs.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     /// The flag of a need. It should have one owner.
     pub fn flag(&self, need: Need) -> NeedFlag {
         NeedFlag { readiness: self.readiness.clone(), role: self.role, need, metrics: self.metrics.clone() }

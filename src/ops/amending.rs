@@ -216,7 +216,7 @@ fn change(order: &Order, event: &PaymentEvent, verdict: &Verdict, policy: Disput
         Ok(()) => Verdict::of_accepted(&amended, event, policy, true).map_err(AmendmentRefusal::from)?,
         Err(refusal) => Verdict::WouldBeRefused(refusal),
     };
-    if then.is_helpful() { Ok(Change { price, then }) } else { Err(Stays::NoHelp { price, then }) }
+    if then.kind().is_helpful() { Ok(Change { price, then }) } else { Err(Stays::NoHelp { price, then }) }
 }
 
 /// Puts together what the letters of one order say.

@@ -16,9 +16,10 @@ use crate::config::{AdyenCapture, OpsConfig, OpsTerms};
 use crate::domain::Reason;
 use crate::http::{self, BearerTokens, BindError, Limits, Listener, Readiness};
 use crate::needs::{PostgresNeeds, PublisherNeeds};
+use crate::role::Role;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Actor, LetterFilter, NewReplay, ReplayPace, Store, StoreError};
-use crate::telemetry::{ListenerName, Metrics, Need, RoleName, causes};
+use crate::telemetry::{ListenerName, Metrics, Need, causes};
 use crate::webhook;
 use collector::Collector;
 use console::Console;
@@ -117,11 +118,9 @@ pub async fn run_on(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
-    let needs = readiness.of(RoleName::Ops, &metrics);
-    let watching = [
-        PostgresNeeds::of(&needs, store::Role::Ops).follow(&store, &clock),
-        PublisherNeeds::of(&needs).follow(&publisher, None),
-    ];
+    let needs = readiness.of(Role::Ops, &metrics);
+    let watching =
+        [PostgresNeeds::of(&needs).follow(&store, &clock), PublisherNeeds::of(&needs).follow(&publisher, None)];
     let queues = watch_queues(config.broker.url.clone(), clock.clone(), metrics.clone(), stop.clone());
     let console = Console {
         store: store.clone(),

@@ -1,7 +1,9 @@
 //! What a dead letter would come to if it went back to work: what it holds is read as receiver and worker read it, and weighed
 //! against the orders as they stand.
 
-use crate::domain::{DisputePolicy, LetterId, MessageId, OrderId, Outlook, PaymentEvent, Reason, Refusal, Verdict};
+use crate::domain::{
+    DisputePolicy, LetterId, MessageId, OrderId, Outlook, PaymentEvent, Reason, Refusal, Verdict, VerdictKind,
+};
 use crate::message::{self, Envelope, HINT_TYPE, Judgement, WEBHOOK_TYPE_PREFIX, decode_hint, routing_key};
 use crate::store::{LetterFilter, LetterToWeigh, REPLAY_LETTERS_MAX, Store, StoreError, WEIGHED_MAX, Weight};
 use crate::webhook::{self, Endpoint, Translation, Verified};
@@ -31,7 +33,7 @@ pub struct Preview {
     pub all: Vec<LetterId>,
     /// Those that a replay would help.
     pub helpful: Vec<LetterId>,
-    /// How many there are of each verdict; [`Verdict::NAMES`] has the names.
+    /// How many there are of each verdict; [`VerdictKind::NAMES`] has the names.
     pub by_verdict: BTreeMap<&'static str, usize>,
     /// Credits that would be granted, and given back, less those that would be taken back. An order is granted once, whatever
     /// number of its letters would bring the grant.
@@ -212,7 +214,7 @@ impl Preview {
     fn add(&mut self, weight: &Weight) {
         let seen = self.by_verdict.entry(weight.outlook.name()).or_default();
         *seen += 1;
-        if *seen <= EXAMPLES_MAX / Verdict::NAMES.len() + 1 && self.examples.len() < EXAMPLES_MAX {
+        if *seen <= EXAMPLES_MAX / VerdictKind::NAMES.len() + 1 && self.examples.len() < EXAMPLES_MAX {
             self.examples.push((weight.id, weight.outlook.clone()));
         }
         // What is resolved by this look is not open any more.

@@ -11,8 +11,9 @@ use crate::http::{BindError, Limits, Readiness, bind, health_router, serve, syst
 use crate::needs::PublisherNeeds;
 use crate::provider::BuildError;
 use crate::provider::certificates::Certificates;
+use crate::role::Role;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{ListenerName, Metrics, RoleName, Traces};
+use crate::telemetry::{ListenerName, Metrics, Traces};
 use crate::webhook::{Endpoint, KeyError, Keys, Terms, Trust};
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -120,7 +121,7 @@ pub async fn run(
     });
     // The publisher is not probed. A receiver may publish under the keys of its providers only, and all of these are
     // bound.
-    let needs = PublisherNeeds::of(&readiness.of(RoleName::Receiver, &metrics));
+    let needs = PublisherNeeds::of(&readiness.of(Role::Receiver, &metrics));
     let watching = needs.follow(&publisher, None);
     let places = Semaphore::new(IN_FLIGHT_MAX);
     let secret_files = config.secret_files;

@@ -14,9 +14,10 @@ use crate::domain::Provider;
 use crate::http::Readiness;
 use crate::needs::{PostgresNeeds, PublisherNeeds};
 use crate::provider::{BuildError, Providers};
+use crate::role::Role;
 use crate::shutdown::Shutdown;
 use crate::store::{self, ClaimTerms, DueLook, Store, StoreError};
-use crate::telemetry::{Metrics, Need, RoleName, Traces, causes};
+use crate::telemetry::{Metrics, Need, Traces, causes};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hints::Hints;
@@ -87,11 +88,9 @@ pub async fn run(
         confirm_deadline: CONFIRM_DEADLINE,
         clock: clock.clone(),
     });
-    let needs = readiness.of(RoleName::Reconciler, &metrics);
-    let watching = [
-        PostgresNeeds::of(&needs, store::Role::Reconciler).follow(&store, &clock),
-        PublisherNeeds::of(&needs).follow(&publisher, None),
-    ];
+    let needs = readiness.of(Role::Reconciler, &metrics);
+    let watching =
+        [PostgresNeeds::of(&needs).follow(&store, &clock), PublisherNeeds::of(&needs).follow(&publisher, None)];
     let (database_up, is_database_up) = watch::channel(false);
     let hints = Hints {
         amqp_url: config.broker.url,

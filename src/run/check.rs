@@ -5,11 +5,16 @@ use crate::address::{AmqpAddress, DatabaseAddress};
 use crate::broker::{self, BrokerError, Compared, Management, Tried, User};
 use crate::cli::CheckArgs;
 use crate::clock::Clock;
-use crate::config::{BrokerConfig, DatabaseConfig, ProvidersConfig, RetryDelay, RoleConfig, WebhookSecrets};
+use crate::config::{
+    AllConfig, ApiConfig, BrokerConfig, CheckConfig, Config, ConfigFaults, DatabaseConfig, DlqConfig, Environment,
+    MigrateConfig, OpsConfig, OrdersConfig, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig,
+    RetryDelay, RoleConfig, VerifyConfig, WebhookSecrets, WorkerConfig,
+};
 use crate::domain::Provider;
 use crate::findings::{Fault, Findings};
 use crate::followed::Followed;
-use crate::store::{self, Class, Profile, Role, Store, StoreError};
+use crate::role::Role;
+use crate::store::{self, Class, Profile, Store, StoreError};
 use crate::telemetry::causes;
 use crate::webhook::Endpoint;
 use secrecy::SecretString;
@@ -30,8 +35,8 @@ pub(super) fn settings(url: Followed<DatabaseAddress>, profile: Profile, deadlin
 }
 
 /// What a role needs of the two servers.
-#[derive(Default)]
-struct Needs {
+#[derive(Debug, Default)]
+pub(super) struct Needs {
     database: Option<(DatabaseConfig, Vec<Role>)>,
     broker: Option<(BrokerConfig, Vec<RetryDelay>)>,
     users: Vec<User>,
@@ -69,72 +74,91 @@ fn everybody(delays: &[RetryDelay]) -> Vec<User> {
     ]
 }
 
-fn needs(role: RoleConfig) -> Needs {
-    match role {
-        RoleConfig::Receiver(config) => {
-            Needs { users: vec![receiver(&config.secrets)], broker: Some((config.broker, vec![])), ..Needs::default() }
+impl Needs {
+    /// Reads the configuration of the role, else that of `check` itself, and tells what it needs.
+    pub(super) fn read(role: Option<Role>, environment: &Environment) -> Result<(ProcessConfig, Self), ConfigFaults> {
+        match role.unwrap_or(Role::Check) {
+            Role::Migrate => of(environment, |config: MigrateConfig| Self {
+                database: Some((config.database, vec![Role::Migrate])),
+                users: vec![User::Migrate(config.retry_delays.clone())],
+                broker: Some((config.broker, config.retry_delays)),
+                ..Self::default()
+            }),
+            Role::Receiver => of(environment, |config: ReceiverConfig| Self {
+                users: vec![receiver(&config.secrets)],
+                broker: Some((config.broker, vec![])),
+                ..Self::default()
+            }),
+            Role::Worker => of(environment, |config: WorkerConfig| Self {
+                database: Some((config.database, vec![Role::Worker])),
+                users: vec![User::Worker(config.retry.delays.clone())],
+                broker: Some((config.broker, config.retry.delays)),
+                ..Self::default()
+            }),
+            Role::Api => of(environment, |config: ApiConfig| Self {
+                database: Some((config.database, vec![Role::Api])),
+                ..Self::default()
+            }),
+            Role::Reconciler => of(environment, |config: ReconcilerConfig| Self {
+                database: Some((config.database, vec![Role::Reconciler])),
+                users: vec![reconciler(&config.providers)],
+                broker: Some((config.broker, vec![])),
+                ..Self::default()
+            }),
+            Role::Ops => of(environment, |config: OpsConfig| Self {
+                database: Some((config.database, vec![Role::Ops])),
+                users: vec![User::Ops],
+                broker: Some((config.broker, vec![])),
+                management_url: config.management_url,
+                ..Self::default()
+            }),
+            Role::All => of(environment, |config: AllConfig| {
+                let mut roles = vec![Role::Worker, Role::Api, Role::Ops];
+                let delays = config.worker.retry.delays;
+                let mut users = vec![receiver(&config.receiver.secrets), User::Worker(delays.clone()), User::Ops];
+                if let Some(config) = &config.reconciler {
+                    roles.push(Role::Reconciler);
+                    users.push(reconciler(&config.providers));
+                }
+                Self {
+                    database: Some((config.worker.database, roles)),
+                    broker: Some((config.worker.broker, delays)),
+                    users,
+                    management_url: config.ops.management_url,
+                    ..Self::default()
+                }
+            }),
+            Role::Dlq => of(environment, |config: DlqConfig| Self {
+                database: Some((config.database, vec![Role::Dlq])),
+                users: vec![User::Ops],
+                broker: Some((config.broker, vec![])),
+                management_url: config.management_url,
+                ..Self::default()
+            }),
+            Role::Orders => of(environment, |config: OrdersConfig| Self {
+                database: Some((config.database, vec![Role::Orders])),
+                ..Self::default()
+            }),
+            Role::Check => of(environment, |config: CheckConfig| Self {
+                database: Some((config.database, vec![Role::Check])),
+                users: everybody(&config.retry_delays),
+                any_user: true,
+                broker: Some((config.broker, config.retry_delays)),
+                management_url: config.management_url,
+            }),
+            Role::Verify => of(environment, |config: VerifyConfig| Self {
+                database: Some((config.database, vec![Role::Verify])),
+                ..Self::default()
+            }),
         }
-        RoleConfig::Worker(config) => Needs {
-            database: Some((config.database, vec![Role::Worker])),
-            users: vec![User::Worker(config.retry.delays.clone())],
-            broker: Some((config.broker, config.retry.delays)),
-            ..Needs::default()
-        },
-        RoleConfig::Api(config) => Needs { database: Some((config.database, vec![Role::Api])), ..Needs::default() },
-        RoleConfig::Reconciler(config) => Needs {
-            database: Some((config.database, vec![Role::Reconciler])),
-            users: vec![reconciler(&config.providers)],
-            broker: Some((config.broker, vec![])),
-            ..Needs::default()
-        },
-        RoleConfig::All(config) => {
-            let mut roles = vec![Role::Worker, Role::Api, Role::Ops];
-            let delays = config.worker.retry.delays;
-            let mut users = vec![receiver(&config.receiver.secrets), User::Worker(delays.clone()), User::Ops];
-            if let Some(config) = &config.reconciler {
-                roles.push(Role::Reconciler);
-                users.push(reconciler(&config.providers));
-            }
-            Needs {
-                database: Some((config.worker.database, roles)),
-                broker: Some((config.worker.broker, delays)),
-                users,
-                management_url: config.ops.management_url,
-                ..Needs::default()
-            }
-        }
-        RoleConfig::Migrate(config) => Needs {
-            database: Some((config.database, vec![Role::Verify])),
-            users: vec![User::Migrate(config.retry_delays.clone())],
-            broker: Some((config.broker, config.retry_delays)),
-            ..Needs::default()
-        },
-        RoleConfig::Check(config) => Needs {
-            database: Some((config.database, vec![Role::Verify])),
-            users: everybody(&config.retry_delays),
-            any_user: true,
-            broker: Some((config.broker, config.retry_delays)),
-            management_url: config.management_url,
-        },
-        RoleConfig::Orders(config) => {
-            Needs { database: Some((config.database, vec![Role::Operator])), ..Needs::default() }
-        }
-        RoleConfig::Ops(config) => Needs {
-            database: Some((config.database, vec![Role::Ops])),
-            users: vec![User::Ops],
-            broker: Some((config.broker, vec![])),
-            management_url: config.management_url,
-            ..Needs::default()
-        },
-        RoleConfig::Dlq(config) => Needs {
-            database: Some((config.database, vec![Role::Ops])),
-            users: vec![User::Ops],
-            broker: Some((config.broker, vec![])),
-            management_url: config.management_url,
-            ..Needs::default()
-        },
-        RoleConfig::Verify(_) => Needs::default(),
     }
+}
+
+fn of<R: RoleConfig>(
+    environment: &Environment,
+    needs: impl FnOnce(R) -> Needs,
+) -> Result<(ProcessConfig, Needs), ConfigFaults> {
+    Config::from_env(environment).map(|Config { process, role }| (process, needs(role)))
 }
 
 /// What was found, and what could not be looked at.
@@ -213,8 +237,7 @@ const POSTGRES: &str = "Postgres";
 const RABBITMQ: &str = "RabbitMQ";
 
 /// Prints what is missing and what to do about it; exit 1 where anything is. What cannot be reached hides nothing else.
-pub(super) async fn check(args: &CheckArgs, role: RoleConfig) -> Result<Exit, RunError> {
-    let needs = needs(role);
+pub(super) async fn check(args: &CheckArgs, needs: Needs) -> Result<Exit, RunError> {
     let (clock, mut report) = (Clock::system(), Report::default());
     if let Some((database, roles)) = needs.database
         && let Err(error) = check_database(database.url, &roles, &clock, &mut report).await
@@ -345,9 +368,9 @@ async fn check_broker(
             break;
         }
         if lacking.is_empty() {
-            able.push(user.name())
+            able.push(user.role().name())
         } else {
-            unable.push(user.name())
+            unable.push(user.role().name())
         }
         lacking_all.extend(lacking);
     }

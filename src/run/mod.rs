@@ -9,8 +9,11 @@ mod orders;
 mod roles;
 
 use crate::broker::{self, BrokerError};
-use crate::cli::{Command, VerifyArgs};
-use crate::config::{Config, MigrateConfig, ProcessConfig, Role, RoleConfig, VerifyConfig};
+use crate::cli::{CheckArgs, Command, DlqCommand, ExplainArgs, ForgetArgs, OrdersCommand, VerifyArgs};
+use crate::config::{
+    AllConfig, Config, ConfigFaults, DlqConfig, Environment, MigrateConfig, OrdersConfig, ProcessConfig, RoleConfig,
+    VerifyConfig,
+};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Class, Profile, Store, StoreError};
 use roles::Roles;
@@ -108,45 +111,79 @@ impl RunError {
         Self { what: "cannot write to standard output".to_owned(), exit, source: Some(error.into()) }
     }
 
-    fn not_served(role: Role) -> Self {
-        Self { what: format!("{role} does not serve anything"), exit: Exit::Fault, source: None }
-    }
-
     /// How the process ends.
     pub fn exit(&self) -> Exit {
         self.exit
     }
 }
 
-/// Runs one command to its end.
-pub async fn run(command: Command, config: Config) -> Result<Exit, RunError> {
-    let Config { process, role } = config;
-    let shutdown =
-        Shutdown::on_signals(process.shutdown).map_err(|error| RunError::fault("cannot listen for signals", error))?;
-    match (command, role) {
-        (Command::Check(args), role) => check::check(&args, role).await,
-        (Command::Verify(args), RoleConfig::Verify(config)) => verify(args, config).await,
-        (Command::Explain(args), RoleConfig::Verify(config)) => explain::run(args, config).await,
-        (Command::Forget(args), RoleConfig::Orders(config)) => forget::run(args, config).await,
-        (Command::Orders(command), RoleConfig::Orders(config)) => orders::run(command, config).await,
-        (Command::Dlq(command), RoleConfig::Dlq(config)) => dlq::run(*command, config, shutdown.token()).await,
-        (command, role) => serve(command.role(), process, role, shutdown).await,
+/// A command together with the configuration that it needs.
+#[derive(Debug)]
+pub struct Job {
+    /// What every process has.
+    pub process: ProcessConfig,
+    task: Task,
+}
+
+#[derive(Debug)]
+enum Task {
+    Migrate(MigrateConfig),
+    Serve(Box<Roles>),
+    Dlq(DlqCommand, DlqConfig),
+    Check(CheckArgs, check::Needs),
+    Verify(VerifyArgs, VerifyConfig),
+    Orders(OrdersCommand, OrdersConfig),
+    Explain(ExplainArgs, VerifyConfig),
+    Forget(ForgetArgs, OrdersConfig),
+}
+
+impl Job {
+    /// Reads the configuration that the command needs.
+    pub fn read(command: Command, environment: &Environment) -> Result<Self, ConfigFaults> {
+        let serve = |roles| Task::Serve(Box::new(roles));
+        let env = environment;
+        match command {
+            Command::Migrate => job(env, Task::Migrate),
+            Command::Receiver => job(env, |config| serve(Roles { receiver: Some(config), ..Roles::default() })),
+            Command::Worker => job(env, |config| serve(Roles { worker: Some(config), ..Roles::default() })),
+            Command::Api => job(env, |config| serve(Roles { api: Some(config), ..Roles::default() })),
+            Command::Reconciler => job(env, |config| serve(Roles { reconciler: Some(config), ..Roles::default() })),
+            Command::Ops => job(env, |config| serve(Roles { ops: Some(config), ..Roles::default() })),
+            Command::All => job(env, |AllConfig { receiver, worker, api, reconciler, ops }| {
+                let (receiver, worker, api, ops) = (Some(receiver), Some(worker), Some(api), Some(ops));
+                serve(Roles { receiver, worker, api, reconciler, ops })
+            }),
+            Command::Dlq(command) => job(env, |config| Task::Dlq(*command, config)),
+            Command::Check(args) => {
+                let (process, needs) = check::Needs::read(args.role, env)?;
+                Ok(Self { process, task: Task::Check(args, needs) })
+            }
+            Command::Verify(args) => job(env, |config| Task::Verify(args, config)),
+            Command::Orders(command) => job(env, |config| Task::Orders(command, config)),
+            Command::Explain(args) => job(env, |config| Task::Explain(args, config)),
+            Command::Forget(args) => job(env, |config| Task::Forget(args, config)),
+        }
     }
 }
 
-async fn serve(name: Role, process: ProcessConfig, config: RoleConfig, shutdown: Shutdown) -> Result<Exit, RunError> {
-    match config {
-        RoleConfig::Migrate(config) => migrate(config).await,
-        RoleConfig::Receiver(config) => roles::serve(process, shutdown, Roles::Receiver(config)).await,
-        RoleConfig::Worker(config) => roles::serve(process, shutdown, Roles::Worker(config)).await,
-        RoleConfig::Api(config) => roles::serve(process, shutdown, Roles::Api(config)).await,
-        RoleConfig::Reconciler(config) => roles::serve(process, shutdown, Roles::Reconciler(config)).await,
-        RoleConfig::Ops(config) => roles::serve(process, shutdown, Roles::Ops(config)).await,
-        RoleConfig::All(config) => roles::serve(process, shutdown, Roles::All(config)).await,
-        // No command leads here.
-        RoleConfig::Dlq(_) | RoleConfig::Orders(_) | RoleConfig::Check(_) | RoleConfig::Verify(_) => {
-            Err(RunError::not_served(name))
-        }
+fn job<R: RoleConfig>(environment: &Environment, task: impl FnOnce(R) -> Task) -> Result<Job, ConfigFaults> {
+    Config::from_env(environment).map(|Config { process, role }| Job { process, task: task(role) })
+}
+
+/// Runs one command to its end.
+pub async fn run(job: Job) -> Result<Exit, RunError> {
+    let Job { process, task } = job;
+    let shutdown =
+        Shutdown::on_signals(process.shutdown).map_err(|error| RunError::fault("cannot listen for signals", error))?;
+    match task {
+        Task::Migrate(config) => migrate(config).await,
+        Task::Serve(roles) => roles::serve(process, shutdown, *roles).await,
+        Task::Dlq(command, config) => dlq::run(command, config, shutdown.token()).await,
+        Task::Check(args, needs) => check::check(&args, needs).await,
+        Task::Verify(args, config) => verify(args, config).await,
+        Task::Orders(command, config) => orders::run(command, config).await,
+        Task::Explain(args, config) => explain::run(args, config).await,
+        Task::Forget(args, config) => forget::run(args, config).await,
     }
 }
 
@@ -189,11 +226,49 @@ pub fn print(text: &str) -> Result<(), RunError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use crate::role::Role;
+    use clap::Parser as _;
 
     #[test]
     fn the_exit_codes_are_public() {
         let codes = [Exit::Done, Exit::Fault, Exit::Usage, Exit::Unreachable, Exit::ReaderGone].map(Exit::code);
         assert_eq!(codes, [0, 1, 2, 3, 141]);
+    }
+
+    #[test]
+    fn each_command_reads_the_configuration_of_its_role() {
+        const ORDER: &str = "019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f";
+        for (line, role) in [
+            ("migrate", Role::Migrate),
+            ("receiver", Role::Receiver),
+            ("worker", Role::Worker),
+            ("api", Role::Api),
+            ("reconciler", Role::Reconciler),
+            ("ops", Role::Ops),
+            ("all", Role::All),
+            ("dlq list --groups", Role::Dlq),
+            ("check", Role::Check),
+            ("verify --json", Role::Verify),
+            (&format!("orders amend {ORDER} --amount-minor 1 --currency USD --reason x"), Role::Orders),
+            (&format!("explain {ORDER}"), Role::Verify),
+            ("forget customer-4711 --reason x", Role::Orders),
+        ] {
+            assert_eq!(role_of(line), role.name(), "{line}");
+        }
+        for role in Role::ALL {
+            assert_eq!(role_of(&format!("check --role {role}")), role.name());
+        }
+    }
+
+    /// The role whose configuration is told to be at fault, if nothing but a wrong variable is set.
+    fn role_of(line: &str) -> String {
+        let line = ["grantonce"].into_iter().chain(line.split(' '));
+        let command = Cli::try_parse_from(line).unwrap().command.unwrap();
+        let nothing = Environment::default().with("GRANTONCE_WORKERS", "many");
+        let faults = Job::read(command, &nothing).unwrap_err().to_string();
+        let (_, rest) = faults.split_once("in the configuration of ").unwrap();
+        rest.split(' ').next().unwrap().to_owned()
     }
 
     #[test]

@@ -4,16 +4,17 @@ use super::RunError;
 use crate::api::{self, ApiError};
 use crate::clock::Clock;
 use crate::config::{
-    AllConfig, ApiConfig, DatabaseConfig, OpsConfig, ProcessConfig, ReceiverConfig, ReconcilerConfig, WorkerConfig,
+    ApiConfig, DatabaseConfig, OpsConfig, ProcessConfig, ReceiverConfig, ReconcilerConfig, WorkerConfig,
 };
 use crate::http::{Limits, Readiness, bind, metrics_router, serve as serve_http};
 use crate::ops::{self, OpsError};
 use crate::receiver::{self, ReceiverError};
 use crate::reconciler::{self, ReconcilerError};
+use crate::role::Role;
 use crate::run::Exit;
 use crate::shutdown::Shutdown;
 use crate::store::{self, StoreError};
-use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE, RoleName, Traces};
+use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
 use crate::worker;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -22,54 +23,47 @@ use tokio_util::sync::CancellationToken;
 const POOLER_DEADLINE: Duration = Duration::from_secs(10);
 const POOLER_AGAIN: Duration = Duration::from_secs(1);
 
-/// Which roles a process runs.
-pub(super) enum Roles {
-    Receiver(ReceiverConfig),
-    Worker(WorkerConfig),
-    Api(ApiConfig),
-    Reconciler(ReconcilerConfig),
-    Ops(OpsConfig),
-    All(Box<AllConfig>),
+/// The roles that one process runs, each with its configuration.
+#[derive(Debug, Default)]
+pub(super) struct Roles {
+    pub(super) receiver: Option<ReceiverConfig>,
+    pub(super) worker: Option<WorkerConfig>,
+    pub(super) api: Option<ApiConfig>,
+    pub(super) reconciler: Option<ReconcilerConfig>,
+    pub(super) ops: Option<OpsConfig>,
 }
 
 impl Roles {
-    /// As on the command line.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Receiver(_) => "receiver",
-            Self::Worker(_) => "worker",
-            Self::Api(_) => "api",
-            Self::Reconciler(_) => "reconciler",
-            Self::Ops(_) => "ops",
-            Self::All(_) => "all",
+    fn names(&self) -> Vec<Role> {
+        let Self { receiver, worker, api, reconciler, ops } = self;
+        let roles = [
+            receiver.as_ref().map(|_| Role::Receiver),
+            worker.as_ref().map(|_| Role::Worker),
+            api.as_ref().map(|_| Role::Api),
+            reconciler.as_ref().map(|_| Role::Reconciler),
+            ops.as_ref().map(|_| Role::Ops),
+        ];
+        roles.into_iter().flatten().collect()
+    }
+
+    /// The process's own role: that of its one role, else `all`.
+    fn role(&self) -> Role {
+        match self.names()[..] {
+            [role] => role,
+            _ => Role::All,
         }
     }
 
-    /// Where its database is.
-    fn database(&self) -> Option<&DatabaseConfig> {
-        match self {
-            Self::Receiver(_) => None,
-            Self::Worker(config) => Some(&config.database),
-            Self::Api(config) => Some(&config.database),
-            Self::Reconciler(config) => Some(&config.database),
-            Self::Ops(config) => Some(&config.database),
-            Self::All(config) => Some(&config.worker.database),
-        }
-    }
-
-    /// Those that run in this process.
-    fn names(&self) -> Vec<RoleName> {
-        match self {
-            Self::Receiver(_) => vec![RoleName::Receiver],
-            Self::Worker(_) => vec![RoleName::Worker],
-            Self::Api(_) => vec![RoleName::Api],
-            Self::Reconciler(_) => vec![RoleName::Reconciler],
-            Self::Ops(_) => vec![RoleName::Ops],
-            Self::All(config) => {
-                let is_running = |name: &RoleName| *name != RoleName::Reconciler || config.reconciler.is_some();
-                RoleName::ALL.iter().copied().filter(is_running).collect()
-            }
-        }
+    /// The database, which all roles of a process share.
+    fn database(&self) -> Option<DatabaseConfig> {
+        let Self { receiver: _, worker, api, reconciler, ops } = self;
+        let databases = [
+            worker.as_ref().map(|config| &config.database),
+            api.as_ref().map(|config| &config.database),
+            reconciler.as_ref().map(|config| &config.database),
+            ops.as_ref().map(|config| &config.database),
+        ];
+        databases.into_iter().flatten().next().cloned()
     }
 }
 
@@ -85,7 +79,7 @@ struct Shared {
 
 /// Runs the roles, with the metrics listener beside them, until shutdown is requested or one of them cannot go on.
 pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Roles) -> Result<Exit, RunError> {
-    let traces = process.otlp_endpoint.map_or_else(|| Ok(Traces::off()), |to| Traces::export(&to, roles.name()));
+    let traces = process.otlp_endpoint.map_or_else(|| Ok(Traces::off()), |to| Traces::export(&to, roles.role().name()));
     let traces = traces.map_err(|error| RunError::configuration("cannot export traces", error))?;
     let shared = Shared {
         clock: Clock::system(),
@@ -115,16 +109,16 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
     let serving = serve_http(listener, router, limits, metrics_shutdown.clone());
     let following =
         tokio::spawn(process.secret_files.follow(shared.clock.clone(), shared.metrics.clone(), shutdown.token()));
-    let looking =
-        roles.database().cloned().map(|database| tokio::spawn(look_at_pooler(database, shared.shutdown.token())));
-    let done = match roles {
-        Roles::Receiver(config) => receiver(config, shared).await,
-        Roles::Worker(config) => worker(config, shared).await,
-        Roles::Api(config) => api(config, shared).await,
-        Roles::Reconciler(config) => reconciler(config, shared).await,
-        Roles::Ops(config) => ops(config, shared).await,
-        Roles::All(config) => all(*config, shared).await,
-    };
+    let looking = roles.database().map(|database| tokio::spawn(look_at_pooler(database, shared.shutdown.token())));
+    let Roles { receiver, worker, api, reconciler, ops } = roles;
+    let (receiver, worker, api, reconciler, ops) = tokio::join!(
+        run(receiver, run_receiver, &shared),
+        run(worker, run_worker, &shared),
+        run(api, run_api, &shared),
+        run(reconciler, run_reconciler, &shared),
+        run(ops, run_ops, &shared),
+    );
+    let done = receiver.and(worker).and(api).and(reconciler).and(ops);
     traces.shutdown().await;
     metrics_shutdown.token().cancel();
     following.abort();
@@ -157,39 +151,21 @@ async fn look_at_pooler(database: DatabaseConfig, stop: CancellationToken) -> Re
     }
 }
 
-async fn all(config: AllConfig, shared: Shared) -> Result<(), RunError> {
-    let AllConfig {
-        receiver: receiver_config,
-        worker: worker_config,
-        api: api_config,
-        reconciler: reconciler_config,
-        ops: ops_config,
-    } = config;
-    let stop = shared.shutdown.token();
-    // One that cannot go on ends the others in order.
-    let ends_all = |done: Result<(), RunError>, stop: &CancellationToken| {
-        if done.is_err() {
-            stop.cancel();
-        }
-        done
-    };
-    let reconciling = async {
-        match reconciler_config {
-            Some(config) => reconciler(config, shared.clone()).await,
-            None => Ok(()),
-        }
-    };
-    let (receiver, worker, api, reconciler, ops) = tokio::join!(
-        async { ends_all(receiver(receiver_config, shared.clone()).await, &stop) },
-        async { ends_all(worker(worker_config, shared.clone()).await, &stop) },
-        async { ends_all(api(api_config, shared.clone()).await, &stop) },
-        async { ends_all(reconciling.await, &stop) },
-        async { ends_all(ops(ops_config, shared.clone()).await, &stop) },
-    );
-    receiver.and(worker).and(api).and(reconciler).and(ops)
+/// Runs a role if the process has it. A role that cannot go on stops the others in order.
+async fn run<C, F: Future<Output = Result<(), RunError>>>(
+    config: Option<C>,
+    role: impl FnOnce(C, Shared) -> F,
+    shared: &Shared,
+) -> Result<(), RunError> {
+    let Some(config) = config else { return Ok(()) };
+    let done = role(config, shared.clone()).await;
+    if done.is_err() {
+        shared.shutdown.token().cancel();
+    }
+    done
 }
 
-async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
+async fn run_receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
     receiver::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown).await.map_err(
         |error| match error {
             ReceiverError::Bind(_) | ReceiverError::Key { .. } | ReceiverError::Certificates(_) => {
@@ -200,13 +176,13 @@ async fn receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError
     )
 }
 
-async fn worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
+async fn run_worker(config: WorkerConfig, shared: Shared) -> Result<(), RunError> {
     worker::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown)
         .await
         .map_err(|error| RunError::of_store("the worker cannot start", error))
 }
 
-async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
+async fn run_api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
     api::run(config, shared.clock, shared.metrics, shared.readiness, shared.shutdown).await.map_err(|error| match error
     {
         ApiError::Store(error) => RunError::of_store("the API cannot start", error),
@@ -215,7 +191,7 @@ async fn api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
     })
 }
 
-async fn reconciler(config: ReconcilerConfig, shared: Shared) -> Result<(), RunError> {
+async fn run_reconciler(config: ReconcilerConfig, shared: Shared) -> Result<(), RunError> {
     reconciler::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown)
         .await
         .map_err(|error| match error {
@@ -226,7 +202,7 @@ async fn reconciler(config: ReconcilerConfig, shared: Shared) -> Result<(), RunE
         })
 }
 
-async fn ops(config: OpsConfig, shared: Shared) -> Result<(), RunError> {
+async fn run_ops(config: OpsConfig, shared: Shared) -> Result<(), RunError> {
     ops::run(config, shared.clock, shared.metrics, shared.readiness, shared.shutdown).await.map_err(|error| match error
     {
         OpsError::Store(error) => RunError::of_store("ops cannot start", error),

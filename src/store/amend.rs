@@ -4,13 +4,10 @@ use super::audit::{Actor, AuditEntry};
 use super::error::StoreError;
 use super::pool::{PooledConnection, Store};
 use super::tx::Tx;
-use crate::domain::{AmendmentRefusal, DisputePolicy, Money, OrderId, OrderStatus, Repriced, reprice};
+use crate::domain::{AmendmentRefusal, AuditAction, DisputePolicy, Money, OrderId, OrderStatus, Repriced, reprice};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use time::OffsetDateTime;
-
-/// The name of the action in the audit log.
-const ACTION: &str = "order.amend";
 
 /// A new price for an order, and the person who sets it.
 #[derive(Debug, Clone)]
@@ -88,7 +85,7 @@ async fn amend(pool: &PooledConnection, amendment: &Amendment) -> Result<Amended
     let entry = AuditEntry {
         at: now,
         by: &amendment.by,
-        action: ACTION,
+        action: AuditAction::OrderAmend,
         subject: order_id.to_string(),
         reason: &amendment.reason,
         count: 1,

@@ -3,6 +3,7 @@
 use super::error::StoreError;
 use super::pool::Store;
 use super::tx::Tx;
+use crate::domain::AuditAction;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -96,8 +97,7 @@ impl Store {
 pub(super) struct AuditEntry<'a> {
     pub(super) at: OffsetDateTime,
     pub(super) by: &'a Actor,
-    /// The action, as `<noun>.<verb>`.
-    pub(super) action: &'static str,
+    pub(super) action: AuditAction,
     /// The id of the thing that is changed.
     pub(super) subject: String,
     pub(super) reason: &'a str,
@@ -116,7 +116,7 @@ impl Tx {
             entry.at,
             entry.by.name,
             entry.by.is_self_declared,
-            entry.action,
+            entry.action.name(),
             entry.subject,
             entry.reason,
             entry.count,

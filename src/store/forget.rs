@@ -4,14 +4,11 @@ use super::audit::{Actor, AuditEntry};
 use super::error::StoreError;
 use super::pool::{PooledConnection, Store};
 use super::tx::Tx;
-use crate::domain::AccountId;
+use crate::domain::{AccountId, AuditAction};
 use serde_json::{Value, json};
 use std::ops::AddAssign;
 use time::OffsetDateTime;
 use uuid::Uuid;
-
-/// The name of the action in the audit log.
-const ACTION: &str = "account.forget";
 
 /// The number of orders in one transaction.
 const PAGE: i32 = 500;
@@ -134,7 +131,7 @@ async fn forget_page(
     let entry = AuditEntry {
         at: *now,
         by,
-        action: ACTION,
+        action: AuditAction::AccountForget,
         subject: account.to_string(),
         reason,
         count: i32::try_from(some.rows()).unwrap_or(i32::MAX),

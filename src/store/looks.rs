@@ -69,32 +69,17 @@ struct Claim {
     wanted: i32,
 }
 
-/// The result of a provider's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProviderAnswer {
-    /// Money was received.
-    Paid,
-    /// No money was received, or not yet.
-    Unpaid,
-    /// Money was received, and a part of it was returned. The provider tells of no refund, and the order knows of none.
-    RefundUntold,
-    /// The provider knows no such payment.
-    Unknown,
-}
-
-impl ProviderAnswer {
-    /// The public name of the answer.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Paid => "paid",
-            Self::Unpaid => "unpaid",
-            Self::RefundUntold => "refund_untold",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Paid, Self::Unpaid, Self::RefundUntold, Self::Unknown].into_iter().find(|answer| answer.name() == name)
+named! {
+    /// The result of a provider's answer.
+    pub enum ProviderAnswer {
+        /// Money was received.
+        Paid = "paid",
+        /// No money was received, or not yet.
+        Unpaid = "unpaid",
+        /// Money was received, and a part of it was returned. The provider tells of no refund, and the order knows of none.
+        RefundUntold = "refund_untold",
+        /// The provider knows no such payment.
+        Unknown = "unknown",
     }
 }
 

@@ -45,7 +45,7 @@ pub use overpaid::OverpaidOrder;
 pub use pool::{Profile, Settings, Store, is_session_shared};
 pub use probe::Probed;
 pub use reader::{OrderRead, OrderReader};
-pub use schema::{Role, migrate};
+pub use schema::migrate;
 pub use tx::Committed;
 pub use verify::BrokenInvariant;
 pub use watch::{ChangedOrders, Watch};

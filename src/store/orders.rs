@@ -119,13 +119,14 @@ pub struct Balance {
     pub credits: i64,
 }
 
-/// The kind of a ledger entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryKind {
-    /// The one grant of the order.
-    Grant,
-    /// A difference with a sign.
-    Adjustment,
+named! {
+    /// The kind of a ledger entry.
+    pub enum EntryKind {
+        /// The one grant of the order.
+        Grant = "grant",
+        /// A difference with a sign.
+        Adjustment = "adjustment",
+    }
 }
 
 /// One line of the ledger.

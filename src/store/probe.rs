@@ -3,8 +3,9 @@
 
 use super::error::{Class, StoreError};
 use super::pool::Store;
-use super::schema::{Role, column_rights, functions, rights};
+use super::schema::{column_rights, functions, rights};
 use super::tx::Tx;
+use crate::role::Role;
 use time::OffsetDateTime;
 
 const WHAT: &str = "looking whether Postgres commits";

@@ -5,29 +5,13 @@ use super::pool::{self, Store};
 use crate::address::DatabaseAddress;
 use crate::findings::{Fault, Findings};
 use crate::followed::Followed;
+use crate::role::Role;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations");
-
-/// The role whose tables and rights are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// The worker applies batches.
-    Worker,
-    /// The API reads and creates orders, and reads balances.
-    Api,
-    /// The reconciler asks providers.
-    Reconciler,
-    /// The ops role keeps and replays dead letters.
-    Ops,
-    /// An operator amends orders and forgets accounts.
-    Operator,
-    /// `verify` reads everything except personal data.
-    Verify,
-}
 
 /// How long one statement of a migration may take. It may read a whole table.
 const MIGRATION_DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -58,7 +42,7 @@ async fn applied(connection: &mut PgConnection) -> Result<Vec<i64>, StoreError> 
         .map_err(StoreError::sql("reading the applied migrations"))
 }
 
-/// The tables and rights of each role. `deploy/postgres-roles.sql` grants them.
+/// The tables and rights of each role. `deploy/postgres-roles.sql` grants them. `all` has the rights of the roles that it runs.
 pub(super) fn rights(role: Role) -> &'static [(&'static str, &'static [&'static str])] {
     match role {
         Role::Worker => &[
@@ -86,7 +70,7 @@ pub(super) fn rights(role: Role) -> &'static [(&'static str, &'static [&'static 
             ("provider_looks", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
             ("provider_pace", &["SELECT", "INSERT", "UPDATE"]),
         ],
-        Role::Ops => &[
+        Role::Ops | Role::Dlq => &[
             ("dead_letters", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
             ("replays", &["SELECT", "INSERT", "UPDATE"]),
             ("replay_letters", &["SELECT", "INSERT", "UPDATE"]),
@@ -100,8 +84,8 @@ pub(super) fn rights(role: Role) -> &'static [(&'static str, &'static [&'static 
             ("activity", &["SELECT"]),
             ("overpaid_orders", &["SELECT"]),
         ],
-        Role::Operator => &[("audit_log", &["INSERT"])],
-        Role::Verify => &[
+        Role::Orders => &[("audit_log", &["INSERT"])],
+        Role::Verify | Role::Check | Role::Migrate => &[
             ("payments", &["SELECT"]),
             ("credit_grants", &["SELECT"]),
             ("credit_adjustments", &["SELECT"]),
@@ -111,6 +95,7 @@ pub(super) fn rights(role: Role) -> &'static [(&'static str, &'static [&'static 
             ("audit_log", &["SELECT"]),
             ("overpaid_orders", &["SELECT"]),
         ],
+        Role::Receiver | Role::All => &[],
     }
 }
 
@@ -143,8 +128,8 @@ const ORDER_PRICE: &[&str] = &["amount_minor", "currency", "status", "version", 
 /// The tables, rights and columns of roles that have a right to some columns only.
 pub(super) fn column_rights(role: Role) -> &'static [(&'static str, &'static str, &'static [&'static str])] {
     match role {
-        Role::Operator => &[("orders", "SELECT", ORDER_WITHOUT_METADATA), ("orders", "UPDATE", ORDER_PRICE)],
-        Role::Ops => &[
+        Role::Orders => &[("orders", "SELECT", ORDER_WITHOUT_METADATA), ("orders", "UPDATE", ORDER_PRICE)],
+        Role::Ops | Role::Dlq => &[
             ("orders", "UPDATE", ORDER_PRICE),
             ("orders", "SELECT", ORDER_WITHOUT_METADATA),
             // The outcome of a letter is predicted with the worker's own statements. These read the position of a row.
@@ -152,7 +137,7 @@ pub(super) fn column_rights(role: Role) -> &'static [(&'static str, &'static str
             ("payment_attempts", "SELECT", ATTEMPT_WITHOUT_SECRETS),
         ],
         Role::Reconciler => &[("orders", "SELECT", &["id", "status", "created_at"])],
-        Role::Verify => &[
+        Role::Verify | Role::Check | Role::Migrate => &[
             ("orders", "SELECT", ORDER_WITHOUT_METADATA),
             ("orders", "SELECT", &["created_at", "updated_at"]),
             ("payment_attempts", "SELECT", ATTEMPT_WITHOUT_SECRETS),
@@ -197,7 +182,7 @@ pub(super) fn column_rights(role: Role) -> &'static [(&'static str, &'static str
                 &["replay_id", "position", "letter_id", "number", "state", "sent_at", "ended_at"],
             ),
         ],
-        Role::Worker | Role::Api => &[],
+        Role::Receiver | Role::Worker | Role::Api | Role::All => &[],
     }
 }
 
@@ -208,11 +193,11 @@ pub(super) fn functions(role: Role) -> &'static [(&'static str, &'static str)] {
             ("inbox_maintain(date, integer)", "inbox_maintain"),
             ("notes_maintain(timestamptz, integer)", "notes_maintain"),
         ],
-        Role::Operator => &[("forget_account(text, uuid, integer, boolean, timestamptz)", "forget_account")],
-        Role::Ops | Role::Verify => {
+        Role::Orders => &[("forget_account(text, uuid, integer, boolean, timestamptz)", "forget_account")],
+        Role::Ops | Role::Dlq | Role::Verify | Role::Check | Role::Migrate => {
             &[("letters_about(uuid[])", "letters_about"), ("orders_of_letters(uuid[])", "orders_of_letters")]
         }
-        Role::Api | Role::Reconciler => &[],
+        Role::Receiver | Role::Api | Role::Reconciler | Role::All => &[],
     }
 }
 

@@ -1,39 +1,27 @@
 //! The values that labels of metrics can have, as types: no text is made up where something is counted.
 
+use crate::domain::{IgnoredWhy, Reason, Separated};
+use crate::role::Role;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use std::fmt;
 
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)+
-        }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// The value as it stands in the label.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)+
-                }
-            }
-        }
-
-        impl EncodeLabelValue for $name {
+/// A closed set is encoded by its public names.
+macro_rules! labels {
+    ($($set:ty),+) => {
+        $(impl EncodeLabelValue for $set {
             fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
                 EncodeLabelValue::encode(&self.name(), encoder)
             }
-        }
+        })+
     };
 }
 
-label! {
+labels!(Reason, IgnoredWhy, Separated, Role, WebhookEndpoint, WebhookOutcome, MessageOutcome, GivenBack, LookOutcome);
+labels!(HintOutcome, Dependency, Need, ListenerName, ReplayOutcome, QueueName, PublishDestination, InboxMaintenance);
+
+named! {
     /// The path that a webhook came in by.
-    WebhookEndpoint {
+    pub enum WebhookEndpoint {
         /// `/webhooks/stripe`.
         Stripe = "stripe",
         /// `/webhooks/paypal`.
@@ -45,9 +33,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// What became of a webhook.
-    WebhookOutcome {
+    pub enum WebhookOutcome {
         /// Published and confirmed; answered 2xx.
         Accepted = "accepted",
         /// Genuine and none of our business; answered 2xx.
@@ -67,9 +55,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// What became of a delivery.
-    MessageOutcome {
+    pub enum MessageOutcome {
         /// Its fact was applied.
         Applied = "applied",
         /// Its message id had been admitted before.
@@ -85,9 +73,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// Why deliveries were given back to the broker. Each return counts against its delivery limit.
-    GivenBack {
+    pub enum GivenBack {
         /// Postgres was out of reach for longer than the grace.
         DatabaseOutage = "database_outage",
         /// The connection was lost during a commit, or the wait for it was over.
@@ -103,9 +91,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// What came of asking a provider about a payment.
-    LookOutcome {
+    pub enum LookOutcome {
         /// It told something, which was published.
         Heard = "heard",
         /// It had nothing to tell: nobody has paid.
@@ -117,9 +105,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// What became of a hint.
-    HintOutcome {
+    pub enum HintOutcome {
         /// The provider will be asked.
         Noted = "noted",
         /// It went to the dead letters.
@@ -127,9 +115,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// What we depend on.
-    Dependency {
+    pub enum Dependency {
         /// The database.
         Postgres = "postgres",
         /// The broker.
@@ -137,25 +125,9 @@ label! {
     }
 }
 
-label! {
-    /// The roles that run until they are told to stop.
-    RoleName {
-        /// Takes webhooks.
-        Receiver = "receiver",
-        /// Applies messages.
-        Worker = "worker",
-        /// Serves orders and balances.
-        Api = "api",
-        /// Asks providers.
-        Reconciler = "reconciler",
-        /// Collects dead letters, replays them and shows the console.
-        Ops = "ops",
-    }
-}
-
-label! {
+named! {
     /// What a role needs to do all of its work.
-    Need {
+    pub enum Need {
         /// Postgres is in reach, takes writes and commits them.
         PostgresWrites = "postgres_writes",
         /// The tables are there, and this user has its rights on them.
@@ -175,13 +147,13 @@ label! {
     }
 }
 
-impl RoleName {
-    /// All that the role needs; without any one of them it is not ready.
+impl Role {
+    /// All that the role needs; if any one of them is missing, it is not ready. Commands that end by themselves have no readiness.
     pub fn needs(self) -> &'static [Need] {
         match self {
             Self::Receiver => &[Need::BrokerConnected, Need::PublishingUnblocked, Need::MayPublish],
             Self::Api => &[Need::PostgresWrites, Need::SchemaAndRights],
-            Self::Worker => Need::ALL,
+            Self::Worker => &Need::ALL,
             Self::Reconciler | Self::Ops => &[
                 Need::PostgresWrites,
                 Need::SchemaAndRights,
@@ -190,6 +162,7 @@ impl RoleName {
                 Need::MayPublish,
                 Need::HoldsAConsumer,
             ],
+            Self::Migrate | Self::All | Self::Dlq | Self::Orders | Self::Check | Self::Verify => &[],
         }
     }
 }
@@ -208,9 +181,9 @@ impl Need {
     }
 }
 
-label! {
+named! {
     /// Where HTTP requests come in.
-    ListenerName {
+    pub enum ListenerName {
         /// Webhooks.
         Receiver = "receiver",
         /// Orders, status, balances.
@@ -222,9 +195,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// What became of a replay of a dead letter, once it is known.
-    ReplayOutcome {
+    pub enum ReplayOutcome {
         /// Its fact is applied: applying it again would change nothing.
         Resolved = "resolved",
         /// It came back as a dead letter.
@@ -236,9 +209,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// The queues whose length is watched.
-    QueueName {
+    pub enum QueueName {
         /// What the workers consume.
         Fulfilment = "fulfilment",
         /// The dead letters' buffer.
@@ -248,9 +221,9 @@ label! {
     }
 }
 
-label! {
+named! {
     /// Where messages are published, as far as it is timed.
-    PublishDestination {
+    pub enum PublishDestination {
         /// What providers say, for the workers.
         Payments = "payments",
         /// That something happened, for the reconcilers.
@@ -262,16 +235,9 @@ label! {
     }
 }
 
-impl PublishDestination {
-    /// By the exchange's name.
-    pub fn named(exchange: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|destination| destination.name() == exchange)
-    }
-}
-
-label! {
+named! {
     /// What came of looking after the inbox's partitions.
-    InboxMaintenance {
+    pub enum InboxMaintenance {
         /// They reach ahead, and old ones are gone.
         Done = "done",
         /// They could not be made or dropped.

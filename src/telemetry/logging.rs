@@ -32,13 +32,14 @@ static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 /// The lines that were dropped.
 static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Lines of text for people.
-    Text,
-    /// One JSON object a line.
-    Json,
+named! {
+    /// How log lines look.
+    pub enum LogFormat {
+        /// Lines of text for people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
 }
 
 impl LogFormat {

@@ -5,15 +5,16 @@ mod series;
 
 use super::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome, Need,
-    PublishDestination, QueueName, ReplayOutcome, RoleName, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
 use crate::domain::{IgnoredWhy, Provider, Reason, Separated};
+use crate::role::Role;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::gauge::Gauge;
 use series::{
-    CauseLabel, DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels,
-    Inner, LookLabels, MessageLabels, NeedLabels, PublishLabels, QueueLabels, ReasonLabel, ReasonLabels, ReplayLabels,
-    RoleLabels, SeparatedLabels, VariableLabels, WebhookLabels, WhyLabel, status_class,
+    DependencyLabels, GivenBackLabels, HintLabels, HttpLabels, IgnoredLabels, InboxMaintenanceLabels, Inner,
+    LookLabels, MessageLabels, NeedLabels, PublishLabels, QueueLabels, ReasonLabels, ReplayLabels, RoleLabels,
+    SeparatedLabels, VariableLabels, WebhookLabels, status_class,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +47,7 @@ impl Metrics {
 
     /// Something that a genuine webhook reported changes nothing.
     pub fn webhook_ignored(&self, endpoint: WebhookEndpoint, why: IgnoredWhy) {
-        self.0.webhooks_ignored.get_or_create(&IgnoredLabels { endpoint, why: WhyLabel(why) }).inc();
+        self.0.webhooks_ignored.get_or_create(&IgnoredLabels { endpoint, why }).inc();
     }
 
     /// A publish waits for the broker's confirmation until the guard is dropped.
@@ -75,7 +76,7 @@ impl Metrics {
 
     /// A message was published as a dead letter.
     pub fn dead_lettered(&self, reason: Reason) {
-        self.0.dead_lettered.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }).inc();
+        self.0.dead_lettered.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// A provider was asked about a payment. `provider` is one of those that can be asked, never a relay's.
@@ -101,7 +102,7 @@ impl Metrics {
 
     /// A delivery was separated from its batch.
     pub fn separated(&self, cause: Separated) {
-        self.0.separated.get_or_create(&SeparatedLabels { cause: CauseLabel(cause) }).inc();
+        self.0.separated.get_or_create(&SeparatedLabels { cause }).inc();
     }
 
     /// So many deliveries wait for the confirms of their copies.
@@ -125,14 +126,14 @@ impl Metrics {
     }
 
     /// A role's need was met, or is missing, since then.
-    pub fn need(&self, role: RoleName, need: Need, is_met: bool, since: OffsetDateTime) {
+    pub fn need(&self, role: Role, need: Need, is_met: bool, since: OffsetDateTime) {
         let labels = NeedLabels { role, need };
         self.0.need_up.get_or_create(&labels).set(i64::from(is_met));
         self.0.need_changed_timestamp_seconds.get_or_create(&labels).set(since.unix_timestamp());
     }
 
     /// A role has all that it needs, or has not.
-    pub fn role_ready(&self, role: RoleName, is_ready: bool) {
+    pub fn role_ready(&self, role: Role, is_ready: bool) {
         self.0.ready.get_or_create(&RoleLabels { role }).set(i64::from(is_ready));
     }
 
@@ -178,7 +179,7 @@ impl Metrics {
     pub fn dead_letters(&self, open: &[(Reason, u64)], oldest_age: Option<Duration>) {
         for reason in Reason::ALL {
             let count = open.iter().filter(|(named, _)| *named == reason).map(|(_, count)| *count).sum();
-            self.0.dead_letters_open.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }).set(whole(count));
+            self.0.dead_letters_open.get_or_create(&ReasonLabels { reason }).set(whole(count));
         }
         self.0.oldest_dead_letter_age_seconds.set(Some(oldest_age.unwrap_or_default().as_secs_f64()));
     }

@@ -8,7 +8,7 @@ mod traces;
 
 pub use labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome, Need,
-    PublishDestination, QueueName, ReplayOutcome, RoleName, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
 pub use logging::{LogFilter, LogFormat, LoggingError, causes, flush_log, init_logging, say};
 pub use metrics::{InFlight, Metrics, OPEN_METRICS_CONTENT_TYPE};

@@ -237,7 +237,7 @@ pub struct Publishing {
 impl Publishing {
     /// Times the publishing of a message to an exchange, without a span.
     pub fn untraced(metrics: &Metrics, exchange: &str) -> Self {
-        let destination = PublishDestination::named(exchange);
+        let destination = PublishDestination::from_name(exchange);
         Self { span: Span(None), metrics: metrics.clone(), destination, began: Instant::now() }
     }
 

@@ -6,8 +6,9 @@ use crate::clock::Clock;
 use crate::config::WorkerConfig;
 use crate::http::{NeedFlag, Readiness};
 use crate::needs::{PostgresNeeds, PublisherNeeds, looks};
-use crate::store::{Role, Store, StoreError};
-use crate::telemetry::{Dependency, Metrics, Need, RoleName};
+use crate::role::Role;
+use crate::store::{Store, StoreError};
+use crate::telemetry::{Dependency, Metrics, Need};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -21,10 +22,10 @@ pub(super) struct Health {
 impl Health {
     /// Nothing is known yet. A task follows the publisher until the publisher is gone.
     pub(super) fn begin(readiness: &Readiness, metrics: &Metrics, publisher: &Publisher) -> Arc<Self> {
-        let needs = readiness.of(RoleName::Worker, metrics);
+        let needs = readiness.of(Role::Worker, metrics);
         PublisherNeeds::of(&needs).follow(publisher, Some(RETRY_EXCHANGE));
         Arc::new(Self {
-            postgres: PostgresNeeds::of(&needs, Role::Worker),
+            postgres: PostgresNeeds::of(&needs),
             topology: needs.flag(Need::TopologyComplete),
             consumer: needs.flag(Need::HoldsAConsumer),
         })

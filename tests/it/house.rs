@@ -14,8 +14,19 @@ use std::process::Command;
 const LINES_MAX: usize = 500;
 
 /// Rooms that import only each other. Everything may use them.
-const LEAVES: &[&str] =
-    &["config", "telemetry", "clock", "shutdown", "retry", "http", "failpoint", "findings", "address", "followed"];
+const LEAVES: &[&str] = &[
+    "config",
+    "telemetry",
+    "clock",
+    "shutdown",
+    "retry",
+    "http",
+    "failpoint",
+    "findings",
+    "address",
+    "followed",
+    "role",
+];
 
 /// The imports that a room may have from the rest of the crate. `leaves` means all of [`LEAVES`], `message::fact_digest` is one
 /// item of a room, and `*` means everything. Rooms that are not built yet already have their rule.
@@ -36,11 +47,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "address",
             "findings",
             "followed",
+            "role",
             "http::client",
             "http::system_roots",
         ],
     ),
-    ("store", &["domain", "message::fact_digest", "failpoint", "findings", "retry", "address", "followed"]),
+    ("store", &["domain", "message::fact_digest", "failpoint", "findings", "retry", "address", "followed", "role"]),
     (
         "provider",
         &[
@@ -90,6 +102,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("findings", &["leaves"]),
     ("address", &["leaves"]),
     ("followed", &["leaves"]),
+    ("role", &[]),
+    // The macro that declares closed sets of names, which every room uses, and the error of an unknown name.
+    ("named", &[]),
     // The program puts the rooms together.
     ("cli", &["leaves", "domain"]),
     ("run", &["*"]),

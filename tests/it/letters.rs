@@ -17,7 +17,7 @@ use crate::support::world::World;
 use bytes::Bytes;
 use grantonce::broker::{DEAD_EXCHANGE, Headers, Outgoing, Publisher, PublisherSettings};
 use grantonce::clock::Clock;
-use grantonce::config::{Config, Environment, Role, RoleConfig};
+use grantonce::config::{Config, Environment, OpsConfig};
 use grantonce::domain::{DisputePolicy, LetterId, PaymentEvent};
 use grantonce::http::Readiness;
 use grantonce::ops::prospects::{self, Preview, Terms};
@@ -55,9 +55,7 @@ impl RunningOps {
         ]
         .into_iter()
         .collect();
-        let RoleConfig::Ops(config) = Config::from_env(Role::Ops, &environment).unwrap().role else {
-            panic!("another role's configuration")
-        };
+        let config = Config::<OpsConfig>::from_env(&environment).unwrap().role;
         let (shutdown, metrics) = (Shutdown::manual(), Metrics::new());
         let stop = shutdown.token();
         let run = ops::run(config, Clock::system(), metrics.clone(), Readiness::new(), shutdown);

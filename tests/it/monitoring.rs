@@ -3,7 +3,8 @@
 use crate::readme::{anchor, anchors};
 use grantonce::domain::{Provider, Reason};
 use grantonce::http::Readiness;
-use grantonce::telemetry::{ListenerName, LookOutcome, Metrics, QueueName, RoleName, WebhookEndpoint, WebhookOutcome};
+use grantonce::role::Role;
+use grantonce::telemetry::{ListenerName, LookOutcome, Metrics, QueueName, WebhookEndpoint, WebhookOutcome};
 use regex::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,14 +37,14 @@ fn page() -> String {
     metrics.overpaid_orders(0);
     metrics.secret_file_refused("DATABASE_URL", 1);
     metrics.secret_files_read(time::OffsetDateTime::UNIX_EPOCH);
-    for &queue in QueueName::ALL {
+    for queue in QueueName::ALL {
         metrics.queue(queue, 0, 1);
     }
     let readiness = Readiness::new();
-    for &role in RoleName::ALL {
+    for role in Role::ALL.into_iter().filter(|role| !role.needs().is_empty()) {
         readiness.of(role, &metrics);
     }
-    for &listener in ListenerName::ALL {
+    for listener in ListenerName::ALL {
         for status in [200, 404, 503] {
             metrics.http_request(listener, "/v1/orders", status);
         }

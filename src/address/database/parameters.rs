@@ -12,47 +12,62 @@ const STATEMENTS_MAX: usize = 10_000;
 /// Longest time to reach one host, in seconds.
 const CONNECT_S_MAX: u64 = 600;
 
-/// A parameter that is understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Parameter {
-    Host,
-    Hostaddr,
-    Port,
-    Dbname,
-    User,
-    Password,
-    Sslmode,
-    Sslrootcert,
-    Sslcert,
-    Sslkey,
-    TargetSessionAttrs,
-    ConnectTimeout,
-    ApplicationName,
-    StatementCacheCapacity,
-    Options,
+named! {
+    /// A parameter that is understood.
+    #[derive(PartialOrd, Ord)]
+    pub(super) enum Parameter {
+        Host = "host",
+        Hostaddr = "hostaddr",
+        Port = "port",
+        Dbname = "dbname",
+        User = "user",
+        Password = "password",
+        Sslmode = "sslmode",
+        Sslrootcert = "sslrootcert",
+        Sslcert = "sslcert",
+        Sslkey = "sslkey",
+        TargetSessionAttrs = "target_session_attrs",
+        ConnectTimeout = "connect_timeout",
+        ApplicationName = "application_name",
+        StatementCacheCapacity = "statement-cache-capacity",
+        Options = "options",
+    }
 }
 
 use Parameter as P;
 
-/// Each parameter, the variable of libpq's that stands for it, and other spellings that the client has always taken.
-/// The client reads `PGOPTIONS` by itself.
-const KNOWN: [(Parameter, &str, Option<&str>, &[&str]); 15] = [
-    (P::Host, "host", Some("PGHOST"), &[]),
-    (P::Hostaddr, "hostaddr", Some("PGHOSTADDR"), &[]),
-    (P::Port, "port", Some("PGPORT"), &[]),
-    (P::Dbname, "dbname", Some("PGDATABASE"), &[]),
-    (P::User, "user", Some("PGUSER"), &[]),
-    (P::Password, "password", Some("PGPASSWORD"), &[]),
-    (P::Sslmode, "sslmode", Some("PGSSLMODE"), &["ssl-mode"]),
-    (P::Sslrootcert, "sslrootcert", Some("PGSSLROOTCERT"), &["ssl-root-cert", "ssl-ca"]),
-    (P::Sslcert, "sslcert", Some("PGSSLCERT"), &["ssl-cert"]),
-    (P::Sslkey, "sslkey", Some("PGSSLKEY"), &["ssl-key"]),
-    (P::TargetSessionAttrs, "target_session_attrs", Some("PGTARGETSESSIONATTRS"), &[]),
-    (P::ConnectTimeout, "connect_timeout", Some("PGCONNECT_TIMEOUT"), &[]),
-    (P::ApplicationName, "application_name", Some("PGAPPNAME"), &[]),
-    (P::StatementCacheCapacity, "statement-cache-capacity", None, &[]),
-    (P::Options, "options", None, &[]),
-];
+impl Parameter {
+    /// The parameter of that name, or of another spelling that the client has always taken.
+    fn from_spelling(name: &str) -> Option<Self> {
+        Self::from_name(name).or(match name {
+            "ssl-mode" => Some(P::Sslmode),
+            "ssl-root-cert" | "ssl-ca" => Some(P::Sslrootcert),
+            "ssl-cert" => Some(P::Sslcert),
+            "ssl-key" => Some(P::Sslkey),
+            _ => None,
+        })
+    }
+
+    /// libpq's variable that stands for the parameter. The client reads `PGOPTIONS` by itself.
+    fn variable(self) -> Option<&'static str> {
+        Some(match self {
+            P::Host => "PGHOST",
+            P::Hostaddr => "PGHOSTADDR",
+            P::Port => "PGPORT",
+            P::Dbname => "PGDATABASE",
+            P::User => "PGUSER",
+            P::Password => "PGPASSWORD",
+            P::Sslmode => "PGSSLMODE",
+            P::Sslrootcert => "PGSSLROOTCERT",
+            P::Sslcert => "PGSSLCERT",
+            P::Sslkey => "PGSSLKEY",
+            P::TargetSessionAttrs => "PGTARGETSESSIONATTRS",
+            P::ConnectTimeout => "PGCONNECT_TIMEOUT",
+            P::ApplicationName => "PGAPPNAME",
+            P::StatementCacheCapacity | P::Options => return None,
+        })
+    }
+}
 
 /// Parameters of libpq's that ask for what is done anyway, with the values that do.
 const FULFILLED: [(&str, &[&str]); 9] = [
@@ -100,12 +115,6 @@ const UNSUPPORTED: [(&str, &str); 26] = [
 const LEAVE_OUT: &str = "leave it out";
 const BOUNDED: &str = "leave it out: every statement has a deadline, and a connection that misses it is given up";
 
-impl Parameter {
-    pub(super) fn name(self) -> &'static str {
-        KNOWN.iter().find(|(parameter, ..)| *parameter == self).map_or("", |(_, name, ..)| name)
-    }
-}
-
 /// The parameters of one address, each with the name under which it was found.
 pub(super) struct Given {
     values: BTreeMap<Parameter, (&'static str, String)>,
@@ -131,13 +140,10 @@ impl Given {
                 given.options.push((setting_name("options", setting)?, value("options", text)?));
                 continue;
             }
-            let found = KNOWN.iter().find(|(_, known, _, spellings)| known == name || spellings.contains(name));
-            let unknown = || {
-                let names: Vec<_> = KNOWN.iter().map(|(_, name, ..)| *name).collect();
-                AddressError::Unknown { number, known: names.join(", ") }
-            };
-            let (parameter, name, ..) = found.ok_or_else(unknown)?;
-            if given.values.insert(*parameter, (name, value(name, text)?)).is_some() {
+            let unknown = || AddressError::Unknown { number, known: P::NAMES.join(", ") };
+            let parameter = P::from_spelling(name).ok_or_else(unknown)?;
+            let name = parameter.name();
+            if given.values.insert(parameter, (name, value(name, text)?)).is_some() {
                 return Err(AddressError::Twice { name });
             }
         }
@@ -179,8 +185,8 @@ impl Given {
     /// Takes what is left out from libpq's variables.
     pub(super) fn fill(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), AddressError> {
         let has_host = self.values.contains_key(&P::Host) || self.values.contains_key(&P::Hostaddr);
-        for (parameter, _, name, _) in KNOWN {
-            let Some(name) = name.filter(|_| !self.values.contains_key(&parameter)) else { continue };
+        for parameter in P::ALL {
+            let Some(name) = parameter.variable().filter(|_| !self.values.contains_key(&parameter)) else { continue };
             if matches!(parameter, P::Host | P::Hostaddr) && has_host {
                 continue;
             }
@@ -248,7 +254,7 @@ impl Given {
     }
 
     pub(super) fn session(&mut self) -> Result<SessionAttributes, AddressError> {
-        let words = [("any", SessionAttributes::Any), ("read-write", SessionAttributes::ReadWrite)];
+        let words = SessionAttributes::ALL.map(|attributes| (attributes.name(), attributes));
         Ok(self.one_of(P::TargetSessionAttrs, &words)?.unwrap_or_default())
     }
 

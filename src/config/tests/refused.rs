@@ -109,7 +109,7 @@ fn o14_what_comes_from_a_file_is_followed_and_what_does_not_is_not() {
     std::fs::write(&path, "whsec_0123456789abcdef").unwrap();
     let environment = without("GRANTONCE_STRIPE_WEBHOOK_SECRETS")
         .with("GRANTONCE_STRIPE_WEBHOOK_SECRETS_FILE", path.to_str().unwrap());
-    let config = Config::from_env(Role::All, &environment).unwrap();
+    let config = Config::<AllConfig>::from_env(&environment).unwrap();
     assert_eq!(format!("{:?}", config.process.secret_files), "[\"GRANTONCE_STRIPE_WEBHOOK_SECRETS\"]");
     // Every secret can be followed. The table says which variables are secrets, the parser says which are followed.
     let mut every = enough().with("GRANTONCE_PAYPAL_CLIENT_ID", "id");
@@ -128,7 +128,7 @@ fn o14_what_comes_from_a_file_is_followed_and_what_does_not_is_not() {
         std::fs::write(&path, every.get(name).unwrap()).unwrap();
         every = every.with(*name, "").with(format!("{name}_FILE"), path.to_str().unwrap());
     }
-    let config = Config::from_env(Role::All, &every).unwrap();
+    let config = Config::<AllConfig>::from_env(&every).unwrap();
     let mut followed: Vec<_> = secrets.iter().map(|name| format!("{name:?}")).collect();
     let shown = format!("{:?}", config.process.secret_files);
     let mut found: Vec<_> = shown.trim_matches(['[', ']']).split(", ").map(str::to_owned).collect();

@@ -1,20 +1,19 @@
 //! The effect of an admitted message on the ledger, with the reason.
 
 use super::records::{AdjustmentRecord, AdmittedRecord, GrantRecord};
-use serde::Serialize;
 
-/// The effect of an admitted message on the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// It made the grant, and possibly an adjustment in the same transaction.
-    Granted,
-    /// It made an adjustment.
-    Adjusted,
-    /// Another message of the same transaction is shown with the effect of both.
-    PostedWithAnother,
-    /// It moved no credits.
-    Nothing,
+named! {
+    /// The effect of an admitted message on the ledger.
+    pub enum Decision {
+        /// It made the grant, and possibly an adjustment in the same transaction.
+        Granted = "granted",
+        /// It made an adjustment.
+        Adjusted = "adjusted",
+        /// Another message of the same transaction is shown with the effect of both.
+        PostedWithAnother = "posted_with_another",
+        /// It moved no credits.
+        Nothing = "nothing",
+    }
 }
 
 /// The effect of the message, the number of credits that moved, and the reason in a sentence.

@@ -5,7 +5,7 @@ use super::missing::is_waiting;
 use super::records::{AuditRecord, LetterRecord, NoteRecord, OrderRecord, Records};
 use super::tell::{Terms, moment};
 use super::{Entry, StoryEvent};
-use crate::domain::{OrderId, counted};
+use crate::domain::{AuditAction, OrderId, counted};
 
 /// All entries, in any order.
 pub(super) fn entries(records: &Records, terms: Terms) -> Vec<Entry> {
@@ -32,8 +32,11 @@ fn created(record: &OrderRecord, records: &Records) -> Entry {
     let order = &record.order;
     let id = order.id.to_string();
     // An amendment records the price before it.
-    let amended =
-        records.audit.iter().filter(|line| line.action == AMEND && line.subject == id).min_by_key(|line| line.at);
+    let amended = records
+        .audit
+        .iter()
+        .filter(|line| line.action == AuditAction::OrderAmend.name() && line.subject == id)
+        .min_by_key(|line| line.at);
     let before = amended.and_then(|line| line.before.as_ref()).map(|before| {
         (before.get("amount_minor").and_then(|n| n.as_i64()), before.get("currency").and_then(|c| c.as_str()))
     });
@@ -281,9 +284,6 @@ fn looks(records: &Records) -> impl Iterator<Item = Entry> {
     })
 }
 
-/// The name of a change of price in the audit log.
-const AMEND: &str = "order.amend";
-
 fn by_hand(line: &AuditRecord, records: &Records) -> Entry {
     let order = records.orders.iter().find(|record| record.order.id.to_string() == line.subject);
     let vouched = if line.is_self_declared { " (self-declared)" } else { "" };
@@ -293,7 +293,7 @@ fn by_hand(line: &AuditRecord, records: &Records) -> Entry {
         let terms = terms.as_ref()?;
         Some(in_words(terms.get("amount_minor")?.as_i64()?, terms.get("currency")?.as_str()?))
     };
-    let (what, text) = match order.filter(|_| line.action == AMEND) {
+    let (what, text) = match order.filter(|_| line.action == AuditAction::OrderAmend.name()) {
         Some(record) => {
             let (before, after) = (price(&line.before).unwrap_or_default(), price(&line.after).unwrap_or_default());
             let what = StoryEvent::OrderAmended {

@@ -17,42 +17,42 @@ const FAILURES_MANY: i32 = 3;
 /// A message counts as waiting for this long after it was last put off. The longest delay that can be configured is a day.
 const WAITS_AT_MOST: Duration = Duration::hours(25);
 
-/// The kinds of missing things.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MissingCode {
-    /// A message is an open dead letter.
-    LetterOpen,
-    /// A dead letter is being replayed.
-    LetterReplaying,
-    /// A message waits for its order.
-    MessageWaiting,
-    /// The facts suffice for the grant, but only a message can make it.
-    GrantDue,
-    /// The ledger does not match the facts.
-    CreditsDue,
-    /// The order's row and the ledger disagree.
-    LedgerDiffers,
-    /// A part of the price is paid.
-    PartlyPaid,
-    /// Money is there, but the parts of its amount, which the order's price terms need, were not reported.
-    BreakdownMissing,
-    /// More money is kept than the price.
-    Overpaid,
-    /// A payment was reported and not applied.
-    PaymentNotApplied,
-    /// The provider could not be asked several times in a row.
-    ProviderNotAnswering,
-    /// The look at the provider is overdue.
-    LookOverdue,
-    /// The provider says that money went back, but shows no refund of it.
-    RefundUntold,
-    /// The provider has not created the order's payment.
-    PaymentNotCreated,
-    /// No payment is registered to the order.
-    NoPayment,
-    /// Nothing is paid yet.
-    AwaitingPayment,
+named! {
+    /// The kinds of missing things.
+    pub enum MissingCode {
+        /// A message is an open dead letter.
+        LetterOpen = "letter_open",
+        /// A dead letter is being replayed.
+        LetterReplaying = "letter_replaying",
+        /// A message waits for its order.
+        MessageWaiting = "message_waiting",
+        /// The facts suffice for the grant, but only a message can make it.
+        GrantDue = "grant_due",
+        /// The ledger does not match the facts.
+        CreditsDue = "credits_due",
+        /// The order's row and the ledger disagree.
+        LedgerDiffers = "ledger_differs",
+        /// A part of the price is paid.
+        PartlyPaid = "partly_paid",
+        /// Money is there, but the parts of its amount, which the order's price terms need, were not reported.
+        BreakdownMissing = "breakdown_missing",
+        /// More money is kept than the price.
+        Overpaid = "overpaid",
+        /// A payment was reported and not applied.
+        PaymentNotApplied = "payment_not_applied",
+        /// The provider could not be asked several times in a row.
+        ProviderNotAnswering = "provider_not_answering",
+        /// The look at the provider is overdue.
+        LookOverdue = "look_overdue",
+        /// The provider says that money went back, but shows no refund of it.
+        RefundUntold = "refund_untold",
+        /// The provider has not created the order's payment.
+        PaymentNotCreated = "payment_not_created",
+        /// No payment is registered to the order.
+        NoPayment = "no_payment",
+        /// Nothing is paid yet.
+        AwaitingPayment = "awaiting_payment",
+    }
 }
 
 /// Something that is missing, has to be done, or is awaited.

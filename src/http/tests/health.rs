@@ -1,7 +1,8 @@
 //! The needs of roles in `/readyz` and in the metrics.
 
 use super::*;
-use crate::telemetry::{Dependency, Metrics, RoleName};
+use crate::role::Role;
+use crate::telemetry::{Dependency, Metrics};
 use time::format_description::well_known::Rfc3339;
 
 #[tokio::test]
@@ -11,7 +12,7 @@ async fn a_process_is_ready_when_every_role_has_every_need() {
     let server = Server::start(router, Limits::default()).await;
     assert_eq!(server.ask(&get_line("/healthz")).await.status, 200);
     assert_eq!(server.ask(&get_line("/readyz")).await.status, 200, "nothing is needed");
-    let flags: Vec<_> = [RoleName::Api, RoleName::Worker]
+    let flags: Vec<_> = [Role::Api, Role::Worker]
         .into_iter()
         .flat_map(|role| role.needs().iter().map(move |need| (role, *need)))
         .map(|(role, need)| (role, need, readiness.of(role, &metrics).flag(need)))

@@ -6,7 +6,7 @@ use super::layout::{Page, Part, Sorry, story_link};
 use super::selection::address;
 use super::settle::{reason_field, selection_of};
 use super::words::{count, number, when};
-use crate::domain::LetterState;
+use crate::domain::{AuditAction, LetterState};
 use crate::http::{Html, Parameters, Problem, html};
 use crate::store::{AuditFilter, AuditLine};
 use axum::extract::rejection::PathRejection;
@@ -139,10 +139,19 @@ pub(super) async fn show(
 
 /// Letters that were moved, and the way to move those back that are still there.
 async fn undo(app: &App, operator: &Operator, line: &AuditLine) -> Result<Html, Sorry> {
-    let (to, back, verb) = match line.action.as_str() {
-        "letters.archive" => (LetterState::Archived, "/restore", "Restore"),
-        "letters.restore" => (LetterState::Open, "/archive", "Archive"),
-        _ => return Ok(html![]),
+    let (to, back, verb) = match AuditAction::from_name(&line.action) {
+        Some(AuditAction::LettersArchive) => (LetterState::Archived, "/restore", "Restore"),
+        Some(AuditAction::LettersRestore) => (LetterState::Open, "/archive", "Archive"),
+        Some(
+            AuditAction::OrderAmend
+            | AuditAction::OrderCheck
+            | AuditAction::PaymentCheck
+            | AuditAction::LettersExpire
+            | AuditAction::ReplayBegin
+            | AuditAction::ReplayCancel
+            | AuditAction::AccountForget,
+        )
+        | None => return Ok(html![]),
     };
     let Some(filter) = selection_of(line) else { return Ok(html![]) };
     let ids = filter.ids.clone().unwrap_or_default();

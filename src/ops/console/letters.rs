@@ -7,7 +7,7 @@ use super::layout::{Page, Part, Sorry, button_to};
 use super::orders;
 use super::selection::{AGES, Selection};
 use super::words::{age, count, mark, number, state, verdict, when};
-use crate::domain::{LetterState, Reason, Verdict};
+use crate::domain::{LetterState, Reason, VerdictKind};
 use crate::http::{Html, Parameters, html};
 use crate::ops::standing::stand;
 use crate::store::{LetterGroup, LetterRow};
@@ -70,7 +70,7 @@ fn filters(selection: &Selection) -> Html {
     let kept =
         Html::all(kept.map(|(name, value)| html!["<input type=\"hidden\" name=\"" (name) "\" value=\"" {value} "\">"]));
     let reasons = Reason::ALL.iter().map(|reason| (reason.name(), reason.name())).collect();
-    let verdicts = Verdict::NAMES.iter().map(|name| (*name, verdict(Some(*name)).1)).collect();
+    let verdicts = VerdictKind::NAMES.iter().map(|name| (*name, verdict(Some(*name)).1)).collect();
     let mut states: Vec<_> = LetterState::ALL.iter().map(|state| (state.name(), self::state(*state).1)).collect();
     states.push(("any", "in any state"));
     let ages = AGES.iter().map(|(value, words, ..)| (*value, *words)).collect();

@@ -1,6 +1,6 @@
 //! Which letters: the same words in addresses, in forms and in JSON.
 
-use crate::domain::{LetterState, OrderId, Reason, Verdict};
+use crate::domain::{LetterState, OrderId, Reason, VerdictKind};
 use crate::http::{Html, Parameters, Problem, html};
 use crate::store::{LetterCursor, LetterFilter};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -67,11 +67,11 @@ impl Selection {
                 fault(&format!("is longer than {VALUE_BYTES_MAX} bytes"));
             }
             match name.as_str() {
-                "reason" if !Reason::ALL.iter().any(|reason| reason.name() == value) => fault("is no reason"),
+                "reason" if Reason::from_name(value).is_none() => fault("is no reason"),
                 "reason" => filter.reason = text(),
                 "provider" => filter.provider = text(),
                 "cause" => filter.cause = text(),
-                "verdict" if !Verdict::NAMES.contains(&value.as_str()) => fault("is no verdict"),
+                "verdict" if VerdictKind::from_name(value).is_none() => fault("is no verdict"),
                 "verdict" => filter.verdict = text(),
                 "order" => match value.parse::<OrderId>() {
                     Ok(id) => filter.order_id = Some(id.0),

@@ -7,7 +7,7 @@ use super::letters::short_list;
 use super::replays::until_now;
 use super::selection::{Selection, field};
 use super::words::{count, mark, verdict};
-use crate::domain::{LetterId, LetterState};
+use crate::domain::{AuditAction, LetterId, LetterState};
 use crate::http::{Html, Parameters, Problem, html, see};
 use crate::store::{AuditFilter, AuditLine, LetterFilter};
 use axum::extract::{Extension, Request, State};
@@ -55,10 +55,10 @@ impl Act {
         }
     }
 
-    fn action(self) -> &'static str {
+    fn action(self) -> AuditAction {
         match self {
-            Self::Archive => "letters.archive",
-            Self::Restore => "letters.restore",
+            Self::Archive => AuditAction::LettersArchive,
+            Self::Restore => AuditAction::LettersRestore,
         }
     }
 }
@@ -108,7 +108,7 @@ pub(super) async fn act_now(
         Act::Archive => app.store().archive_letters(filter, by, reason, now).await?,
         Act::Restore => app.store().restore_letters(filter, by, reason, now).await?,
     };
-    let (actor, action) = (Some(operator.name().to_owned()), Some(act.action().to_owned()));
+    let (actor, action) = (Some(operator.name().to_owned()), Some(act.action().to_string()));
     let line = AuditFilter { actor, action, at: Some(now), ..AuditFilter::default() };
     let line = app.store().audit_log(line, 1).await?.pop();
     Ok(line.filter(|_| moved > 0).map(|line| (moved, line.id)))

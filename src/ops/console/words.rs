@@ -220,13 +220,13 @@ pub(super) fn signed(credits: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Verdict;
+    use crate::domain::VerdictKind;
     use time::macros::datetime;
 
     #[test]
     fn there_is_a_word_for_every_verdict_and_outcome() {
         let unknown = verdict(None);
-        for name in Verdict::NAMES {
+        for name in VerdictKind::NAMES.iter().copied() {
             assert_ne!(verdict(Some(name)), unknown, "{name}");
         }
         for name in ["queued", "sent", "resolved", "dead_again", "canceled"] {

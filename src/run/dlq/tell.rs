@@ -1,7 +1,7 @@
 //! Dead letters in words, for a terminal of 100 columns or more.
 
 use crate::broker::{Delivery, Depths};
-use crate::domain::{LetterState, Outlook, Verdict};
+use crate::domain::{LetterState, Outlook, VerdictKind};
 use crate::message::{DETAIL_HEADER, REASON_HEADER};
 use crate::ops::amending::Proposals;
 use crate::ops::prospects::Preview;
@@ -120,7 +120,7 @@ fn body(letter: &Letter) -> String {
 /// What a replay would come to.
 pub(super) fn preview(preview: &Preview, also_hopeless: bool) -> String {
     let mut out = String::new();
-    for name in Verdict::NAMES {
+    for name in VerdictKind::NAMES.iter().copied() {
         let Some(count) = preview.by_verdict.get(name) else { continue };
         let _ = writeln!(out, "{count:>7} {name}");
         for (id, outlook) in preview.examples.iter().filter(|(_, outlook)| outlook.name() == name) {

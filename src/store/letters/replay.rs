@@ -6,7 +6,7 @@
 mod sql;
 
 use super::LetterFilter;
-use crate::domain::{LetterId, allowance, busy_until};
+use crate::domain::{AuditAction, LetterId, allowance, busy_until};
 use crate::store::audit::{Actor, AuditEntry};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
@@ -22,16 +22,16 @@ const ANSWER_EXPECTED: Duration = Duration::from_secs(60);
 /// The largest number of letters in one replay.
 pub const REPLAY_LETTERS_MAX: usize = 100_000;
 
-/// How a replay's letters follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplayPace {
-    /// One first; the others when that one was applied.
-    Canary,
-    /// All at the replay's rate.
-    Steady,
-    /// Each when the one before it is settled.
-    Singly,
+named! {
+    /// How a replay's letters follow each other.
+    pub enum ReplayPace {
+        /// One first; the others when that one was applied.
+        Canary = "canary",
+        /// All at the replay's rate.
+        Steady = "steady",
+        /// Each when the one before it is settled.
+        Singly = "singly",
+    }
 }
 
 /// A replay that is to begin.
@@ -62,46 +62,19 @@ pub struct Begun {
     pub letters: usize,
 }
 
-/// How a replay stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplayState {
-    /// Waits for the outcome of its first letter.
-    Canary,
-    /// Sends.
-    Running,
-    /// Every letter's outcome is known.
-    Finished,
-    /// Somebody ended it; what was not sent is open again.
-    Canceled,
-    /// Its first letter was refused; what was not sent is open again.
-    Stopped,
-}
-
-impl ReplayPace {
-    const ALL: [Self; 3] = [Self::Canary, Self::Steady, Self::Singly];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Canary => "canary",
-            Self::Steady => "steady",
-            Self::Singly => "singly",
-        }
-    }
-}
-
-impl ReplayState {
-    const ALL: [Self; 5] = [Self::Canary, Self::Running, Self::Finished, Self::Canceled, Self::Stopped];
-
-    /// The public name, also the one in the table.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Canary => "canary",
-            Self::Running => "running",
-            Self::Finished => "finished",
-            Self::Canceled => "canceled",
-            Self::Stopped => "stopped",
-        }
+named! {
+    /// How a replay stands.
+    pub enum ReplayState {
+        /// Waits for the outcome of its first letter.
+        Canary = "canary",
+        /// Sends.
+        Running = "running",
+        /// Every letter's outcome is known.
+        Finished = "finished",
+        /// Somebody ended it; what was not sent is open again.
+        Canceled = "canceled",
+        /// Its first letter was refused; what was not sent is open again.
+        Stopped = "stopped",
     }
 }
 
@@ -203,7 +176,7 @@ impl Store {
             let entry = AuditEntry {
                 at: replay.now,
                 by: &replay.by,
-                action: "replay.begin",
+                action: AuditAction::ReplayBegin,
                 subject: format!("replay {id}"),
                 reason: &replay.reason,
                 count: i32::try_from(taken.len()).unwrap_or(i32::MAX),
@@ -236,7 +209,7 @@ impl Store {
             let entry = AuditEntry {
                 at: now,
                 by: &by,
-                action: "replay.cancel",
+                action: AuditAction::ReplayCancel,
                 subject: format!("replay {id}"),
                 reason: &reason,
                 count: i32::try_from(left).unwrap_or(i32::MAX),
@@ -361,7 +334,7 @@ impl Store {
             .map_err(StoreError::sql(WHAT))?;
             rows.into_iter()
                 .map(|row| {
-                    let state = ReplayState::ALL.into_iter().find(|state| state.name() == row.state);
+                    let state = ReplayState::from_name(&row.state);
                     let state = state.ok_or_else(|| StoreError::Corrupt {
                         what: format!("replay {}", row.id),
                         detail: format!("{:?} is not a state of a replay", row.state),

@@ -1,7 +1,7 @@
 //! Settles dead letters: predicts their outcome, resolves and archives them, and deletes old ones.
 
 use super::LetterFilter;
-use crate::domain::{LetterId, LetterState, OrderId, Outlook};
+use crate::domain::{AuditAction, LetterId, LetterState, OrderId, Outlook};
 use crate::store::audit::{Actor, AuditEntry};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
@@ -155,7 +155,14 @@ impl Store {
         reason: String,
         now: OffsetDateTime,
     ) -> Result<u64, StoreError> {
-        self.move_letters(filter, (LetterState::Open, LetterState::Archived, "letters.archive"), by, reason, now).await
+        self.move_letters(
+            filter,
+            (LetterState::Open, LetterState::Archived, AuditAction::LettersArchive),
+            by,
+            reason,
+            now,
+        )
+        .await
     }
 
     /// Opens archived letters again. Returns their number.
@@ -166,13 +173,20 @@ impl Store {
         reason: String,
         now: OffsetDateTime,
     ) -> Result<u64, StoreError> {
-        self.move_letters(filter, (LetterState::Archived, LetterState::Open, "letters.restore"), by, reason, now).await
+        self.move_letters(
+            filter,
+            (LetterState::Archived, LetterState::Open, AuditAction::LettersRestore),
+            by,
+            reason,
+            now,
+        )
+        .await
     }
 
     async fn move_letters(
         &self,
         filter: LetterFilter,
-        (from, to, action): (LetterState, LetterState, &'static str),
+        (from, to, action): (LetterState, LetterState, AuditAction),
         by: Actor,
         reason: String,
         now: OffsetDateTime,
@@ -245,7 +259,7 @@ impl Store {
                 let entry = AuditEntry {
                     at: now,
                     by: &by,
-                    action: "letters.expire",
+                    action: AuditAction::LettersExpire,
                     subject: format!("{gone} letters"),
                     reason: "settled for longer than GRANTONCE_DEAD_LETTER_RETENTION",
                     count: i32::try_from(gone).unwrap_or(i32::MAX),

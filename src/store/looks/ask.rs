@@ -1,7 +1,7 @@
 //! What an operator sees and writes when a provider is to be asked about an order, or about a payment without one.
 
 use super::{ProviderAnswer, account_of};
-use crate::domain::{OrderId, PaymentId, Provider, ProviderAccount};
+use crate::domain::{AuditAction, OrderId, PaymentId, Provider, ProviderAccount};
 use crate::store::audit::{Actor, AuditEntry};
 use crate::store::error::StoreError;
 use crate::store::pool::Store;
@@ -87,8 +87,8 @@ impl Store {
         self.run("noting that a provider is to be asked", move |pool| async move {
             let payment = askable.payment_ids.first().map(ToString::to_string).unwrap_or_default();
             let (action, subject) = match askable.order_id {
-                Some(order) => ("order.check", order.to_string()),
-                None => ("payment.check", payment.clone()),
+                Some(order) => (AuditAction::OrderCheck, order.to_string()),
+                None => (AuditAction::PaymentCheck, payment.clone()),
             };
             let after = json!({
                 "provider": askable.provider.as_str(),

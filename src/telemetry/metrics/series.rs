@@ -1,12 +1,13 @@
 //! The series behind [`Metrics`](super::Metrics): their labels, names and texts.
 
 use crate::domain::{IgnoredWhy, Provider, Reason, Separated};
+use crate::role::Role;
 use crate::telemetry::labels::{
     Dependency, GivenBack, HintOutcome, InboxMaintenance, ListenerName, LookOutcome, MessageOutcome, Need,
-    PublishDestination, QueueName, ReplayOutcome, RoleName, WebhookEndpoint, WebhookOutcome,
+    PublishDestination, QueueName, ReplayOutcome, WebhookEndpoint, WebhookOutcome,
 };
 use crate::telemetry::logging::lines_dropped;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, EncodeMetric, LabelValueEncoder, MetricEncoder};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -30,36 +31,6 @@ const QUEUE_WAIT_SECONDS_BUCKETS: [f64; 11] =
 const PUBLISH_SECONDS_BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
-/// [`Reason`] as a label's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ReasonLabel(pub(super) Reason);
-
-impl EncodeLabelValue for ReasonLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        EncodeLabelValue::encode(&self.0.name(), encoder)
-    }
-}
-
-/// [`IgnoredWhy`] as a label's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct WhyLabel(pub(super) IgnoredWhy);
-
-impl EncodeLabelValue for WhyLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        EncodeLabelValue::encode(&self.0.name(), encoder)
-    }
-}
-
-/// [`Separated`] as a label's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct CauseLabel(pub(super) Separated);
-
-impl EncodeLabelValue for CauseLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        EncodeLabelValue::encode(&self.0.name(), encoder)
-    }
-}
-
 /// The hundreds of a status code.
 pub(super) fn status_class(status: u16) -> &'static str {
     match status / 100 {
@@ -80,7 +51,7 @@ pub(super) struct WebhookLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct IgnoredLabels {
     pub(super) endpoint: WebhookEndpoint,
-    pub(super) why: WhyLabel,
+    pub(super) why: IgnoredWhy,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,7 +61,7 @@ pub(super) struct MessageLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReasonLabels {
-    pub(super) reason: ReasonLabel,
+    pub(super) reason: Reason,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -106,7 +77,7 @@ pub(super) struct HintLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct SeparatedLabels {
-    pub(super) cause: CauseLabel,
+    pub(super) cause: Separated,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -126,12 +97,12 @@ pub(super) struct VariableLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RoleLabels {
-    pub(super) role: RoleName,
+    pub(super) role: Role,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct NeedLabels {
-    pub(super) role: RoleName,
+    pub(super) role: Role,
     pub(super) need: Need,
 }
 
@@ -427,41 +398,41 @@ impl Inner {
 
     /// Counters begin at zero, so that a rate over the first happening is right. What is measured has no series yet.
     fn create_series(&self) {
-        for &endpoint in WebhookEndpoint::ALL {
-            for &outcome in WebhookOutcome::ALL {
+        for endpoint in WebhookEndpoint::ALL {
+            for outcome in WebhookOutcome::ALL {
                 drop(self.webhooks.get_or_create(&WebhookLabels { endpoint, outcome }));
             }
-            for &why in IgnoredWhy::ALL {
-                drop(self.webhooks_ignored.get_or_create(&IgnoredLabels { endpoint, why: WhyLabel(why) }));
+            for why in IgnoredWhy::ALL {
+                drop(self.webhooks_ignored.get_or_create(&IgnoredLabels { endpoint, why }));
             }
         }
-        for &outcome in MessageOutcome::ALL {
+        for outcome in MessageOutcome::ALL {
             drop(self.messages.get_or_create(&MessageLabels { outcome }));
         }
         for reason in Reason::ALL {
-            drop(self.dead_lettered.get_or_create(&ReasonLabels { reason: ReasonLabel(reason) }));
+            drop(self.dead_lettered.get_or_create(&ReasonLabels { reason }));
         }
         for provider in [Provider::STRIPE, Provider::PAYPAL] {
-            for &outcome in LookOutcome::ALL {
+            for outcome in LookOutcome::ALL {
                 drop(self.looks.get_or_create(&LookLabels { provider: provider.as_str().to_owned(), outcome }));
             }
         }
-        for &outcome in HintOutcome::ALL {
+        for outcome in HintOutcome::ALL {
             drop(self.hints.get_or_create(&HintLabels { outcome }));
         }
-        for &cause in GivenBack::ALL {
+        for cause in GivenBack::ALL {
             drop(self.given_back.get_or_create(&GivenBackLabels { cause }));
         }
-        for cause in Separated::ALL.iter().copied() {
-            drop(self.separated.get_or_create(&SeparatedLabels { cause: CauseLabel(cause) }));
+        for cause in Separated::ALL {
+            drop(self.separated.get_or_create(&SeparatedLabels { cause }));
         }
-        for &outcome in ReplayOutcome::ALL {
+        for outcome in ReplayOutcome::ALL {
             drop(self.replays.get_or_create(&ReplayLabels { outcome }));
         }
-        for &outcome in InboxMaintenance::ALL {
+        for outcome in InboxMaintenance::ALL {
             drop(self.inbox_maintenance.get_or_create(&InboxMaintenanceLabels { outcome }));
         }
-        for &destination in PublishDestination::ALL {
+        for destination in PublishDestination::ALL {
             drop(self.publish_seconds.get_or_create(&PublishLabels::to(destination)));
         }
     }

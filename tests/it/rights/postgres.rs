@@ -6,7 +6,8 @@ mod work;
 
 use deployment::{on_a_deployment, refusal, run};
 use grantonce::domain::{AccountId, DisputePolicy};
-use grantonce::store::{BrokenInvariant, Profile, Role};
+use grantonce::role::Role;
+use grantonce::store::{BrokenInvariant, Profile};
 use sqlx::{ConnectOptions, Connection};
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -25,12 +26,12 @@ async fn each_role_has_what_it_needs() {
             (Role::Api, "grantonce_api", Profile::Requests),
             (Role::Reconciler, "grantonce_reconciler", Profile::Operations),
             (Role::Ops, "grantonce_ops", Profile::Operations),
-            (Role::Operator, "grantonce_operator", Profile::Operations),
+            (Role::Orders, "grantonce_operator", Profile::Operations),
             (Role::Verify, "grantonce_verify", Profile::Audit),
         ] {
             assert_eq!(on.store(user, profile).check(role).await.unwrap().faults, [], "{user}");
         }
-        let faults = on.store("grantonce_verify", Profile::Requests).check(Role::Operator).await.unwrap().faults;
+        let faults = on.store("grantonce_verify", Profile::Requests).check(Role::Orders).await.unwrap().faults;
         let missing = |right: &str| faults.iter().any(|fault| fault.what.contains(right));
         assert!(missing("UPDATE on orders.amount_minor") && missing("INSERT on audit_log"), "{faults:?}");
         make_and_pay_an_order(on).await;

@@ -181,7 +181,7 @@ async fn each_user_has_what_it_needs_and_no_more() {
             User::Reconciler(providers(&["stripe", "paypal"])),
             User::Ops,
         ] {
-            let own = format!("grantonce-{}", user.name());
+            let own = format!("grantonce-{}", user.role());
             for role in &host.users {
                 let tried = broker::try_rights(&host.url(role).parse().unwrap(), &user).await.unwrap();
                 assert_eq!(tried.lacking.is_empty(), *role == own, "{role} as {own}: {:?}", tried.lacking);

@@ -152,7 +152,7 @@ impl Tx {
         .fetch_one(self.connection())
         .await
         .map_err(StoreError::sql(WHAT))?;
-        let pace = ReplayPace::ALL.into_iter().find(|pace| pace.name() == row.pace);
+        let pace = ReplayPace::from_name(&row.pace);
         let pace = pace.ok_or_else(|| StoreError::Corrupt {
             what: format!("replay {id}"),
             detail: format!("{:?} is not a pace of a replay", row.pace),
