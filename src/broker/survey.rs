@@ -254,9 +254,9 @@ impl Survey {
         for argument in names {
             let (has, must_have) = (queue.arguments.get(argument), arguments.get(argument));
             if has != must_have {
-                let said = |value: Option<&Value>| value.map_or("nothing".to_owned(), ToString::to_string);
+                let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), ToString::to_string);
                 findings.fault(
-                    format!("queue {name} has {argument} {} instead of {}", said(has), said(must_have)),
+                    format!("queue {name} has {argument} {} instead of {}", shown(has), shown(must_have)),
                     format!(
                         "drain it, `rabbitmqctl -p '{vhost}' delete_queue {name}`, and run `grantonce migrate` again"
                     ),

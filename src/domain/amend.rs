@@ -102,10 +102,10 @@ pub enum PriceUntold {
     #[error("the message does not say that money was captured")]
     NotCaptured,
     /// Changing the currency of an order is a decision of its own.
-    #[error("the money is in {said}, the order in {order}: amend it by hand")]
+    #[error("the money is in {reported}, the order in {order}: amend it by hand")]
     Currency {
         /// The currency of the money.
-        said: Currency,
+        reported: Currency,
         /// The currency of the order.
         order: Currency,
     },
@@ -154,9 +154,9 @@ pub fn price_paid(order: &Order, event: &PaymentEvent) -> Result<Money, PriceUnt
     let PaymentStatus::Captured { money, state: CaptureState::Succeeded, breakdown, .. } = &event.status else {
         return Err(PriceUntold::NotCaptured);
     };
-    let (said, currency) = (money.currency(), order.price.currency());
-    if said != currency {
-        return Err(PriceUntold::Currency { said, order: currency });
+    let (reported, currency) = (money.currency(), order.price.currency());
+    if reported != currency {
+        return Err(PriceUntold::Currency { reported, order: currency });
     }
     let terms = order.price_terms;
     let worth = match (terms, breakdown) {

@@ -54,17 +54,17 @@ impl Refusal {
         Self { reason, detail: detail.into() }
     }
 
-    pub(super) fn currency(order: &Order, said: Money) -> Self {
+    pub(super) fn currency(order: &Order, reported: Money) -> Self {
         Self::new(
             Reason::CurrencyMismatch,
-            format!("order {} is in {}, the provider says {said}", order.id, order.price.currency()),
+            format!("order {} is in {}, the provider says {reported}", order.id, order.price.currency()),
         )
     }
 
-    pub(super) fn amount(order: &Order, said: Money, rule: &str) -> Self {
+    pub(super) fn amount(order: &Order, reported: Money, rule: &str) -> Self {
         Self::new(
             Reason::AmountMismatch,
-            format!("order {} costs {}, the provider says {said}: {rule}", order.id, order.price),
+            format!("order {} costs {}, the provider says {reported}: {rule}", order.id, order.price),
         )
     }
 }

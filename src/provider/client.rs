@@ -275,8 +275,8 @@ impl Answer {
     }
 
     /// The error for an answer that is no success, if the provider has no error of its own for it.
-    pub(super) fn fault(&self, said: &str) -> CallError {
-        let detail = format!("{}{}{said}", self.status, if said.is_empty() { "" } else { ": " });
+    pub(super) fn fault(&self, words: &str) -> CallError {
+        let detail = format!("{}{}{words}", self.status, if words.is_empty() { "" } else { ": " });
         match self.status {
             // These are: the call took too long, another call with the same key is running, and too many calls.
             StatusCode::REQUEST_TIMEOUT

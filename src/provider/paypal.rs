@@ -273,9 +273,9 @@ fn judge(answer: &Answer) -> Result<&Answer, CallError> {
     }
     let body = answer.json().unwrap_or_default();
     let words = ["name", "error", "message", "error_description", "debug_id"];
-    let mut said: Vec<&str> = words.iter().filter_map(|field| body.get(field)?.as_str()).collect();
-    said.extend(issues(&body));
-    Err(answer.fault(&said.join(" ")))
+    let mut words: Vec<&str> = words.iter().filter_map(|field| body.get(field)?.as_str()).collect();
+    words.extend(issues(&body));
+    Err(answer.fault(&words.join(" ")))
 }
 
 /// The error that PayPal returns if a token lacks a right.

@@ -301,14 +301,14 @@ fn judge(answer: &Answer) -> Result<&Answer, CallError> {
     if answer.status.is_success() {
         return Ok(answer);
     }
-    let said: Vec<_> = ["type", "code", "message"].iter().filter_map(|field| error_word(answer, field)).collect();
+    let words: Vec<_> = ["type", "code", "message"].iter().filter_map(|field| error_word(answer, field)).collect();
     if answer.status.is_server_error() && is_replay(answer) {
-        return Err(CallError::burnt(&format!("{}: {}", answer.status, said.join(" "))));
+        return Err(CallError::burnt(&format!("{}: {}", answer.status, words.join(" "))));
     }
     if answer.status == StatusCode::BAD_REQUEST && error_word(answer, "type").as_deref() == Some("idempotency_error") {
         return Err(CallError::KeyReused);
     }
-    Err(answer.fault(&said.join(" ")))
+    Err(answer.fault(&words.join(" ")))
 }
 
 /// Whether Stripe repeats the answer to the first call with this key.

@@ -306,11 +306,11 @@ fn clock_off(server: &str, ahead: time::Duration) -> Findings {
     let mut findings = Findings::default();
     let off = ahead.abs();
     let which = if ahead.is_negative() { "ahead of" } else { "behind" };
-    let said = format!("this machine's clock is {:.1} s {which} {server}'s", off.as_seconds_f64());
+    let text = format!("this machine's clock is {:.1} s {which} {server}'s", off.as_seconds_f64());
     if off > CLOCK_OFF_MAX {
-        findings.fault(said, "set both by NTP: `timedatectl set-ntp true`");
+        findings.fault(text, "set both by NTP: `timedatectl set-ntp true`");
     } else if off > CLOCK_OFF_NOTED {
-        findings.note(said);
+        findings.note(text);
     }
     findings
 }

@@ -207,7 +207,7 @@ mod tests {
         for filter in
             ["trace", "lapin=trace", "lapin::returned_messages=warn,error", "lapin::returned_messages=trace,info"]
         {
-            let said = logged(LogFormat::Text, &filter.parse().unwrap(), || {
+            let output = logged(LogFormat::Text, &filter.parse().unwrap(), || {
                 tracing::warn!(target: "lapin::returned_messages", message = "body one");
                 tracing::error!(target: "lapin::returned_messages", "body two");
                 tracing::trace!(target: "lapin::channels", "body three");
@@ -215,29 +215,29 @@ mod tests {
                 tracing::trace!(target: "amq_protocol_tcp", uri = "body four", "Connecting.");
                 tracing::error!(target: "lapin::channels", "what an operator needs");
             });
-            assert!(!said.contains("body"), "{filter}: {said}");
-            assert!(said.contains("what an operator needs"), "{filter}: {said}");
+            assert!(!output.contains("body"), "{filter}: {output}");
+            assert!(output.contains("what an operator needs"), "{filter}: {output}");
         }
     }
 
     #[test]
     fn the_default_shows_info_and_hides_statements() {
-        let said = logged(LogFormat::Text, &LogFilter::default(), || {
+        let output = logged(LogFormat::Text, &LogFilter::default(), || {
             tracing::info!(event = "listening", "shown one");
             tracing::debug!("hidden");
             tracing::debug!(target: "sqlx::query", "hidden");
             tracing::info!(target: "sqlx::postgres::notice", "hidden");
             tracing::warn!(target: "sqlx::query", "shown two");
         });
-        assert!(said.contains("shown one") && said.contains("shown two") && !said.contains("hidden"), "{said}");
+        assert!(output.contains("shown one") && output.contains("shown two") && !output.contains("hidden"), "{output}");
     }
 
     #[test]
     fn json_has_the_fields_at_the_top() {
-        let said = logged(LogFormat::Json, &LogFilter::default(), || {
+        let output = logged(LogFormat::Json, &LogFilter::default(), || {
             tracing::info!(event = "listening", listener = "receiver", address = %"127.0.0.1:80", "listening");
         });
-        let line: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&output).unwrap();
         assert_eq!(line["event"], "listening");
         assert_eq!(line["listener"], "receiver");
         assert_eq!(line["address"], "127.0.0.1:80");
@@ -247,16 +247,16 @@ mod tests {
     #[test]
     fn a_line_within_a_span_names_its_trace_once() {
         let filter = "warn".parse().unwrap();
-        let said = |format| {
+        let output = |format| {
             logged(format, &filter, || {
                 let _webhook = tracing::error_span!("webhook", trace_id = "0af7651916cd43dd8448eb211c80319c").entered();
                 tracing::warn!(event = "webhook_not_published", endpoint = "stripe");
             })
         };
-        let json = said(LogFormat::Json);
+        let json = output(LogFormat::Json);
         let line: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(line["span"]["trace_id"], "0af7651916cd43dd8448eb211c80319c");
-        for lines in [json, said(LogFormat::Text)] {
+        for lines in [json, output(LogFormat::Text)] {
             assert_eq!(lines.matches("0af7651916cd43dd8448eb211c80319c").count(), 1, "{lines}");
         }
     }

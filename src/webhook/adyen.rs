@@ -158,7 +158,7 @@ fn translate_body(verified: &Verified<'_>, body: &Body<'_>) -> Translation {
 
 fn translate_item(verified: &Verified<'_>, item: &Object<'_>, is_live: Option<bool>) -> Translation {
     let message_id = message_id(verified, item);
-    let said = match meaning(verified, item) {
+    let facts = match meaning(verified, item) {
         Ok(Meaning::Nothing(why)) => {
             let code = item.value("eventCode").and_then(Part::as_str).unwrap_or_default();
             return Translation::ignored(code, why);
@@ -167,8 +167,8 @@ fn translate_item(verified: &Verified<'_>, item: &Object<'_>, is_live: Option<bo
         Err(odd) => Err(odd),
     };
     let is_ambiguous = Signed::of(item).is_ok_and(|signed| signed.is_ambiguous);
-    let concerns = concerns(item, said.as_deref().unwrap_or_default());
-    let checked = said.and_then(|facts| {
+    let concerns = concerns(item, facts.as_deref().unwrap_or_default());
+    let checked = facts.and_then(|facts| {
         if is_ambiguous {
             let fault = "the signed fields cannot be told apart, because another one than merchantReference has a colon: \
                          look the payment up at Adyen, and settle it by hand";

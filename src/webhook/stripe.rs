@@ -100,8 +100,8 @@ fn snapshot(
             return Err(event.odd("type", fault).into());
         }
     };
-    let said = match meaning {
-        Meaning::Payment(said) => said,
+    let update = match meaning {
+        Meaning::Payment(update) => update,
         Meaning::Ignored(why) => return Ok(Translation::ignored(kind, why)),
     };
     // From here on, a fault is one of the envelope. The object was read.
@@ -109,17 +109,17 @@ fn snapshot(
         Ok(PaymentEvent {
             provider: ADAPTER.provider.clone(),
             message_id: message_id.map_err(Odd::clone)?.clone(),
-            payment_id: said.payment_id.clone(),
-            related_ids: said.related_ids.clone(),
+            payment_id: update.payment_id.clone(),
+            related_ids: update.related_ids.clone(),
             provider_account: account?,
-            order_id: said.order_id,
-            status: said.status.clone(),
+            order_id: update.order_id,
+            status: update.status.clone(),
             occurred_at: time(event, "created")?,
             as_of: None,
             livemode: event.flag("livemode")?,
         })
     };
-    let event = enveloped().map_err(|odd| Fault { odd, status: Some(Box::new(said.status.clone())) })?;
+    let event = enveloped().map_err(|odd| Fault { odd, status: Some(Box::new(update.status.clone())) })?;
     Ok(Translation::Events(vec![event]))
 }
 

@@ -122,7 +122,7 @@ fn money(standing: &Standing, askable: Option<&Askable>, now: OffsetDateTime) ->
 /// When the provider was asked, and what it said.
 pub(super) fn asked(askable: &Askable, now: OffsetDateTime) -> Html {
     let Some(look) = askable.look else { return html!["never"] };
-    let last = match (look.asked_at, look.said) {
+    let last = match (look.asked_at, look.last_answer) {
         (Some(at), Some(said)) => html![[when(at, now)] ": <b>" (said.name()) "</b>"],
         (Some(at), None) => html![[when(at, now)] ", without an answer"],
         (None, _) => html!["not yet"],

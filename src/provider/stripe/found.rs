@@ -68,7 +68,7 @@ impl<'v> Hanging<'v> {
 /// The facts are those that the webhooks of the same payment tell.
 pub(super) fn of_intent(parts: &Parts<'_>) -> Result<Found, Odd> {
     let intent = &parts.intent;
-    let (state, said) = match intent.text("status")? {
+    let (state, status) = match intent.text("status")? {
         "requires_payment_method" | "requires_confirmation" => (PaymentState::Payable, None),
         // The buyer's bank asks the buyer for something. The buyer can continue or begin again.
         "requires_action" => (PaymentState::Payable, Some(PaymentStatus::Pending)),
@@ -77,16 +77,16 @@ pub(super) fn of_intent(parts: &Parts<'_>) -> Result<Found, Odd> {
             let received = money(intent, "amount_received")?;
             // The parts of another total would not be parts of this one.
             let priced = parts.session.as_ref().and_then(|session| session.priced.clone());
-            let said = match priced {
+            let status = match priced {
                 Some(priced @ PaymentStatus::Captured { money, .. }) if money == received => priced,
                 Some(_) | None => captured_of(received, None),
             };
-            (PaymentState::Paid, Some(said))
+            (PaymentState::Paid, Some(status))
         }
         "canceled" => (PaymentState::Over, Some(PaymentStatus::Canceled)),
         _ => return Err(intent.odd("status", "must be one that Stripe documents for payment intents")),
     };
-    let mut statuses: Vec<_> = said.into_iter().collect();
+    let mut statuses: Vec<_> = status.into_iter().collect();
     let mut occurred_at = time(intent, "created")?;
     if intent.value("canceled_at").is_some() {
         occurred_at = occurred_at.max(time(intent, "canceled_at")?);
@@ -122,7 +122,7 @@ pub(super) fn of_charge(
     hanging: Hanging<'_>,
     as_of: Option<OffsetDateTime>,
 ) -> Result<Found, Odd> {
-    let (state, said) = match charge.text("status")? {
+    let (state, status) = match charge.text("status")? {
         "succeeded" | "paid" if charge.flag("captured")? => (PaymentState::Paid, charge_captured(charge)?),
         // An authorisation expired or was given up. Old versions count all of it as refunded.
         "succeeded" | "paid" if charge.flag("refunded")? => (PaymentState::Over, PaymentStatus::Canceled),
@@ -130,7 +130,7 @@ pub(super) fn of_charge(
         "failed" => (PaymentState::Over, charge_failed(charge)),
         _ => return Err(charge.odd("status", "must be one that Stripe documents for charges")),
     };
-    let mut statuses = vec![said];
+    let mut statuses = vec![status];
     let occurred_at = hanging.add(charge, Some(charge), &mut statuses, time(charge, "created")?)?;
     Ok(Found {
         payment_id: charge.parsed("id")?,
@@ -153,7 +153,7 @@ pub(super) fn of_session(session: &Object<'_>, as_of: Option<OffsetDateTime>) ->
     if session.text("mode")? != "payment" {
         return Err(session.odd("mode", "must be payment: an order can be paid by no other session"));
     }
-    let (state, said) = match (session.text("status")?, session.text("payment_status")?) {
+    let (state, status) = match (session.text("status")?, session.text("payment_status")?) {
         ("open", _) => (PaymentState::Payable, None),
         ("expired", _) => (PaymentState::Over, Some(PaymentStatus::Canceled)),
         ("complete", "paid") => (PaymentState::Paid, Some(session_captured(session)?)),
@@ -168,7 +168,7 @@ pub(super) fn of_session(session: &Object<'_>, as_of: Option<OffsetDateTime>) ->
         payment_id: session.parsed("id")?,
         related_ids: Vec::new(),
         order_id: order_id(session),
-        statuses: said.into_iter().collect(),
+        statuses: status.into_iter().collect(),
         state,
         occurred_at: time(session, "created")?,
         as_of,

@@ -36,11 +36,11 @@ fn plain(text: &str) -> String {
 
 /// A letter in two lines.
 pub(super) fn row(letter: &LetterRow, now: OffsetDateTime) -> String {
-    let said = letter.said.as_deref().unwrap_or("unreadable");
+    let content = letter.said.as_deref().unwrap_or("unreadable");
     let verdict = letter.verdict_detail.as_deref().unwrap_or("not looked at yet");
     let payment = letter.payment_id.as_deref().unwrap_or("-");
     plain(&format!(
-        "{} {} {} · {} · {} {payment} · {said} · {} ago\n    {}\n    {verdict}",
+        "{} {} {} · {} · {} {payment} · {content} · {} ago\n    {}\n    {verdict}",
         letter.id,
         letter.state.name(),
         letter.reason,

@@ -54,7 +54,7 @@ pub struct LookState {
     /// The time of the last question.
     pub asked_at: Option<OffsetDateTime>,
     /// The result of the last answer.
-    pub said: Option<ProviderAnswer>,
+    pub last_answer: Option<ProviderAnswer>,
     /// How many times in a row the provider could not be asked.
     pub failures: i32,
 }
@@ -127,7 +127,7 @@ impl From<&Look> for LookState {
             due_at: look.due_at,
             is_wanted: look.wanted > 0,
             asked_at: look.asked_at,
-            said: look.said.as_deref().and_then(ProviderAnswer::from_name),
+            last_answer: look.said.as_deref().and_then(ProviderAnswer::from_name),
             failures: look.failures,
         }
     }

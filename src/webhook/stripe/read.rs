@@ -36,7 +36,7 @@ impl From<Odd> for Fault {
 }
 
 pub(super) fn meaning(read: Read, event: &Object<'_>) -> Result<Meaning, Fault> {
-    let said = match read {
+    let update = match read {
         Read::Intent(happened) => payment_intent(happened, event)?,
         Read::Session(happened) => return checkout_session(happened, event),
         Read::Charge(happened) => return charge(happened, event),
@@ -50,7 +50,7 @@ pub(super) fn meaning(read: Read, event: &Object<'_>) -> Result<Meaning, Fault> 
         // Thin events have no snapshot.
         Read::Related => return Err(event.odd("object", "must be v2.core.event for an event of this type").into()),
     };
-    Ok(Meaning::Payment(said))
+    Ok(Meaning::Payment(update))
 }
 
 /// `data.object`. It must be a snapshot of the kind that belongs to the event type.

@@ -263,7 +263,7 @@ fn a_refused_total_tells_the_price_that_it_would_pay() {
             "another currency",
             by(PriceTerms::Total, PRICE),
             euros(),
-            Err(PriceUntold::Currency { said: currency("EUR"), order: currency("USD") }),
+            Err(PriceUntold::Currency { reported: currency("EUR"), order: currency("USD") }),
         ),
     ];
     for (what, order, status, wanted) in rows {
