@@ -35,34 +35,35 @@ pub(super) fn message(payment: &Payment, event: &Event) -> Value {
         Said::RefundMade(refund) | Said::RefundChanged(refund) => with_money("refund", refund.money),
         Said::Disputed(dispute, _) => with_money("dispute", dispute.money),
     };
-    match event.said {
-        Said::RefundMade(refund) | Said::RefundChanged(refund) => {
-            status["refund_id"] = format!("re_{}r{}", payment.tag, refund.number).into();
-            status["state"] = match refund.state {
+    let more = match event.said {
+        Said::RefundMade(refund) | Said::RefundChanged(refund) => json!({
+            "refund_id": format!("re_{}r{}", payment.tag, refund.number),
+            "state": match refund.state {
                 RefundState::Pending => "pending",
                 RefundState::Succeeded => "succeeded",
                 RefundState::Failed => "failed",
-            }
-            .into();
-        }
-        Said::Disputed(dispute, _) => {
-            status["dispute_id"] = format!("dp_{}d{}", payment.tag, dispute.number).into();
-            status["round"] = 1.into();
-            status["state"] = match dispute.state {
+            },
+        }),
+        Said::Disputed(dispute, _) => json!({
+            "dispute_id": format!("dp_{}d{}", payment.tag, dispute.number),
+            "round": 1,
+            "state": match dispute.state {
                 DisputeState::Inquiry => "inquiry",
                 DisputeState::Open => "open",
                 DisputeState::Won => "won",
                 DisputeState::Lost => "lost",
-            }
-            .into();
-        }
+            },
+        }),
         Said::Created
         | Said::Processing
         | Said::AttemptFailed
         | Said::Succeeded
         | Said::SessionCompleted
         | Said::Canceled
-        | Said::RefundedTotal(_) => {}
+        | Said::RefundedTotal(_) => json!({}),
+    };
+    if let (Some(status), Value::Object(more)) = (status.as_object_mut(), more) {
+        status.extend(more);
     }
     let name = Seller::Standard.name();
     json!({
