@@ -129,7 +129,7 @@ pub struct Job {
 enum Task {
     Migrate(MigrateConfig),
     Serve(Box<Roles>),
-    Dlq(DlqCommand, DlqConfig),
+    Dlq(Box<DlqCommand>, DlqConfig),
     Check(CheckArgs, check::Needs),
     Verify(VerifyArgs, VerifyConfig),
     Orders(OrdersCommand, OrdersConfig),
@@ -153,7 +153,7 @@ impl Job {
                 let (receiver, worker, api, ops) = (Some(receiver), Some(worker), Some(api), Some(ops));
                 serve(Roles { receiver, worker, api, reconciler, ops })
             }),
-            Command::Dlq(command) => job(env, |config| Task::Dlq(*command, config)),
+            Command::Dlq(command) => job(env, |config| Task::Dlq(command, config)),
             Command::Check(args) => {
                 let (process, needs) = check::Needs::read(args.role, env)?;
                 Ok(Self { process, task: Task::Check(args, needs) })
@@ -178,7 +178,7 @@ pub async fn run(job: Job) -> Result<Exit, RunError> {
     match task {
         Task::Migrate(config) => migrate(config).await,
         Task::Serve(roles) => roles::serve(process, shutdown, *roles).await,
-        Task::Dlq(command, config) => dlq::run(command, config, shutdown.token()).await,
+        Task::Dlq(command, config) => dlq::run(*command, config, shutdown.token()).await,
         Task::Check(args, needs) => check::check(&args, needs).await,
         Task::Verify(args, config) => verify(args, config).await,
         Task::Orders(command, config) => orders::run(command, config).await,
