@@ -169,7 +169,7 @@ mod tests {
             ("payment-status.v1", "payment.stripe", Some("stripe")),
             ("", "what", None),
         ] {
-            let content = read_content(&kind, "m", key, b"\xff\x00", TERMS, NOW);
+            let content = read_content(kind, "m", key, b"\xff\x00", TERMS, NOW);
             assert_eq!(content.provider.as_ref().map(Provider::as_str), provider, "{kind} {key}");
             assert!(content.payment_ids.is_empty() && content.status.is_none(), "{kind} {key}");
         }

@@ -116,7 +116,7 @@ async fn the_keyboard_alone_leads_from_the_list_to_the_act() {
         browser.key(TAB).await;
         let focus = browser.run(FOCUS).await;
         let name = focus["name"].as_str().unwrap_or_default().to_owned();
-        assert!(focus["ring"] == Value::from(true) && focus["seen"] == Value::from(true), "{focus} after {stops:?}");
+        assert!(focus["ring"] == true && focus["seen"] == true, "{focus} after {stops:?}");
         assert!(!name.trim().is_empty(), "{focus} has no name, after {stops:?}");
         stops.push(name);
         if stops.last().is_some_and(|name| name == "Amend the price…") {

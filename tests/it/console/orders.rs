@@ -107,7 +107,7 @@ async fn a_check_at_the_provider_is_a_hint_and_a_line_in_the_audit_log() {
     assert_eq!((asked.payment_id.as_str(), asked.provider.as_str()), ("pi_1", "stripe"));
     let line = |action: &str, subject: &str, reason: &str| (action.to_owned(), subject.to_owned(), reason.to_owned());
     let first = line("order.check", &order.to_string(), "the buyer says that it is paid");
-    assert_eq!(audited(&console).await, [first.clone()]);
+    assert_eq!(audited(&console).await, std::slice::from_ref(&first));
 
     // A payment without an order, by the call.
     let caller = Caller::new(&console);
