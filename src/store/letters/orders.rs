@@ -24,9 +24,9 @@ const BODY_READ_BYTES_MAX: i32 = 32 * 1024;
 /// The letters of one order, or of one payment that has no order. A letter that names neither is alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderLetters {
-    /// The order; none where no order is known. A message can name an order that does not exist.
+    /// The order. `None` if no order is known. A message can name an order that does not exist.
     pub order_id: Option<OrderId>,
-    /// The provider of the newest letter; empty where it names none.
+    /// The provider of the newest letter. It is empty if the message names none.
     pub provider: String,
     /// The account at the provider; empty where it is our own.
     pub provider_account: String,
@@ -53,7 +53,7 @@ pub struct OrderLetters {
 pub struct OrdersPage {
     /// The orders.
     pub orders: Vec<OrderLetters>,
-    /// Where the next page begins; none: this was the last one.
+    /// Where the next page begins. `None` if this is the last page.
     pub next: Option<LetterCursor>,
     /// How many orders there are from this page on.
     pub orders_left: i64,

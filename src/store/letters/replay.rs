@@ -23,13 +23,13 @@ const ANSWER_EXPECTED: Duration = Duration::from_secs(60);
 pub const REPLAY_LETTERS_MAX: usize = 100_000;
 
 named! {
-    /// How a replay's letters follow each other.
+    /// The order in time in which the letters of a replay are sent.
     pub enum ReplayPace {
-        /// One first; the others when that one was applied.
+        /// One letter is sent first, and the others after it was applied.
         Canary = "canary",
-        /// All at the replay's rate.
+        /// All letters are sent, at the replay's rate.
         Steady = "steady",
-        /// Each when the one before it is settled.
+        /// Each letter is sent when the one before it is settled.
         Singly = "singly",
     }
 }
@@ -63,17 +63,17 @@ pub struct Begun {
 }
 
 named! {
-    /// How a replay stands.
+    /// The state of a replay.
     pub enum ReplayState {
         /// Waits for the outcome of its first letter.
         Canary = "canary",
-        /// Sends.
+        /// The replay sends its letters.
         Running = "running",
         /// Every letter's outcome is known.
         Finished = "finished",
-        /// Somebody ended it; what was not sent is open again.
+        /// A person ended the replay. Letters that were not sent are open again.
         Canceled = "canceled",
-        /// Its first letter was refused; what was not sent is open again.
+        /// The first letter was refused. Letters that were not sent are open again.
         Stopped = "stopped",
     }
 }
