@@ -5,6 +5,7 @@ mod story;
 
 pub use dlq::{AmendToPaidArgs, DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArgs, ReplayArgs, ShowArgs, Which};
 
+use crate::code::Exit;
 use crate::domain::{AMOUNT_MINOR_MAX, Currency, OrderId, tidy};
 use crate::role::Role;
 use clap::{Args, Parser, Subcommand};
@@ -12,24 +13,21 @@ use story::{EXPLAIN_EXAMPLES, FORGET_EXAMPLES};
 
 pub use story::{ExplainArgs, ForgetArgs};
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  ran and found a fault
-  2  bad usage or configuration
-  3  a dependency is out of reach
-  141  the reader of the output went away, as `head` does
-
-What can be set: grantonce --help-config";
+/// The exit codes, for every help.
+fn exit_codes() -> String {
+    let line = |exit: Exit| format!("  {:<3}  {}\n", exit.code(), exit.doc().swap_remove(0));
+    let lines: String = Exit::ALL.into_iter().map(line).collect();
+    format!("Exit codes:\n{lines}\nWhat can be set: grantonce --help-config")
+}
 
 /// Examples for the long help, with the exit codes below.
 fn with_examples(examples: &str) -> String {
-    format!("Examples:\n{examples}\n\n{EXIT_CODES}")
+    format!("Examples:\n{examples}\n\n{}", exit_codes())
 }
 
 /// Payment webhooks go in, credits come out: each payment grants its credits exactly once.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "grantonce", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+#[command(name = "grantonce", version, after_help = exit_codes(), arg_required_else_help = true)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// Explain every environment variable
@@ -48,7 +46,7 @@ pub enum Command {
     ///
     /// The only command that needs rights to change either. Safe to run again, and to run twice at once: what is
     /// there already stays as it is.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  DATABASE_URL=postgres://owner:…@db/grantonce AMQP_URL=amqp://admin:…@mq/grantonce grantonce migrate"
     ))]
     Migrate,
@@ -56,7 +54,7 @@ pub enum Command {
     /// Take webhooks in: verify them, publish them, answer once the broker has confirmed
     ///
     /// Needs RabbitMQ only, and keeps accepting while Postgres is down.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_LIVEMODE=true GRANTONCE_STRIPE_WEBHOOK_SECRETS_FILE=/run/secrets/stripe grantonce receiver"
     ))]
     Receiver,
@@ -64,13 +62,13 @@ pub enum Command {
     /// Apply messages: whole batches of them, each in one transaction with its grant
     ///
     /// Run as many as you want: no payment is granted twice, and none is tied to one worker.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_LIVEMODE=true grantonce worker\n  GRANTONCE_LIVEMODE=true GRANTONCE_WORKERS=8 grantonce worker"
     ))]
     Worker,
 
     /// Serve orders, their status, and balances
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_API_TOKENS=shop:… GRANTONCE_STATUS_TOKEN_KEY_FILE=/run/secrets/status grantonce api"
     ))]
     Api,
@@ -79,7 +77,7 @@ pub enum Command {
     ///
     /// Also takes the money of PayPal payments that a buyer has agreed to. Run more than one if you like: they share the
     /// work, and keep one rate.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_LIVEMODE=true GRANTONCE_STRIPE_API_KEY_FILE=/run/secrets/stripe-api grantonce reconciler"
     ))]
     Reconciler,
@@ -88,17 +86,17 @@ pub enum Command {
     ///
     /// The console asks for one of the tokens in GRANTONCE_OPS_TOKENS; the name that goes with it stands on everything that
     /// is done there.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_LIVEMODE=true GRANTONCE_OPS_TOKENS_FILE=/run/secrets/ops grantonce ops"
     ))]
     Ops,
 
     /// Run every role in one process
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples("  grantonce migrate && grantonce all"))]
+    #[command(after_help = exit_codes(), after_long_help = with_examples("  grantonce migrate && grantonce all"))]
     All,
 
     /// Work on dead letters by hand: list, show, replay, archive
-    #[command(subcommand, after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(subcommand, after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq list --groups\n  grantonce dlq replay --reason-is unknown_payment"
     ))]
     Dlq(Box<DlqCommand>),
@@ -107,7 +105,7 @@ pub enum Command {
     ///
     /// Schema, rights, topology, policies, clocks, whether Postgres commits. Says what mends every difference, and changes
     /// nothing. Bindings, policies and alarms are seen only with GRANTONCE_MANAGEMENT_URL.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce check\n  grantonce check --role receiver\n  grantonce check --json"
     ))]
     Check(CheckArgs),
@@ -115,20 +113,20 @@ pub enum Command {
     /// Check the ledger's invariants on the live database
     ///
     /// Reads only. Exits 1 and lists what is broken, if anything is.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce verify\n  grantonce verify --json"
     ))]
     Verify(VerifyArgs),
 
     /// Work on single orders by hand
-    #[command(subcommand, after_help = EXIT_CODES, after_long_help = with_examples(AMEND_EXAMPLE))]
+    #[command(subcommand, after_help = exit_codes(), after_long_help = with_examples(AMEND_EXAMPLE))]
     Orders(OrdersCommand),
 
     /// Tell the whole story of an order, payment, message, dead letter or account
     ///
     /// Oldest first, with a summary of what is missing and what to do next. Reads only, and shows no metadata and no
     /// bodies. Exits 1 where nothing is known by the id. Set up like `verify`.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(EXPLAIN_EXAMPLES))]
+    #[command(after_help = exit_codes(), after_long_help = with_examples(EXPLAIN_EXAMPLES))]
     Explain(ExplainArgs),
 
     /// Empty what is kept of an account's buyers: metadata, and the bodies of dead letters
@@ -136,7 +134,7 @@ pub enum Command {
     /// Without --yes it only tells what it would do. The ledger stays, with the account's opaque id. A dead letter that
     /// is open still needs its body: it is left as it is, and the exit code is 1. Goes to the audit log; safe to run
     /// again. Set up like `orders`.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(FORGET_EXAMPLES))]
+    #[command(after_help = exit_codes(), after_long_help = with_examples(FORGET_EXAMPLES))]
     Forget(ForgetArgs),
 }
 
@@ -160,7 +158,7 @@ pub enum OrdersCommand {
     /// The way out of a dead letter of reason amount_mismatch or currency_mismatch: tax or a promotion code made the
     /// payment another one. The change and its reason go to the audit log. It grants nothing: replay the dead letter
     /// afterwards. Safe to run again.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(AMEND_EXAMPLE))]
+    #[command(after_help = exit_codes(), after_long_help = with_examples(AMEND_EXAMPLE))]
     Amend(AmendArgs),
 }
 

@@ -1,11 +1,14 @@
 //! What a check of a server found: faults, each with the command that mends it, and notes.
 
+use crate::code::Code;
 use serde::Serialize;
 use std::fmt;
 
 /// Something that is wrong at a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
+    /// The code that leads to `docs/errors.md`.
+    pub code: Code,
     /// What is wrong, in one sentence.
     pub what: String,
     /// The command or setting that mends it.
@@ -14,7 +17,7 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what, self.remedy)
+        write!(f, "{}; {} (code: {})", self.what, self.remedy, self.code)
     }
 }
 
@@ -29,8 +32,8 @@ pub struct Findings {
 
 impl Findings {
     /// Adds a fault with its remedy.
-    pub fn fault(&mut self, what: impl Into<String>, remedy: impl Into<String>) {
-        self.faults.push(Fault { what: what.into(), remedy: remedy.into() });
+    pub fn fault(&mut self, code: Code, what: impl Into<String>, remedy: impl Into<String>) {
+        self.faults.push(Fault { code, what: what.into(), remedy: remedy.into() });
     }
 
     /// Adds a note for the operator.

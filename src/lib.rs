@@ -10,6 +10,7 @@ pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod clock;
+pub mod code;
 pub mod config;
 pub mod domain;
 pub mod failpoint;
@@ -32,5 +33,6 @@ pub mod telemetry;
 pub mod webhook;
 pub mod worker;
 
+pub use code::{Code, Exit};
 pub use named::NoSuchName;
-pub use run::{Exit, Job, RunError, print, run};
+pub use run::{Job, RunError, print, run};

@@ -4,7 +4,7 @@ use clap::Parser as _;
 use grantonce::cli::{Cli, Command};
 use grantonce::config::{self, Environment};
 use grantonce::telemetry::{causes, flush_log, init_logging, say};
-use grantonce::{Exit, Job, RunError, print, run};
+use grantonce::{Code, Exit, Job, RunError, print, run};
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -37,39 +37,45 @@ fn main() -> ExitCode {
 fn printed(written: Result<(), RunError>) -> Exit {
     match written {
         Ok(()) => Exit::Done,
-        Err(error) => fail(error.exit(), &error),
+        Err(error) => fail(error.code(), error.exit(), &error),
     }
 }
 
 fn start(command: Command) -> Exit {
     let job = match Job::read(command, &Environment::of_process()) {
         Ok(job) => job,
-        Err(faults) => return fail(Exit::Usage, &faults),
+        Err(faults) => return fail(faults.code(), Exit::Usage, &faults),
     };
     if let Err(error) = init_logging(job.process.log_format, &job.process.log_filter) {
-        return fail(Exit::Fault, &error);
+        return fail(Code::ProcessFailed, Exit::Fault, &error);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(Exit::Fault, &error),
+        Err(error) => return fail(Code::ProcessFailed, Exit::Fault, &error),
     };
     match runtime.block_on(run(job)) {
         Ok(exit) => exit,
-        Err(error) => fail(error.exit(), &error),
+        Err(error) => fail(error.code(), error.exit(), &error),
     }
 }
 
-fn fail(exit: Exit, error: &(dyn Error + 'static)) -> Exit {
+fn fail(code: Code, exit: Exit, error: &(dyn Error + 'static)) -> Exit {
     if exit == Exit::ReaderGone {
-        // Nobody wants to hear more, as after `| head`.
+        // The reader wants no more, as `head`.
         return exit;
     }
     let cause = causes(error);
     if tracing::enabled!(tracing::Level::ERROR) {
-        tracing::error!(event = "failed", exit_code = exit.code(), cause, "ended by a failure");
+        tracing::error!(
+            event = "failed",
+            code = code.name(),
+            exit_code = exit.code(),
+            cause,
+            "ended by a failure; see docs/errors.md"
+        );
     } else {
-        // Logging is not set up yet, or set to show nothing: whoever started the process must hear it all the same.
-        say(&format!("grantonce: {cause}"));
+        // Logging is not set up yet, or shows nothing. The error must be seen all the same.
+        say(&format!("grantonce: {cause}\n(code: {code}; see docs/errors.md)"));
     }
     exit
 }

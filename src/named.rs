@@ -8,11 +8,11 @@ use std::fmt;
 /// The macro writes `ALL`, `NAMES`, `name()`, `from_name()`, `Display`, `FromStr` and serde's two traits. A variant without a name
 /// does not compile, and two variants of one name give a warning, which CI refuses.
 macro_rules! named {
-    ($(#[$of_enum:meta])* $vis:vis enum $enum:ident { $($(#[$of_variant:meta])* $variant:ident = $name:literal,)+ }) => {
+    ($(#[$of_enum:meta])* $vis:vis enum $enum:ident { $($(#[doc = $doc:literal])* $variant:ident = $name:literal,)+ }) => {
         $(#[$of_enum])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         $vis enum $enum {
-            $($(#[$of_variant])* $variant,)+
+            $($(#[doc = $doc])* $variant,)+
         }
 
         #[allow(dead_code)]
@@ -28,6 +28,14 @@ macro_rules! named {
                 match self {
                     $(Self::$variant => $name,)+
                 }
+            }
+
+            /// The paragraphs of the variant's documentation. Pages in `docs/` have the same words.
+            $vis fn doc(self) -> Vec<String> {
+                let lines: &[&str] = match self {
+                    $(Self::$variant => &[$($doc),*],)+
+                };
+                $crate::named::paragraphs(lines)
             }
 
             /// The value of a public name.
@@ -82,6 +90,12 @@ impl fmt::Display for NoSuchName {
 
 impl std::error::Error for NoSuchName {}
 
+/// Joins lines; an empty line ends a paragraph. For the macro.
+pub(crate) fn paragraphs(lines: &[&str]) -> Vec<String> {
+    let joined = |lines: &[&str]| lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    lines.split(|line| line.trim().is_empty()).map(joined).collect()
+}
+
 /// Reads one of the names. For the macro.
 pub(crate) fn read<'de, D: Deserializer<'de>, T>(
     deserializer: D,
@@ -114,7 +128,10 @@ mod tests {
         enum Colour {
             /// The first one.
             Red = "red",
-            /// Its name is not derived from the variant's.
+            /// Its name is not derived
+            /// from the variant's.
+            ///
+            /// More.
             Dark = "dark-blue",
         }
     }
@@ -135,6 +152,7 @@ mod tests {
         let refused = serde_json::from_str::<Colour>("\"blue\"").unwrap_err().to_string();
         assert!(refused.starts_with("unknown variant `blue`, expected `red` or `dark-blue`"), "{refused}");
         assert!(serde_json::from_str::<Colour>("1").is_err());
+        assert_eq!(Colour::Dark.doc(), ["Its name is not derived from the variant's.", "More."]);
         assert_eq!(NoSuchName(&["a", "b"]).to_string(), "must be a or b");
         assert_eq!(NoSuchName(&["a", "b", "c"]).to_string(), "must be one of a, b, c");
     }

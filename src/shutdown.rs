@@ -1,6 +1,7 @@
 //! The end of the process. First it drains: it is not ready, but serves everything. Then it stops: it takes nothing new
 //! and finishes what is under way. The first SIGTERM or SIGINT begins this; a second signal ends the process at once.
 
+use crate::code::Exit;
 use std::io;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,9 +19,6 @@ pub struct ShutdownTimes {
     /// How long work under way may take after that.
     pub drain_deadline: Duration,
 }
-
-/// The exit code of a process that was told twice to stop.
-const EXIT_CODE_AT_ONCE: i32 = 130;
 
 /// The only source of the shutdown request. Everything that runs is given it or its token; there is no global.
 #[derive(Debug, Clone)]
@@ -101,7 +99,7 @@ impl Shutdown {
 fn force(name: &str) -> ! {
     tracing::warn!(event = "shutdown_forced", signal = name, "second signal: stopping at once");
     crate::telemetry::flush_log();
-    std::process::exit(EXIT_CODE_AT_ONCE);
+    std::process::exit(Exit::StoppedAtOnce.code().into());
 }
 
 #[cfg(test)]

@@ -69,13 +69,11 @@ impl fmt::Display for DatabaseHost {
 }
 
 named! {
-    /// `sslmode`.
-    #[derive(Default)]
+    /// The values of the parameter `sslmode`.
     pub enum DatabaseTls {
-        /// Never.
+        /// TLS is never used.
         Disable = "disable",
         /// Where the server offers it. No certificate is checked.
-        #[default]
         Prefer = "prefer",
         /// Always. No certificate is checked.
         Require = "require",
@@ -86,15 +84,25 @@ named! {
     }
 }
 
+impl Default for DatabaseTls {
+    fn default() -> Self {
+        Self::Prefer
+    }
+}
+
 named! {
-    /// `target_session_attrs`.
-    #[derive(Default)]
+    /// The values of the parameter `target_session_attrs`.
     pub enum SessionAttributes {
         /// The first server that takes the connection.
-        #[default]
         Any = "any",
         /// The first server that accepts writes.
         ReadWrite = "read-write",
+    }
+}
+
+impl Default for SessionAttributes {
+    fn default() -> Self {
+        Self::Any
     }
 }
 

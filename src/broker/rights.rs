@@ -7,6 +7,7 @@ use super::topology::{
     DEAD_EXCHANGE, DEAD_QUEUE, HINTS_EXCHANGE, HINTS_QUEUE, PAYMENTS_EXCHANGE, RETRY_EXCHANGE, WORK_QUEUE, compare,
 };
 use crate::address::AmqpAddress;
+use crate::code::Code;
 use crate::config::RetryDelay;
 use crate::domain::Provider;
 use crate::findings::Fault;
@@ -106,6 +107,7 @@ pub async fn try_rights(url: &Followed<AmqpAddress>, user: &User) -> Result<Trie
     match tried {
         Err(BrokerError::Deadline { .. }) if connection.status().blocked() => {
             let blocked = Fault {
+                code: Code::RabbitmqAlarm,
                 what: "RabbitMQ blocks this connection because memory or disk space runs out: nothing can be published"
                     .to_owned(),
                 remedy: "look at `rabbitmq-diagnostics alarms`, and give the server memory or disk space".to_owned(),
@@ -136,6 +138,7 @@ async fn try_deeds(connection: &Connection, user: &User) -> Result<Tried, Broker
         let Err(error) = tried else { continue };
         match error.reply_code() {
             Some(403) => all.lacking.push(Fault {
+                code: Code::RabbitmqRights,
                 what: format!("this broker user may not {what}"),
                 remedy: format!(
                     "give it {right}: deploy/rabbitmq-permissions.sh does so for grantonce-{}",

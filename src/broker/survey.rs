@@ -4,6 +4,7 @@ mod policies;
 
 use super::management::QueueFacts;
 use super::topology::{Arguments, DEAD_EXCHANGE, EXCHANGES, QueuePlan, RETRY_EXCHANGE, missing, plan, retry_queue};
+use crate::code::Code;
 use crate::config::RetryDelay;
 use crate::findings::{Fault, Findings};
 use serde::Deserialize;
@@ -145,6 +146,7 @@ impl Survey {
                 findings.note(format!("version {}", self.version));
             }
             (Some(_), Some(_)) => findings.fault(
+                Code::RabbitmqVersion,
                 format!("RabbitMQ is of version {}", self.version),
                 format!("upgrade to {}.{} or newer", VERSION_MIN.0, VERSION_MIN.1),
             ),
@@ -158,11 +160,16 @@ impl Survey {
             for (is_on, what) in [(node.mem_alarm, "memory"), (node.disk_free_alarm, "disk space")] {
                 if is_on {
                     has_told_alarm = true;
-                    findings.fault(format!("node {name} has an alarm: {what} runs out"), MAKE_ROOM);
+                    findings.fault(
+                        Code::RabbitmqAlarm,
+                        format!("node {name} has an alarm: {what} runs out"),
+                        MAKE_ROOM,
+                    );
                 }
             }
             if !node.partitions.is_empty() {
                 findings.fault(
+                    Code::RabbitmqCluster,
                     format!("node {name} has lost sight of {}: the cluster is partitioned", joined(&node.partitions)),
                     "heal the network, and restart the nodes of the smaller part",
                 );
@@ -177,7 +184,7 @@ impl Survey {
             ));
         }
         if self.has_alarm && !has_told_alarm {
-            findings.fault("RabbitMQ has an alarm: memory or disk space runs out", MAKE_ROOM);
+            findings.fault(Code::RabbitmqAlarm, "RabbitMQ has an alarm: memory or disk space runs out", MAKE_ROOM);
         }
         if self.nodes.is_none() {
             findings
@@ -199,6 +206,7 @@ impl Survey {
                 || !exchange.arguments.is_empty()
             {
                 findings.fault(
+                    Code::RabbitmqDifferent,
                     format!(
                         "exchange {name} is not durable, of type {as_made} and without arguments: it has type {}, \
                          durable {}, auto_delete {}, internal {}, arguments {}",
@@ -214,6 +222,7 @@ impl Survey {
             let Some(policy) = &exchange.policy else { continue };
             match found(self.policies.as_ref(), Some(policy)).map(|policy| &policy.definition) {
                 Some(set) if set.contains_key("alternate-exchange") => findings.fault(
+                    Code::RabbitmqPolicy,
                     format!("policy {policy:?} sets alternate-exchange on {name}: what no queue takes is lost unseen"),
                     clear("policy", vhost, policy),
                 ),
@@ -234,6 +243,7 @@ impl Survey {
         };
         if !queue.online.is_empty() && queue.online.len() * 2 <= queue.members.len() {
             findings.fault(
+                Code::RabbitmqCluster,
                 format!(
                     "queue {name} has lost its quorum: of {} only {} are there",
                     joined(&queue.members),
@@ -256,6 +266,7 @@ impl Survey {
             if has != must_have {
                 let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), ToString::to_string);
                 findings.fault(
+                    Code::RabbitmqDifferent,
                     format!("queue {name} has {argument} {} instead of {}", shown(has), shown(must_have)),
                     format!(
                         "drain it, `rabbitmqctl -p '{vhost}' delete_queue {name}`, and run `grantonce migrate` again"
@@ -277,6 +288,7 @@ impl Survey {
             self.bindings.iter().filter(|binding| needs(binding)).map(|binding| binding.destination.as_str()).collect();
         for queue in wanted.iter().filter(|queue| !there.contains(queue.name.as_str())) {
             findings.fault(
+                Code::RabbitmqMissing,
                 format!("queue {} is not bound to exchange {} by {:?}", queue.name, queue.exchange, queue.binding),
                 "run `grantonce migrate`",
             );

@@ -13,6 +13,7 @@ use super::connection::{Connection, channel, close, close_channel, connect};
 use super::error::BrokerError;
 use super::rights::Tried;
 use crate::address::AmqpAddress;
+use crate::code::Code;
 use crate::config::RetryDelay;
 use crate::findings::Fault;
 use crate::followed::Followed;
@@ -278,10 +279,12 @@ fn different(tried: &mut Tried, name: &str, declared: Result<(), BrokerError>) -
     let Err(error) = declared else { return Ok(()) };
     match error.reply_code() {
         Some(406) => tried.different.push(Fault {
+            code: Code::RabbitmqDifferent,
             what: format!("{name} exists with another type or other arguments ({error})"),
             remedy: "drain it, delete it, and run `grantonce migrate` again".to_owned(),
         }),
         Some(403) => tried.lacking.push(Fault {
+            code: Code::RabbitmqRights,
             what: format!("this broker user may not declare {name} ({error})"),
             remedy: "give it the rights that deploy/rabbitmq-permissions.sh gives to grantonce-migrate".to_owned(),
         }),
@@ -301,6 +304,7 @@ fn fault_of<T>(name: &str, found: Result<T, BrokerError>) -> Result<Option<Fault
     match error.reply_code() {
         Some(404) => Ok(Some(missing(name))),
         Some(403) => Ok(Some(Fault {
+            code: Code::RabbitmqRights,
             what: format!("this broker user may not look at {name}"),
             remedy: "give it `configure` or `read` on it, or leave the check to a user that has them".to_owned(),
         })),
@@ -311,6 +315,7 @@ fn fault_of<T>(name: &str, found: Result<T, BrokerError>) -> Result<Option<Fault
 /// The fault of a missing exchange or queue.
 pub(super) fn missing(name: &str) -> Fault {
     Fault {
+        code: Code::RabbitmqMissing,
         what: format!("{name} is missing at the broker"),
         remedy: "run `grantonce migrate` with a broker user that may configure it".to_owned(),
     }

@@ -1,6 +1,6 @@
 //! `dlq`: what is done about dead letters.
 
-use super::{EXIT_CODES, actor, reason, with_examples};
+use super::{actor, exit_codes, reason, with_examples};
 use crate::domain::{LetterId, LetterState, OrderId, Reason, VerdictKind};
 use crate::named::NoSuchName;
 use clap::{Args, Subcommand};
@@ -16,14 +16,14 @@ pub enum DlqCommand {
     ///
     /// Lists what is open or under replay, unless --state says otherwise. With --json every letter is a line of its own, as it
     /// is read: no matter how many there are.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq list --groups\n  grantonce dlq list --reason-is amount_mismatch --older-than 1h\n  \
          grantonce dlq list --verdict would_grant --json | jq -r .id"
     ))]
     List(ListArgs),
 
     /// Show one letter: its cause, what a replay would come to now, its history and its body
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq show 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f"
     ))]
     Show(ShowArgs),
@@ -33,7 +33,7 @@ pub enum DlqCommand {
     /// Without --yes it only looks, and says for each verdict how many letters have it. Letters that would be refused again,
     /// or whose order is still unknown, stay where they are unless --also-hopeless. One letter goes first; the others follow
     /// when it was applied. Ctrl-C ends the replay: what was not sent is open again. A replay never grants twice.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq replay --reason-is amount_mismatch\n  \
          grantonce dlq replay 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f --yes --reason 'order created, ticket 4711'\n  \
          grantonce dlq replay --all --yes --reason 'prices amended' --per-second 200"
@@ -46,7 +46,7 @@ pub enum DlqCommand {
     /// all that was captured, or without the tax, or as it was before the discount. An order stays as it is where its letters tell
     /// different prices, where it is granted, or where a new price would not help. Nothing is granted by it: replay the letters
     /// then. It takes 2,000 letters at most, the oldest first: the same again goes on.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq amend --to-what-was-paid --all\n  \
          grantonce dlq amend --to-what-was-paid --provider stripe --newer-than 1d --yes --reason 'tax was switched on, ticket 4711'\n  \
          grantonce dlq replay --reason-is amount_mismatch --yes --reason 'prices amended, ticket 4711'"
@@ -54,25 +54,25 @@ pub enum DlqCommand {
     Amend(AmendToPaidArgs),
 
     /// Set letters aside: nothing is to be done about them
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq archive 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f --reason 'refunded by hand, ticket 4711'"
     ))]
     Archive(MoveArgs),
 
     /// Open archived letters again
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples(
+    #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq restore 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f --reason 'not refunded after all'"
     ))]
     Restore(MoveArgs),
 
     /// Count: letters by state and reason, replays under way, what the broker still holds
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples("  grantonce dlq stats --json"))]
+    #[command(after_help = exit_codes(), after_long_help = with_examples("  grantonce dlq stats --json"))]
     Stats(JsonArgs),
 
     /// Look at letters in the broker's own queue, without taking them: for when Postgres is down
     ///
     /// Refuses where looking could destroy messages, because the queue has a low delivery limit or none that can be seen.
-    #[command(after_help = EXIT_CODES, after_long_help = with_examples("  grantonce dlq peek --count 5"))]
+    #[command(after_help = exit_codes(), after_long_help = with_examples("  grantonce dlq peek --count 5"))]
     Peek(PeekArgs),
 }
 

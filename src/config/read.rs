@@ -4,6 +4,7 @@ use super::files::{FollowedFile, FollowedFiles, is_regular_file, read_secret_fil
 use super::names::unknown;
 use super::parse::Demand;
 use super::variables::{DefaultValue, Variable};
+use crate::code::Code;
 use crate::followed::Followed;
 use crate::role::Role;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +89,8 @@ pub struct Fault {
     pub name: String,
     /// What is wrong, and what would be right. Never a secret's value.
     pub problem: String,
+    /// The code that leads to `docs/errors.md`.
+    pub code: Code,
 }
 
 impl fmt::Display for Fault {
@@ -108,6 +111,11 @@ impl ConfigFaults {
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
+
+    /// The code of the first fault.
+    pub fn code(&self) -> Code {
+        self.faults.first().map_or(Code::ConfigInvalid, |fault| fault.code)
+    }
 }
 
 impl fmt::Display for ConfigFaults {
@@ -116,7 +124,7 @@ impl fmt::Display for ConfigFaults {
         let faults = if count == 1 { "fault" } else { "faults" };
         write!(f, "{count} {faults} in the configuration of {role} (see grantonce --help-config):")?;
         for fault in &self.faults {
-            write!(f, "\n  {fault}")?;
+            write!(f, "\n  {fault} (code: {})", fault.code)?;
         }
         Ok(())
     }
@@ -162,7 +170,15 @@ impl<'e> Reader<'e> {
 
     fn fault_named(&mut self, name: &str, variable: &Variable, problem: impl fmt::Display) {
         let problem = format!("{problem}; for example {}={}", variable.name, variable.example);
-        self.faults.push(Fault { name: name.to_owned(), problem });
+        self.faults.push(Fault { name: name.to_owned(), problem, code: Code::ConfigInvalid });
+    }
+
+    /// Notes that a variable is not set, although the role needs it.
+    pub(super) fn missing(&mut self, variable: &Variable, problem: impl fmt::Display) {
+        self.fault(variable, problem);
+        if let Some(fault) = self.faults.last_mut() {
+            fault.code = Code::ConfigMissing;
+        }
     }
 
     /// A variable's value, or its default's. Nothing where it is not set and has no default, and where it is at
@@ -201,7 +217,7 @@ impl<'e> Reader<'e> {
     fn found(&mut self, variable: &Variable) -> Option<Found> {
         let found = self.find(variable).ok()?;
         if found.is_none() && variable.required_by.contains(&self.role) {
-            self.fault(variable, format!("is required by {} and not set", self.role));
+            self.missing(variable, format!("is required by {} and not set", self.role));
         }
         let of_default = match variable.default {
             DefaultValue::Text(text) => {
@@ -275,7 +291,7 @@ impl<'e> Reader<'e> {
             Err(problem) => {
                 // Not the path: it may be the secret itself, put under the wrong name.
                 let problem = format!("names a file that {problem}; for example {file_name}=/run/secrets/file");
-                self.faults.push(Fault { name: file_name, problem });
+                self.faults.push(Fault { name: file_name, problem, code: Code::ConfigSecretFile });
                 Err(())
             }
         }
@@ -285,7 +301,7 @@ impl<'e> Reader<'e> {
     pub(super) fn finish(mut self) -> Option<ConfigFaults> {
         for name in self.environment.names() {
             if let Some(problem) = unknown(name, self.environment.get(name)) {
-                self.faults.push(Fault { name: name.clone(), problem });
+                self.faults.push(Fault { name: name.clone(), problem, code: Code::ConfigUnknown });
             }
         }
         (!self.faults.is_empty()).then_some(ConfigFaults { role: self.role, faults: self.faults })
@@ -295,7 +311,7 @@ impl<'e> Reader<'e> {
     pub(super) fn finish_incomplete(mut self) -> ConfigFaults {
         if self.faults.is_empty() {
             let problem = format!("is not complete for {}: a mistake in the table of variables", self.role);
-            self.faults.push(Fault { name: "the configuration".to_owned(), problem });
+            self.faults.push(Fault { name: "the configuration".to_owned(), problem, code: Code::ConfigInvalid });
         }
         let role = self.role;
         self.finish().unwrap_or(ConfigFaults { role, faults: Vec::new() })

@@ -154,7 +154,7 @@ impl Values {
             reader.fault(&v::PREFETCH, format!("is {prefetch}: it must not be below GRANTONCE_BATCH_MAX, {batch_max}"));
         }
         if role == Role::Reconciler && self.stripe_key.is_none() && self.paypal_client_id.is_none() {
-            reader.fault(
+            reader.missing(
                 &v::STRIPE_API_KEY,
                 "is not set: reconciler asks Stripe, or PayPal (GRANTONCE_PAYPAL_CLIENT_ID)",
             );
@@ -167,7 +167,7 @@ impl Values {
         if role == Role::All && reader.is_set(&v::PAYPAL_WEBHOOK_IDS) && self.paypal_client_id.is_none() {
             let why =
                 "is not set: PayPal's webhooks are hints, and without it nobody could ask PayPal what they are about";
-            reader.fault(&v::PAYPAL_CLIENT_ID, why);
+            reader.missing(&v::PAYPAL_CLIENT_ID, why);
         }
         // Only providers that the receiver serves today: one that is set up for others alone would refuse everything.
         let is_served =
@@ -175,7 +175,7 @@ impl Values {
         if v::STRIPE_WEBHOOK_SECRETS.roles.contains(&role) && is_served.iter().all(|variable| !reader.is_set(variable))
         {
             let names: Vec<_> = is_served.iter().map(|variable| variable.name).collect();
-            reader.fault(&v::STRIPE_WEBHOOK_SECRETS, format!("is not set: {role} needs one of {}", names.join(", ")));
+            reader.missing(&v::STRIPE_WEBHOOK_SECRETS, format!("is not set: {role} needs one of {}", names.join(", ")));
         }
     }
 

@@ -7,33 +7,36 @@ named! {
     /// A dead letter's reason. A bounded set, so that it can be a metric's label.
     #[derive(PartialOrd, Ord)]
     pub enum Reason {
-        /// Not a `payment-status.v1` message.
+        /// Not a `payment-status.v1` message: its properties or its body are wrong, or its message id does not begin with its
+        /// provider's name.
         Malformed = "malformed",
-        /// The routing key and the body do not name the same provider.
+        /// Published under another key than `payment.<provider>`.
         ProviderMismatch = "provider_mismatch",
         /// A live event where `GRANTONCE_LIVEMODE` is false.
         LivemodeMismatch = "livemode_mismatch",
-        /// No order has this payment, after the last retry.
+        /// No order has this payment after the last attempt.
         UnknownPayment = "unknown_payment",
-        /// The order id or one of the payment's ids belongs to another order.
+        /// Its ids, its `order_id` or its provider lead to another order.
         PaymentConflict = "payment_conflict",
         /// The payment belongs to another account at the provider than the order.
         AccountMismatch = "account_mismatch",
-        /// The amount is not the order's.
+        /// The amount is not the order's, for example because of tax, a promotion code, or another currency's minor unit.
         AmountMismatch = "amount_mismatch",
         /// The currency is not the order's.
         CurrencyMismatch = "currency_mismatch",
-        /// The message id was admitted before with another content.
+        /// Its message id was admitted before, with another content.
         IdReused = "id_reused",
-        /// The order has more captures, refunds or disputes than are kept.
+        /// The order has 1,000 captures, refunds or disputes.
         TooManyFacts = "too_many_facts",
-        /// A genuine webhook that we cannot translate.
+        /// A genuine webhook that grantonce does not understand. The body is the webhook as it was received, and the property
+        /// `type` is `webhook.<provider>`.
         Untranslatable = "untranslatable",
-        /// Postgres refuses the data of this one message.
+        /// Postgres refuses the data of this message. The detail has the SQLSTATE.
         RejectedByDatabase = "rejected_by_database",
-        /// The broker gave up: the message came back too often.
+        /// RabbitMQ gave up, because the message was returned more than 100 times. Such a letter has RabbitMQ's header
+        /// `x-death`.
         DeliveryLimit = "delivery_limit",
-        /// Somebody else put it to the dead letters, and does not say why.
+        /// Somebody else published it to `payments.dead`, or moved it there by hand, without a reason.
         Unexplained = "unexplained",
     }
 }

@@ -54,13 +54,17 @@ named! {
 
 named! {
     /// Whether an open dispute takes the credits at once or only when it is lost.
-    #[derive(Default)]
     pub enum DisputePolicy {
         /// At once; a won dispute gives them back. The default.
-        #[default]
         Hold = "hold",
         /// Only when the dispute is lost.
         Lost = "lost",
+    }
+}
+
+impl Default for DisputePolicy {
+    fn default() -> Self {
+        Self::Hold
     }
 }
 

@@ -1,10 +1,11 @@
 //! `check`: connects, compares, and says what to do.
 
-use super::{Exit, RunError, print};
+use super::{RunError, print};
 use crate::address::{AmqpAddress, DatabaseAddress};
 use crate::broker::{self, BrokerError, Compared, Management, Tried, User};
 use crate::cli::CheckArgs;
 use crate::clock::Clock;
+use crate::code::{Code, Exit};
 use crate::config::{
     AllConfig, ApiConfig, BrokerConfig, CheckConfig, Config, ConfigFaults, DatabaseConfig, DlqConfig, Environment,
     MigrateConfig, OpsConfig, OrdersConfig, ProcessConfig, ProvidersConfig, ReceiverConfig, ReconcilerConfig,
@@ -206,22 +207,26 @@ impl Report {
             text.push_str(&format!("! {server}: {fault}\n"));
         }
         for (server, error) in &self.unreached {
-            text.push_str(&format!("! {server}: {}\n", causes(error)));
+            text.push_str(&format!("! {server}: {} (code: {})\n", causes(error), error.code()));
         }
         text.push_str(match (self.is_good(), self.is_partial) {
             (true, false) => "all is as it must be\n",
             (true, true) => "what was compared is as it must be\n",
-            (false, _) => "not ready\n",
+            (false, _) => "not ready; docs/errors.md explains the codes\n",
         });
         text
     }
 
     fn to_json(&self) -> String {
         let faults = self.faults();
-        let faults =
-            faults.iter().map(|(server, fault)| json!({"server": server, "what": fault.what, "remedy": fault.remedy}));
+        let faults = faults.iter().map(
+            |(server, fault)| json!({"server": server, "code": fault.code, "what": fault.what, "remedy": fault.remedy}),
+        );
         let notes = self.notes().map(|(server, note)| json!({"server": server, "note": note}));
-        let unreached = self.unreached.iter().map(|(server, error)| json!({"server": server, "cause": causes(error)}));
+        let unreached = self
+            .unreached
+            .iter()
+            .map(|(server, error)| json!({"server": server, "code": error.code(), "cause": causes(error)}));
         let object = json!({
             "ok": self.is_good(),
             "complete": !self.is_partial,
@@ -308,7 +313,7 @@ fn clock_off(server: &str, ahead: time::Duration) -> Findings {
     let which = if ahead.is_negative() { "ahead of" } else { "behind" };
     let text = format!("this machine's clock is {:.1} s {which} {server}'s", off.as_seconds_f64());
     if off > CLOCK_OFF_MAX {
-        findings.fault(text, "set both by NTP: `timedatectl set-ntp true`");
+        findings.fault(Code::ClockDiffers, text, "set both by NTP: `timedatectl set-ntp true`");
     } else if off > CLOCK_OFF_NOTED {
         findings.note(text);
     }
@@ -334,7 +339,7 @@ async fn compare(
             true
         }
         Err(error) => {
-            let error = RunError::unreachable("cannot ask GRANTONCE_MANAGEMENT_URL", error);
+            let error = RunError::new(Code::ManagementUnreachable, "cannot ask GRANTONCE_MANAGEMENT_URL", error);
             report.unreached.push((RABBITMQ, error));
             false
         }
@@ -381,7 +386,7 @@ async fn check_broker(
         findings.faults.extend(lacking_all);
     } else if able.is_empty() && !unable.is_empty() {
         findings.notes.extend(lacking_all.into_iter().map(|fault: Fault| fault.what));
-        findings.fault(
+        findings.fault(Code::RabbitmqRights,
             "this broker user has the rights of no role",
             "set its permissions as deploy/rabbitmq-permissions.sh does; `grantonce check --role` tells what a role lacks",
         );

@@ -6,10 +6,11 @@ mod tell;
 
 use super::actor::actor;
 use super::check;
-use super::{Exit, RunError, print};
+use super::{RunError, print};
 use crate::broker::{self, DepthGauge, Management, PeekError};
 use crate::cli::{DlqCommand, JsonArgs, ListArgs, MoveArgs, PeekArgs, ShowArgs, Which};
 use crate::clock::Clock;
+use crate::code::{Code, Exit};
 use crate::config::DlqConfig;
 use crate::domain::LetterId;
 use crate::ops::prospects::{self, Terms};
@@ -33,7 +34,7 @@ fn failed(error: crate::store::StoreError) -> RunError {
 }
 
 fn usage(what: &str) -> RunError {
-    RunError::configuration("which letters?", std::io::Error::other(what.to_owned()))
+    RunError::new(Code::UsageInvalid, "which letters?", std::io::Error::other(what.to_owned()))
 }
 
 /// Runs one of them.
@@ -204,12 +205,15 @@ async fn stats(args: JsonArgs, config: DlqConfig, store: &Store, clock: &Clock) 
 async fn peek(args: PeekArgs, config: DlqConfig) -> Result<Exit, RunError> {
     let management =
         config.management_url.map(|url| Management::new(url, &config.broker.url.current().vhost)).transpose();
-    let management = management.map_err(|error| RunError::configuration("GRANTONCE_MANAGEMENT_URL", error))?;
+    let management =
+        management.map_err(|error| RunError::new(Code::ConfigInvalid, "GRANTONCE_MANAGEMENT_URL", error))?;
     let peeked = broker::peek(&config.broker.url, management.as_ref(), args.count).await;
     let letters = peeked.map_err(|error| match error {
         PeekError::Broker(error) => RunError::of_broker("cannot look at the dead letters' queue", error),
-        PeekError::Management(_) => RunError::unreachable("cannot look at the dead letters' queue", error),
-        PeekError::Dangerous(_) | PeekError::CannotTell => RunError::fault("did not look", error),
+        PeekError::Management(_) => {
+            RunError::new(Code::ManagementUnreachable, "cannot look at the dead letters' queue", error)
+        }
+        PeekError::Dangerous(_) | PeekError::CannotTell => RunError::new(Code::PeekUnsafe, "did not look", error),
     })?;
     if letters.is_empty() && !args.json {
         print("the broker holds no dead letters: they are collected, or there are none\n")?;

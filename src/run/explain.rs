@@ -1,8 +1,9 @@
 //! `explain`: a story for a terminal, or as JSON.
 
-use super::{Exit, RunError, check, print};
+use super::{RunError, check, print};
 use crate::cli::ExplainArgs;
 use crate::clock::Clock;
+use crate::code::{Code, Exit};
 use crate::config::VerifyConfig;
 use crate::domain::story::{Entry, Missing, OrderLine, Story, SubjectKind};
 use crate::domain::tidy;
@@ -36,7 +37,8 @@ const PRUNED: &str = "the inbox forgets messages after GRANTONCE_INBOX_RETENTION
 /// Tells what is known by an id; exit 1 where nothing is.
 pub(super) async fn run(args: ExplainArgs, config: VerifyConfig) -> Result<Exit, RunError> {
     let failed = |error| RunError::of_store("cannot read the story", error);
-    let asked = Asked::new(&args.id, args.kind).map_err(|error| RunError::configuration("this is no id", error))?;
+    let asked =
+        Asked::new(&args.id, args.kind).map_err(|error| RunError::new(Code::UsageInvalid, "this is no id", error))?;
     let store = Store::new(&check::settings(config.database.url, Profile::Audit, DEADLINE)).map_err(failed)?;
     let terms = ExplainTerms {
         now: Clock::system().now(),

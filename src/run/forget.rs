@@ -1,9 +1,10 @@
 //! `forget`: an account's buyers are forgotten.
 
 use super::actor::actor;
-use super::{Exit, RunError, check, print};
+use super::{RunError, check, print};
 use crate::cli::ForgetArgs;
 use crate::clock::Clock;
+use crate::code::Exit;
 use crate::config::OrdersConfig;
 use crate::domain::counted;
 use crate::store::{Forgetting, Forgotten, Profile, Store};

@@ -10,6 +10,7 @@ mod roles;
 
 use crate::broker::{self, BrokerError};
 use crate::cli::{CheckArgs, Command, DlqCommand, ExplainArgs, ForgetArgs, OrdersCommand, VerifyArgs};
+use crate::code::{Code, Exit};
 use crate::config::{
     AllConfig, Config, ConfigFaults, DlqConfig, Environment, MigrateConfig, OrdersConfig, ProcessConfig, RoleConfig,
     VerifyConfig,
@@ -19,101 +20,66 @@ use crate::store::{self, Class, Profile, Store, StoreError};
 use roles::Roles;
 use std::error::Error;
 use std::io::Write as _;
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long `verify` may read.
 const VERIFY_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
-/// How a process ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// 0: did what it was told.
-    Done,
-    /// 1: ran and found a fault.
-    Fault,
-    /// 2: bad usage or configuration.
-    Usage,
-    /// 3: a dependency is out of reach.
-    Unreachable,
-    /// 141: the reader of standard output went away before everything was written, as in `grantonce dlq list | head`.
-    /// What a shell shows of other programs then, too.
-    ReaderGone,
-}
-
-impl Exit {
-    /// The number of the exit code.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Fault => 1,
-            Self::Usage => 2,
-            Self::Unreachable => 3,
-            Self::ReaderGone => 141,
-        }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit.code())
-    }
-}
-
-/// Why a command ended before it was done: what it was about, how the process ends, and the cause.
+/// Why a command ended before it was done: what it was about, its code, and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct RunError {
     what: String,
-    exit: Exit,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    code: Code,
+    source: Box<dyn Error + Send + Sync>,
 }
 
 impl RunError {
-    /// It ran and found a fault, or hit a mistake of ours.
-    pub fn fault(what: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { what: what.into(), exit: Exit::Fault, source: Some(cause.into()) }
-    }
-
-    /// The configuration is wrong in a way that shows only when it is used, such as an address that is taken.
-    pub fn configuration(what: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { what: what.into(), exit: Exit::Usage, source: Some(cause.into()) }
-    }
-
-    /// A dependency is out of reach.
-    pub fn unreachable(what: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { what: what.into(), exit: Exit::Unreachable, source: Some(cause.into()) }
+    /// An error with its code, which tells how the process ends.
+    pub fn new(code: Code, what: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { what: what.into(), code, source: cause.into() }
     }
 
     fn of_store(what: &str, error: StoreError) -> Self {
-        if matches!(error, StoreError::SharedSession) {
-            return Self::configuration(what, error);
-        }
-        match error.class() {
-            Class::Transient | Class::Contended => Self::unreachable(what, error),
-            Class::Data | Class::Bug => Self::fault(what, error),
-        }
+        let code = match (&error, error.class()) {
+            (StoreError::SharedSession, _) => Code::PostgresPooler,
+            (_, Class::Transient | Class::Contended) => Code::PostgresUnreachable,
+            (_, Class::Data | Class::Bug) => Code::PostgresRefused,
+        };
+        Self::new(code, what, error)
     }
 
     fn of_broker(what: &str, error: BrokerError) -> Self {
-        match error {
+        let code = match error {
             BrokerError::Amqp { .. } | BrokerError::Deadline { .. } | BrokerError::StreamEnded => {
-                Self::unreachable(what, error)
+                Code::RabbitmqUnreachable
             }
-            BrokerError::NoHost => Self::configuration(what, error),
-            BrokerError::Different { .. } => Self::fault(what, error),
-        }
+            BrokerError::NoHost => Code::ConfigInvalid,
+            BrokerError::Different { .. } => Code::RabbitmqDifferent,
+        };
+        Self::new(code, what, error)
     }
 
-    /// Standard output took not everything: the command's result is not where it should be.
+    /// Standard output did not take everything: the command's result is not where it should be.
     pub fn output(error: std::io::Error) -> Self {
-        let exit = if error.kind() == std::io::ErrorKind::BrokenPipe { Exit::ReaderGone } else { Exit::Fault };
-        Self { what: "cannot write to standard output".to_owned(), exit, source: Some(error.into()) }
+        Self::new(Code::OutputFailed, "cannot write to standard output", error)
+    }
+
+    /// The code that leads to `docs/errors.md`.
+    pub fn code(&self) -> Code {
+        self.code
     }
 
     /// How the process ends.
     pub fn exit(&self) -> Exit {
-        self.exit
+        let is_reader_gone = self
+            .source
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        match self.code {
+            Code::OutputFailed if is_reader_gone => Exit::ReaderGone,
+            code => code.exit(),
+        }
     }
 }
 
@@ -173,8 +139,8 @@ fn job<R: RoleConfig>(environment: &Environment, task: impl FnOnce(R) -> Task) -
 /// Runs one command to its end.
 pub async fn run(job: Job) -> Result<Exit, RunError> {
     let Job { process, task } = job;
-    let shutdown =
-        Shutdown::on_signals(process.shutdown).map_err(|error| RunError::fault("cannot listen for signals", error))?;
+    let shutdown = Shutdown::on_signals(process.shutdown)
+        .map_err(|error| RunError::new(Code::ProcessFailed, "cannot listen for signals", error))?;
     match task {
         Task::Migrate(config) => migrate(config).await,
         Task::Serve(roles) => roles::serve(process, shutdown, *roles).await,
@@ -202,9 +168,10 @@ async fn verify(args: VerifyArgs, config: VerifyConfig) -> Result<Exit, RunError
     let failed = |error| RunError::of_store("cannot verify the ledger", error);
     let store = Store::new(&check::settings(config.database.url, Profile::Audit, VERIFY_DEADLINE)).map_err(failed)?;
     let broken = store.verify(config.dispute_policy).await.map_err(failed)?;
+    let code = if broken.is_empty() { None } else { Some(Code::LedgerBroken) };
     let mut out = String::new();
     if args.json {
-        out.push_str(&serde_json::json!({ "ok": broken.is_empty(), "broken": broken }).to_string());
+        out.push_str(&serde_json::json!({ "ok": broken.is_empty(), "code": code, "broken": broken }).to_string());
         out.push('\n');
     } else if broken.is_empty() {
         out.push_str("the ledger is as it must be\n");
@@ -212,6 +179,7 @@ async fn verify(args: VerifyArgs, config: VerifyConfig) -> Result<Exit, RunError
         for row in &broken {
             out.push_str(&format!("order {}: {}\n  found: {}\n", row.order_id, row.invariant, row.found));
         }
+        out.push_str(&format!("(code: {}; see docs/errors.md)\n", Code::LedgerBroken));
     }
     print(&out)?;
     Ok(if broken.is_empty() { Exit::Done } else { Exit::Fault })
@@ -229,12 +197,6 @@ mod tests {
     use crate::cli::Cli;
     use crate::role::Role;
     use clap::Parser as _;
-
-    #[test]
-    fn the_exit_codes_are_public() {
-        let codes = [Exit::Done, Exit::Fault, Exit::Usage, Exit::Unreachable, Exit::ReaderGone].map(Exit::code);
-        assert_eq!(codes, [0, 1, 2, 3, 141]);
-    }
 
     #[test]
     fn each_command_reads_the_configuration_of_its_role() {
@@ -273,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_error_tells_its_cause_and_its_exit() {
-        let error = RunError::unreachable("cannot reach Postgres", std::io::Error::other("refused"));
+        let error = RunError::new(Code::PostgresUnreachable, "cannot reach Postgres", std::io::Error::other("refused"));
         assert_eq!(error.exit(), Exit::Unreachable);
         assert_eq!(crate::telemetry::causes(&error), "cannot reach Postgres: refused");
     }

@@ -1,9 +1,10 @@
 //! `orders`: what people do to single orders.
 
 use super::actor::actor;
-use super::{Exit, RunError, check, print};
+use super::{RunError, check, print};
 use crate::cli::{AmendArgs, OrdersCommand};
 use crate::clock::Clock;
+use crate::code::{Code, Exit};
 use crate::config::OrdersConfig;
 use crate::domain::Money;
 use crate::store::{Amended, Amendment, Profile, Store};
@@ -31,7 +32,7 @@ pub(super) async fn run(command: OrdersCommand, config: OrdersConfig) -> Result<
 
 async fn amend(args: AmendArgs, config: OrdersConfig) -> Result<Exit, RunError> {
     let price = Money::new(args.amount_minor, args.currency)
-        .map_err(|error| RunError::configuration("this is no price", error))?;
+        .map_err(|error| RunError::new(Code::UsageInvalid, "this is no price", error))?;
     let failed = |error| RunError::of_store("cannot amend the order", error);
     let store = Store::new(&check::settings(config.database.url, Profile::Operations, DEADLINE)).map_err(failed)?;
     let amendment = Amendment {

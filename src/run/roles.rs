@@ -3,6 +3,7 @@
 use super::RunError;
 use crate::api::{self, ApiError};
 use crate::clock::Clock;
+use crate::code::{Code, Exit};
 use crate::config::{
     ApiConfig, DatabaseConfig, OpsConfig, ProcessConfig, ReceiverConfig, ReconcilerConfig, WorkerConfig,
 };
@@ -11,7 +12,6 @@ use crate::ops::{self, OpsError};
 use crate::receiver::{self, ReceiverError};
 use crate::reconciler::{self, ReconcilerError};
 use crate::role::Role;
-use crate::run::Exit;
 use crate::shutdown::Shutdown;
 use crate::store::{self, StoreError};
 use crate::telemetry::{Metrics, OPEN_METRICS_CONTENT_TYPE, Traces};
@@ -80,7 +80,7 @@ struct Shared {
 /// Runs the roles, with the metrics listener beside them, until shutdown is requested or one of them cannot go on.
 pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Roles) -> Result<Exit, RunError> {
     let traces = process.otlp_endpoint.map_or_else(|| Ok(Traces::off()), |to| Traces::export(&to, roles.role().name()));
-    let traces = traces.map_err(|error| RunError::configuration("cannot export traces", error))?;
+    let traces = traces.map_err(|error| RunError::new(Code::ConfigInvalid, "cannot export traces", error))?;
     let shared = Shared {
         clock: Clock::system(),
         metrics: Metrics::new(),
@@ -97,9 +97,9 @@ pub(super) async fn serve(process: ProcessConfig, shutdown: Shutdown, roles: Rol
     for name in roles.names() {
         shared.readiness.of(name, &shared.metrics);
     }
-    let listener = bind("metrics", process.metrics_addr)
-        .await
-        .map_err(|error| RunError::configuration("cannot serve metrics: change GRANTONCE_METRICS_ADDR", error))?;
+    let listener = bind("metrics", process.metrics_addr).await.map_err(|error| {
+        RunError::new(Code::ConfigAddress, "cannot serve metrics: change GRANTONCE_METRICS_ADDR", error)
+    })?;
     let rendered = shared.metrics.clone();
     let router = metrics_router(shared.readiness.clone(), OPEN_METRICS_CONTENT_TYPE, move || rendered.render());
     // Ends last: a drain can be watched.
@@ -140,7 +140,7 @@ async fn look_at_pooler(database: DatabaseConfig, stop: CancellationToken) -> Re
             Some(Ok(true)) => {
                 stop.cancel();
                 let what = "Postgres cannot be used like this";
-                return Err(RunError::configuration(what, StoreError::SharedSession));
+                return Err(RunError::of_store(what, StoreError::SharedSession));
             }
             // The roles themselves say what is wrong.
             Some(Err(_not_known)) => {}
@@ -168,10 +168,11 @@ async fn run<C, F: Future<Output = Result<(), RunError>>>(
 async fn run_receiver(config: ReceiverConfig, shared: Shared) -> Result<(), RunError> {
     receiver::run(config, shared.clock, shared.metrics, shared.traces, shared.readiness, shared.shutdown).await.map_err(
         |error| match error {
-            ReceiverError::Bind(_) | ReceiverError::Key { .. } | ReceiverError::Certificates(_) => {
-                RunError::configuration("the receiver cannot start", error)
+            ReceiverError::Bind(_) => RunError::new(Code::ConfigAddress, "the receiver cannot start", error),
+            ReceiverError::Key { .. } | ReceiverError::Certificates(_) => {
+                RunError::new(Code::ConfigProvider, "the receiver cannot start", error)
             }
-            ReceiverError::ListenerLost => RunError::fault("the receiver cannot go on", error),
+            ReceiverError::ListenerLost => RunError::new(Code::RoleStopped, "the receiver cannot go on", error),
         },
     )
 }
@@ -186,8 +187,9 @@ async fn run_api(config: ApiConfig, shared: Shared) -> Result<(), RunError> {
     api::run(config, shared.clock, shared.metrics, shared.readiness, shared.shutdown).await.map_err(|error| match error
     {
         ApiError::Store(error) => RunError::of_store("the API cannot start", error),
-        ApiError::Bind(_) | ApiError::Provider(_) => RunError::configuration("the API cannot start", error),
-        ApiError::ListenerLost => RunError::fault("the API cannot go on", error),
+        ApiError::Bind(_) => RunError::new(Code::ConfigAddress, "the API cannot start", error),
+        ApiError::Provider(_) => RunError::new(Code::ConfigProvider, "the API cannot start", error),
+        ApiError::ListenerLost => RunError::new(Code::RoleStopped, "the API cannot go on", error),
     })
 }
 
@@ -197,7 +199,7 @@ async fn run_reconciler(config: ReconcilerConfig, shared: Shared) -> Result<(), 
         .map_err(|error| match error {
             ReconcilerError::Store(error) => RunError::of_store("the reconciler cannot start", error),
             ReconcilerError::Provider(_) | ReconcilerError::NobodyToAsk => {
-                RunError::configuration("the reconciler cannot start", error)
+                RunError::new(Code::ConfigProvider, "the reconciler cannot start", error)
             }
         })
 }
@@ -206,7 +208,7 @@ async fn run_ops(config: OpsConfig, shared: Shared) -> Result<(), RunError> {
     ops::run(config, shared.clock, shared.metrics, shared.readiness, shared.shutdown).await.map_err(|error| match error
     {
         OpsError::Store(error) => RunError::of_store("ops cannot start", error),
-        OpsError::Bind(_) => RunError::configuration("ops cannot start: change GRANTONCE_OPS_ADDR", error),
-        OpsError::ListenerLost => RunError::fault("ops cannot go on", error),
+        OpsError::Bind(_) => RunError::new(Code::ConfigAddress, "ops cannot start: change GRANTONCE_OPS_ADDR", error),
+        OpsError::ListenerLost => RunError::new(Code::RoleStopped, "ops cannot go on", error),
     })
 }

@@ -3,6 +3,7 @@
 
 use super::error::StoreError;
 use super::pool::Store;
+use crate::code::Code;
 use crate::findings::Findings;
 use sqlx::{PgConnection, Row};
 use std::pin::pin;
@@ -86,7 +87,7 @@ impl Store {
         tokio::select! {
             written = &mut commit => {
                 if !written? {
-                    findings.fault(
+                    findings.fault(Code::PostgresReadOnly,
                         "Postgres is read-only here: a standby, or default_transaction_read_only is on",
                         "name the primary in DATABASE_URL, or reset default_transaction_read_only by `ALTER SYSTEM`, \
                          `ALTER DATABASE` or `ALTER ROLE`",
@@ -94,7 +95,7 @@ impl Store {
                 }
             }
             pid = hangs => {
-                findings.fault(
+                findings.fault(Code::PostgresCommit,
                     format!("a commit does not end within {} s", COMMIT_DEADLINE.as_secs()),
                     "look at pg_stat_replication and `SHOW synchronous_standby_names`: a synchronous standby may be gone",
                 );
@@ -141,6 +142,7 @@ async fn settings(
             let ms: u128 = setting.parse().unwrap_or(0);
             if ms == 0 || ms > deadline.as_millis() {
                 findings.fault(
+                    Code::PostgresSetting,
                     format!(
                         "{name} is {setting} ms on this connection, and grantonce asked for at most {} ms",
                         deadline.as_millis()
@@ -151,6 +153,7 @@ async fn settings(
         } else if setting == "off" {
             let why = KEEP_WHAT_IS_COMMITTED.iter().find(|(setting, _)| *setting == name).map_or("", |(_, why)| why);
             findings.fault(
+                Code::PostgresSetting,
                 format!("{name} is off: {why}"),
                 format!(
                     "`ALTER SYSTEM SET {name} = on` and `SELECT pg_reload_conf()`, or reset it for database and role"
@@ -187,6 +190,7 @@ async fn connections(connection: &mut PgConnection, findings: &mut Findings) -> 
         findings.note(format!("{used} of {max} connections of {whose} are in use"));
         if max - used < CONNECTIONS_LEFT_MIN {
             findings.fault(
+                Code::PostgresConnections,
                 format!("too many connections: {used} of the {max} of {whose} are in use"),
                 "raise max_connections or the CONNECTION LIMIT, or end what holds them (pg_stat_activity)",
             );

@@ -3,6 +3,7 @@
 use super::error::StoreError;
 use super::pool::{self, Store};
 use crate::address::DatabaseAddress;
+use crate::code::Code;
 use crate::findings::{Fault, Findings};
 use crate::followed::Followed;
 use crate::role::Role;
@@ -215,6 +216,7 @@ impl Store {
             let faults = &mut findings.faults;
             if version < 150_000 {
                 faults.push(Fault {
+                    code: Code::PostgresVersion,
                     what: format!("this is Postgres {}", version / 10_000),
                     remedy: "upgrade to 15 or newer".to_owned(),
                 });
@@ -223,6 +225,7 @@ impl Store {
             for migration in MIGRATOR.iter() {
                 if !applied.contains(&migration.version) {
                     faults.push(Fault {
+                        code: Code::PostgresSchema,
                         what: format!("migration {} ({}) is not applied", migration.version, migration.description),
                         remedy: "run `grantonce migrate` with a user that owns the schema".to_owned(),
                     });
@@ -232,6 +235,7 @@ impl Store {
                 && let Some(newer) = applied.iter().find(|version| **version > newest)
             {
                 faults.push(Fault {
+                    code: Code::PostgresSchema,
                     what: format!("the schema has migration {newer}, which this program does not know"),
                     remedy: "deploy the newer program".to_owned(),
                 });
@@ -250,6 +254,7 @@ impl Store {
                     .map_err(StoreError::sql(WHAT))?;
             for table in &lost {
                 faults.push(Fault {
+                    code: Code::PostgresSchema,
                     what: format!("table {table} is missing, although its migration was applied"),
                     remedy: "somebody dropped or renamed it: restore it from a backup".to_owned(),
                 });
@@ -265,6 +270,7 @@ impl Store {
                         .map_err(StoreError::sql(WHAT))?;
                     if has != Some(true) {
                         faults.push(Fault {
+                            code: Code::PostgresRights,
                             what: format!("this database user lacks {right} on {table}"),
                             remedy: format!("GRANT {right} ON {table} TO it, see deploy/postgres-roles.sql"),
                         });
@@ -279,6 +285,7 @@ impl Store {
                         .map_err(StoreError::sql(WHAT))?;
                     if has != Some(true) {
                         faults.push(Fault {
+                            code: Code::PostgresRights,
                             what: format!("this database user lacks {right} on {table}.{column}"),
                             remedy: format!("GRANT {right} ({column}) ON {table} TO it, see deploy/postgres-roles.sql"),
                         });
@@ -292,6 +299,7 @@ impl Store {
                     .map_err(StoreError::sql(WHAT))?;
                 if has != Some(true) {
                     faults.push(Fault {
+                        code: Code::PostgresRights,
                         what: format!("this database user lacks EXECUTE on {name}"),
                         remedy: format!("GRANT EXECUTE ON FUNCTION {name} TO it, see deploy/postgres-roles.sql"),
                     });

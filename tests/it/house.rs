@@ -26,6 +26,8 @@ const LEAVES: &[&str] = &[
     "address",
     "followed",
     "role",
+    "named",
+    "code",
 ];
 
 /// The imports that a room may have from the rest of the crate. `leaves` means all of [`LEAVES`], `message::fact_digest` is one
@@ -48,11 +50,15 @@ const ROOMS: &[(&str, &[&str])] = &[
             "findings",
             "followed",
             "role",
+            "code",
             "http::client",
             "http::system_roots",
         ],
     ),
-    ("store", &["domain", "message::fact_digest", "failpoint", "findings", "retry", "address", "followed", "role"]),
+    (
+        "store",
+        &["domain", "message::fact_digest", "failpoint", "findings", "retry", "address", "followed", "role", "code"],
+    ),
     (
         "provider",
         &[
@@ -103,6 +109,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("address", &["leaves"]),
     ("followed", &["leaves"]),
     ("role", &[]),
+    ("code", &[]),
     // The macro that declares closed sets of names, which every room uses, and the error of an unknown name.
     ("named", &[]),
     // The program puts the rooms together.

@@ -23,6 +23,7 @@ mod connecting;
 mod console;
 mod contract;
 mod crash;
+mod docs;
 mod events;
 mod explain;
 mod faults;

@@ -1,14 +1,11 @@
 //! README and the pages in `docs/` against the program: the configuration, the files they name, and their links.
 
 use crate::support::World;
-use grantonce::config::{DefaultValue, VARIABLES};
-use grantonce::domain::Reason;
+use grantonce::config::VARIABLES;
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const CONFIGURATION: &str = include_str!("../../docs/configuration.md");
-const DEAD_LETTERS: &str = include_str!("../../docs/dead-letters.md");
 const TABLES: &str = include_str!("../../docs/tables.md");
 const GUARANTEES: &str = include_str!("../../docs/guarantees.md");
 
@@ -35,11 +32,6 @@ fn pages() -> Vec<(PathBuf, String)> {
     pages
 }
 
-/// The row of a table whose first cell begins with this name.
-fn row<'a>(page: &'a str, name: &str) -> Option<&'a str> {
-    page.lines().find(|line| line.starts_with(&format!("| `{name}`")))
-}
-
 /// The anchor that GitHub and mdBook give a heading.
 pub(crate) fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase();
@@ -54,22 +46,6 @@ pub(crate) fn anchors(page: &str) -> BTreeSet<String> {
         !is_code && line.starts_with('#')
     };
     page.lines().filter(is_heading).map(|line| anchor(line.trim_start_matches('#').trim())).collect()
-}
-
-#[test]
-fn every_variable_has_its_row_with_its_default_and_meaning() {
-    for variable in VARIABLES {
-        let name = variable.name;
-        let row = row(CONFIGURATION, name).unwrap_or_else(|| panic!("{name} has no row in docs/configuration.md"));
-        assert!(row.contains(variable.meaning), "{name}: {row} does not say: {}", variable.meaning);
-        assert_eq!(row.contains("(s)"), variable.is_secret, "{name}: {row}");
-        match variable.default {
-            DefaultValue::Text(text) | DefaultValue::Derived(text) => {
-                assert!(row.contains(&format!("| `{text}` |")), "{name}: {row} does not say the default: {text}");
-            }
-            DefaultValue::Unset => assert!(row.contains("|  |"), "{name} has no default: {row}"),
-        }
-    }
 }
 
 #[test]
@@ -88,11 +64,9 @@ fn every_name_of_ours_exists() {
     }
 }
 
-#[test]
-fn every_reason_of_a_dead_letter_has_its_row() {
-    for reason in Reason::ALL {
-        assert!(row(DEAD_LETTERS, reason.name()).is_some(), "{} has no row in docs/dead-letters.md", reason.name());
-    }
+/// The row of a table whose first cell begins with this name.
+fn row<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+    page.lines().find(|line| line.starts_with(&format!("| `{name}`")))
 }
 
 /// The backquoted words of a cell of a table.

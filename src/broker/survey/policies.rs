@@ -3,6 +3,7 @@
 use super::super::management::QueueFacts;
 use super::super::topology::Arguments;
 use super::{PolicyFacts, Survey, clear, found, is_ours, joined};
+use crate::code::Code;
 use crate::findings::Findings;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,6 +143,7 @@ impl Survey {
         for ((is_operators, name), (keys, queues)) in harm {
             let kind = if is_operators { "operator_policy" } else { "policy" };
             findings.fault(
+                Code::RabbitmqPolicy,
                 format!(
                     "{} {name:?} sets {} on {}: messages about money can be dropped, diverted or refused",
                     kind.replace('_', " "),
@@ -155,6 +157,7 @@ impl Survey {
         let dangerous: BTreeSet<String> = dangerous.map(|policy| policy.name.clone()).collect();
         if !unseen.is_empty() && !dangerous.is_empty() {
             findings.fault(
+                Code::RabbitmqPolicy,
                 format!(
                     "whether the operator policies {} are in force on {} cannot be seen",
                     joined(&dangerous),

@@ -3,11 +3,12 @@
 use super::{failed, selection, tell, usage};
 use crate::cli::AmendToPaidArgs;
 use crate::clock::Clock;
+use crate::code::Exit;
 use crate::domain::Reason;
 use crate::ops::amending::{self, Line, Proposals, Wish};
 use crate::ops::prospects::Terms;
 use crate::run::actor::actor;
-use crate::run::{Exit, RunError, print};
+use crate::run::{RunError, print};
 use crate::store::Store;
 use serde_json::json;
 
