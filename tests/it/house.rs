@@ -32,7 +32,7 @@ const LEAVES: &[&str] = &[
 
 /// The imports that a room may have from the rest of the crate. `leaves` means all of [`LEAVES`], `message::fact_digest` is one
 /// item of a room, and `*` means everything. Rooms that are not built yet already have their rule.
-const ROOMS: &[(&str, &[&str])] = &[
+pub(crate) const ROOMS: &[(&str, &[&str])] = &[
     // Pure rooms. Each may use the ones before it.
     ("domain", &[]),
     ("message", &["domain"]),
