@@ -1,4 +1,4 @@
-//! The calls to fake providers over real sockets. The fakes follow the documented rules of idempotency.
+//! The calls to simulated providers over real sockets. They follow the documented rules of idempotency.
 
 mod calls;
 mod capture;

@@ -15,9 +15,9 @@ const PEM: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\
 struct Files(HashMap<&'static str, Told>);
 
 impl World for Files {
-    fn answer(&mut self, asked: &Asked) -> Told {
+    fn answer(&mut self, asked: &Asked) -> Option<Told> {
         let path = asked.line.strip_prefix("GET ").unwrap();
-        self.0.get(path).cloned().unwrap_or(Told { status: 404, ..Told::default() })
+        Some(self.0.get(path).cloned().unwrap_or(Told { status: 404, ..Told::default() }))
     }
 }
 

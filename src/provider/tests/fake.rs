@@ -1,12 +1,15 @@
-//! A provider's server for tests. It records all requests, and fails when a test tells it to.
+//! A server in front of the simulated providers. It records all requests, and fails when a test tells it to. It answers some
+//! calls itself, with objects that a test wrote. Among them are objects that no provider should send.
 
+use crate::http::plain_client;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use http::StatusCode;
+use grantonce_testkit::provider::standin::Standin;
+use http::{Method, StatusCode};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,9 +21,10 @@ pub(super) const ANSWERED_AT: i64 = 1_767_700_000;
 /// The same time, as a header.
 const ANSWERED_AT_TEXT: &str = "Tue, 06 Jan 2026 11:46:40 GMT";
 
-/// The behaviour of a provider.
+/// The answers of the server itself.
 pub(super) trait World: Send + 'static {
-    fn answer(&mut self, asked: &Asked) -> Told;
+    /// The answer. None: the simulated provider answers.
+    fn answer(&mut self, asked: &Asked) -> Option<Told>;
 
     /// Returns whether this request may fail.
     fn may_fail(&self, _asked: &Asked) -> bool {
@@ -33,6 +37,8 @@ pub(super) trait World: Send + 'static {
 pub(super) struct Asked {
     /// Method and path: `GET /path`.
     pub(super) line: String,
+    /// The path with its query.
+    target: String,
     pub(super) query: HashMap<String, String>,
     pub(super) headers: HashMap<String, String>,
     pub(super) body: String,
@@ -85,17 +91,21 @@ struct Inner<W> {
 /// The server of a fake provider.
 pub(super) struct Fake<W> {
     inner: Arc<Mutex<Inner<W>>>,
+    /// The simulated providers behind it.
+    pub(super) simulated: Standin,
     pub(super) base: String,
 }
 
 impl<W: World> Fake<W> {
     pub(super) async fn start(world: W) -> Self {
+        let simulated = Standin::start().await.unwrap();
         let inner = Arc::new(Mutex::new(Inner { world, troubles: VecDeque::new(), asked: vec![] }));
-        let router = Router::new().fallback(handle::<W>).with_state(Arc::clone(&inner));
+        let state = (Arc::clone(&inner), simulated.base.clone());
+        let router = Router::new().fallback(handle::<W>).with_state(state);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { inner, base }
+        Self { inner, simulated, base }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<W>> {
@@ -123,11 +133,15 @@ impl<W: World> Fake<W> {
     }
 }
 
-async fn handle<W: World>(State(inner): State<Arc<Mutex<Inner<W>>>>, request: Request) -> Response {
+async fn handle<W: World>(
+    State((inner, simulated)): State<(Arc<Mutex<Inner<W>>>, String)>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap();
     let asked = Asked {
         line: format!("{} {}", parts.method, parts.uri.path()),
+        target: parts.uri.to_string(),
         query: pairs(parts.uri.query().unwrap_or_default()),
         headers: parts.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect(),
         body: String::from_utf8(body.to_vec()).unwrap(),
@@ -138,11 +152,15 @@ async fn handle<W: World>(State(inner): State<Arc<Mutex<Inner<W>>>>, request: Re
         let trouble = if inner.world.may_fail(&asked) { inner.troubles.pop_front() } else { None };
         let trouble = trouble.unwrap_or(Trouble::None);
         let told = match &trouble {
-            Trouble::Instead(told) => told.clone(),
+            Trouble::Instead(told) => Some(told.clone()),
             Trouble::None | Trouble::Lost | Trouble::Hang => inner.world.answer(&asked),
         };
-        inner.asked.push(asked);
+        inner.asked.push(asked.clone());
         (trouble, told)
+    };
+    let told = match told {
+        Some(told) => told,
+        None => ask(&simulated, parts.method, &asked).await,
     };
     match trouble {
         Trouble::None | Trouble::Instead(_) => respond(&told, Body::from(told.body.clone())),
@@ -152,6 +170,22 @@ async fn handle<W: World>(State(inner): State<Arc<Mutex<Inner<W>>>>, request: Re
         }
         Trouble::Hang => std::future::pending().await,
     }
+}
+
+/// What the simulated provider answers. Its PayPal has another token than the one that these tests replace.
+async fn ask(simulated: &str, method: Method, asked: &Asked) -> Told {
+    let mut request = plain_client().build().unwrap().request(method, format!("{simulated}{}", asked.target));
+    for (name, value) in &asked.headers {
+        match name.as_str() {
+            "host" | "content-length" | "transfer-encoding" => {}
+            "authorization" if value.starts_with("Bearer token-") => request = request.bearer_auth("A21AA-simulated"),
+            _ => request = request.header(name, value),
+        }
+    }
+    let answer = request.body(asked.body.clone()).send().await.unwrap();
+    let replayed = answer.headers().get("idempotent-replayed").map(|value| value.to_str().unwrap().to_owned());
+    let headers = replayed.map(|value| ("idempotent-replayed", value)).into_iter().collect();
+    Told { status: answer.status().as_u16(), headers, body: answer.text().await.unwrap() }
 }
 
 fn respond(told: &Told, body: Body) -> Response {

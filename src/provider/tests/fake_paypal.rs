@@ -1,4 +1,4 @@
-//! A fake PayPal that behaves as PayPal's documentation says.
+//! PayPal's objects as a test wrote them, and its tokens. The simulated provider creates and captures.
 
 use super::fake::{Asked, Told, World};
 use super::{CLIENT_ID, CLIENT_SECRET, OrderId};
@@ -19,7 +19,6 @@ pub(super) struct Paypal {
     pub(super) token_seconds: i64,
     /// True if requests for a token may fail, too.
     pub(super) is_token_frail: bool,
-    pub(super) keys: HashMap<String, (String, Told)>,
 }
 
 impl Default for Paypal {
@@ -32,7 +31,6 @@ impl Default for Paypal {
             tokens: 0,
             token_seconds: 32_400,
             is_token_frail: false,
-            keys: HashMap::new(),
         }
     }
 }
@@ -83,47 +81,12 @@ impl Paypal {
         Told::json(200, &body)
     }
 
-    /// Processes a key once. The same request gets the same answer again, with status 200. Another request is refused.
-    fn once(&mut self, asked: &Asked, work: impl FnOnce(&mut Self) -> Told) -> Told {
-        let key = asked.header("paypal-request-id").to_owned();
-        assert!(!key.is_empty());
-        let request = format!("{} {}", asked.line, asked.body);
-        if let Some((first, told)) = self.keys.get(&key) {
-            // A capture with a used key gets the result of the first capture, even of another payment.
-            return if *first == request || asked.line.ends_with("/capture") {
-                Told { status: 200, ..told.clone() }
-            } else {
-                error(422, "UNPROCESSABLE_ENTITY", "DUPLICATE_REQUEST_ID")
-            };
-        }
-        let told = work(self);
-        // A refused request may be tried again with its key.
-        if told.status < 300 {
-            self.keys.insert(key, (request, told.clone()));
-        }
-        told
-    }
-
-    fn create(&mut self, asked: &Asked) -> Told {
-        let wanted: Value = serde_json::from_str(&asked.body).unwrap();
-        let unit = &wanted["purchase_units"][0];
-        assert_eq!(wanted["intent"], "CAPTURE");
-        let custom_id = unit["custom_id"].as_str().unwrap().parse().unwrap();
-        let id = format!("ORDER{}", self.orders.len() + 1);
-        let is_wallet = wanted.get("payment_source").is_some();
-        let status = if is_wallet { "PAYER_ACTION_REQUIRED" } else { "CREATED" };
-        let mut made = order(&id, status, custom_id, &json!({}));
-        made["purchase_units"][0]["amount"] = unit["amount"].clone();
-        self.orders.insert(id, made.clone());
-        Told::json(201, &made)
-    }
-
-    fn list_disputes(&self, asked: &Asked) -> Told {
+    fn list_disputes(&self, asked: &Asked) -> Option<Told> {
         let capture = &asked.query["disputed_transaction_id"];
         let number = |field: &str| asked.query.get(field).map_or(1, |text| text.parse().unwrap());
         let (size, page) = (number("page_size"), number("page"));
         assert!((1..=50).contains(&size));
-        let Some(all) = self.disputes.get(capture) else { return Told::json(200, &json!({"links": []})) };
+        let all = self.disputes.get(capture)?;
         let pages: Vec<_> = all.chunks(size).collect();
         let query = format!("disputed_transaction_id={capture}&page_size={size}");
         let link = |rel: &str, page: usize| {
@@ -134,52 +97,30 @@ impl Paypal {
         if page < pages.len() {
             links.push(link("next", page + 1));
         }
-        Told::json(200, &json!({"items": pages[page - 1], "links": links}))
-    }
-
-    fn capture(&mut self, id: &str) -> Told {
-        let Some(order) = self.orders.get_mut(id) else {
-            return error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID");
-        };
-        match order["status"].as_str().unwrap() {
-            "APPROVED" => {}
-            "COMPLETED" => return error(422, "UNPROCESSABLE_ENTITY", "ORDER_ALREADY_CAPTURED"),
-            _ => return error(422, "UNPROCESSABLE_ENTITY", "ORDER_NOT_APPROVED"),
-        }
-        order["status"] = "COMPLETED".into();
-        let capture = capture(&format!("CAP{id}"), "COMPLETED", id);
-        order["purchase_units"][0]["payments"] = json!({"captures": [capture]});
-        // This is the short answer.
-        Told::json(201, &json!({"id": id, "status": "COMPLETED"}))
+        Some(Told::json(200, &json!({"items": pages[page - 1], "links": links})))
     }
 }
 
 impl World for Paypal {
-    fn answer(&mut self, asked: &Asked) -> Told {
+    fn answer(&mut self, asked: &Asked) -> Option<Told> {
         if asked.line == TOKEN {
-            return self.give_token(asked);
+            return Some(self.give_token(asked));
         }
         let given = asked.header("authorization");
         if given != format!("Bearer {}", self.token()) {
             let said = json!({"name": "AUTHENTICATION_FAILURE", "message": format!("{given} is not taken")});
-            return Told::json(401, &said);
+            return Some(Told::json(401, &said));
         }
-        let (method, path) = asked.line.split_once(' ').unwrap();
-        let id = path.trim_end_matches("/capture").rsplit('/').next().unwrap().to_owned();
-        match (method, path) {
-            ("POST", "/v2/checkout/orders") => self.once(asked, |world| world.create(asked)),
-            ("POST", _) => self.once(asked, |world| world.capture(&id)),
-            (_, "/v1/customer/disputes") => self.list_disputes(asked),
-            (_, path) => {
-                let objects = match path {
-                    path if path.contains("/captures/") => &self.captures,
-                    path if path.contains("/refunds/") => &self.refunds,
-                    _ => &self.orders,
-                };
-                let missing = || error(404, "RESOURCE_NOT_FOUND", "INVALID_RESOURCE_ID");
-                objects.get(&id).map_or_else(missing, |object| Told::json(200, object))
-            }
+        let path = asked.line.strip_prefix("GET ")?;
+        if path == "/v1/customer/disputes" {
+            return self.list_disputes(asked);
         }
+        let objects = match path {
+            path if path.contains("/captures/") => &self.captures,
+            path if path.contains("/refunds/") => &self.refunds,
+            _ => &self.orders,
+        };
+        objects.get(path.rsplit('/').next()?).map(|object| Told::json(200, object))
     }
 
     fn may_fail(&self, asked: &Asked) -> bool {

@@ -92,6 +92,7 @@ async fn stripe_tells_all_that_was_done_to_a_payment() {
     asked.simulated.provider.fail_refund(id).unwrap();
     let found = asked.fetch(&stripe, id).await.unwrap();
     let refunds = [refund(re(2), failed, 400), refund(re(1), succeeded, 500)];
+    assert_eq!(asked.fetch(&stripe, &re(1)).await.unwrap().payment_id.as_str(), id);
     assert_eq!(found.statuses, [&[paid.clone(), total(500)][..], &refunds].concat());
 
     for (is_won, state) in [(true, DisputeState::Won), (false, DisputeState::Lost)] {

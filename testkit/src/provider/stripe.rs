@@ -7,6 +7,7 @@
 //! | `GET /v1/payment_intents/{id}?expand[]=latest_charge` | shows a payment, with its charge if the query asks for it |
 //! | `GET /v1/payment_intents?created[gte]=&limit=&starting_after=` | lists payments, newest first |
 //! | `GET /v1/refunds?payment_intent=`, `GET /v1/disputes?payment_intent=` | lists the refunds or disputes of one payment, newest first |
+//! | `GET /v1/refunds/{id}`, `GET /v1/disputes/{id}` | shows one refund or dispute |
 //! | `GET /v1/charges/{id}`, `GET /v1/checkout/sessions/{id}` | shows the charge or session of a payment |
 //! | `POST /faults` `["lose_request", …]` | sets the faults of the next calls that create a payment, one for each call |
 //! | `POST /faults/forget-keys` | forgets all keys, as Stripe does after a day |
@@ -64,7 +65,9 @@ pub(super) fn router(provider: Provider) -> Router {
         .route("/v1/charges/{id}", get(charge))
         .route("/v1/checkout/sessions/{id}", get(session))
         .route("/v1/refunds", get(refunds))
+        .route("/v1/refunds/{id}", get(refund))
         .route("/v1/disputes", get(disputes))
+        .route("/v1/disputes/{id}", get(dispute))
         .layer(from_fn(authorize))
         .route("/faults/listing-lag", post(set_listing_lag))
         .with_state(Api { calls: Arc::clone(&calls), provider })
@@ -208,6 +211,28 @@ async fn disputes(State(api): State<Api>, Query(query): Asked) -> Answer {
     of_payment(&api, &query, |known| {
         known.state.disputes.iter().rev().map(|dispute| (dispute.at, stripe_dispute(&known.payment, dispute))).collect()
     })
+}
+
+async fn refund(State(api): State<Api>, Path(id): Path<String>) -> Answer {
+    let found = numbered(&api, &id, "re_", 'r').and_then(|(known, number)| {
+        let refund = known.state.refunds.iter().find(|refund| refund.number == number)?;
+        Some(stripe_refund(&known.payment, refund))
+    });
+    found.map_or_else(|| missing("refund"), Answer::ok)
+}
+
+async fn dispute(State(api): State<Api>, Path(id): Path<String>) -> Answer {
+    let found = numbered(&api, &id, "dp_", 'd').and_then(|(known, number)| {
+        let dispute = known.state.disputes.iter().find(|dispute| dispute.number == number)?;
+        Some(stripe_dispute(&known.payment, dispute))
+    });
+    found.map_or_else(|| missing("dispute"), Answer::ok)
+}
+
+/// The payment and the number in an id such as `re_<tag>r1`.
+fn numbered(api: &Api, id: &str, prefix: &str, mark: char) -> Option<(Known, usize)> {
+    let (tag, number) = id.strip_prefix(prefix)?.rsplit_once(mark)?;
+    Some((known(api, &format!("pi_{tag}"))?, number.parse().ok()?))
 }
 
 fn of_payment(
