@@ -25,8 +25,8 @@ Exit codes:
 /// The whole flow of grantonce, with a simulated provider, a shop and buyers
 ///
 /// Runs the program `grantonce` that lies beside it. Try it by hand, in a shop that opens for it or with curl. Or run it
-/// headless: it pays a number of orders, counts what was granted, and exits with 1 unless nothing was lost, doubled or
-/// invented.
+/// headless: it sells a number of orders as fast as it can, and then some at a steady rate. It counts what was granted, and
+/// exits with 1 unless nothing was lost, doubled or invented.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "grantonce-demo", version, after_help = HELP)]
 pub(crate) struct Args {
@@ -48,6 +48,10 @@ pub(crate) struct Args {
     /// Share of the payments, 0 to 1, whose webhooks are never sent: the reconciler has to find them (headless)
     #[arg(long, value_name = "SHARE", requires = "headless", default_value = "0")]
     pub(crate) drop_webhooks: Share,
+    /// After the phase under load: sell this many orders a second for 10 seconds, and report how long buyers wait; 0: do not
+    /// (headless)
+    #[arg(long, value_name = "R", requires = "headless", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub(crate) steady_rate: u32,
     /// Kill a worker every second while it runs, and start it again
     #[arg(long)]
     pub(crate) kill_workers: bool,
@@ -105,12 +109,13 @@ mod tests {
             seed: 1,
             json: false,
             drop_webhooks: Share::default(),
+            steady_rate: 50,
             kill_workers: false,
             workers: 2,
         };
         assert_eq!(args("grantonce-demo"), Ok(defaults));
         let set = "grantonce-demo --headless --orders 5 --duplicates 1 --seed 9 --json --kill-workers --workers 4 \
-                   --drop-webhooks 0.25";
+                   --drop-webhooks 0.25 --steady-rate 0";
         let expected = Args {
             headless: true,
             orders: 5,
@@ -118,6 +123,7 @@ mod tests {
             seed: 9,
             json: true,
             drop_webhooks: "0.25".parse().unwrap(),
+            steady_rate: 0,
             kill_workers: true,
             workers: 4,
         };
@@ -129,6 +135,8 @@ mod tests {
             ("grantonce-demo --json", ErrorKind::MissingRequiredArgument),
             ("grantonce-demo --drop-webhooks 0.5", ErrorKind::MissingRequiredArgument),
             ("grantonce-demo --headless --drop-webhooks 1.5", ErrorKind::ValueValidation),
+            ("grantonce-demo --headless --steady-rate 1001", ErrorKind::ValueValidation),
+            ("grantonce-demo --steady-rate 10", ErrorKind::MissingRequiredArgument),
         ] {
             assert_eq!(args(line), Err(kind), "{line}");
         }

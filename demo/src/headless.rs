@@ -12,10 +12,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// How many orders are under way at the same time.
 const IN_FLIGHT_MAX: usize = 64;
+
+/// The same for a shop with a pace: so many that only a system that stands still holds it up.
+const IN_FLIGHT_AT_A_PACE_MAX: usize = 1024;
 
 /// How long each step may take.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +116,8 @@ pub(crate) struct Shop<'a> {
     pub(crate) silence: f64,
     /// Whether the API can create payments at the provider.
     pub(crate) can_create: bool,
+    /// When the next order is sold. None: as soon as fewer than [`IN_FLIGHT_MAX`] are under way.
+    pub(crate) pace: Option<Duration>,
 }
 
 impl Shop<'_> {
@@ -122,11 +127,17 @@ impl Shop<'_> {
         let unfinished = AtomicU32::new(0);
         let last_overtaken_at = Mutex::new(None);
         let sold = futures_util::stream::iter(0..self.orders)
+            .then(|index| async move {
+                // An order that is late does not hold up the ones after it.
+                sleep_until(started + self.pace.unwrap_or_default() * index).await;
+                index
+            })
             .map(|index| {
                 let (unfinished, last_overtaken_at) = (&unfinished, &last_overtaken_at);
                 async move {
                     let plan = OrderPlan::new(self.seed, index, self.orders).with_silence(self.silence);
                     let plan = if self.can_create { plan.with_creation() } else { plan };
+                    let plan = if self.pace.is_some() { plan.in_order() } else { plan };
                     let mut sold = Sold::new(plan);
                     let ended = if unfinished.load(Ordering::Relaxed) >= self.deadlines.unfinished_max {
                         Err(Unfinished::NotTried)
@@ -141,7 +152,7 @@ impl Shop<'_> {
                     sold
                 }
             })
-            .buffer_unordered(IN_FLIGHT_MAX)
+            .buffer_unordered(if self.pace.is_some() { IN_FLIGHT_AT_A_PACE_MAX } else { IN_FLIGHT_MAX })
             .collect()
             .await;
         Sales { sold, elapsed: started.elapsed(), last_overtaken_at: *lock(&last_overtaken_at) }

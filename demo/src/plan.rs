@@ -68,6 +68,12 @@ impl OrderPlan {
         self
     }
 
+    /// The same plan, where the site places the order before the buyer pays.
+    pub(crate) fn in_order(mut self) -> Self {
+        self.is_overtaken = false;
+        self
+    }
+
     /// The same plan where a share of the payments (0 to 1) is never told of. Then all of them are made at a provider who
     /// can be asked: of the others nobody would ever hear. And nobody can wait for a webhook that is never sent.
     pub(crate) fn with_silence(mut self, share: f64) -> Self {

@@ -6,12 +6,13 @@ use crate::args::Args;
 use crate::audit::{Findings, audit, settle};
 use crate::headless::{Deadlines, Sales, Shop, progress_bar};
 use crate::roles::{self, Addresses, Cast, Roles};
-use crate::summary::{Summary, percentile_ms};
+use crate::summary::{Steady, Summary, percentile_ms};
 use crate::witness::{Witness, WitnessError};
 use crate::{interactive, killer, page, storefront};
 use fastrand::Rng;
 use grantonce_testkit::children::ChildError;
 use grantonce_testkit::provider::courier::Courier;
+use grantonce_testkit::provider::plan::mix;
 use grantonce_testkit::provider::{self, Provider};
 use grantonce_testkit::scratch::{ManagementError, ScratchError};
 use std::io::{IsTerminal, Write};
@@ -27,6 +28,12 @@ const PROVIDER_PATIENCE: Duration = Duration::from_secs(180);
 
 /// How long we wait until the broker has counted its dead letters for the first time.
 const COUNT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long orders are sold at a steady rate.
+const STEADY_SECONDS: u32 = 10;
+
+/// Sets the orders of the steady phase apart from the ones before, of the same seed.
+const STEADY: u64 = 0x57_EA_D1;
 
 /// How many remarks are shown.
 const REMARKS_MAX: usize = 20;
@@ -256,7 +263,8 @@ async fn sell_and_audit(
     let api = Api::new(format!("http://{}", addresses.api), roles.token().to_owned())?;
     let deadlines = if args.drop_webhooks.is_none() { Deadlines::DEMO } else { Deadlines::DEMO_WITH_SILENCE };
     let silence = args.drop_webhooks.as_f64();
-    let shop = Shop { provider, api: &api, deadlines, seed: args.seed, orders: args.orders, silence, can_create: true };
+    let (seed, orders) = (args.seed, args.orders);
+    let shop = Shop { provider, api: &api, deadlines, seed, orders, silence, can_create: true, pace: None };
     let bar = progress_bar(args.orders, std::io::stderr().is_terminal());
 
     let stop_killing = CancellationToken::new();
@@ -271,7 +279,7 @@ async fn sell_and_audit(
         }
         killer::kill_workers(roles.workers(), Rng::with_seed(args.seed), &stop_killing).await.map(Some)
     };
-    let (sales, kills) = tokio::join!(selling, killing);
+    let (mut sales, kills) = tokio::join!(selling, killing);
     bar.finish_and_clear();
     let kills = kills?;
 
@@ -285,7 +293,55 @@ async fn sell_and_audit(
     }
     let dropped = (!args.drop_webhooks.is_none()).then(|| provider.counts().dropped);
     let summary = summarize(&sales, &findings, provider, dead_letters(roles).await);
-    Ok(Summary { webhooks_dropped: dropped, worker_kills: kills, ..summary })
+    let steady = match args.steady_rate {
+        0 => None,
+        rate => Some(sell_steadily(rate, &Shop { deadlines: Deadlines::DEMO, ..shop }, witness, &mut sales).await),
+    };
+    Ok(Summary { webhooks_dropped: dropped, worker_kills: kills, steady, ..summary })
+}
+
+/// Sells `rate` orders a second. The audit at the end looks at these orders and at the `earlier` ones together.
+async fn sell_steadily(rate: u32, shop: &Shop<'_>, witness: &Witness, earlier: &mut Sales) -> Steady {
+    let shop = Shop {
+        seed: mix(shop.seed, STEADY),
+        orders: rate * STEADY_SECONDS,
+        silence: 0.0,
+        can_create: false,
+        pace: Some(Duration::from_secs(1) / rate),
+        ..*shop
+    };
+    let bar = progress_bar(shop.orders, std::io::stderr().is_terminal());
+    let sales = shop.sell(&bar).await;
+    bar.finish_and_clear();
+    let unsettled = settle(shop.provider, Some(witness), &sales, roles::RETRY_LONGEST).await;
+    let latencies = latencies(&sales);
+    let elapsed = sales.elapsed;
+    earlier.sold.extend(sales.sold);
+    let findings = audit(shop.api, Some(witness), &earlier.sold).await;
+    remark(&unsettled);
+    remark(&findings.remarks);
+    Steady {
+        orders_per_s: rate,
+        orders: shop.orders,
+        lost: findings.lost,
+        doubled: findings.doubled,
+        invented: findings.invented,
+        p50_ms: percentile_ms(&latencies, 50),
+        p99_ms: percentile_ms(&latencies, 99),
+        elapsed_s: seconds(elapsed),
+    }
+}
+
+/// How long the buyers waited, the shortest wait first.
+fn latencies(sales: &Sales) -> Vec<Duration> {
+    let mut latencies: Vec<Duration> = sales.sold.iter().filter_map(|sold| sold.latency).collect();
+    latencies.sort_unstable();
+    latencies
+}
+
+/// Seconds with two decimals.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 100.0).round() / 100.0
 }
 
 async fn dead_letters(roles: &Roles) -> Option<u64> {
@@ -304,8 +360,7 @@ async fn dead_letters(roles: &Roles) -> Option<u64> {
 }
 
 fn summarize(sales: &Sales, findings: &Findings, provider: &Provider, dead_letters: Option<u64>) -> Summary {
-    let mut latencies: Vec<Duration> = sales.sold.iter().filter_map(|sold| sold.latency).collect();
-    latencies.sort_unstable();
+    let latencies = latencies(sales);
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let counts = provider.counts();
     Summary {
@@ -321,9 +376,10 @@ fn summarize(sales: &Sales, findings: &Findings, provider: &Provider, dead_lette
         dead_letters,
         p50_ms: percentile_ms(&latencies, 50),
         p99_ms: percentile_ms(&latencies, 99),
-        elapsed_s: (sales.elapsed.as_secs_f64() * 100.0).round() / 100.0,
+        elapsed_s: seconds(sales.elapsed),
         webhooks_dropped: None,
         worker_kills: None,
+        steady: None,
     }
 }
 
@@ -367,7 +423,17 @@ mod tests {
     fn args() -> Args {
         let (orders, duplicates, seed, workers) = (1, 1, 1, 1);
         let drop_webhooks = Share::default();
-        Args { headless: true, orders, duplicates, seed, json: true, drop_webhooks, kill_workers: false, workers }
+        Args {
+            headless: true,
+            orders,
+            duplicates,
+            seed,
+            json: true,
+            drop_webhooks,
+            steady_rate: 0,
+            kill_workers: false,
+            workers,
+        }
     }
 
     #[tokio::test]

@@ -39,12 +39,38 @@ pub(crate) struct Summary {
     /// Workers that were killed on the way, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) worker_kills: Option<u64>,
+    /// The phase at a steady rate, which follows the phase under load; none where it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) steady: Option<Steady>,
+}
+
+/// The phase at a steady rate. Every buyer pays after the order is placed, and every payment has its webhooks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Steady {
+    /// The rate that was asked for.
+    pub(crate) orders_per_s: u32,
+    /// Orders of this phase.
+    pub(crate) orders: u32,
+    /// Like the field of the summary, at the end of both phases.
+    pub(crate) lost: u64,
+    /// Like the field of the summary, at the end of both phases.
+    pub(crate) doubled: u64,
+    /// Like the field of the summary, at the end of both phases.
+    pub(crate) invented: u64,
+    /// The median wait from the first "paid" webhook until `fulfilled` was seen.
+    pub(crate) p50_ms: Option<f64>,
+    /// 99 of 100 buyers waited at most so long.
+    pub(crate) p99_ms: Option<f64>,
+    /// From the first order's begin to the last one's end.
+    pub(crate) elapsed_s: f64,
 }
 
 impl Summary {
     /// Whether every payment granted its credits exactly once.
     pub(crate) fn is_clean(&self) -> bool {
-        self.lost == 0 && self.doubled == 0 && self.invented == 0
+        let faults = |lost, doubled, invented| lost + doubled + invented;
+        let steady = self.steady.as_ref().map_or(0, |steady| faults(steady.lost, steady.doubled, steady.invented));
+        faults(self.lost, self.doubled, self.invented) + steady == 0
     }
 }
 
@@ -73,8 +99,25 @@ impl fmt::Display for Summary {
         if let Some(kills) = self.worker_kills {
             rows.push(("workers killed", kills.to_string()));
         }
+        let Self { orders, elapsed_s, .. } = self;
+        writeln!(
+            f,
+            "Under load: {orders} orders as fast as possible took {elapsed_s} s, {:.0} a second. Buyers waited in a queue.",
+            f64::from(*orders) / elapsed_s.max(0.01)
+        )?;
         for (name, value) in rows {
             writeln!(f, "{name:<26} {value:>12}")?;
+        }
+        if let Some(steady) = &self.steady {
+            let Steady { orders_per_s, orders, lost, doubled, invented, elapsed_s, .. } = steady;
+            writeln!(
+                f,
+                "At a steady {orders_per_s} orders a second: {orders} orders in {elapsed_s} s.\n\
+                 Half of the buyers had their credits within {} of the first webhook, and 99 of 100 within {}.\n\
+                 After both phases, {lost} orders were lost, {doubled} doubled, {invented} invented.",
+                ms(steady.p50_ms),
+                ms(steady.p99_ms)
+            )?;
         }
         let verdict = if self.is_clean() { "exactly once: yes" } else { "exactly once: NO" };
         writeln!(f, "{verdict}")
@@ -108,7 +151,13 @@ mod tests {
             elapsed_s: 1.25,
             webhooks_dropped: None,
             worker_kills: None,
+            steady: None,
         }
+    }
+
+    fn steady() -> Steady {
+        let (p50_ms, p99_ms) = (Some(11.5), Some(40.0));
+        Steady { orders_per_s: 50, orders: 500, lost: 0, doubled: 0, invented: 0, p50_ms, p99_ms, elapsed_s: 10.02 }
     }
 
     #[test]
@@ -120,6 +169,8 @@ mod tests {
                 + r#""grants_expected":9,"lost":0,"doubled":0,"invented":0,"dead_letters":null,"p50_ms":12.5,"#
                 + r#""p99_ms":210.0,"elapsed_s":1.25}"#
         );
+        let json = serde_json::to_value(Summary { steady: Some(steady()), ..summary() }).unwrap();
+        assert_eq!((&json["steady"]["orders_per_s"], &json["steady"]["p50_ms"]), (&50.into(), &11.5.into()));
     }
 
     #[test]
@@ -130,9 +181,22 @@ mod tests {
             Summary { lost: 1, ..summary() },
             Summary { doubled: 1, ..summary() },
             Summary { invented: 1, ..summary() },
+            Summary { steady: Some(Steady { lost: 1, ..steady() }), ..summary() },
         ] {
             assert!(!bad.is_clean());
             assert!(bad.to_string().ends_with("exactly once: NO\n"));
+        }
+    }
+
+    #[test]
+    fn both_phases_are_told_in_sentences() {
+        let text = Summary { steady: Some(steady()), ..summary() }.to_string();
+        for sentence in [
+            "Under load: 10 orders as fast as possible took 1.25 s, 8 a second.",
+            "At a steady 50 orders a second: 500 orders in 10.02 s.",
+            "Half of the buyers had their credits within 11.5 ms of the first webhook, and 99 of 100 within 40 ms.",
+        ] {
+            assert!(text.contains(sentence), "{text}");
         }
     }
 

@@ -17,8 +17,16 @@ async fn run(fault: Fault, fulfil: Duration) -> (Sales, Findings, Provider) {
     let provider = Provider::new(settings, courier, CancellationToken::new());
     let api = Api::new(base, TOKEN.to_owned()).unwrap();
     let deadlines = Deadlines { fulfil, ..Deadlines::DEMO };
-    let shop =
-        Shop { provider: &provider, api: &api, deadlines, seed: 11, orders: ORDERS, silence: 0.0, can_create: false };
+    let shop = Shop {
+        provider: &provider,
+        api: &api,
+        deadlines,
+        seed: 11,
+        orders: ORDERS,
+        silence: 0.0,
+        can_create: false,
+        pace: None,
+    };
     let sales = shop.sell(&ProgressBar::hidden()).await;
     let remarks = settle(&provider, None, &sales, Duration::ZERO).await;
     assert_eq!(remarks, Vec::<String>::new());
@@ -84,12 +92,37 @@ async fn a_system_that_is_not_there_does_not_keep_us_for_ever() {
     let provider = Provider::new(settings, courier, CancellationToken::new());
     let api = Api::new(base, TOKEN.to_owned()).unwrap();
     let deadlines = Deadlines { place: patience, fulfil: patience, unfinished_max: 100 };
-    let shop =
-        Shop { provider: &provider, api: &api, deadlines, seed: 1, orders: 100_000, silence: 0.0, can_create: false };
+    let shop = Shop {
+        provider: &provider,
+        api: &api,
+        deadlines,
+        seed: 1,
+        orders: 100_000,
+        silence: 0.0,
+        can_create: false,
+        pace: None,
+    };
     let sales = shop.sell(&ProgressBar::hidden()).await;
     let untried = |sold: &&Sold| matches!(sold.unfinished, Some(Unfinished::NotTried));
     assert_eq!(sales.sold.iter().filter(|sold| sold.unfinished.is_some()).count(), 100_000);
     assert!(sales.sold.iter().filter(untried).count() > 99_000);
     let told = sales.sold.iter().find(|sold| !untried(sold)).unwrap().unfinished.as_ref().unwrap().to_string();
     assert!(told.contains("refused"), "{told}");
+}
+
+#[tokio::test]
+async fn a_pace_sells_no_order_before_its_time_and_none_before_its_payment() {
+    let (_fake, base) = Fake::start(Fault::None).await;
+    let secrets = Secrets { stripe: STRIPE_SECRET.to_owned(), standard: STANDARD_SECRET.to_owned() };
+    let courier = Courier::new(base.clone(), secrets, Duration::from_secs(60)).unwrap();
+    let settings = Settings { seed: 12, copies: 1, run: "test".to_owned(), is_faulty: false };
+    let provider = Provider::new(settings, courier, CancellationToken::new());
+    let api = Api::new(base, TOKEN.to_owned()).unwrap();
+    let (deadlines, pace) = (Deadlines::DEMO, Some(Duration::from_millis(20)));
+    let shop =
+        Shop { provider: &provider, api: &api, deadlines, seed: 12, orders: 30, silence: 0.0, can_create: false, pace };
+    let sales = shop.sell(&ProgressBar::hidden()).await;
+    assert!(sales.elapsed >= Duration::from_millis(29 * 20), "{:?}", sales.elapsed);
+    assert!(sales.last_overtaken_at.is_none());
+    assert!(sales.sold.iter().all(|sold| sold.unfinished.is_none()), "{:?}", sales.sold);
 }
