@@ -13,10 +13,10 @@ command_demo() {
     cd "$root"
     export SQLX_OFFLINE=true
     say "building"
-    run cargo build --release --locked --package grantonce --package grantonce-demo --bins >&2
+    run cargo build --profile demo --locked --package grantonce --package grantonce-demo --bins >&2
     [ -z "$interrupted" ] || exit 130
     target=$(target_directory)
-    run "$target/release/grantonce-demo" "$@"
+    run "$target/demo/grantonce-demo" "$@"
 }
 
 command_test() {
