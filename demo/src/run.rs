@@ -73,7 +73,7 @@ impl Servers {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ended {
     /// The headless run came to its end.
-    Headless(Summary),
+    Headless(Box<Summary>),
     /// Somebody has seen enough.
     Interactive,
 }
@@ -215,7 +215,7 @@ async fn play(
         if args.headless {
             let summary = sell_and_audit(args, roles, &addresses, &provider, &witness).await?;
             show(&if args.json { json(&summary) } else { summary.to_string() })?;
-            Ok(Ended::Headless(summary))
+            Ok(Ended::Headless(Box::new(summary)))
         } else {
             let (listener, storefront) = listen("listening as the shop").await?;
             let partners = storefront::Partners {
