@@ -84,6 +84,7 @@ named! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "variants of named! have documentation and no attributes")]
 impl Default for DatabaseTls {
     fn default() -> Self {
         Self::Prefer
@@ -100,6 +101,7 @@ named! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "variants of named! have documentation and no attributes")]
 impl Default for SessionAttributes {
     fn default() -> Self {
         Self::Any

@@ -62,6 +62,7 @@ named! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "variants of named! have documentation and no attributes")]
 impl Default for DisputePolicy {
     fn default() -> Self {
         Self::Hold

@@ -76,10 +76,7 @@ impl RunError {
             .source
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
-        match self.code {
-            Code::OutputFailed if is_reader_gone => Exit::ReaderGone,
-            code => code.exit(),
-        }
+        if is_reader_gone && self.code == Code::OutputFailed { Exit::ReaderGone } else { self.code.exit() }
     }
 }
 

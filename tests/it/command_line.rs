@@ -50,6 +50,10 @@ fn bad_usage_and_bad_configuration_end_with_2() {
     for part in ["4 faults", "DATABASE_URL must be", "AMQP_URL is required", "\"maybe\"", "did you mean"] {
         assert!(told.contains(part), "{part}: {told}");
     }
+    for code in ["(code: config.invalid)", "(code: config.missing)", "(code: config.unknown)", "; see docs/errors.md)"]
+    {
+        assert!(told.contains(code), "{code}: {told}");
+    }
     assert!(!told.contains("hunter2pw"), "{told}");
 }
 
