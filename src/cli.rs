@@ -13,11 +13,11 @@ use story::{EXPLAIN_EXAMPLES, FORGET_EXAMPLES};
 
 pub use story::{ExplainArgs, ForgetArgs};
 
-/// The exit codes, for every help.
+/// The exit codes, for the end of every help text.
 fn exit_codes() -> String {
     let line = |exit: Exit| format!("  {:<3}  {}\n", exit.code(), exit.doc().swap_remove(0));
     let lines: String = Exit::ALL.into_iter().map(line).collect();
-    format!("Exit codes:\n{lines}\nWhat can be set: grantonce --help-config")
+    format!("Exit codes:\n{lines}\nAll settings: grantonce --help-config")
 }
 
 /// Examples for the long help, with the exit codes below.
@@ -25,7 +25,7 @@ fn with_examples(examples: &str) -> String {
     format!("Examples:\n{examples}\n\n{}", exit_codes())
 }
 
-/// Payment webhooks go in, credits come out: each payment grants its credits exactly once.
+/// Turn payment webhooks into credits: each payment grants its credits exactly once
 #[derive(Debug, Clone, Parser)]
 #[command(name = "grantonce", version, after_help = exit_codes(), arg_required_else_help = true)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -34,58 +34,58 @@ pub struct Cli {
     #[arg(long)]
     pub help_config: bool,
 
-    /// What to run
+    /// The command to run
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to run.
+/// The commands of the program.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Set up the schema in Postgres and the topology in RabbitMQ
     ///
-    /// The only command that needs rights to change either. Safe to run again, and to run twice at once: what is
-    /// there already stays as it is.
+    /// Only this command needs the rights to change them. You can run it again, or twice at once: it leaves what
+    /// already exists as it is.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  DATABASE_URL=postgres://owner:…@db/grantonce AMQP_URL=amqp://admin:…@mq/grantonce grantonce migrate"
     ))]
     Migrate,
 
-    /// Take webhooks in: verify them, publish them, answer once the broker has confirmed
+    /// Receive webhooks: verify them, publish them, and answer when the broker has confirmed
     ///
-    /// Needs RabbitMQ only, and keeps accepting while Postgres is down.
+    /// Needs only RabbitMQ. It keeps accepting webhooks while Postgres is down.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_LIVEMODE=true GRANTONCE_STRIPE_WEBHOOK_SECRETS_FILE=/run/secrets/stripe grantonce receiver"
     ))]
     Receiver,
 
-    /// Apply messages: whole batches of them, each in one transaction with its grant
+    /// Apply messages in batches: each batch and its grants are one transaction
     ///
-    /// Run as many as you want: no payment is granted twice, and none is tied to one worker.
+    /// You can run many workers: no payment is granted twice, and any worker can apply any message.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_LIVEMODE=true grantonce worker\n  GRANTONCE_LIVEMODE=true GRANTONCE_WORKERS=8 grantonce worker"
     ))]
     Worker,
 
-    /// Serve orders, their status, and balances
+    /// Serve the API: orders, their status, and balances
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_API_TOKENS=shop:… GRANTONCE_STATUS_TOKEN_KEY_FILE=/run/secrets/status grantonce api"
     ))]
     Api,
 
-    /// Ask providers about payments of which nothing is heard, and publish what they say
+    /// Ask providers about payments that sent no webhook, and publish the answers
     ///
-    /// Also takes the money of PayPal payments that a buyer has agreed to. Run more than one if you like: they share the
-    /// work, and keep one rate.
+    /// Also captures PayPal payments that the buyer has approved. You can run more than one reconciler: they share the
+    /// work and one rate limit.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_LIVEMODE=true GRANTONCE_STRIPE_API_KEY_FILE=/run/secrets/stripe-api grantonce reconciler"
     ))]
     Reconciler,
 
-    /// Collect dead letters, send them back to work, and show the operators' console
+    /// Collect dead letters, replay them, and serve the console for operators
     ///
-    /// The console asks for one of the tokens in GRANTONCE_OPS_TOKENS; the name that goes with it stands on everything that
-    /// is done there.
+    /// The console asks for one of the tokens in GRANTONCE_OPS_TOKENS. The audit log shows the name of that token with
+    /// each action.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  GRANTONCE_LIVEMODE=true GRANTONCE_OPS_TOKENS_FILE=/run/secrets/ops grantonce ops"
     ))]
@@ -95,16 +95,16 @@ pub enum Command {
     #[command(after_help = exit_codes(), after_long_help = with_examples("  grantonce migrate && grantonce all"))]
     All,
 
-    /// Work on dead letters by hand: list, show, replay, archive
+    /// Manage dead letters: list, show, replay, archive
     #[command(subcommand, after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq list --groups\n  grantonce dlq replay --reason-is unknown_payment"
     ))]
     Dlq(Box<DlqCommand>),
 
-    /// Connect, and compare all that correctness rests on with what is there
+    /// Connect to Postgres and RabbitMQ, and check that both are set up correctly
     ///
-    /// Schema, rights, topology, policies, clocks, whether Postgres commits. Says what mends every difference, and changes
-    /// nothing. Bindings, policies and alarms are seen only with GRANTONCE_MANAGEMENT_URL.
+    /// Checks the schema, rights, topology, policies and clocks, and whether Postgres commits. Prints a fix for each
+    /// problem, and changes nothing. It sees bindings, policies and alarms only with GRANTONCE_MANAGEMENT_URL.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce check\n  grantonce check --role receiver\n  grantonce check --json"
     ))]
@@ -112,36 +112,36 @@ pub enum Command {
 
     /// Check the ledger's invariants on the live database
     ///
-    /// Reads only. Exits 1 and lists what is broken, if anything is.
+    /// Reads only. If an invariant is broken, it lists the violations and exits with 1.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce verify\n  grantonce verify --json"
     ))]
     Verify(VerifyArgs),
 
-    /// Work on single orders by hand
+    /// Change single orders
     #[command(subcommand, after_help = exit_codes(), after_long_help = with_examples(AMEND_EXAMPLE))]
     Orders(OrdersCommand),
 
-    /// Tell the whole story of an order, payment, message, dead letter or account
+    /// Show the whole story of an order, payment, message, dead letter or account
     ///
-    /// Oldest first, with a summary of what is missing and what to do next. Reads only, and shows no metadata and no
-    /// bodies. Exits 1 where nothing is known by the id. Set up like `verify`.
+    /// Shows the oldest event first, and a summary of what is missing and what to do next. Reads only, and shows no
+    /// metadata and no bodies. Exits with 1 if the id is unknown. Needs the same configuration as `verify`.
     #[command(after_help = exit_codes(), after_long_help = with_examples(EXPLAIN_EXAMPLES))]
     Explain(ExplainArgs),
 
-    /// Empty what is kept of an account's buyers: metadata, and the bodies of dead letters
+    /// Erase the buyer data of an account: metadata, and the bodies of dead letters
     ///
-    /// Without --yes it only tells what it would do. The ledger stays, with the account's opaque id. A dead letter that
-    /// is open still needs its body: it is left as it is, and the exit code is 1. Goes to the audit log; safe to run
-    /// again. Set up like `orders`.
+    /// Without --yes it changes nothing and prints what it would do. The ledger keeps the account's opaque id. An open
+    /// dead letter still needs its body: it stays as it is, and the exit code is 1. The audit log records the command.
+    /// You can run it again. Needs the same configuration as `orders`.
     #[command(after_help = exit_codes(), after_long_help = with_examples(FORGET_EXAMPLES))]
     Forget(ForgetArgs),
 }
 
-/// What `check` looks at.
+/// The arguments of `check`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct CheckArgs {
-    /// Check what this role needs, with this role's configuration; else the schema and the whole topology
+    /// Check only what this role needs, with its configuration; the default is the schema and the whole topology
     #[arg(long, value_name = "ROLE")]
     pub role: Option<Role>,
 
@@ -150,14 +150,14 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// What is done to an order.
+/// The commands of `orders`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum OrdersCommand {
-    /// Change what an order costs, before its grant only
+    /// Change the price of an order before its grant
     ///
-    /// The way out of a dead letter of reason amount_mismatch or currency_mismatch: tax or a promotion code made the
-    /// payment another one. The change and its reason go to the audit log. It grants nothing: replay the dead letter
-    /// afterwards. Safe to run again.
+    /// Use it for a dead letter of reason amount_mismatch or currency_mismatch, when tax or a promotion code changed what
+    /// the buyer paid. The audit log records the change and its reason. The command grants nothing: replay the dead
+    /// letter afterwards. You can run it again.
     #[command(after_help = exit_codes(), after_long_help = with_examples(AMEND_EXAMPLE))]
     Amend(AmendArgs),
 }
@@ -166,26 +166,26 @@ pub enum OrdersCommand {
 const AMEND_EXAMPLE: &str = "  grantonce orders amend 019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f --amount-minor 1599 --currency USD \\\n    \
                              --reason 'promotion code SPRING, ticket 4711' --as ada";
 
-/// Which order, and what it costs from now on.
+/// The arguments of `orders amend`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct AmendArgs {
     /// The order's id
     #[arg(value_name = "ORDER")]
     pub id: OrderId,
 
-    /// The price in minor units of the currency, such as cents; above zero
+    /// The new price in minor units of the currency, such as cents; above zero
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(1..=AMOUNT_MINOR_MAX))]
     pub amount_minor: i64,
 
-    /// ISO 4217, in capitals
+    /// The currency code of ISO 4217, in capitals
     #[arg(long, value_name = "CODE")]
     pub currency: Currency,
 
-    /// Why, for the audit log; at most 500 bytes
+    /// The reason for the audit log; at most 500 bytes
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: String,
 
-    /// Who does it, for the audit log, marked there as self-declared; without it the system's name of the user
+    /// Your name for the audit log, marked there as self-declared; the default is your user name on this system
     #[arg(long = "as", value_name = "NAME", value_parser = actor)]
     pub by: Option<String>,
 
@@ -217,7 +217,7 @@ fn bounded(text: &str, bytes_max: usize) -> Result<String, String> {
     Ok(tidy(text, bytes_max))
 }
 
-/// How `verify` tells what it found.
+/// The arguments of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct VerifyArgs {
     /// Print one JSON object

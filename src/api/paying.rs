@@ -55,7 +55,7 @@ pub(super) async fn hand_out(app: &App, id: OrderId, asked: &OrderRequest) -> Re
                     .of_kind("provider_unclear", "Payment not certain yet"));
             }
             NextStep::GiveUp => {
-                tracing::error!(event = "payment_attempts_exhausted", order_id = %id, "a person has to look");
+                tracing::error!(event = "payment_attempts_exhausted", order_id = %id, "an operator must check the order");
                 return Err(Problem::bad_gateway("too many attempts to create the payment failed; make a new order"));
             }
         };

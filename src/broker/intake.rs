@@ -98,7 +98,7 @@ impl Intake {
             }
             let mut has_taken = false;
             let Err(lost) = self.consume(&take, &mut has_taken, &held, refused.clone(), stop).await else { return };
-            tracing::warn!(event = "intake_interrupted", queue = self.queue, cause = %lost, "what was in hand comes again");
+            tracing::warn!(event = "intake_interrupted", queue = self.queue, cause = %lost, "unsettled deliveries will be delivered again");
             if has_taken {
                 reconnect.reset();
                 fruitless.reset();

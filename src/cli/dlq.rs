@@ -1,4 +1,4 @@
-//! `dlq`: what is done about dead letters.
+//! The command lines of `dlq`.
 
 use super::{actor, exit_codes, reason, with_examples};
 use crate::domain::{LetterId, LetterState, OrderId, Reason, VerdictKind};
@@ -6,33 +6,34 @@ use crate::named::NoSuchName;
 use clap::{Args, Subcommand};
 use std::str::FromStr;
 
-/// Most letters a second that a replay sends.
+/// The most dead letters that a replay sends in a second.
 const PER_SECOND_MAX: u16 = 1_000;
 
-/// What is done about dead letters.
+/// The commands of `dlq`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum DlqCommand {
-    /// List dead letters, the newest first, or groups of them
+    /// List dead letters, newest first, or groups of them
     ///
-    /// Lists what is open or under replay, unless --state says otherwise. With --json every letter is a line of its own, as it
-    /// is read: no matter how many there are.
+    /// Lists open dead letters and those under replay, unless you set --state. With --json each dead letter is one line,
+    /// printed as soon as it is read, so the list can have any length.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq list --groups\n  grantonce dlq list --reason-is amount_mismatch --older-than 1h\n  \
          grantonce dlq list --verdict would_grant --json | jq -r .id"
     ))]
     List(ListArgs),
 
-    /// Show one letter: its cause, what a replay would come to now, its history and its body
+    /// Show one dead letter: its cause, the likely result of a replay, its history and its body
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq show 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f"
     ))]
     Show(ShowArgs),
 
-    /// Send letters back to work, after a look at what that would come to
+    /// Replay dead letters; without --yes, print what a replay would do
     ///
-    /// Without --yes it only looks, and says for each verdict how many letters have it. Letters that would be refused again,
-    /// or whose order is still unknown, stay where they are unless --also-hopeless. One letter goes first; the others follow
-    /// when it was applied. Ctrl-C ends the replay: what was not sent is open again. A replay never grants twice.
+    /// Without --yes it sends nothing and prints the number of dead letters for each verdict. It skips dead letters that
+    /// would be refused again, or whose order is still unknown, unless you set --also-hopeless. It sends one dead letter
+    /// first, and the others when that one has been applied. Ctrl-C ends the replay: dead letters that were not sent are
+    /// open again. A replay never grants twice.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq replay --reason-is amount_mismatch\n  \
          grantonce dlq replay 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f --yes --reason 'order created, ticket 4711'\n  \
@@ -40,12 +41,13 @@ pub enum DlqCommand {
     ))]
     Replay(ReplayArgs),
 
-    /// Make orders cost what was paid: those of letters of reason amount_mismatch, before their grant
+    /// Set the price of orders to what was paid, for dead letters of reason amount_mismatch
     ///
-    /// Without --yes it only looks, and says for each order what it costs and what it would cost. By an order's price_terms that is
-    /// all that was captured, or without the tax, or as it was before the discount. An order stays as it is where its letters tell
-    /// different prices, where it is granted, or where a new price would not help. Nothing is granted by it: replay the letters
-    /// then. It takes 2,000 letters at most, the oldest first: the same again goes on.
+    /// Without --yes it changes nothing and prints the old and the new price of each order. The order's price_terms decide
+    /// the new price: the whole captured amount, the amount without tax, or the amount before the discount. An order keeps
+    /// its price if its dead letters name different prices, if it is granted, or if a new price would not help. The command
+    /// grants nothing: replay the dead letters afterwards. One run takes at most 2,000 dead letters, oldest first; run it
+    /// again for the rest.
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq amend --to-what-was-paid --all\n  \
          grantonce dlq amend --to-what-was-paid --provider stripe --newer-than 1d --yes --reason 'tax was switched on, ticket 4711'\n  \
@@ -53,83 +55,83 @@ pub enum DlqCommand {
     ))]
     Amend(AmendToPaidArgs),
 
-    /// Set letters aside: nothing is to be done about them
+    /// Archive dead letters that need no more work
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq archive 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f --reason 'refunded by hand, ticket 4711'"
     ))]
     Archive(MoveArgs),
 
-    /// Open archived letters again
+    /// Open archived dead letters again
     #[command(after_help = exit_codes(), after_long_help = with_examples(
         "  grantonce dlq restore 5d1c9d4e-8f2a-8c3b-9e44-0a1b2c3d4e5f --reason 'not refunded after all'"
     ))]
     Restore(MoveArgs),
 
-    /// Count: letters by state and reason, replays under way, what the broker still holds
+    /// Count dead letters by state and reason, running replays, and messages in the broker's dead-letter queue
     #[command(after_help = exit_codes(), after_long_help = with_examples("  grantonce dlq stats --json"))]
     Stats(JsonArgs),
 
-    /// Look at letters in the broker's own queue, without taking them: for when Postgres is down
+    /// Show dead letters in the broker's queue without removing them, for when Postgres is down
     ///
-    /// Refuses where looking could destroy messages, because the queue has a low delivery limit or none that can be seen.
+    /// Refuses if reading could destroy messages: the queue's delivery limit is low, or cannot be read.
     #[command(after_help = exit_codes(), after_long_help = with_examples("  grantonce dlq peek --count 5"))]
     Peek(PeekArgs),
 }
 
-/// Which letters.
+/// Filters that select dead letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Which {
-    /// These letters
+    /// Ids of dead letters
     #[arg(value_name = "LETTER")]
     pub ids: Vec<LetterId>,
 
-    /// With this reason
+    /// Only dead letters with this reason
     #[arg(long = "reason-is", visible_alias = "with-reason", value_name = "REASON", value_parser = name_of::<Reason>)]
     pub reason_is: Option<String>,
 
-    /// Of this provider
+    /// Only dead letters of this provider
     #[arg(long, value_name = "PROVIDER")]
     pub provider: Option<String>,
 
-    /// With this cause, as `dlq list --groups` shows it
+    /// Only dead letters with this cause, as `dlq list --groups` shows it
     #[arg(long, value_name = "TEXT")]
     pub cause: Option<String>,
 
-    /// With this verdict, as it was found last
+    /// Only dead letters whose last verdict is this one
     #[arg(long, value_name = "VERDICT", value_parser = name_of::<VerdictKind>)]
     pub verdict: Option<String>,
 
-    /// About this order
+    /// Only dead letters of this order
     #[arg(long, value_name = "ORDER")]
     pub order: Option<OrderId>,
 
-    /// About this payment
+    /// Only dead letters of this payment
     #[arg(long, value_name = "PAYMENT")]
     pub payment: Option<String>,
 
-    /// About an order of this account
+    /// Only dead letters of this account's orders
     #[arg(long, value_name = "ACCOUNT")]
     pub account: Option<String>,
 
-    /// Of this message
+    /// Only dead letters of this message
     #[arg(long, value_name = "MESSAGE")]
     pub message: Option<String>,
 
-    /// With this text in the detail or an id
+    /// Only dead letters with this text in the detail or in an id
     #[arg(long, value_name = "TEXT")]
     pub text: Option<String>,
 
-    /// First seen longer ago than this: 90s, 15m, 6h, 2d
+    /// Only dead letters first seen longer ago than this: 90s, 15m, 6h, 2d
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub older_than: Option<time::Duration>,
 
-    /// First seen within this time
+    /// Only dead letters first seen within this time
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub newer_than: Option<time::Duration>,
 }
 
 impl Which {
-    /// Whether nothing narrows it down.
+    /// Whether no filter is set.
     pub fn is_everything(&self) -> bool {
         *self == Self::default()
     }
@@ -138,19 +140,19 @@ impl Which {
 /// `dlq list`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ListArgs {
-    /// Which letters
+    /// Filters that select dead letters.
     #[command(flatten)]
     pub which: Which,
 
-    /// In these states, by commas: open, replaying, resolved, archived
+    /// Only these states, separated by commas: open, replaying, resolved, archived
     #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = name_of::<LetterState>)]
     pub state: Vec<String>,
 
-    /// Groups instead of letters: those with one reason, provider and cause
+    /// List groups with the same reason, provider and cause, instead of dead letters
     #[arg(long)]
     pub groups: bool,
 
-    /// At most so many letters; all of them with --json
+    /// The most dead letters to list; with --json the default is all
     #[arg(long, value_name = "N")]
     pub limit: Option<u32>,
 
@@ -162,7 +164,7 @@ pub struct ListArgs {
 /// `dlq show`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ShowArgs {
-    /// The letter's id
+    /// The id of the dead letter
     #[arg(value_name = "LETTER")]
     pub id: LetterId,
 
@@ -174,39 +176,39 @@ pub struct ShowArgs {
 /// `dlq replay`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ReplayArgs {
-    /// Which letters
+    /// Filters that select dead letters.
     #[command(flatten)]
     pub which: Which,
 
-    /// Every open letter
+    /// Select all open dead letters
     #[arg(long)]
     pub all: bool,
 
-    /// Send them; else it only looks
+    /// Send them. Without this, it only prints what a replay would do
     #[arg(long)]
     pub yes: bool,
 
-    /// Why, for the audit log; at most 500 bytes
+    /// The reason for the audit log; at most 500 bytes
     #[arg(long, value_name = "TEXT", value_parser = reason, required_if_eq("yes", "true"))]
     pub reason: Option<String>,
 
-    /// At most so many letters a second, 1 to 1000
+    /// The most dead letters to send in a second, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=i64::from(PER_SECOND_MAX)))]
     pub per_second: u16,
 
-    /// Send all at once at that rate, instead of one first
+    /// Do not send one dead letter first and wait for its result
     #[arg(long)]
     pub no_canary: bool,
 
-    /// Also those that would be refused again, or whose order is unknown
+    /// Also replay dead letters that would be refused again, or whose order is unknown
     #[arg(long)]
     pub also_hopeless: bool,
 
-    /// Do not wait for the outcome: `grantonce ops` does the sending
+    /// Do not wait for the result: `grantonce ops` sends them
     #[arg(long)]
     pub no_wait: bool,
 
-    /// Who does it, for the audit log, marked there as self-declared; without it the system's name of the user
+    /// Your name for the audit log, marked there as self-declared; the default is your user name on this system
     #[arg(long = "as", value_name = "NAME", value_parser = actor)]
     pub by: Option<String>,
 
@@ -218,27 +220,27 @@ pub struct ReplayArgs {
 /// `dlq amend`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct AmendToPaidArgs {
-    /// Which letters, of those with reason amount_mismatch
+    /// Filters among the dead letters of reason amount_mismatch.
     #[command(flatten)]
     pub which: Which,
 
-    /// The new price is what the letter's message says was paid
+    /// Take the new price from what the dead letter's message says was paid
     #[arg(long, required = true)]
     pub to_what_was_paid: bool,
 
-    /// Every open letter of reason amount_mismatch
+    /// Select all open dead letters of reason amount_mismatch
     #[arg(long)]
     pub all: bool,
 
-    /// Write the new prices; else it only looks
+    /// Write the new prices. Without this, it only prints them
     #[arg(long)]
     pub yes: bool,
 
-    /// Why, for the audit log; at most 500 bytes
+    /// The reason for the audit log; at most 500 bytes
     #[arg(long, value_name = "TEXT", value_parser = reason, required_if_eq("yes", "true"))]
     pub reason: Option<String>,
 
-    /// Who does it, for the audit log, marked there as self-declared; without it the system's name of the user
+    /// Your name for the audit log, marked there as self-declared; the default is your user name on this system
     #[arg(long = "as", value_name = "NAME", value_parser = actor)]
     pub by: Option<String>,
 
@@ -250,19 +252,19 @@ pub struct AmendToPaidArgs {
 /// `dlq archive`, `dlq restore`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct MoveArgs {
-    /// Which letters
+    /// Filters that select dead letters.
     #[command(flatten)]
     pub which: Which,
 
-    /// Every one
+    /// Select all dead letters
     #[arg(long)]
     pub all: bool,
 
-    /// Why, for the audit log; at most 500 bytes
+    /// The reason for the audit log; at most 500 bytes
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: String,
 
-    /// Who does it, for the audit log, marked there as self-declared; without it the system's name of the user
+    /// Your name for the audit log, marked there as self-declared; the default is your user name on this system
     #[arg(long = "as", value_name = "NAME", value_parser = actor)]
     pub by: Option<String>,
 
@@ -271,7 +273,7 @@ pub struct MoveArgs {
     pub json: bool,
 }
 
-/// How something is told.
+/// The arguments of `dlq stats`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct JsonArgs {
     /// Print one JSON object
@@ -282,7 +284,7 @@ pub struct JsonArgs {
 /// `dlq peek`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct PeekArgs {
-    /// At most so many letters, 1 to 100
+    /// The most dead letters to show, 1 to 100
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub count: u16,
 

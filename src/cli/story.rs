@@ -5,25 +5,25 @@ use crate::domain::AccountId;
 use crate::domain::story::SubjectKind;
 use clap::Args;
 
-/// For `explain`.
+/// Examples for `explain`.
 pub(super) const EXPLAIN_EXAMPLES: &str =
     "  grantonce explain 019b8e2f-5c1a-7d3e-9f00-2b6a7c8d9e0f      # an order, or a dead letter
   grantonce explain pi_3QK5example                            # a payment
   grantonce explain stripe::evt_1QK5example --json            # a message
   grantonce explain customer-4711 --kind account --limit 10   # an account's newest orders";
 
-/// For `forget`.
+/// Examples for `forget`.
 pub(super) const FORGET_EXAMPLES: &str =
-    "  grantonce forget customer-4711 --reason 'erasure request, ticket 4711'            # tells what it would do
+    "  grantonce forget customer-4711 --reason 'erasure request, ticket 4711'            # prints what it would do
   grantonce forget customer-4711 --reason 'erasure request, ticket 4711' --as ada --yes";
 
-/// Most orders or entries that `--limit` takes.
+/// The largest value of `--limit`.
 const LIMIT_MAX: i64 = 5_000;
 
-/// Whose story is told.
+/// The arguments of `explain`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ExplainArgs {
-    /// The id of an order, a dead letter, a message, a payment or an account, looked for in this order
+    /// The id of an order, dead letter, message, payment or account; the first match in this order counts
     #[arg(value_name = "ID", value_parser = id)]
     pub id: String,
 
@@ -31,31 +31,31 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "KIND")]
     pub kind: Option<SubjectKind>,
 
-    /// Most orders of an account (default 50), else most entries of a story, the newest (default 500)
+    /// The most orders of an account (default 50), or the most entries of another story (default 500); the newest stay
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=LIMIT_MAX))]
     pub limit: Option<u16>,
 
-    /// Print one JSON object, of the form of contract/story.v1.schema.json
+    /// Print one JSON object; its schema is contract/story.v1.schema.json
     #[arg(long)]
     pub json: bool,
 }
 
-/// Who is forgotten.
+/// The arguments of `forget`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ForgetArgs {
     /// The account's id
     #[arg(value_name = "ACCOUNT")]
     pub account: AccountId,
 
-    /// Why, for the audit log; at most 500 bytes. Name a ticket, not a person
+    /// The reason for the audit log; at most 500 bytes. Name a ticket, not a person
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: String,
 
-    /// Who does it, for the audit log, marked there as self-declared; without it the system's name of the user
+    /// Your name for the audit log, marked there as self-declared; the default is your user name on this system
     #[arg(long = "as", value_name = "NAME", value_parser = actor)]
     pub by: Option<String>,
 
-    /// Do it. Without this, only what would be done is told
+    /// Erase the data. Without this, it only prints what it would do
     #[arg(long)]
     pub yes: bool,
 
@@ -64,7 +64,7 @@ pub struct ForgetArgs {
     pub json: bool,
 }
 
-/// Of all ids an account's has the fewest rules.
+/// The rules for account ids allow every other kind of id, too.
 fn id(text: &str) -> Result<String, String> {
     AccountId::new(text).map(AccountId::into_string).map_err(|error| error.to_string())
 }

@@ -57,7 +57,7 @@ const SECRET: Variable = Variable { is_secret: true, ..PLAIN };
 pub(super) const DATABASE_URL: Variable = Variable {
     name: "DATABASE_URL",
     example: "postgres://grantonce:…@db.example:5432/grantonce",
-    meaning: "Postgres; several hosts by commas, IPv6 in brackets, libpq's parameters after a ?",
+    meaning: "address of Postgres; several hosts separated by commas, IPv6 in brackets, libpq's parameters after a ?",
     roles: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify],
     required_by: &[Migrate, Worker, Api, Reconciler, Ops, All, Dlq, Orders, Check, Verify],
     ..SECRET
@@ -65,7 +65,7 @@ pub(super) const DATABASE_URL: Variable = Variable {
 pub(super) const AMQP_URL: Variable = Variable {
     name: "AMQP_URL",
     example: "amqps://grantonce:…@mq.example:5671/grantonce",
-    meaning: "RabbitMQ; several hosts by commas, IPv6 in brackets; amqps:// for TLS",
+    meaning: "address of RabbitMQ; several hosts separated by commas, IPv6 in brackets; amqps:// for TLS",
     roles: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check],
     required_by: &[Migrate, Receiver, Worker, Reconciler, Ops, All, Dlq, Check],
     ..SECRET
@@ -74,26 +74,26 @@ pub(super) const RUST_LOG: Variable = Variable {
     name: "RUST_LOG",
     default: Derived("info"),
     example: "info,grantonce=debug",
-    meaning: "what is logged; no setting logs a message's body",
+    meaning: "log level, for all or for each module; no setting logs a message's body",
     ..PLAIN
 };
 pub(super) const OTLP_ENDPOINT: Variable = Variable {
     name: "OTEL_EXPORTER_OTLP_ENDPOINT",
     example: "http://collector.example:4318",
-    meaning: "where traces go; none are sent without it",
+    meaning: "where to send traces; without it none are sent",
     ..PLAIN
 };
 pub(super) const LOG_FORMAT: Variable = Variable {
     name: "GRANTONCE_LOG_FORMAT",
     default: Derived("text on a terminal, else json"),
     example: "json",
-    meaning: "text or json, to stderr",
+    meaning: "format of the log on stderr: text or json",
     ..PLAIN
 };
 pub(super) const LIVEMODE: Variable = Variable {
     name: "GRANTONCE_LIVEMODE",
     example: "true",
-    meaning: "true where real money moves: test events are dropped. false: live events are dead letters",
+    meaning: "true for real money: test events are dropped. false for tests: live events become dead letters",
     roles: &[Receiver, Worker, Api, Reconciler, Ops, All, Dlq],
     required_by: JUDGING,
     ..PLAIN
@@ -102,7 +102,7 @@ pub(super) const RECEIVER_ADDR: Variable = Variable {
     name: "GRANTONCE_RECEIVER_ADDR",
     default: Text("0.0.0.0:8080"),
     example: "0.0.0.0:8080",
-    meaning: "where webhooks come in; port 0 takes a free one",
+    meaning: "address on which the receiver listens for webhooks; port 0 takes a free port",
     roles: RECEIVING,
     ..PLAIN
 };
@@ -110,7 +110,7 @@ pub(super) const API_ADDR: Variable = Variable {
     name: "GRANTONCE_API_ADDR",
     default: Text("127.0.0.1:8081"),
     example: "0.0.0.0:8081",
-    meaning: "where the API listens",
+    meaning: "address on which the API listens",
     roles: &[Api, All],
     ..PLAIN
 };
@@ -118,7 +118,7 @@ pub(super) const OPS_ADDR: Variable = Variable {
     name: "GRANTONCE_OPS_ADDR",
     default: Text("127.0.0.1:8082"),
     example: "127.0.0.1:8082",
-    meaning: "where the console listens",
+    meaning: "address on which the console listens",
     roles: SHOWING,
     ..PLAIN
 };
@@ -126,7 +126,7 @@ pub(super) const METRICS_ADDR: Variable = Variable {
     name: "GRANTONCE_METRICS_ADDR",
     default: Text("127.0.0.1:9090"),
     example: "0.0.0.0:9090",
-    meaning: "where /metrics, /healthz and /readyz are served",
+    meaning: "address on which /metrics, /healthz and /readyz are served",
     roles: SERVING,
     ..PLAIN
 };
@@ -134,7 +134,7 @@ pub(super) const KEEP_ALIVE: Variable = Variable {
     name: "GRANTONCE_KEEP_ALIVE",
     default: Text("75s"),
     example: "75s",
-    meaning: "how long an idle HTTP connection is kept, 1s to 1h; longer than load balancers in front keep theirs (most: 60s)",
+    meaning: "how long an idle HTTP connection stays open, 1s to 1h; set it longer than your load balancer keeps its own (often 60s)",
     roles: ANSWERING,
     ..PLAIN
 };
@@ -142,8 +142,8 @@ pub(super) const SHUTDOWN_DELAY: Variable = Variable {
     name: "GRANTONCE_SHUTDOWN_DELAY",
     default: Text("5s"),
     example: "5s",
-    meaning: "how long requests are still served after SIGTERM while /readyz is 503, 0s to 10m; longer than load balancers \
-              take to notice. SIGINT does not wait",
+    meaning: "how long requests are still served after SIGTERM while /readyz answers 503, 0s to 10m; set it longer than your \
+              load balancer needs to notice. SIGINT does not wait",
     roles: ANSWERING,
     ..PLAIN
 };
@@ -151,14 +151,15 @@ pub(super) const DRAIN_DEADLINE: Variable = Variable {
     name: "GRANTONCE_DRAIN_DEADLINE",
     default: Text("10s"),
     example: "10s",
-    meaning: "how long what is under way may take after SHUTDOWN_DELAY, 1s to 10m",
+    meaning: "how long the process may take to finish its work after SHUTDOWN_DELAY, 1s to 10m",
     roles: STOPPING,
     ..PLAIN
 };
 pub(super) const API_TOKENS: Variable = Variable {
     name: "GRANTONCE_API_TOKENS",
     example: "shop:0f6c…e1,backoffice:77ab…09",
-    meaning: "bearer tokens of the API, name:token by commas; the name scopes idempotency keys; 16 characters or more",
+    meaning: "bearer tokens of the API, name:token, separated by commas; each name has its own idempotency keys; a token has 16 \
+              characters or more",
     roles: &[Api, All],
     required_by: &[Api, All],
     ..SECRET
@@ -166,7 +167,8 @@ pub(super) const API_TOKENS: Variable = Variable {
 pub(super) const OPS_TOKENS: Variable = Variable {
     name: "GRANTONCE_OPS_TOKENS",
     example: "ada:0f6c…e1,grace:77ab…09",
-    meaning: "bearer tokens of the console, name:token by commas; the name goes to the audit log; 16 characters or more",
+    meaning: "bearer tokens of the console, name:token, separated by commas; the audit log shows the name; a token has 16 \
+              characters or more",
     roles: SHOWING,
     required_by: SHOWING,
     ..SECRET
@@ -174,7 +176,7 @@ pub(super) const OPS_TOKENS: Variable = Variable {
 pub(super) const STATUS_TOKEN_KEY: Variable = Variable {
     name: "GRANTONCE_STATUS_TOKEN_KEY",
     example: "the output of: openssl rand -hex 32",
-    meaning: "key of the orders' status tokens; 32 characters or more; the same in every API process",
+    meaning: "key that makes the status tokens of orders; 32 characters or more; the same in every API process",
     roles: &[Api, All],
     required_by: &[Api, All],
     ..SECRET
@@ -182,21 +184,21 @@ pub(super) const STATUS_TOKEN_KEY: Variable = Variable {
 pub(super) const CORS_ORIGINS: Variable = Variable {
     name: "GRANTONCE_CORS_ORIGINS",
     example: "https://shop.example,https://www.shop.example",
-    meaning: "origins of pages that may read an order's status, by commas",
+    meaning: "origins of web pages that may read an order's status, separated by commas",
     roles: &[Api, All],
     ..PLAIN
 };
 pub(super) const STRIPE_WEBHOOK_SECRETS: Variable = Variable {
     name: "GRANTONCE_STRIPE_WEBHOOK_SECRETS",
     example: "whsec_…,whsec_…",
-    meaning: "signing secrets of Stripe endpoints, by commas: several while one is rolled",
+    meaning: "signing secrets of Stripe endpoints, separated by commas; set the old and the new one during a rotation",
     roles: RECEIVING,
     ..SECRET
 };
 pub(super) const STRIPE_API_KEY: Variable = Variable {
     name: "GRANTONCE_STRIPE_API_KEY",
     example: "sk_live_…",
-    meaning: "Stripe's secret or restricted key; must agree with LIVEMODE",
+    meaning: "secret or restricted key of Stripe; must match LIVEMODE",
     roles: ASKING,
     ..SECRET
 };
@@ -204,14 +206,14 @@ pub(super) const STRIPE_API_BASE: Variable = Variable {
     name: "GRANTONCE_STRIPE_API_BASE",
     default: Text("https://api.stripe.com"),
     example: "https://api.stripe.com",
-    meaning: "Stripe's API",
+    meaning: "address of Stripe's API",
     roles: ASKING,
     ..PLAIN
 };
 pub(super) const PAYPAL_WEBHOOK_IDS: Variable = Variable {
     name: "GRANTONCE_PAYPAL_WEBHOOK_IDS",
     example: "1JE4291016473214C",
-    meaning: "ids of PayPal webhook subscriptions, by commas",
+    meaning: "ids of PayPal webhook subscriptions, separated by commas",
     roles: RECEIVING,
     ..PLAIN
 };
@@ -233,7 +235,7 @@ pub(super) const PAYPAL_API_BASE: Variable = Variable {
     name: "GRANTONCE_PAYPAL_API_BASE",
     default: Text("https://api-m.paypal.com"),
     example: "https://api-m.sandbox.paypal.com",
-    meaning: "PayPal's API",
+    meaning: "address of PayPal's API",
     roles: ASKING,
     ..PLAIN
 };
@@ -241,14 +243,14 @@ pub(super) const PAYPAL_CERT_HOSTS: Variable = Variable {
     name: "GRANTONCE_PAYPAL_CERT_HOSTS",
     default: Text("api.paypal.com,api.sandbox.paypal.com"),
     example: "api.paypal.com",
-    meaning: "hosts that PayPal's signing certificates may come from, by commas",
+    meaning: "hosts that may serve PayPal's signing certificates, separated by commas",
     roles: RECEIVING,
     ..PLAIN
 };
 pub(super) const ADYEN_HMAC_KEYS: Variable = Variable {
     name: "GRANTONCE_ADYEN_HMAC_KEYS",
     example: "44782DEF547AAA06…",
-    meaning: "HMAC keys of Adyen webhooks in hex, by commas: several while one is rolled",
+    meaning: "HMAC keys of Adyen webhooks in hex, separated by commas; set the old and the new one during a rotation",
     roles: RECEIVING,
     ..SECRET
 };
@@ -256,14 +258,14 @@ pub(super) const ADYEN_CAPTURE: Variable = Variable {
     name: "GRANTONCE_ADYEN_CAPTURE",
     default: Text("automatic"),
     example: "manual",
-    meaning: "when an Adyen payment is paid: automatic (with its authorisation) or manual (when it was captured)",
+    meaning: "when an Adyen payment counts as paid: automatic (when it is authorised) or manual (when it is captured)",
     roles: &[Receiver, Ops, All, Dlq],
     ..PLAIN
 };
 pub(super) const STANDARD_WEBHOOK_SECRETS: Variable = Variable {
     name: "GRANTONCE_STANDARD_WEBHOOK_SECRETS",
     example: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-    meaning: "secrets of Standard Webhooks senders, whsec_ and base64, by commas",
+    meaning: "secrets of Standard Webhooks senders, whsec_ and base64, separated by commas",
     roles: RECEIVING,
     ..SECRET
 };
@@ -271,7 +273,7 @@ pub(super) const WORKERS: Variable = Variable {
     name: "GRANTONCE_WORKERS",
     default: Text("3"),
     example: "3",
-    meaning: "batches worked on at once in one process, 1 to 32",
+    meaning: "batches that one process applies at the same time, 1 to 32",
     roles: WORKING,
     ..PLAIN
 };
@@ -279,7 +281,7 @@ pub(super) const BATCH_MAX: Variable = Variable {
     name: "GRANTONCE_BATCH_MAX",
     default: Text("500"),
     example: "500",
-    meaning: "messages in one transaction, 1 to 1000",
+    meaning: "the most messages in one transaction, 1 to 1000",
     roles: WORKING,
     ..PLAIN
 };
@@ -287,7 +289,7 @@ pub(super) const BATCH_WAIT_MS: Variable = Variable {
     name: "GRANTONCE_BATCH_WAIT_MS",
     default: Text("5"),
     example: "5",
-    meaning: "milliseconds that a batch waits to fill, 0 to 1000",
+    meaning: "how long a batch waits for more messages, in milliseconds, 0 to 1000",
     roles: WORKING,
     ..PLAIN
 };
@@ -295,7 +297,7 @@ pub(super) const PREFETCH: Variable = Variable {
     name: "GRANTONCE_PREFETCH",
     default: Derived("(WORKERS + 2) × BATCH_MAX"),
     example: "2500",
-    meaning: "deliveries that the broker hands out ahead, BATCH_MAX to 65535",
+    meaning: "the most unacknowledged deliveries that the broker sends to a worker, BATCH_MAX to 65535",
     roles: WORKING,
     ..PLAIN
 };
@@ -303,7 +305,7 @@ pub(super) const PREFETCH_BYTES: Variable = Variable {
     name: "GRANTONCE_PREFETCH_BYTES",
     default: Text("67108864"),
     example: "67108864",
-    meaning: "bytes of deliveries that a worker has in memory, 1048576 to 4294967296; it reads no more until some are settled",
+    meaning: "the most bytes of deliveries in a worker's memory, 1048576 to 4294967296; it reads no more until some are settled",
     roles: WORKING,
     ..PLAIN
 };
@@ -311,8 +313,8 @@ pub(super) const RETRY_DELAYS: Variable = Variable {
     name: "GRANTONCE_RETRY_DELAYS",
     default: Text("5s,1m,10m"),
     example: "5s,1m,10m",
-    meaning: "how long a message of an unknown order waits, by attempt; 1 to 10 of them, ascending, 100ms to 24h each; \
-              every one is a queue, so run migrate after a change",
+    meaning: "how long a message waits for its order before each attempt; 1 to 10 delays, ascending, 100ms to 24h each; each \
+              delay is a queue, so run migrate after a change",
     roles: &[Migrate, Worker, All, Check],
     ..PLAIN
 };
@@ -320,7 +322,7 @@ pub(super) const MAX_ATTEMPTS: Variable = Variable {
     name: "GRANTONCE_MAX_ATTEMPTS",
     default: Text("10"),
     example: "10",
-    meaning: "tries to find a message's order before it is a dead letter, 1 to 1000; the last delay repeats",
+    meaning: "attempts to find a message's order before the message is a dead letter, 1 to 1000; the last delay repeats",
     roles: WORKING,
     ..PLAIN
 };
@@ -328,7 +330,7 @@ pub(super) const INBOX_RETENTION: Variable = Variable {
     name: "GRANTONCE_INBOX_RETENTION",
     default: Text("90d"),
     example: "90d",
-    meaning: "how long message ids are kept, 1d to 3650d; a grant is unique for ever all the same",
+    meaning: "how long message ids are kept, 1d to 3650d; an order never gets a second grant, even after that",
     roles: WORKING,
     ..PLAIN
 };
@@ -336,8 +338,8 @@ pub(super) const RECONCILE_AFTER: Variable = Variable {
     name: "GRANTONCE_RECONCILE_AFTER",
     default: Text("2m"),
     example: "2m",
-    meaning: "how long after an order is made its provider is asked, where nothing is heard until then, 100ms to 1d; \
-              then after 5, 15, 60 … times that, for four days. API and reconciler must agree on it",
+    meaning: "how long after its creation an order without news of its payment is checked at the provider, 100ms to 1d; \
+              later checks follow after 5, 15, 60 … times that, for four days. Set the same value for API and reconciler",
     roles: ASKING,
     ..PLAIN
 };
@@ -353,7 +355,7 @@ pub(super) const OUTAGE_GRACE: Variable = Variable {
     name: "GRANTONCE_OUTAGE_GRACE",
     default: Text("10s"),
     example: "10s",
-    meaning: "how long deliveries are held while Postgres is away before they are given back, 100ms to 60s",
+    meaning: "how long a worker keeps its deliveries while Postgres is down, before it returns them to the queue, 100ms to 60s",
     roles: WORKING,
     ..PLAIN
 };
@@ -361,7 +363,7 @@ pub(super) const DISPUTE_POLICY: Variable = Variable {
     name: "GRANTONCE_DISPUTE_POLICY",
     default: Text("hold"),
     example: "hold",
-    meaning: "when a dispute takes the credits: hold (while it is open) or lost (only when it is lost)",
+    meaning: "when a dispute takes the credits back: hold (while it is open) or lost (only when it is lost)",
     roles: &[Worker, Ops, All, Dlq, Orders, Verify],
     ..PLAIN
 };
@@ -369,14 +371,14 @@ pub(super) const UNKNOWN_PAYMENTS: Variable = Variable {
     name: "GRANTONCE_UNKNOWN_PAYMENTS",
     default: Text("dead_letter"),
     example: "ignore",
-    meaning: "messages without our order id that match no order after the last retry: dead_letter or ignore",
+    meaning: "what to do with messages without our order id that match no order after the last retry: dead_letter or ignore",
     roles: WORKING,
     ..PLAIN
 };
 pub(super) const MANAGEMENT_URL: Variable = Variable {
     name: "GRANTONCE_MANAGEMENT_URL",
     example: "http://monitor:…@mq.example:15672",
-    meaning: "RabbitMQ's HTTP API, for what AMQP cannot show",
+    meaning: "address of RabbitMQ's HTTP API, which shows what AMQP cannot show",
     roles: &[Check, Ops, All, Dlq],
     ..SECRET
 };
@@ -430,9 +432,10 @@ pub const VARIABLES: &[&Variable] = &[
 /// The text of `grantonce --help-config`.
 pub fn help() -> String {
     let mut page = String::from(
-        "Configuration is read from the environment. An unknown GRANTONCE_ name, a missing or a malformed value ends\n\
-         the process with code 2; all faults are listed at once.\n\
-         A secret may come as a file: set NAME_FILE to its path instead of NAME. The file is followed.\n",
+        "The program reads its configuration from the environment. If a GRANTONCE_ name is unknown, or a value is missing\n\
+         or malformed, the process lists all faults and ends with code 2.\n\
+         You can put a secret into a file: set NAME_FILE to its path instead of NAME. The program reads changes of the\n\
+         file without a restart.\n",
     );
     for variable in VARIABLES {
         let default = match variable.default {
@@ -459,7 +462,7 @@ pub fn help() -> String {
 /// The roles that read a variable; those that do not start without it are marked.
 fn roles(variable: &Variable) -> String {
     if variable.roles == EVERY {
-        return "every one".to_owned();
+        return "every role".to_owned();
     }
     let names: Vec<_> = variable
         .roles

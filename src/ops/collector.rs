@@ -99,7 +99,7 @@ impl Collector {
             let result = match self.store.keep_letters(vec![letter], now).await {
                 Err(error) if error.class() == Class::Data => {
                     tracing::error!(event = "letter_kept_bare", letter = %bare.id, cause = %error,
-                        "Postgres does not take all of this letter: body, id and reason are kept");
+                        "Postgres cannot store all of this dead letter: body, id and reason are kept");
                     self.store.keep_letters(vec![bare], now).await
                 }
                 // Not where it looks as if nothing can be kept: then it is the table that is locked.
@@ -108,7 +108,7 @@ impl Collector {
                         && (!kept.is_empty() || postponed.len() < POSTPONED_AT_FIRST) =>
                 {
                     tracing::warn!(event = "letter_left", letter = %bare.id, cause = %error,
-                        "another session has locked this letter's row: it is tried again later, without the others");
+                        "another session has locked this dead letter's row: it is retried later, without the others");
                     postponed.push(delivery);
                     continue;
                 }

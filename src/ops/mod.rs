@@ -161,7 +161,7 @@ pub async fn run_on(
     keeper.run(database_up, &stop).await;
     // It ends when the process stops, within the broker's own deadlines.
     if tokio::time::timeout(shutdown.drain_deadline(), collecting).await.is_err() {
-        tracing::warn!(event = "letters_left", "letters that were in hand come again");
+        tracing::warn!(event = "letters_left", "unfinished dead letters will be delivered again");
     }
     watching.iter().for_each(tokio::task::JoinHandle::abort);
     let served = served.await;

@@ -103,7 +103,7 @@ impl Runner {
                 Some((id, number, Sent::Refused))
             }
             Err(error) => {
-                tracing::warn!(event = "letter_not_sent", letter = %id, replay, cause = %error, "it is tried again");
+                tracing::warn!(event = "letter_not_sent", letter = %id, replay, cause = %error, "the dead letter was not sent, trying again");
                 None
             }
         }

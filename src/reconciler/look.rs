@@ -98,7 +98,7 @@ impl Look {
                 let next_at = Some(look_again(failures, now)).filter(|at| *at < patience_ends_at(&due));
                 if next_at.is_none() {
                     tracing::error!(event = "provider_never_asked", order_id, provider = %due.provider,
-                        payment_id = %due.payment_id, "given up: nothing more is expected of it");
+                        payment_id = %due.payment_id, "gave up: no further question about this payment is planned");
                 }
                 (LookOutcome::Failed, Looked::Failed { next_at })
             }

@@ -121,7 +121,7 @@ pub async fn run(
         stop.cancelled().await;
         // It ends when the process stops, within the deadlines of the broker.
         if tokio::time::timeout(shutdown.drain_deadline(), hints).await.is_err() {
-            tracing::warn!(event = "hints_left", "hints that were in hand come again");
+            tracing::warn!(event = "hints_left", "unfinished hints will be delivered again");
         }
     };
     tokio::join!(futures_util::future::join_all(asking), hints_end);
@@ -164,7 +164,7 @@ impl Asker<'_> {
         }
         let rest = async { while in_hand.next().await.is_some() {} };
         if tokio::time::timeout(shutdown.drain_deadline(), rest).await.is_err() {
-            tracing::warn!(event = "looks_left", "what was being asked about comes due again");
+            tracing::warn!(event = "looks_left", "unfinished questions to providers will be asked again");
         }
     }
 

@@ -387,7 +387,7 @@ async fn check_broker(
     } else if able.is_empty() && !unable.is_empty() {
         findings.notes.extend(lacking_all.into_iter().map(|fault: Fault| fault.what));
         findings.fault(Code::RabbitmqRights,
-            "this broker user has the rights of no role",
+            "this broker user does not have all rights of any role",
             "set its permissions as deploy/rabbitmq-permissions.sh does; `grantonce check --role` tells what a role lacks",
         );
     } else if !unable.is_empty() {

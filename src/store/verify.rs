@@ -38,7 +38,7 @@ const INVARIANTS: [(&str, &str); 7] = [
          WHERE o.is_granted <> (g.order_id IS NOT NULL) LIMIT $1",
     ),
     (
-        "a grant is of its order's credits and to its order's account",
+        "a grant has its order's credits and its order's account",
         "SELECT g.order_id::text, CASE WHEN o.id IS NULL THEN 'no such order'
                 ELSE format('grant of %s to %s, order of %s by %s', g.credits, g.account_id, o.credits, o.account_id) END
          FROM credit_grants g LEFT JOIN orders o ON o.id = g.order_id
@@ -67,8 +67,8 @@ const INVARIANTS: [(&str, &str); 7] = [
          WHERE NOT EXISTS (SELECT FROM payments p WHERE p.order_id = o.id) AND o.is_granted LIMIT $1",
     ),
     (
-        "what is overpaid is an order",
-        "SELECT s.order_id::text, format('overpaid by %s, and there is no such order', s.overpaid_minor)
+        "every row of overpaid_orders belongs to an order",
+        "SELECT s.order_id::text, format('overpaid by %s, but the order does not exist', s.overpaid_minor)
          FROM overpaid_orders s WHERE NOT EXISTS (SELECT FROM orders o WHERE o.id = s.order_id) LIMIT $1",
     ),
 ];
@@ -95,8 +95,8 @@ impl Store {
 
 /// Orders whose status, credits or surplus do not follow from their facts.
 async fn settled_otherwise(pool: &PooledConnection, policy: DisputePolicy) -> Result<Vec<BrokenInvariant>, StoreError> {
-    const SETTLED: &str = "an order's status and credits are what its facts amount to";
-    const OVERPAID: &str = "overpaid_orders says what the order's facts say";
+    const SETTLED: &str = "an order's status and credits follow from its facts";
+    const OVERPAID: &str = "overpaid_orders matches the order's facts";
     let mut connection = pool.connection().await?;
     let mut rows = sqlx::query!(
         r#"SELECT id, account_id, credits, amount_minor, currency, price_terms, discount_max_minor, provider,
@@ -139,8 +139,8 @@ async fn settled_otherwise(pool: &PooledConnection, policy: DisputePolicy) -> Re
         }
         if posting.overpaid_minor != written {
             let found = format!(
-                "overpaid by {written}, the facts say {}: the next message about its payment mends it, for instance the answer \
-                 to POST /v1/orders/{{id}}/check",
+                "overpaid by {written}, the facts say {}: the next message about its payment corrects it, for example after \
+                 POST /v1/orders/{{id}}/check",
                 posting.overpaid_minor
             );
             overpaid.push(listed(OVERPAID, found));

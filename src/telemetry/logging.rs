@@ -131,7 +131,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let backtrace = Some(Backtrace::capture()).filter(|trace| trace.status() == BacktraceStatus::Captured);
     let backtrace = backtrace.map(|trace| trace.to_string());
     if tracing::enabled!(Level::ERROR) {
-        tracing::error!(event = "panicked", place, cause, backtrace, "a mistake in the program");
+        tracing::error!(event = "panicked", place, cause, backtrace, "a fault of grantonce, please report it");
     } else {
         say(&format!("grantonce: panicked at {place}: {cause}"));
     }

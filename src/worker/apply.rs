@@ -146,7 +146,7 @@ impl Batch {
                     contended.next_pause()
                 }
                 (_, Class::Bug) => {
-                    tracing::error!(event = "batch_held", messages = jobs.len(), cause = %error, "held: schema, rights or program are at fault");
+                    tracing::error!(event = "batch_held", messages = jobs.len(), cause = %error, "the batch is held: the schema, the rights or the program has a fault");
                     // If a batch of nothing goes through, a message of this batch is the cause.
                     if store.rehearse(terms.now).await.is_ok() {
                         return Ok(Err(error));
@@ -154,7 +154,7 @@ impl Batch {
                     away.next_pause()
                 }
                 (_, Class::Transient) => {
-                    tracing::warn!(event = "batch_held", messages = jobs.len(), cause = %error, "Postgres is away; trying again");
+                    tracing::warn!(event = "batch_held", messages = jobs.len(), cause = %error, "Postgres is down; trying again");
                     away.next_pause()
                 }
             };

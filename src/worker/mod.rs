@@ -138,7 +138,7 @@ pub async fn run(
         let Ended { acknowledged, given_back, lost } = ended;
         match lost {
             None if stop.is_cancelled() => {
-                tracing::info!(event = "drained", acknowledged, "the batches in hand are settled");
+                tracing::info!(event = "drained", acknowledged, "all batches are settled");
                 // The time of a shutdown is short. The last notes may take a small part of it.
                 if tokio::time::timeout(LAST_NOTES_DEADLINE, note_buffer.write(&store)).await.is_err() {
                     tracing::debug!(event = "notes_lost", "stories and charts will lack the last second");

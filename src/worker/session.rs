@@ -174,7 +174,7 @@ impl Session {
         let patience = if draining_until.is_some() { LEFT_AFTER_DRAIN } else { LEFT_AFTER_LOSS };
         let rest = async { while in_flight.next().await.is_some() {} };
         if tokio::time::timeout(patience, rest).await.is_err() {
-            tracing::warn!(event = "batches_left", "batches are still under way; their transactions end by themselves");
+            tracing::warn!(event = "batches_left", "some batches have not ended; their transactions have a deadline");
         }
         metrics.deliveries_waiting(0);
         consumer.close().await;

@@ -79,7 +79,7 @@ fn exit_codes() {
 fn variables() {
     let readers = |variable: &Variable| {
         if variable.roles == Role::ALL {
-            return "every one".to_owned();
+            return "every role".to_owned();
         }
         let name = |role: &Role| match variable.required_by.contains(role) {
             true => format!("**{role}**"),

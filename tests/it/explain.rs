@@ -177,7 +177,7 @@ async fn an_orders_life_is_told_from_its_beginning_to_its_end() {
         "put off",
         "amended from 2999 USD (minor units) to 1999 USD (minor units) by ada (self-declared): promotion code SPRING",
         "+100 credits granted to acc by stripe::evt_paid",
-        "2 copies were absorbed",
+        "2 copies had no effect",
         "-51 credits, adjustment 1 (partially_refunded)",
         "stripe was asked about pi_1: paid",
     ] {
@@ -236,7 +236,7 @@ async fn a_payment_without_an_order_has_its_story_too() {
         assert_eq!(entry(&story, "message_put_off")["is_waiting"], false);
         assert_eq!(story["summary"]["needs_attention"], true);
         let printed = text(&world, id).await;
-        assert!(printed.contains("make the order with this payment") && printed.contains(LETTER), "{printed}");
+        assert!(printed.contains("create the order with this payment") && printed.contains(LETTER), "{printed}");
     }
 }
 
@@ -301,7 +301,7 @@ async fn an_accounts_orders_are_listed_the_newest_first_and_bounded() {
     assert_eq!(attention, [true, false, false]);
     let printed = text(&world, "acc").await;
     assert!(
-        printed.contains("orders shown: 4; of them in need of attention: 1") && printed.contains("0/100 credits"),
+        printed.contains("orders shown: 4; 1 of them need attention") && printed.contains("0/100 credits"),
         "{printed}"
     );
 }

@@ -27,16 +27,16 @@ pub(super) fn decision_of(
     let reasons: Vec<&str> = by_it.map(|adjustment| adjustment.reason.as_str()).collect();
     if let Some(grant) = grant.filter(|grant| grant.message_id == message.message_id) {
         let why = match reasons.last() {
-            None => format!("the whole price is there: it brings the grant of {} credits", grant.credits),
+            None => format!("the whole price is paid: the message makes the grant of {} credits", grant.credits),
             Some(reason) => format!(
-                "the whole price is there: it brings the grant of {} credits, and {adjusted:+} at once ({reason})",
+                "the whole price is paid: the message makes the grant of {} credits, and {adjusted:+} at once ({reason})",
                 grant.credits
             ),
         };
         return (Decision::Granted, grant.credits + adjusted, why);
     }
     if let Some(reason) = reasons.last() {
-        return (Decision::Adjusted, adjusted, format!("it changes the credits by {adjusted:+} ({reason})"));
+        return (Decision::Adjusted, adjusted, format!("the message changes the credits by {adjusted:+} ({reason})"));
     }
     let at = message.admitted_at;
     let other = grant
@@ -44,7 +44,7 @@ pub(super) fn decision_of(
         .map(|grant| &grant.message_id)
         .or_else(|| adjustments.iter().find(|adjustment| adjustment.at == at).map(|adjustment| &adjustment.message_id));
     if let Some(other) = other {
-        let why = format!("applied in one transaction with {other}, which stands in the ledger for both");
+        let why = format!("applied in one transaction with {other}; the ledger names that message for both");
         return (Decision::PostedWithAnother, 0, why);
     }
     let was_granted = grant.is_some_and(|grant| grant.at < at);
@@ -54,19 +54,19 @@ pub(super) fn decision_of(
 /// Why a message with this status moved no credits.
 fn why_nothing(said: Option<&str>, was_granted: bool) -> &'static str {
     match (said, was_granted) {
-        (Some("pending"), _) => "no credits move: nothing is paid by it",
-        (Some("failed"), _) => "no credits move: an attempt failed, which takes nothing",
-        (Some("canceled"), false) => "no credits move: nothing was granted that could be taken",
-        (Some("canceled"), true) => "no credits move: money that has come in overrules it",
-        (Some("captured"), true) => {
-            "no credits move: the order was granted already, and the credits are right as they are"
+        (Some("pending"), _) => "no credits move: the message reports no money",
+        (Some("failed"), _) => "no credits move: a failed attempt takes no credits",
+        (Some("canceled"), false) => "no credits move: there is no grant to take back",
+        (Some("canceled"), true) => {
+            "no credits move: the money is already captured, which counts more than a cancellation"
         }
-        (Some("captured"), false) => "no credits move: the whole price was not there yet, or had gone back already",
+        (Some("captured"), true) => "no credits move: the order was granted already, and its credits are right",
+        (Some("captured"), false) => "no credits move: the whole price was not paid yet, or was already refunded",
         (Some("refund" | "refunded_total" | "dispute"), false) => {
-            "no credits move: nothing was granted yet; it counts when something is"
+            "no credits move: there is no grant yet; the message counts when there is one"
         }
         (Some("refund" | "refunded_total" | "dispute"), true) => {
-            "no credits move: what it says was known, takes no money, or less than one credit's worth"
+            "no credits move: its content was already known, or it takes no money, or less than the value of one credit"
         }
         (Some(_) | None, _) => "no credits move",
     }
@@ -111,7 +111,7 @@ mod tests {
             (message("c", "dispute", LATER), &[&later], Decision::PostedWithAnother, 0, "with b,"),
             (message("c", "captured", LATER), &[], Decision::Nothing, 0, "granted already"),
             (message("c", "refund", LATER), &[], Decision::Nothing, 0, "known"),
-            (message("c", "canceled", LATER), &[], Decision::Nothing, 0, "overrules"),
+            (message("c", "canceled", LATER), &[], Decision::Nothing, 0, "cancellation"),
             (message("c", "something_new", LATER), &[], Decision::Nothing, 0, "no credits move"),
         ] {
             let (was, moved, why) = of(&message, adjustments);
@@ -123,18 +123,18 @@ mod tests {
     #[test]
     fn before_the_grant_nothing_can_be_taken() {
         for (said, part) in [
-            ("captured", "whole price was not there"),
-            ("refund", "nothing was granted yet"),
-            ("dispute", "nothing was granted yet"),
-            ("canceled", "nothing was granted"),
-            ("failed", "attempt failed"),
-            ("pending", "nothing is paid"),
+            ("captured", "whole price was not paid"),
+            ("refund", "no grant yet"),
+            ("dispute", "no grant yet"),
+            ("canceled", "no grant to take back"),
+            ("failed", "failed attempt"),
+            ("pending", "reports no money"),
         ] {
             let (decision, credits, why) = decision_of(&message("c", said, LATER), None, &[]);
             assert_eq!((decision, credits), (Decision::Nothing, 0));
             assert!(why.contains(part), "{said}: {why}");
         }
         let early = message("c", "captured", datetime!(2026-01-05 11:00 UTC));
-        assert!(decision_of(&early, Some(&grant("a")), &[]).2.contains("was not there yet"), "granted only later");
+        assert!(decision_of(&early, Some(&grant("a")), &[]).2.contains("was not paid yet"), "granted only later");
     }
 }

@@ -46,7 +46,7 @@ fn created(record: &OrderRecord, records: &Records) -> Entry {
     };
     let price = match (amount_minor, &currency) {
         (Some(amount), Some(currency)) => in_words(amount, currency),
-        (_, _) => "a price that is not known any more".to_owned(),
+        (_, _) => "a price that is no longer known".to_owned(),
     };
     let account = &order.provider_account;
     let at_account = account.as_ref().map(|account| format!(" (account {account})")).unwrap_or_default();
@@ -73,15 +73,15 @@ fn ledger(record: &OrderRecord, records: &Records) -> Vec<Entry> {
     let is_cut = records.cut.contains(&"inbox");
     // For an account, messages are not read at all, so nothing is said about the ledger.
     let is_pruned = |message: &str| !is_cut && !records.admitted.iter().any(|admitted| admitted.message_id == message);
-    let pruned = |is_pruned: bool| if is_pruned { "; the inbox has forgotten the message" } else { "" };
+    let pruned = |is_pruned: bool| if is_pruned { "; the inbox no longer has the message" } else { "" };
     let mut entries = vec![];
     for message in records.admitted.iter().filter(|message| message.order_id == id.0) {
         let note = records.notes.iter().find(|note| note.message_id == message.message_id && note.copies > 0);
         let (decision, credits, why) = decision_of(message, grant, &adjustments);
         let said = message.said.as_deref().map(|said| format!(" says {said}")).unwrap_or_default();
         let copies = note.map(|note| match note.copies {
-            1 => format!("; a copy was absorbed at {}", moment(note.last_noted_at)),
-            copies => format!("; {copies} copies were absorbed, the last at {}", moment(note.last_noted_at)),
+            1 => format!("; one copy had no effect, at {}", moment(note.last_noted_at)),
+            copies => format!("; {copies} copies had no effect, the last at {}", moment(note.last_noted_at)),
         });
         let text = format!("{}{said}: {why}{}", message.message_id, copies.unwrap_or_default());
         let what = StoryEvent::MessageAdmitted {
@@ -123,8 +123,8 @@ fn payments(records: &Records) -> impl Iterator<Item = Entry> {
     let attempts = records.attempts.iter().map(|attempt| {
         let came = match (&attempt.payment_id, attempt.is_burnt) {
             (Some(payment), _) => format!("made {payment}"),
-            (None, true) => "failed for good under its key".to_owned(),
-            (None, false) => "is not known to have made a payment".to_owned(),
+            (None, true) => "failed permanently under its idempotency key".to_owned(),
+            (None, false) => "has no known payment".to_owned(),
         };
         let what = StoryEvent::PaymentAttempted {
             order_id: OrderId(attempt.order_id),
@@ -152,13 +152,13 @@ fn payments(records: &Records) -> impl Iterator<Item = Entry> {
 fn put_off(note: &NoteRecord, records: &Records, terms: Terms) -> Entry {
     let is_waiting = is_waiting(note, records, terms);
     let became = if note.is_admitted {
-        "then its order was there"
+        "then its order existed"
     } else if records.letters.iter().any(|letter| letter.message_id == note.message_id) {
         "then it became a dead letter"
     } else if is_waiting {
-        "it waits"
+        "it still waits"
     } else {
-        "what became of it is not written down: it may have been dropped as a payment of somebody else's"
+        "its outcome is not recorded: it may have been dropped as a payment of another system"
     };
     let text = format!(
         "{} says {}, and {}: put off {}, the last at {}; {became}",
@@ -185,9 +185,9 @@ fn letter(letter: &LetterRecord) -> Vec<Entry> {
     let message_id = Some(letter.message_id.clone()).filter(|id| !id.is_empty());
     let name = message_id.as_deref().unwrap_or("a message without an id");
     let said = letter.said.as_deref().map(|said| format!(" ({said})")).unwrap_or_default();
-    let again = if letter.seen > 1 { format!("; came {} times", letter.seen) } else { String::new() };
+    let again = if letter.seen > 1 { format!("; it came {} times", letter.seen) } else { String::new() };
     let text = format!(
-        "{name}{said} became a dead letter by the {} after {}: {}: {}{again}; it is {}",
+        "{name}{said} became a dead letter in the {} after {}: {}: {}{again}; its state is {}",
         letter.origin,
         counted(letter.attempts, "attempt"),
         letter.reason,
@@ -215,7 +215,7 @@ fn letter(letter: &LetterRecord) -> Vec<Entry> {
     // The first state is told already; a replay has an entry of its own.
     let is_news = letter.state != "replaying" && (letter.state != "open" || letter.state_by.is_some());
     if is_news {
-        let by = letter.state_by.as_deref().map_or_else(|| " by itself".to_owned(), |actor| format!(" by {actor}"));
+        let by = letter.state_by.as_deref().map_or_else(|| " automatically".to_owned(), |actor| format!(" by {actor}"));
         let why = letter.state_reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let text = format!("dead letter {} was made {}{by}{why}", letter.id, letter.state);
         let what = StoryEvent::LetterChanged {
@@ -233,7 +233,7 @@ fn replays(records: &Records) -> impl Iterator<Item = Entry> {
     records.replays.iter().map(|replay| {
         let ended = replay.ended_at.map(|at| format!(" at {}", moment(at))).unwrap_or_default();
         let text = format!(
-            "dead letter {} was sent back to work with replay {} by {} ({}), its number {}: {}{ended}",
+            "dead letter {} was sent again in replay {} by {} ({}), as its replay number {}: {}{ended}",
             replay.letter_id, replay.replay_id, replay.actor, replay.reason, replay.number, replay.state
         );
         let what = StoryEvent::LetterReplayed {
@@ -256,19 +256,19 @@ fn looks(records: &Records) -> impl Iterator<Item = Entry> {
         let first = match (look.asked_at, &look.said) {
             (Some(_), Some(said)) => format!("{provider} was asked about {}: {said}", look.payment_id),
             (Some(_), None) => format!("{provider} was asked about {} and did not answer", look.payment_id),
-            (None, _) => format!("{provider} is to be asked about {}", look.payment_id),
+            (None, _) => format!("{provider} will be asked about {}", look.payment_id),
         };
         let mut text = first;
         if look.failures > 0 {
-            text.push_str(&format!("; could not be asked {} times in a row since", look.failures));
+            text.push_str(&format!("; since then, {} questions in a row failed", look.failures));
         }
         match (look.asked_at, look.due_at) {
             (None, Some(at)) => text.push_str(&format!(", at {}", moment(at))),
-            (Some(_), Some(at)) => text.push_str(&format!("; to be asked next at {}", moment(at))),
-            (_, None) => text.push_str("; not going to be asked by itself"),
+            (Some(_), Some(at)) => text.push_str(&format!("; the next question is due at {}", moment(at))),
+            (_, None) => text.push_str("; no further question is planned"),
         }
         if look.wanted > 0 {
-            text.push_str("; somebody wants it asked");
+            text.push_str("; a check was requested");
         }
         let what = StoryEvent::ProviderAsked {
             provider: provider.clone(),

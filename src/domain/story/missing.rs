@@ -103,22 +103,25 @@ pub(super) fn of_order(record: &OrderRecord, records: &Records, terms: Terms) ->
     };
     let ledger: i64 = ledger_of(order.id, records);
     if ledger != order.credits_posted {
-        let text = format!("the order says {} credits, the ledger holds {ledger}", order.credits_posted);
+        let text = format!("the order says {} credits, but the ledger holds {ledger}", order.credits_posted);
         missing.push(Missing::attention(MissingCode::LedgerDiffers, text, "grantonce verify"));
     } else if posting.grant {
-        let text = format!("what is known of its payment brings the grant of {} credits", order.credits);
-        let next = "only a message grants: replay a dead letter of this payment, or have its provider asked by POST \
+        let text = format!(
+            "the facts of the payment suffice for the grant of {} credits, but the grant is not made",
+            order.credits
+        );
+        let next = "only a message can make the grant: replay a dead letter of this payment, or ask the provider with POST \
                     /v1/orders/{id}/check";
         missing.push(Missing::attention(MissingCode::GrantDue, text, next));
     } else if posting.adjustment != 0 && order.is_granted {
         let text = format!(
-            "what is known of its payment amounts to {} credits, the ledger holds {}",
+            "the facts of the payment give {} credits, but the ledger holds {}",
             posting.credits_net, order.credits_posted
         );
         missing.push(Missing::attention(
             MissingCode::CreditsDue,
             text,
-            "the next message about the payment adjusts it; was GRANTONCE_DISPUTE_POLICY changed?",
+            "the next message about the payment adjusts the credits; was GRANTONCE_DISPUTE_POLICY changed?",
         ));
     }
     missing.extend(money::overpaid(order, posting.overpaid_minor, terms));
@@ -193,13 +196,13 @@ fn of_letter(letter: &LetterRecord, paid_but: &str, order_id: Option<OrderId>) -
         "open" => {
             let next = match (letter.reason.as_str(), order_id) {
                 ("amount_mismatch" | "currency_mismatch", Some(order)) => format!(
-                    "grantonce dlq show {id}; where the order's price is the wrong one: \
+                    "grantonce dlq show {id}; if the order's price is wrong: \
                      grantonce orders amend {order} …, then grantonce dlq replay {id}"
                 ),
                 ("unknown_payment", None) => {
-                    format!("make the order with this payment, then grantonce dlq replay {id}")
+                    format!("create the order with this payment, then grantonce dlq replay {id}")
                 }
-                ("unknown_payment", Some(_)) => format!("its order is there now: grantonce dlq replay {id}"),
+                ("unknown_payment", Some(_)) => format!("its order exists now: grantonce dlq replay {id}"),
                 _ => format!("grantonce dlq show {id}"),
             };
             (MissingCode::LetterOpen, Some(next))
@@ -235,8 +238,8 @@ fn waiting(note: &NoteRecord) -> Missing {
 fn of_look(look: &LookRecord, terms: Terms) -> Vec<Missing> {
     let mut missing = vec![];
     if look.failures >= FAILURES_MANY {
-        let text = format!("{} could not be asked {} times in a row", look.provider, look.failures);
-        let next = "look at the reconciler's log, and at the credentials";
+        let text = format!("{} did not answer {} times in a row", look.provider, look.failures);
+        let next = "check the reconciler's log and the credentials";
         missing.push(Missing::attention(MissingCode::ProviderNotAnswering, text, next));
     } else if let Some(due_at) = look.due_at.filter(|due_at| *due_at + LOOK_LATE_AFTER < terms.now) {
         let text = format!("{} should have been asked at {}", look.provider, moment(due_at));
@@ -249,10 +252,10 @@ fn of_look(look: &LookRecord, terms: Terms) -> Vec<Missing> {
 fn untold_refund(look: &LookRecord) -> Option<Missing> {
     (look.said.as_deref() == Some("refund_untold")).then(|| {
         let text = format!(
-            "{} says that a part of {} went back to the buyer, and tells no refund of it: no credits were taken for it",
+            "{} says that a part of {} went back to the buyer, but lists no refund: no credits were taken back for it",
             look.provider, look.payment_id
         );
-        let next = "look the payment up at the provider; a webhook about the refund, sent again, has it asked about";
+        let next = "look up the payment at the provider; if the provider sends the webhook about the refund again, it is checked again";
         Missing::attention(MissingCode::RefundUntold, text, next)
     })
 }
@@ -265,14 +268,14 @@ fn unpaid(record: &OrderRecord, records: &Records, looks: &[&LookRecord]) -> Opt
     let attempts = records.attempts.iter().filter(|attempt| attempt.order_id == order.id.0).count();
     if !records.payments.iter().any(|payment| payment.order_id == order.id.0) {
         return Some(match attempts {
-            0 => Missing::waits(MissingCode::NoPayment, "no payment is registered to it".to_owned()),
+            0 => Missing::waits(MissingCode::NoPayment, "the order has no registered payment".to_owned()),
             _ => Missing {
                 next: Some(
-                    "the same POST /v1/orders again, with the same Idempotency-Key, is safe and finishes it".to_owned(),
+                    "send the same POST /v1/orders again, with the same Idempotency-Key: it is safe and finishes the order".to_owned(),
                 ),
                 ..Missing::waits(
                     MissingCode::PaymentNotCreated,
-                    format!("{} has not made its payment; attempts so far: {attempts}", order.provider),
+                    format!("{} has not created the payment; attempts so far: {attempts}", order.provider),
                 )
             },
         });
@@ -280,13 +283,11 @@ fn unpaid(record: &OrderRecord, records: &Records, looks: &[&LookRecord]) -> Opt
     let next = looks.iter().filter_map(|look| look.due_at).min();
     let text = match (order.status, next) {
         (OrderStatus::Processing, Some(at)) => {
-            format!("the payment is under way; {} is asked at {}", order.provider, moment(at))
+            format!("the payment is in progress; {} will be asked at {}", order.provider, moment(at))
         }
-        (OrderStatus::Processing, None) => "the payment is under way".to_owned(),
-        (_, Some(at)) => format!("nothing is paid as far as is known; {} is asked at {}", order.provider, moment(at)),
-        (_, None) => {
-            "nothing is paid as far as is known, and the provider is not going to be asked by itself".to_owned()
-        }
+        (OrderStatus::Processing, None) => "the payment is in progress".to_owned(),
+        (_, Some(at)) => format!("no payment is known yet; {} will be asked at {}", order.provider, moment(at)),
+        (_, None) => "no payment is known yet, and no further question to the provider is planned".to_owned(),
     };
     Some(Missing::waits(MissingCode::AwaitingPayment, text))
 }

@@ -35,7 +35,7 @@ pub(super) fn overpaid(order: &Order, overpaid_minor: i64, terms: Terms) -> Opti
         2 => format!("paid twice: {amount} too much"),
         times => format!("paid {times} times: {amount} too much"),
     };
-    let next = format!("pay {amount} back at {}; the credits are granted once and stay", order.provider);
+    let next = format!("refund {amount} at {}; the credits are granted once and stay", order.provider);
     Some(Missing::attention(MissingCode::Overpaid, text, next))
 }
 
@@ -45,11 +45,11 @@ pub(super) fn lacking(record: &OrderRecord, terms: Terms) -> Option<Missing> {
     let (minor, amount) = captured(order, terms);
     if order.lacks_breakdown(terms.dispute_policy) {
         let text = format!(
-            "captured {amount}; it waits for the breakdown of that amount, which price_terms {} need",
+            "{amount} are captured; the order waits for the breakdown of that amount, which price_terms {} need",
             order.price_terms.name()
         );
         let next = format!(
-            "does {} send the event that tells tax and discount (checkout.session.completed of Stripe)? Else have it asked: \
+            "does {} send the event with tax and discount (checkout.session.completed of Stripe)? If not, ask it with \
              POST /v1/orders/{}/check",
             order.provider, order.id
         );
@@ -58,7 +58,7 @@ pub(super) fn lacking(record: &OrderRecord, terms: Terms) -> Option<Missing> {
     }
     let is_part = order.price_terms == PriceTerms::Total && minor > 0 && minor < i128::from(order.price.amount_minor());
     is_part.then(|| {
-        let text = format!("{minor} of {} are captured; a part waits for the rest", order.price);
+        let text = format!("{minor} of {} are captured; the rest is not paid yet", order.price);
         Missing::waits(MissingCode::PartlyPaid, text)
     })
 }
@@ -72,7 +72,7 @@ pub(super) struct Reported<'a> {
     pub(super) looks: &'a [&'a LookRecord],
 }
 
-/// If something says that an unpaid order is paid, what to tell instead of "nothing is paid".
+/// If something says that an unpaid order is paid, what to tell instead of "no payment is known".
 pub(super) fn reported(record: &OrderRecord, reported: Reported<'_>, terms: Terms) -> Option<Missing> {
     let Reported { letters, notes, looks } = reported;
     let amount_of = |letter: &LetterRecord| {
@@ -98,10 +98,11 @@ pub(super) fn reported(record: &OrderRecord, reported: Reported<'_>, terms: Term
     }
     if let Some(look) = looks.iter().find(|look| look.said.as_deref() == Some("paid")) {
         let asked_at = look.asked_at.unwrap_or(look.created_at);
-        let text = format!("{} said at {} that it is paid, and that is not applied", look.provider, moment(asked_at));
+        let text =
+            format!("{} said at {} that the payment is paid, but it is not applied", look.provider, moment(asked_at));
         let missing = Missing::waits(MissingCode::PaymentNotApplied, text);
         return Some(if asked_at + ANSWER_LATE_AFTER < terms.now {
-            let next = "do the workers run, and is the queue empty? See GrantonceGrantsMissing in docs/runbook.md";
+            let next = "are the workers running, and is the queue empty? See GrantonceGrantsMissing in docs/runbook.md";
             Missing { needs_attention: true, next: Some(next.to_owned()), ..missing }
         } else {
             missing
@@ -112,7 +113,7 @@ pub(super) fn reported(record: &OrderRecord, reported: Reported<'_>, terms: Term
         return Some(Missing::waits(MissingCode::PaymentNotApplied, text));
     }
     if let Some(letter) = letters.iter().find(|letter| letter.is_open() && letter.said_type.is_none()) {
-        let text = format!("what is paid is not known: what dead letter {} says was not read", letter.id);
+        let text = format!("the paid amount is unknown: dead letter {} was not read", letter.id);
         return Some(of_letter(letter, MissingCode::AwaitingPayment, text));
     }
     if let Some(letter) = letters.iter().find(|letter| letter.state == "archived" && letter.reports_money()) {

@@ -152,7 +152,7 @@ fn summary(subject: &Subject, orders: &[OrderLine], entries: &[Entry], records: 
         (SubjectKind::Order, [order, ..]) => order.text.clone(),
         (SubjectKind::Account, orders) => {
             let attention = orders.iter().filter(|order| order.needs_attention).count();
-            format!("orders shown: {}; of them in need of attention: {attention}", orders.len())
+            format!("orders shown: {}; {attention} of them need attention", orders.len())
         }
         (SubjectKind::Message | SubjectKind::Letter, orders) => {
             let last = entries.last().map_or_else(String::new, |entry| entry.text.clone());
@@ -161,8 +161,8 @@ fn summary(subject: &Subject, orders: &[OrderLine], entries: &[Entry], records: 
                 None => last,
             }
         }
-        (SubjectKind::Payment, []) => "no order of ours has it".to_owned(),
-        (SubjectKind::Order, []) => "there is no such order, or not yet; messages name it".to_owned(),
+        (SubjectKind::Payment, []) => "no order has this payment".to_owned(),
+        (SubjectKind::Order, []) => "the order does not exist, or not yet; messages name it".to_owned(),
         (SubjectKind::Payment, orders) => orders.iter().map(of_order).collect::<Vec<_>>().join("; "),
     };
     let needs_attention =
@@ -174,13 +174,13 @@ fn gaps(records: &Records) -> Vec<String> {
     let mut gaps: Vec<String> = records
         .cut
         .iter()
-        .map(|table| format!("{table} has more rows of it than are read: the oldest are left out"))
+        .map(|table| format!("{table} has more rows than the limit: the oldest are left out"))
         .collect();
     let oldest = records.orders.iter().map(|record| record.created_at).min();
     if let (Some(oldest), Some(since)) = (oldest, records.inbox_since)
         && oldest.to_offset(UtcOffset::UTC).date() < since
     {
-        gaps.push(format!("what messages of before {since} said, their copies and put-offs are no longer kept"));
+        gaps.push(format!("the content, copies and put-offs of messages before {since} are no longer kept"));
     }
     gaps
 }

@@ -362,8 +362,14 @@ fn a_letter_is_told_of_with_what_to_do() {
         (unpaid(), "untranslatable", "captured succeeded", "paid, but the message", "dlq show"),
         (unpaid(), "currency_mismatch", "refund pending", "a message is a dead letter", "amend"),
         (paid(), "id_reused", "captured succeeded", "the message is a dead letter", "dlq show"),
-        (unpaid(), "unknown_payment", "captured succeeded", "paid, but", "its order is there now"),
-        (Records::default(), "unknown_payment", "captured succeeded", "the message is a dead letter", "make the order"),
+        (unpaid(), "unknown_payment", "captured succeeded", "paid, but", "its order exists now"),
+        (
+            Records::default(),
+            "unknown_payment",
+            "captured succeeded",
+            "the message is a dead letter",
+            "create the order",
+        ),
     ] {
         let records = with(records, |records| records.letters.push(letter(reason, said, "open")));
         let story = told(&records);
@@ -448,8 +454,8 @@ fn a_summary_says_how_the_subject_stands() {
     assert_eq!(told(&paid()).summary.text, "fulfilled: 100 of 100 credits are with acc");
     assert!(text(SubjectKind::Payment, &paid()).contains("is fulfilled: 100 of 100"));
     assert!(text(SubjectKind::Account, &paid()).contains("orders shown: 1"));
-    assert_eq!(text(SubjectKind::Payment, &Records::default()), "no order of ours has it");
-    assert_eq!(told(&Records::default()).summary.text, "there is no such order, or not yet; messages name it");
+    assert_eq!(text(SubjectKind::Payment, &Records::default()), "no order has this payment");
+    assert_eq!(told(&Records::default()).summary.text, "the order does not exist, or not yet; messages name it");
     let failed = joined(unpaid(), OrderStatus::AwaitingPayment, PaymentStatus::failed("card declined"));
     assert!(told(&failed).summary.text.ends_with("the last attempt failed: card declined"));
 }

@@ -232,7 +232,7 @@ async fn refuse_token(app: &App, next: &str) -> Response {
         let many = "Too many wrong tokens are being tried. A right one is taken at any time.";
         return login_page(StatusCode::TOO_MANY_REQUESTS, next, Some(many));
     };
-    tracing::warn!(event = "login_refused", "a token that is none was tried at the console");
+    tracing::warn!(event = "login_refused", "a login to the console had a wrong token");
     // Whoever guesses is to be slow about it.
     tokio::time::sleep(WRONG_TOKEN_WAIT).await;
     login_page(StatusCode::UNAUTHORIZED, next, Some("No operator has this token."))

@@ -186,7 +186,7 @@ async fn o07_rights_that_are_missing_are_faults_and_trying_them_moves_nothing() 
         &["this broker user may not consume fulfilment", "`read` on fulfilment"],
         &["this broker user may not publish to payments.dead", "grantonce-worker"],
     ]);
-    nothing.has_faults(&[&["this broker user has the rights of no role", "rabbitmq-permissions.sh"]]);
+    nothing.has_faults(&[&["this broker user does not have all rights of any role", "rabbitmq-permissions.sh"]]);
     assert_eq!((depth, dead, redelivered), (1, 0, false), "nothing was moved, and nothing counts as delivered");
 }
 

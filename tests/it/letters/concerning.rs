@@ -103,7 +103,7 @@ async fn x01_a_letter_is_found_everywhere_by_the_order_of_its_payment() {
             told.contains(&format!("LetterOpen: paid, but the message is a dead letter: {}", letter.reason)),
             "{told}"
         );
-        assert!(told.contains(&not_applied) && !told.contains("nothing is paid"), "{told}");
+        assert!(told.contains(&not_applied) && !told.contains("no payment is known"), "{told}");
         for id in [letter.id.to_string(), foreign().to_string(), "pi_1".to_owned(), "ch_1".to_owned()] {
             let story = story(&store, &id).await.unwrap();
             assert!(story.entries.iter().any(|entry| entry.what.kind() == "letter_received"), "{id}: {story:#?}");
@@ -135,7 +135,7 @@ async fn x01_both_orders_that_a_letter_concerns_find_it() {
         assert_eq!(forget(&world, account).await, (0, 1));
     }
     assert_eq!((of_order(&store, neither).await, of_account(&store, "three").await), (vec![], vec![]));
-    assert!(missing(&store, neither).await.contains("nothing is paid as far as is known"));
+    assert!(missing(&store, neither).await.contains("no payment is known yet"));
     let orders = store.letter(letter.id).await.unwrap().unwrap().orders;
     assert_eq!(orders.len(), 2, "{orders:?}");
     assert_eq!(grants_missing(&store).await, 2);
@@ -154,7 +154,7 @@ async fn x01_a_payment_of_the_same_id_at_another_account_is_another_payment() {
     let letter = the_letter(&store).await;
     assert_eq!((letter.provider_account.as_str(), letter.order_id), ("acct_1", None));
     assert_eq!((of_order(&store, order).await, grants_missing(&store).await), (vec![], 0));
-    assert!(missing(&store, order).await.contains("nothing is paid as far as is known"));
+    assert!(missing(&store, order).await.contains("no payment is known yet"));
     ops.stop().await;
 }
 
@@ -190,7 +190,7 @@ async fn x01_a_letter_of_the_release_before_is_found_at_once_then_read_and_now_a
     let store = world.store();
     assert_eq!(of_order(&store, order).await, [of_old], "before its body is read");
     let told = missing(&store, order).await;
-    assert!(told.contains("what is paid is not known") && !told.contains("nothing is paid"), "{told}");
+    assert!(told.contains("the paid amount is unknown") && !told.contains("no payment is known"), "{told}");
     assert_eq!(forget(&world, "acc").await, (1, 1), "one is emptied, and the open one is left");
 
     let ops = RunningOps::start(&world);
@@ -266,7 +266,10 @@ async fn x02_a_capture_that_failed_is_no_money_whatever_its_words_are() {
         world.execute(&format!("UPDATE dead_letters SET said = '{words}'")).await;
         assert_eq!(grants_missing(&store).await, 0, "{words}");
         let told = missing(&store, order).await;
-        assert!(told.contains("LetterOpen: a message is a dead letter") && told.contains("nothing is paid"), "{told}");
+        assert!(
+            told.contains("LetterOpen: a message is a dead letter") && told.contains("no payment is known"),
+            "{told}"
+        );
     }
     world.publish_raw(letter_of(&paid("pi_1", "evt_1"))).await;
     eventually("the other one is collected", async || all_letters(&store).await.len() == 2).await;

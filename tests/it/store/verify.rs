@@ -80,7 +80,7 @@ async fn an_order_whose_facts_say_something_else_is_found_for_each_kind() {
         let broken = verified(&world).await;
         assert_eq!(broken.len(), 1, "{kind}: {broken:#?}");
         let about = (broken[0].invariant, broken[0].order_id.clone());
-        assert_eq!(about, ("an order's status and credits are what its facts amount to", order.to_string()), "{kind}");
+        assert_eq!(about, ("an order's status and credits follow from its facts", order.to_string()), "{kind}");
     }
 }
 
@@ -103,5 +103,8 @@ async fn a_surplus_that_is_not_what_the_facts_say_is_found() {
     }
     world.execute("INSERT INTO overpaid_orders VALUES (gen_random_uuid(), 5, now(), now())").await;
     let broken = verified(&world).await;
-    assert!(broken.iter().any(|broken| broken.invariant == "what is overpaid is an order"), "{broken:#?}");
+    assert!(
+        broken.iter().any(|broken| broken.invariant == "every row of overpaid_orders belongs to an order"),
+        "{broken:#?}"
+    );
 }

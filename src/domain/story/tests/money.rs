@@ -29,7 +29,7 @@ fn nothing_is_said_to_be_unpaid_while_something_says_otherwise() {
         (
             "a letter that nobody has read",
             with_letter(&|letter| LetterRecord { said_type: None, said_state: None, is_read: false, ..letter }),
-            format!("what is paid is not known: what dead letter {id} says was not read"),
+            format!("the paid amount is unknown: dead letter {id} was not read"),
         ),
         (
             "a part of two, of which the other was given up",
@@ -39,11 +39,11 @@ fn nothing_is_said_to_be_unpaid_while_something_says_otherwise() {
         (
             "nothing",
             no_letter(unpaid()),
-            "nothing is paid as far as is known, and the provider is not going to be asked by itself".to_owned(),
+            "no payment is known yet, and no further question to the provider is planned".to_owned(),
         ),
     ] {
         assert_eq!(sentences(&records).last(), Some(&sentence), "{what}");
-        let says_nothing = sentences(&records).iter().any(|text| text.contains("nothing is paid"));
+        let says_nothing = sentences(&records).iter().any(|text| text.contains("no payment is known"));
         assert_eq!(says_nothing, what == "nothing", "{what}");
     }
 }
@@ -86,7 +86,7 @@ fn a_surplus_is_told_by_how_often_the_price_is_paid() {
 fn a_captured_amount_without_its_parts_says_what_it_waits_for() {
     let records = joined(before_tax(), OrderStatus::Processing, captured(2379, None));
     let missing = &told(&records).summary.missing[0];
-    assert!(missing.text.starts_with("captured 23.79 USD; it waits for the breakdown"), "{}", missing.text);
+    assert!(missing.text.starts_with("23.79 USD are captured; the order waits for the breakdown"), "{}", missing.text);
     let next = missing.next.as_deref().unwrap();
     assert!(next.contains(&format!("POST /v1/orders/{ORDER}/check")), "{next}");
 }
