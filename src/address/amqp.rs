@@ -30,8 +30,8 @@ const FRAME_BYTES_MIN: u32 = 8192;
 /// The parameters that are known.
 const KNOWN: [&str; 5] = ["heartbeat", "connection_timeout", "channel_max", "frame_max", "auth_mechanism"];
 
-const TRUST: &str = "amqps:// trusts the certificates of this machine, or those in the file that SSL_CERT_FILE names";
-const NO_CLIENT_CERTIFICATE: &str = "the program logs in with user and password";
+const TRUST: &str = "amqps:// trusts the machine's certificates, or those of the file in SSL_CERT_FILE";
+const NO_CLIENT_CERTIFICATE: &str = "clients prove themselves by user and password";
 
 /// Parameters of RabbitMQ's other clients, and what there is in their place.
 const UNSUPPORTED: [(&str, &str); 9] = [
@@ -39,7 +39,7 @@ const UNSUPPORTED: [(&str, &str); 9] = [
     ("cacerts", TRUST),
     ("verify", TRUST),
     ("depth", TRUST),
-    ("server_name_indication", "leave it out: the certificate must be for the host's name"),
+    ("server_name_indication", "the name of the host is checked"),
     ("certfile", NO_CLIENT_CERTIFICATE),
     ("keyfile", NO_CLIENT_CERTIFICATE),
     ("password", NO_CLIENT_CERTIFICATE),

@@ -216,7 +216,7 @@ fn hosts_of_parameters(given: &mut Given) -> Result<Vec<Written>, AddressError> 
     }
     let addresses = given.take(Parameter::Hostaddr).ok_or(AddressError::NoHost)?;
     let one = |(number, address): (usize, &str)| {
-        let problem = "is given as hostaddr but is not an IP address";
+        let problem = "is given as hostaddr and is no IP address";
         address.parse::<IpAddr>().map_err(|_| AddressError::Host { number, problem })?;
         Ok((address.to_owned(), None))
     };

@@ -14,9 +14,7 @@ pub enum AddressError {
     #[error("has a control character, such as a tab or a line break")]
     ControlCharacter,
     /// A character that begins another part of the URL.
-    #[error(
-        "has {found} in a place where it is not allowed; in a user or a password write / ? # @ % as %2F %3F %23 %40 %25"
-    )]
+    #[error("has {found} where none may be; in a user or a password write / ? # @ % as %2F %3F %23 %40 %25")]
     Stray {
         /// The name of the character.
         found: &'static str,
@@ -28,7 +26,7 @@ pub enum AddressError {
         part: String,
     },
     /// Bytes that are no text, or a zero byte, which ends a text for the servers.
-    #[error("has a {part} that is not UTF-8 text after percent-decoding, or that has a zero byte")]
+    #[error("has a {part} that is not UTF-8 text once it is percent-decoded, or has a zero byte")]
     NotText {
         /// The part of the address.
         part: String,
@@ -59,10 +57,10 @@ pub enum AddressError {
         number: usize,
     },
     /// As many ports as hosts, or one for all.
-    #[error("must name one port for all hosts, or one port for each host")]
+    #[error("names another number of ports than of hosts")]
     PortCount,
     /// A user without a password, or the other way round.
-    #[error("names a {named} but no {missing}")]
+    #[error("names a {named} and no {missing}")]
     Credentials {
         /// The part that is there.
         named: &'static str,
@@ -70,7 +68,7 @@ pub enum AddressError {
         missing: &'static str,
     },
     /// A parameter that nobody knows. Its name is not shown: it may be a piece of a password.
-    #[error("has a parameter, number {number} after the ?, that is unknown; the known parameters are {known}")]
+    #[error("has a parameter, number {number} after the ?, that is unknown; known are {known}")]
     Unknown {
         /// Its place, from 1.
         number: usize,
@@ -92,7 +90,7 @@ pub enum AddressError {
         name: &'static str,
     },
     /// A `+`, which stands for itself to some programs and for a blank to others.
-    #[error("has a + in the parameter {name}; write %20 for a space and %2B for a plus")]
+    #[error("has a + in the parameter {name}; write %20 for a blank and %2B for a plus")]
     Plus {
         /// The name of the parameter.
         name: &'static str,

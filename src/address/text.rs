@@ -114,10 +114,10 @@ pub(super) fn host_and_port(number: usize, entry: &str) -> Result<(&str, Option<
     let broken = |problem| AddressError::Host { number, problem };
     let (host, port) = if let Some(inside) = entry.strip_prefix('[') {
         let (host, after) = inside.split_once(']').ok_or(broken("has no closing bracket"))?;
-        host.parse::<Ipv6Addr>().map_err(|_| broken("has brackets but is not an IPv6 address"))?;
+        host.parse::<Ipv6Addr>().map_err(|_| broken("has brackets and is no IPv6 address"))?;
         let port = match after {
             "" => None,
-            after => Some(after.strip_prefix(':').ok_or(broken("has other characters between ] and the port"))?),
+            after => Some(after.strip_prefix(':').ok_or(broken("has something between ] and the port"))?),
         };
         (host, port)
     } else {
@@ -126,7 +126,7 @@ pub(super) fn host_and_port(number: usize, entry: &str) -> Result<(&str, Option<
             None => (entry, None),
         };
         if port.is_some_and(|port| port.contains(':')) {
-            return Err(broken("has several colons; write an IPv6 address in brackets, as in [2001:db8::1]:5432"));
+            return Err(broken("has several colons; an IPv6 address stands in brackets, as in [2001:db8::1]:5432"));
         }
         (host, port)
     };
@@ -144,7 +144,7 @@ pub(super) fn port(number: usize, text: &str) -> Result<u16, AddressError> {
 pub(super) fn checked_host(number: usize, host: &str) -> Result<String, AddressError> {
     let broken = |problem| Err(AddressError::Host { number, problem });
     if number > HOSTS_MAX {
-        return broken("is too many: at most 16 are allowed");
+        return broken("is one too many: at most 16");
     }
     if host.is_empty() {
         return broken("is empty");
@@ -159,7 +159,7 @@ pub(super) fn checked_host(number: usize, host: &str) -> Result<String, AddressE
     // The resolver takes `127.1`, `2130706433` and `0x7f000001` for addresses.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     if last.is_empty() || last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") {
-        return broken("looks like an IP address but is not one");
+        return broken("looks like an IP address and is none");
     }
     Ok(host.to_owned())
 }

@@ -166,7 +166,7 @@ impl FollowedFiles {
         self.0.wanted.notify_one();
         let looked = ended.wait_for(|ended| *ended > begun);
         if !matches!(tokio::time::timeout(LOOK_DEADLINE, looked).await, Ok(Ok(_))) {
-            tracing::warn!(event = "secret_files_slow", "reading the secret files took too long");
+            tracing::warn!(event = "secret_files_slow", "the files of secrets could not be read in time");
         }
     }
 
@@ -183,9 +183,7 @@ impl FollowedFiles {
             let variable = file.variable;
             match look {
                 Look::Unchanged | Look::New => {}
-                Look::Taken => {
-                    tracing::info!(event = "secret_file_taken", variable, "a new value of the secret is in use")
-                }
+                Look::Taken => tracing::info!(event = "secret_file_taken", variable, "a new value is in use"),
                 Look::Refused { problem, is_known } => {
                     metrics.secret_file_refused(variable, 1);
                     if !is_known {
@@ -193,7 +191,7 @@ impl FollowedFiles {
                             event = "secret_file_refused",
                             variable,
                             cause = format!("{variable}_FILE {problem}"),
-                            "the new value is not used; the last good value stays in use"
+                            "the last good value stays in use"
                         );
                     }
                 }
@@ -222,7 +220,7 @@ pub(super) fn is_regular_file(path: &str) -> bool {
 
 fn read_regular_file(path: &str) -> Result<String, String> {
     match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() => Err("cannot be read (it is not a file)".to_owned()),
+        Ok(found) if !found.is_file() => Err("cannot be read (it is no file)".to_owned()),
         Ok(_) | Err(_) => read_secret_file(path),
     }
 }
@@ -233,9 +231,7 @@ pub(super) fn read_secret_file(path: &str) -> Result<String, String> {
     let read = File::open(path).and_then(|file| file.take(SECRET_FILE_BYTES_MAX + 1).read_to_string(&mut text));
     match read {
         Err(error) => Err(format!("cannot be read ({error})")),
-        Ok(bytes) if bytes as u64 > SECRET_FILE_BYTES_MAX => {
-            Err(format!("has more than {SECRET_FILE_BYTES_MAX} bytes"))
-        }
+        Ok(bytes) if bytes as u64 > SECRET_FILE_BYTES_MAX => Err(format!("is above {SECRET_FILE_BYTES_MAX} bytes")),
         Ok(_) => match text.trim() {
             "" => Err("is empty".to_owned()),
             text => Ok(text.to_owned()),
@@ -282,7 +278,7 @@ mod tests {
         write("\n");
         refused(file.look(), "is empty", false);
         write(&"3".repeat(64 * 1024 + 1));
-        refused(file.look(), "has more than 65536 bytes", false);
+        refused(file.look(), "is above 65536 bytes", false);
         assert_eq!(*value.current(), 23);
         // Back to what is in use: nothing is wrong any more.
         write("23");

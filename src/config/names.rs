@@ -17,7 +17,7 @@ pub(super) fn unknown(name: &str, value: Option<&str>) -> Option<String> {
             if variable.is_secret {
                 return None;
             }
-            return Some(format!("is unknown: only a secret can be a file; set {}", variable.name));
+            return Some(format!("is unknown: only secrets come as files; set {}", variable.name));
         }
     }
     if is_service_link(own, value) {
@@ -34,7 +34,7 @@ pub(super) fn unknown(name: &str, value: Option<&str>) -> Option<String> {
         .filter(|(edits, _)| *edits <= TYPO_EDITS_MAX && *edits < own.len().div_ceil(2));
     Some(match nearest {
         Some((_, known)) => format!("is unknown; did you mean {known}?"),
-        None => "is unknown; grantonce --help-config lists all variables".to_owned(),
+        None => "is unknown; grantonce --help-config lists what there is".to_owned(),
     })
 }
 

@@ -131,7 +131,7 @@ fn one_duration(text: &str) -> Option<Duration> {
 pub(super) fn retry_delays(text: &str) -> Result<Vec<RetryDelay>, Demand> {
     let demand = || {
         format!(
-            "must be 1 to {RETRY_DELAYS_MAX} durations such as 200ms, 5s, 1m or 2h, separated by commas, ascending, each {}",
+            "must be 1 to {RETRY_DELAYS_MAX} durations such as 200ms, 5s, 1m or 2h by commas, ascending, each {}",
             span(&RETRY_DELAY)
         )
     };
@@ -154,7 +154,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Demand> {
     let address: SocketAddr = text.parse().map_err(|_| "must be an IP address and a port".to_owned())?;
     let ip = address.ip();
     if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Err("must not be a multicast or broadcast address".to_owned());
+        return Err("must be an address that a program can listen on".to_owned());
     }
     Ok(address)
 }
@@ -175,7 +175,7 @@ pub(super) fn hosts(text: &str) -> Result<Vec<String>, Demand> {
         let host = url.and_then(|url| url.origin().ascii_serialization().strip_prefix("https://").map(str::to_owned));
         match host {
             Some(host) if host == entry => Ok(host),
-            Some(_) | None => Err("must be a host in lower case, without https:// and without a path".to_owned()),
+            Some(_) | None => Err("must be a host in small letters, without https:// and path".to_owned()),
         }
     })
 }
@@ -186,7 +186,7 @@ fn visible(text: &str, chars_min: usize) -> Result<&str, Demand> {
         return Err("is empty".to_owned());
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("has a space or another character that is not visible ASCII".to_owned());
+        return Err("has a blank or another character that is not visible ASCII".to_owned());
     }
     if text.len() < chars_min {
         return Err(format!("must be {chars_min} characters or longer"));
@@ -244,7 +244,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<NamedToken>, Demand> {
             return Err(format!("has the name {name} twice"));
         }
         if !values.insert(token) {
-            return Err(format!("has the same token under two names; the second name is {name}"));
+            return Err(format!("has one token under two names, the second is {name}"));
         }
         Ok(NamedToken { name: name.to_owned(), token: SecretString::from(token) })
     })
@@ -277,7 +277,7 @@ pub(super) fn client_id(text: &str) -> Result<String, Demand> {
 fn url(text: &str, schemes: &[&str], may_have_user: bool) -> Result<Url, Demand> {
     let demand = || format!("must be a URL that begins with {}://", schemes.join(":// or "));
     if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
-        return Err("must not have spaces, control characters or backslashes".to_owned());
+        return Err("must not have blanks, control characters or backslashes".to_owned());
     }
     // The parser takes `http:host`, too, and looks for a host behind further slashes.
     let (scheme, rest) = text.split_once("://").ok_or_else(demand)?;
@@ -317,7 +317,7 @@ pub(super) fn database_url(text: &str, variable: impl Fn(&str) -> Option<String>
         std::fs::File::open(path)
             .and_then(|file| file.metadata())
             .map_err(|error| error.to_string())
-            .and_then(|found| if found.is_file() { Ok(()) } else { Err("it is not a file".to_owned()) })
+            .and_then(|found| if found.is_file() { Ok(()) } else { Err("it is no file".to_owned()) })
             .map_err(|problem| format!("has a parameter {name} that names a file that cannot be read ({problem})"))?;
     }
     Ok(address)
@@ -344,14 +344,14 @@ pub(super) fn api_base(text: &str) -> Result<String, Demand> {
     if base.scheme() == "https" || is_near {
         return Ok(text.trim_end_matches('/').to_owned());
     }
-    Err("must begin with https://; http:// is allowed only for loopback".to_owned())
+    Err("must begin with https://; http:// will do for loopback only".to_owned())
 }
 
 /// Origins as browsers send them: scheme, host, port unless it is the scheme's own, and nothing else.
 pub(super) fn origins(text: &str) -> Result<Vec<String>, Demand> {
     list(text, |entry| {
         let origin = url(entry, &["https", "http"], false)?.origin().ascii_serialization();
-        if origin == entry { Ok(origin) } else { Err(format!("must be only an origin: {origin}")) }
+        if origin == entry { Ok(origin) } else { Err(format!("must be an origin and nothing more: {origin}")) }
     })
 }
 

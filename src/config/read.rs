@@ -217,7 +217,7 @@ impl<'e> Reader<'e> {
     fn found(&mut self, variable: &Variable) -> Option<Found> {
         let found = self.find(variable).ok()?;
         if found.is_none() && variable.required_by.contains(&self.role) {
-            self.missing(variable, format!("is not set, and {} needs it", self.role));
+            self.missing(variable, format!("is required by {} and not set", self.role));
         }
         let of_default = match variable.default {
             DefaultValue::Text(text) => {
@@ -310,7 +310,7 @@ impl<'e> Reader<'e> {
     /// For a role whose values are not all there although nothing is at fault: a mistake in the table.
     pub(super) fn finish_incomplete(mut self) -> ConfigFaults {
         if self.faults.is_empty() {
-            let problem = format!("is not complete for {}; this is a fault of grantonce, please report it", self.role);
+            let problem = format!("is not complete for {}: a mistake in the table of variables", self.role);
             self.faults.push(Fault { name: "the configuration".to_owned(), problem, code: Code::ConfigInvalid });
         }
         let role = self.role;

@@ -133,8 +133,7 @@ impl Values {
             management_url: r.read(&v::MANAGEMENT_URL, parse::management_url),
             log_format: r.read(&v::LOG_FORMAT, parse::named::<LogFormat>),
             log_filter: r.read(&v::RUST_LOG, |text| {
-                text.parse()
-                    .map_err(|_| "must be directives separated by commas, each a level or target=level".to_owned())
+                text.parse().map_err(|_| "must be directives by commas, each a level or target=level".to_owned())
             }),
             otlp_endpoint: r.read(&v::OTLP_ENDPOINT, parse::web_url),
             // The last one: it takes the files of all the others.
@@ -145,7 +144,7 @@ impl Values {
     /// What no single variable can tell.
     pub(super) fn cross_check(&self, role: Role, reader: &mut Reader<'_>) {
         if self.livemode == Some(true) && self.secrets.paypal_webhook_ids.iter().any(|id| id == PAYPAL_SIMULATOR_ID) {
-            let why = "has the id of PayPal's simulator, which anyone can sign with, but GRANTONCE_LIVEMODE is true";
+            let why = "has the id of PayPal's simulator, which everybody can sign with, but GRANTONCE_LIVEMODE is true";
             reader.fault(&v::PAYPAL_WEBHOOK_IDS, why);
         }
         self.check_listeners(role, reader);
@@ -157,16 +156,17 @@ impl Values {
         if role == Role::Reconciler && self.stripe_key.is_none() && self.paypal_client_id.is_none() {
             reader.missing(
                 &v::STRIPE_API_KEY,
-                "is not set: the reconciler needs this key, or PayPal's GRANTONCE_PAYPAL_CLIENT_ID",
+                "is not set: reconciler asks Stripe, or PayPal (GRANTONCE_PAYPAL_CLIENT_ID)",
             );
         }
         if self.paypal_client_id.is_some() != self.paypal_client_secret.is_some()
             && v::PAYPAL_CLIENT_SECRET.roles.contains(&role)
         {
-            reader.fault(&v::PAYPAL_CLIENT_ID, "and GRANTONCE_PAYPAL_CLIENT_SECRET must be set together");
+            reader.fault(&v::PAYPAL_CLIENT_ID, "and GRANTONCE_PAYPAL_CLIENT_SECRET come together");
         }
         if role == Role::All && reader.is_set(&v::PAYPAL_WEBHOOK_IDS) && self.paypal_client_id.is_none() {
-            let why = "is not set: PayPal's webhooks are only hints, and the reconciler needs this id to ask PayPal about them";
+            let why =
+                "is not set: PayPal's webhooks are hints, and without it nobody could ask PayPal what they are about";
             reader.missing(&v::PAYPAL_CLIENT_ID, why);
         }
         // Only providers that the receiver serves today: one that is set up for others alone would refuse everything.
@@ -194,7 +194,7 @@ impl Values {
             .collect();
         for (index, (variable, address)) in listeners.iter().enumerate() {
             if let Some((other, _)) = listeners.iter().take(index).find(|(_, other)| overlap(*address, *other)) {
-                reader.fault(variable, format!("has the same port as {}: each needs its own", other.name));
+                reader.fault(variable, format!("has the port of {}: each needs its own", other.name));
             }
         }
     }

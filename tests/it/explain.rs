@@ -205,7 +205,7 @@ async fn what_was_pruned_is_said_to_be() {
     let story = json(&world, &[&order.to_string()]).await;
     assert_eq!(entry(&story, "credits_granted")["is_message_pruned"], true);
     assert_eq!(entry(&story, "credits_adjusted")["is_message_pruned"], true);
-    assert!(entry(&story, "credits_granted")["text"].as_str().unwrap().contains("forgotten"));
+    assert!(entry(&story, "credits_granted")["text"].as_str().unwrap().contains("no longer has"));
     assert!(story["gaps"][0].as_str().unwrap().contains("no longer kept"), "{story:#}");
 }
 

@@ -84,10 +84,10 @@ const FULFILLED: [(&str, &[&str]); 9] = [
 
 /// Parameters of libpq's that there is nothing for.
 const UNSUPPORTED: [(&str, &str); 26] = [
-    ("sslpassword", "use a key file without a password, that only this program can read"),
+    ("sslpassword", "use a key file without a password, readable by this program alone"),
     ("passfile", "put the whole address into a file and name it in DATABASE_URL_FILE"),
-    ("service", "write the whole address into DATABASE_URL"),
-    ("servicefile", "write the whole address into DATABASE_URL"),
+    ("service", "write the address out"),
+    ("servicefile", "write the address out"),
     ("sslcrl", LEAVE_OUT),
     ("sslcrldir", LEAVE_OUT),
     ("sslcertmode", LEAVE_OUT),
@@ -113,7 +113,7 @@ const UNSUPPORTED: [(&str, &str); 26] = [
 ];
 
 const LEAVE_OUT: &str = "leave it out";
-const BOUNDED: &str = "leave it out: every statement has a deadline, and a connection that misses it is closed";
+const BOUNDED: &str = "leave it out: every statement has a deadline, and a connection that misses it is given up";
 
 /// The parameters of one address, each with the name under which it was found.
 pub(super) struct Given {
@@ -274,8 +274,7 @@ impl Given {
     pub(super) fn options(&mut self) -> Result<Vec<(String, String)>, AddressError> {
         let mut settings = std::mem::take(&mut self.options);
         let Some((name, text)) = self.values.remove(&P::Options) else { return Ok(settings) };
-        let demand =
-            || AddressError::Value { name, demand: "must be -c name=value; separate several with spaces".to_owned() };
+        let demand = || AddressError::Value { name, demand: "must be -c name=value, several by blanks".to_owned() };
         let mut words = words(&text).into_iter();
         while let Some(word) = words.next() {
             let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
