@@ -7,16 +7,22 @@ target_directory() {
 }
 
 command_demo() {
-    local target
+    local target profile
     need_rust
     use_servers
     cd "$root"
     export SQLX_OFFLINE=true
-    say "building"
-    run cargo build --profile demo --locked --package grantonce --package grantonce-demo --bins >&2
+    profile=${DEMO_PROFILE:-demo}
+    case $profile in
+    demo | release) ;;
+    *) die 2 "DEMO_PROFILE must be demo or release, not $profile" ;;
+    esac
+    say "building with the profile $profile"
+    [ "$profile" != demo ] || say "it builds fast and is not optimised: DEMO_PROFILE=release ./dev demo shows the speed of a release"
+    run cargo build --profile "$profile" --locked --package grantonce --package grantonce-demo --bins >&2
     [ -z "$interrupted" ] || exit 130
     target=$(target_directory)
-    run "$target/demo/grantonce-demo" "$@"
+    run "$target/$profile/grantonce-demo" "$@"
 }
 
 command_test() {
