@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# The commands that need a tool of their own: docs, deny, scripts. Cargo builds the tools from crates.io once, in the
+# The commands that need a tool of their own: docs, deny, scripts. Cargo builds the tools once, in the
 # version named here, into target/tools/.
 
 mdbook_version=0.5.4

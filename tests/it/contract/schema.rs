@@ -1,6 +1,6 @@
 //! The part of JSON Schema 2020-12 that our schema uses. An unknown keyword is a panic, so nothing in the schema goes unchecked.
 //!
-//! No validator from crates.io is used. The best maintained one brings some thirty crates, and builds most of the program's own
+//! No published validator is used. The best maintained one brings some thirty crates, and builds most of the program's own
 //! dependencies a second time, for features that nothing else needs. Two independent validators (ajv in strict mode,
 //! python-jsonschema) agreed with this one on every example when it was written.
 
