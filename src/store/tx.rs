@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
-/// Proof that a transaction is committed. Only [`Tx::commit`] makes one, and a delivery cannot be acknowledged without it.
+/// Proof that a transaction is committed. Only `Tx::commit` makes one, and a delivery cannot be acknowledged without it.
 #[derive(Debug)]
 pub struct Committed(());
 

@@ -15,8 +15,8 @@
 //! | `GET /payments/{id}` | shows the payment, and the counts of its webhooks |
 //! | `GET /` | shows a plain index of all payments |
 //!
-//! The same server has Stripe's and PayPal's own APIs, as far as they create and read payments ([`super::stripe`],
-//! [`super::paypal`]).
+//! The same server has Stripe's and PayPal's own APIs, as far as they create and read payments (`stripe`,
+//! `paypal`).
 //!
 //! No login is needed: the provider listens on loopback and has no real money.
 
