@@ -1,22 +1,24 @@
 //! The worker's transaction. It assesses and admits a batch of events, adds their facts to the orders, and writes the ledger.
 //! All of it is committed, or none of it.
 //!
-//! Every try of every worker runs its statements in the same order, and every statement takes its keys in ascending order.
-//! So overlapping batches wait for each other and never deadlock:
+//! The first try needs two round trips, and a third one if the inbox has to be asked:
 //!
-//! 1. Find the order of each payment, and read these orders without a lock.
-//! 2. Admit the message ids that the orders accept. A message whose fact its order does not know yet cannot have been
-//!    admitted before, because the order would have the fact. The inbox is asked only about the other messages.
-//! 3. Register the payments.
-//! 4. Decide in memory ([`crate::domain`]).
-//! 5. Write the orders, each only if its version is the one that was read. Everything that a decision needs is in the order's
-//!    own row, and every change of the row raises its version. So this one statement locks the orders, and it proves that no
-//!    other transaction has changed them. Orders that a decision was based on and that are not written are locked in the
-//!    same way.
-//! 6. Write grants and adjustments under these locks, and commit.
+//! 1. Read the order of each payment, and these orders, without a lock and without a transaction.
+//! 2. Only if an order knows the fact of a message already: ask the inbox whether it has the message. A message whose fact its
+//!    order does not know cannot have been admitted before, because the order would have the fact.
+//! 3. Decide in memory ([`crate::domain`]).
+//! 4. Call the function `apply_batch_v1`. It is one statement, so it is one transaction. It admits the messages, registers the
+//!    payments, writes the orders, grants and adjustments.
 //!
-//! If another transaction was faster, this one is rolled back and tried again with care. The next try asks the inbox about
-//! every message. Between the payments and the decision it locks the orders and reads them again.
+//! Everything that a decision needs is in the order's own row, and every change of the row raises its version. The function
+//! writes an order only if its version is the one that was read. So it locks the orders, and it proves that no other transaction
+//! has changed them. Orders that a decision was based on and that are not written are locked in the same way.
+//!
+//! If another transaction was faster, the call fails as a whole. The next try is a transaction that asks the inbox about every
+//! message. Between the payments and the decision it locks the orders and reads them again.
+//!
+//! Every try of every worker takes its locks in the same order, and every statement takes its keys in ascending order. So
+//! overlapping batches wait for each other and never deadlock.
 
 mod locks;
 mod place;
@@ -26,10 +28,12 @@ mod weigh;
 
 use super::error::StoreError;
 use super::pool::{PooledConnection, Store};
-use super::tx::{Committed, Tx};
+use super::tx::{Autocommit, Committed, Tx};
 use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
-use plan::Plan;
+use plan::{Plan, Writes};
+use sql::Rows;
+use sqlx::PgConnection;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,8 +138,7 @@ impl Store {
                 .map(|(at, event)| Ok(Message { at, event: event.as_ref(), digest: digest_of(event.as_ref())? }))
                 .collect::<Result<_, StoreError>>()?;
             let mut tx = Tx::begin(&pool).await?;
-            let owners = tx.owners_of_payments(&messages).await?;
-            let orders = tx.find_orders(&plan::orders_wanted(&messages, &owners)).await?;
+            let (owners, orders) = sql::read(tx.connection(), &messages).await?;
             let there: BTreeSet<OrderId> = orders.read.keys().copied().collect();
             let free = tx.lock_free_rows(&there).await?;
             tx.roll_back().await?;
@@ -148,13 +151,24 @@ impl Store {
         .await
     }
 
-    /// Checks whether a batch could be applied now: the server answers and accepts writes, and the schema and the rights of
+    /// Checks whether a batch could be applied now. It runs every statement of a batch without any rows: the server answers and accepts writes, and the schema and the rights of
     /// this user are sufficient. The worker checks this before it consumes deliveries, because every delivery that it
     /// returns counts as a try.
     pub async fn rehearse(&self, now: OffsetDateTime) -> Result<(), StoreError> {
         self.run("rehearsing a batch", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
-            tx.rehearse(now).await?;
+            sql::read(tx.connection(), &[]).await?;
+            sql::known_digests(tx.connection(), &[]).await?;
+            sql::admit_the_unknown(tx.connection(), &[], now).await?;
+            tx.lock_rows(&BTreeSet::new()).await?;
+            tx.lock_free_rows(&BTreeSet::new()).await?;
+            let call = sql::apply_batch(&Writes::default(), now, None, true)?;
+            call.execute(tx.connection()).await.map_err(StoreError::sql(sql::WRITING))?;
+            // Only a server that accepts writes gives a transaction id.
+            sqlx::query("SELECT pg_current_xact_id()")
+                .execute(tx.connection())
+                .await
+                .map_err(StoreError::sql("taking a transaction id"))?;
             tx.commit().await?;
             Ok(())
         })
@@ -208,115 +222,135 @@ fn digest_of(event: &PaymentEvent) -> Result<[u8; 16], StoreError> {
     crate::message::fact_digest(event).map_err(|error| StoreError::impossible(APPLYING, error))
 }
 
-/// Tries until the batch is committed or an error ends it.
+/// Tries until the batch is committed or an error ends it. The first try takes no lock before it writes. If another transaction was
+/// faster, the others take their locks first.
 async fn commit(
     pool: &PooledConnection,
     lock_wait: Duration,
     messages: &[Message<'_>],
     terms: BatchTerms,
 ) -> Result<Applied, StoreError> {
-    // These are found inside a transaction. The next try leaves them out.
-    let mut refused: HashMap<usize, Refusal> = HashMap::new();
-    for n in 0..TRIES_MAX {
-        let mut tx = Tx::begin_waiting(pool, lock_wait).await?;
-        match attempt(&mut tx, messages, &refused, terms, n > 0).await? {
-            Attempt::Written { outcomes, changed } => {
-                failpoint::hit(Failpoint::BeforeCommit);
-                let committed = tx.commit().await?;
-                failpoint::hit(Failpoint::AfterCommit);
-                return Ok(Applied { committed, outcomes, changed });
-            }
-            Attempt::Reused(reused) => {
-                tx.roll_back().await?;
-                refused.extend(reused);
-            }
-            Attempt::Overtaken => tx.roll_back().await?,
+    // The next try leaves these out.
+    let mut refused: HashMap<usize, Refusal> = match try_at_once(pool, lock_wait, messages, terms).await? {
+        Attempt::Committed(applied) => return Ok(applied),
+        Attempt::Reused(reused) => reused.into_iter().collect(),
+        Attempt::Overtaken => HashMap::new(),
+    };
+    for _ in 1..TRIES_MAX {
+        match try_with_locks(pool, lock_wait, messages, &refused, terms).await? {
+            Attempt::Committed(applied) => return Ok(applied),
+            Attempt::Reused(reused) => refused.extend(reused),
+            Attempt::Overtaken => {}
         }
     }
     Err(StoreError::Disturbed { tries: TRIES_MAX })
 }
 
+/// The result of a try. All but `Committed` have written nothing.
 enum Attempt {
-    Written {
-        outcomes: Vec<Outcome>,
-        changed: Vec<OrderId>,
-    },
+    Committed(Applied),
     /// These message ids were admitted before with another content.
     Reused(Vec<(usize, Refusal)>),
-    /// Another transaction registered one of the payments, or changed one of the orders, while this one was running.
+    /// Another transaction admitted one of the messages, registered one of the payments, or changed one of the orders meanwhile.
     Overtaken,
 }
 
-async fn attempt(
-    tx: &mut Tx,
+/// Reads without a transaction, decides, and writes with one call, which is the transaction.
+async fn try_at_once(
+    pool: &PooledConnection,
+    lock_wait: Duration,
+    messages: &[Message<'_>],
+    terms: BatchTerms,
+) -> Result<Attempt, StoreError> {
+    let mut session = Autocommit::on(pool).await?;
+    let (owners, orders) = sql::read(session.connection(), messages).await?;
+    failpoint::hit(Failpoint::AfterBegin);
+    let mut plan = Plan::assess(messages, &HashMap::new(), owners, orders)?;
+    let (mut new, mut perhaps_known) = (vec![], vec![]);
+    for candidate in plan.candidates()? {
+        let list = if candidate.cannot_be_known { &mut new } else { &mut perhaps_known };
+        list.push((candidate.message, candidate.order_id));
+    }
+    let Inbox { reused, unknown, known } = ask_the_inbox(session.connection(), &perhaps_known).await?;
+    if !reused.is_empty() {
+        return Ok(Attempt::Reused(reused));
+    }
+    new.extend(unknown);
+    let inbox = Rows::of(&new);
+    let mut writes = plan.decide(&inbox.admitted(), &known, terms)?;
+    writes.inbox = inbox;
+    writes.payments = plan.new_payments();
+    let committed = if writes.is_empty() {
+        session.nothing_to_write()
+    } else {
+        let call = sql::apply_batch(&writes, terms.now, Some(lock_wait), false)?;
+        failpoint::hit(Failpoint::BeforeCommit);
+        match session.commit(call).await {
+            Ok(committed) => committed,
+            Err(error) if sql::is_overtaken(&error, true) => return Ok(Attempt::Overtaken),
+            Err(source) => return Err(StoreError::Sql { what: sql::WRITING, source }),
+        }
+    };
+    failpoint::hit(Failpoint::AfterCommit);
+    Ok(Attempt::Committed(Applied { committed, outcomes: plan.into_outcomes()?, changed: writes.changed }))
+}
+
+/// Decides under locks. Each message is admitted in a way that waits for all rivals at once.
+async fn try_with_locks(
+    pool: &PooledConnection,
+    lock_wait: Duration,
     messages: &[Message<'_>],
     refused: &HashMap<usize, Refusal>,
     terms: BatchTerms,
-    is_careful: bool,
 ) -> Result<Attempt, StoreError> {
-    let owners = tx.owners_of_payments(messages).await?;
+    let mut tx = Tx::begin_waiting(pool, lock_wait).await?;
+    let (owners, orders) = sql::read(tx.connection(), messages).await?;
     let wanted = plan::orders_wanted(messages, &owners);
-    let orders = tx.find_orders(&wanted).await?;
-    failpoint::hit(Failpoint::AfterBegin);
-
     let mut plan = Plan::assess(messages, refused, owners.clone(), orders)?;
-    let candidates = plan.candidates()?;
-    let (admitted, known) = if is_careful {
-        let all: Vec<_> = candidates.iter().map(|candidate| (candidate.message, candidate.order_id)).collect();
-        let admitted = tx.admit_the_unknown(&all, terms.now).await?;
-        let others: Vec<_> = all.iter().filter(|(message, _)| !admitted.contains_key(&message.at)).copied().collect();
-        let Inbox { reused, known, .. } = ask_the_inbox(tx, &others).await?;
-        if !reused.is_empty() {
-            return Ok(Attempt::Reused(reused));
-        }
-        (admitted, known)
-    } else {
-        let (mut new, mut perhaps_known) = (vec![], vec![]);
-        for candidate in candidates {
-            let list = if candidate.cannot_be_known { &mut new } else { &mut perhaps_known };
-            list.push((candidate.message, candidate.order_id));
-        }
-        let Inbox { reused, unknown, known } = ask_the_inbox(tx, &perhaps_known).await?;
-        if !reused.is_empty() {
-            return Ok(Attempt::Reused(reused));
-        }
-        new.extend(unknown);
-        match tx.admit(&new, terms.now).await? {
-            Some(admitted) => (admitted, known),
-            None => return Ok(Attempt::Overtaken),
-        }
-    };
-    let payments = plan.new_payments();
-    if !payments.is_empty() && !tx.register_payments(&payments, terms.now).await? {
+    let candidates: Vec<_> = plan.candidates()?.iter().map(|one| (one.message, one.order_id)).collect();
+    let admitted = sql::admit_the_unknown(tx.connection(), &candidates, terms.now).await?;
+    let others: Vec<_> = candidates.into_iter().filter(|(message, _)| !admitted.contains_key(&message.at)).collect();
+    let Inbox { reused, known, .. } = ask_the_inbox(tx.connection(), &others).await?;
+    if !reused.is_empty() {
+        tx.roll_back().await?;
+        return Ok(Attempt::Reused(reused));
+    }
+    let registrations = Writes { payments: plan.new_payments(), ..Writes::default() };
+    if !write(&mut tx, &registrations, terms).await? {
+        tx.roll_back().await?;
         return Ok(Attempt::Overtaken);
     }
-    if is_careful {
-        // Orders are locked only now, because every transaction locks its orders last. The admissions above rely on the
-        // terms of the orders. These hardly ever change. If they did, this try is given up like any other.
-        tx.lock_rows(&wanted).await?;
-        let locked = Plan::assess(messages, refused, owners, tx.find_orders(&wanted).await?)?;
-        if !locked.accepts_the_same(&plan) {
-            return Ok(Attempt::Overtaken);
-        }
-        plan = locked;
-    }
-    let writes = plan.decide(&admitted, &known, terms)?;
-    if !writes.judged.is_empty() && !tx.hold_orders(&writes.all_read()).await? {
+    // Orders are locked only now, because every transaction locks its orders last. The admissions above rely on the terms of the
+    // orders. These hardly ever change. If they did, this try is given up like any other.
+    tx.lock_rows(&wanted).await?;
+    let (_, orders) = sql::read(tx.connection(), messages).await?;
+    let mut locked = Plan::assess(messages, refused, owners, orders)?;
+    if !locked.accepts_the_same(&plan) {
+        tx.roll_back().await?;
         return Ok(Attempt::Overtaken);
     }
-    if !writes.orders.is_empty() && !tx.update_orders(&writes.orders, terms.now).await? {
+    let writes = locked.decide(&admitted, &known, terms)?;
+    if !write(&mut tx, &writes, terms).await? {
+        tx.roll_back().await?;
         return Ok(Attempt::Overtaken);
     }
-    if !writes.grants.is_empty() {
-        tx.write_grants(&writes.grants, terms.now).await?;
+    failpoint::hit(Failpoint::BeforeCommit);
+    let committed = tx.commit().await?;
+    failpoint::hit(Failpoint::AfterCommit);
+    Ok(Attempt::Committed(Applied { committed, outcomes: locked.into_outcomes()?, changed: writes.changed }))
+}
+
+/// Writes in a transaction. `false` means that another transaction was faster, so nothing of this one may be committed.
+async fn write(tx: &mut Tx, writes: &Writes<'_>, terms: BatchTerms) -> Result<bool, StoreError> {
+    if writes.is_empty() {
+        return Ok(true);
     }
-    if !writes.adjustments.is_empty() {
-        tx.write_adjustments(&writes.adjustments, terms.now).await?;
+    let call = sql::apply_batch(writes, terms.now, None, false)?;
+    match call.execute(tx.connection()).await {
+        Ok(_) => Ok(true),
+        Err(error) if sql::is_overtaken(&error, false) => Ok(false),
+        Err(source) => Err(StoreError::Sql { what: sql::WRITING, source }),
     }
-    if !writes.overpaid.is_empty() {
-        tx.write_overpaid(&writes.overpaid, terms.now).await?;
-    }
-    Ok(Attempt::Written { outcomes: plan.into_outcomes()?, changed: writes.changed })
 }
 
 /// What the inbox says about messages that it may have.
@@ -329,13 +363,16 @@ struct Inbox<'a> {
     known: HashSet<usize>,
 }
 
-async fn ask_the_inbox<'a>(tx: &mut Tx, candidates: &[(Message<'a>, OrderId)]) -> Result<Inbox<'a>, StoreError> {
+async fn ask_the_inbox<'a>(
+    connection: &mut PgConnection,
+    candidates: &[(Message<'a>, OrderId)],
+) -> Result<Inbox<'a>, StoreError> {
     let mut inbox = Inbox::default();
     if candidates.is_empty() {
         return Ok(inbox);
     }
     let messages: Vec<_> = candidates.iter().map(|(message, _)| *message).collect();
-    let known = tx.known_digests(&messages).await?;
+    let known = sql::known_digests(connection, &messages).await?;
     for (message, order_id) in candidates {
         match known.get(&message.at) {
             None => inbox.unknown.push((*message, *order_id)),

@@ -2,11 +2,14 @@
 
 use super::error::StoreError;
 use super::pool::{PooledConnection, Session};
-use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Postgres, SqlSafeStr};
 use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
-/// Proof that a transaction is committed. Only `Tx::commit` makes one, and a delivery cannot be acknowledged without it.
+/// Proof that a transaction is committed. Only `Tx::commit` and `Autocommit::commit` make one, and a delivery cannot be acknowledged
+/// without it.
 #[derive(Debug)]
 pub struct Committed(());
 
@@ -66,5 +69,38 @@ impl Tx {
     /// Rolls back and reports an error, which a drop does not.
     pub(super) async fn roll_back(mut self) -> Result<(), StoreError> {
         self.session.roll_back().await.map_err(StoreError::sql("rolling back"))
+    }
+}
+
+/// A connection on which each statement is a transaction of its own.
+#[derive(Debug)]
+pub(super) struct Autocommit {
+    session: OwnedMutexGuard<Session>,
+}
+
+impl Autocommit {
+    /// Takes the connection. No transaction is open on it.
+    pub(super) async fn on(pooled: &PooledConnection) -> Result<Self, StoreError> {
+        Ok(Self { session: pooled.session().await? })
+    }
+
+    /// The connection, for one statement that reads.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.session.connection
+    }
+
+    /// Runs one statement that writes. It is one transaction, so all of it is committed when Postgres is ready for the next
+    /// statement, and sqlx returns only then. Without a connection error, an error means that nothing was written.
+    pub(super) async fn commit(
+        mut self,
+        statement: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Committed, sqlx::Error> {
+        statement.execute(&mut self.session.connection).await?;
+        Ok(Committed(()))
+    }
+
+    /// The proof of a batch that has nothing to write: everything that it relies on was read, so it was committed before.
+    pub(super) fn nothing_to_write(self) -> Committed {
+        Committed(())
     }
 }

@@ -1,6 +1,5 @@
 //! The statements of a batch that lock orders. All of them lock in ascending order of the ids.
 
-use super::sql::ReadAt;
 use crate::domain::{Order, OrderId};
 use crate::store::error::StoreError;
 use crate::store::order_row::OrderRow;
@@ -50,22 +49,5 @@ impl Tx {
         .await
         .map_err(StoreError::sql("looking for locked orders"))?;
         Ok(free.into_iter().map(OrderId).collect())
-    }
-
-    /// Locks the orders in ascending order of their ids, if they are unchanged since they were read. Returns `false` if one
-    /// of them has changed.
-    pub(super) async fn hold_orders(&mut self, read: &BTreeMap<OrderId, ReadAt>) -> Result<bool, StoreError> {
-        let (ids, versions): (Vec<Uuid>, Vec<i64>) = read.iter().map(|(id, at)| (id.0, at.version)).unzip();
-        let held = sqlx::query!(
-            "SELECT o.id FROM unnest($1::uuid[], $2::bigint[]) AS n (id, version)
-             JOIN orders o ON o.id = n.id AND o.version = n.version
-             ORDER BY o.id FOR NO KEY UPDATE OF o",
-            &ids,
-            &versions
-        )
-        .fetch_all(self.connection())
-        .await
-        .map_err(StoreError::sql("holding orders"))?;
-        Ok(held.len() == read.len())
     }
 }

@@ -1,6 +1,6 @@
 //! A batch in memory: the order of each event, what the orders accept, and the rows to write.
 
-use super::sql::{Admitted, Orders, Owners, ReadAt, ReadOrder};
+use super::sql::{Admitted, Orders, Owners, ReadAt, ReadOrder, Rows};
 use super::{APPLYING, BatchTerms, Message, Outcome};
 use crate::domain::{Order, OrderId, PaymentEvent, Posting, Reason, Refusal, assess, settle};
 use crate::store::error::StoreError;
@@ -49,9 +49,12 @@ pub(super) struct Adjustment<'a> {
     pub(super) by: Admitted<'a>,
 }
 
-/// Everything that a batch writes. Each list is in ascending order of its key.
+/// Everything that one call writes. Each list is in ascending order of its key.
 #[derive(Default)]
 pub(super) struct Writes<'a> {
+    /// Messages to admit.
+    pub(super) inbox: Rows<'a>,
+    pub(super) payments: Vec<NewPayment<'a>>,
     pub(super) grants: Vec<Grant<'a>>,
     pub(super) adjustments: Vec<Adjustment<'a>>,
     /// Each order has the version and the position at which it was read.
@@ -65,10 +68,19 @@ pub(super) struct Writes<'a> {
 }
 
 impl Writes<'_> {
-    /// All orders that the decisions of the batch are based on.
-    pub(super) fn all_read(&self) -> BTreeMap<OrderId, ReadAt> {
+    /// Orders that must still have the version that was read. If all orders that a decision was based on are written, the writing
+    /// finds that out itself. Otherwise all of them are locked first, so that they are locked in one order.
+    pub(super) fn held(&self) -> BTreeMap<OrderId, ReadAt> {
+        if self.judged.is_empty() {
+            return BTreeMap::new();
+        }
         let written = self.orders.iter().map(|(order, at)| (order.id, *at));
         written.chain(self.judged.iter().map(|(id, at)| (*id, *at))).collect()
+    }
+
+    /// Whether there is nothing to write and no order to hold.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inbox.is_empty() && self.payments.is_empty() && self.orders.is_empty() && self.judged.is_empty()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Predicts the outcome of events with the code that batches use. It takes no lock and writes nothing.
 
 use super::plan::{self, Plan};
-use super::sql::{Orders, Owners};
+use super::sql::{self, Orders, Owners};
 use super::{APPLYING, Message, Outcome, digest_of};
 use crate::domain::{DisputePolicy, Order, OrderId, PaymentEvent, Reason, Refusal, Verdict};
 use crate::store::error::StoreError;
@@ -36,7 +36,7 @@ impl Store {
     pub async fn orders_to_judge(&self, ids: BTreeSet<OrderId>) -> Result<JudgedOrders, StoreError> {
         self.run("reading orders to judge", move |pool| async move {
             let mut tx = Tx::begin(&pool).await?;
-            let orders = tx.find_orders(&ids).await?;
+            let (_, orders) = sql::read_by(tx.connection(), &[], &ids).await?;
             tx.roll_back().await?;
             let read = orders.read.into_iter().map(|(id, read)| (id, read.order)).collect();
             Ok(JudgedOrders { read, unreadable: orders.unreadable })
@@ -54,9 +54,8 @@ impl Store {
                 .map(|(at, event)| Ok(Message { at, event, digest: digest_of(event)? }))
                 .collect::<Result<_, StoreError>>()?;
             let mut tx = Tx::begin(&pool).await?;
-            let owners = tx.owners_of_payments(&messages).await?;
-            let orders = tx.find_orders(&plan::orders_wanted(&messages, &owners)).await?;
-            let known = tx.known_digests(&messages).await?;
+            let (owners, orders) = sql::read(tx.connection(), &messages).await?;
+            let known = sql::known_digests(tx.connection(), &messages).await?;
             // The transaction has written nothing.
             tx.commit().await?;
             messages.iter().map(|message| weigh(message, &owners, &orders, known.get(&message.at), policy)).collect()
