@@ -29,10 +29,11 @@ mod weigh;
 use super::error::StoreError;
 use super::pool::{PooledConnection, Store};
 use super::tx::{Autocommit, Committed, Tx};
+use super::watch::IDS_PER_PAYLOAD;
 use crate::domain::{DisputePolicy, OrderId, PaymentEvent, Reason, Refusal};
 use crate::failpoint::{self, Failpoint};
 use plan::{Plan, Writes};
-use sql::Rows;
+use sql::{Call, Rows};
 use sqlx::PgConnection;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -44,6 +45,9 @@ pub use weigh::{JudgedOrders, WEIGHED_MAX, Weighed};
 /// How often one batch is tried if other transactions register its payments or change its orders meanwhile.
 const TRIES_MAX: u32 = 6;
 
+/// How long a batch waits for a row that another transaction has locked. Our transactions hold a lock for milliseconds.
+pub const LOCK_WAIT: Duration = Duration::from_millis(500);
+
 /// The terms by which a batch is decided.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchTerms {
@@ -51,6 +55,17 @@ pub struct BatchTerms {
     pub dispute_policy: DisputePolicy,
     /// The time that is written to the rows.
     pub now: OffsetDateTime,
+}
+
+/// How a batch is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ApplyOptions {
+    /// How long the transaction waits for a row that another session has locked. Without it, as long as the setting of the
+    /// session says ([`LOCK_WAIT`]).
+    pub lock_wait: Option<Duration>,
+    /// Whether the transaction announces the changed orders itself. That saves a round trip, but batches that do it commit one
+    /// after the other.
+    pub announces: bool,
 }
 
 /// The outcome of one event of a committed batch.
@@ -78,20 +93,19 @@ pub struct Applied {
     pub committed: Committed,
     /// One outcome for each event, in the order of the events.
     pub outcomes: Vec<Outcome>,
-    /// Orders that look different to their readers now.
+    /// Orders that look different to their readers now, and that were not announced yet.
     pub changed: Vec<OrderId>,
 }
 
 impl Store {
-    /// Applies a batch of events in one transaction and commits it. If another session has locked a row, the transaction
-    /// waits for it as long as `lock_wait`.
+    /// Applies a batch of events in one transaction and commits it.
     ///
     /// After an error it is not known that any of it was written. [`StoreError::class`] says what to do.
     pub async fn apply<E>(
         &self,
         events: Arc<[E]>,
         terms: BatchTerms,
-        lock_wait: Duration,
+        options: ApplyOptions,
     ) -> Result<Applied, StoreError>
     where
         E: AsRef<PaymentEvent> + Send + Sync + 'static,
@@ -99,13 +113,13 @@ impl Store {
         self.run(APPLYING, move |pool| async move {
             let messages = Messages::sort_out(&events)?;
             let Applied { mut committed, outcomes, mut changed } =
-                commit(&pool, lock_wait, &messages.first_of_each_id, terms).await?;
+                commit(&pool, options, &messages.first_of_each_id, terms).await?;
             let mut outcome_of: HashMap<usize, Outcome> =
                 messages.first_of_each_id.iter().map(|m| m.at).zip(outcomes).collect();
 
             // One id with two contents in one batch: the second is judged when the first is in the inbox, or is not.
             for rival in &messages.rivals {
-                let next = commit(&pool, lock_wait, std::slice::from_ref(rival), terms).await?;
+                let next = commit(&pool, options, std::slice::from_ref(rival), terms).await?;
                 committed = committed.and(next.committed);
                 changed.extend(next.changed);
                 outcome_of.extend(std::iter::once(rival.at).zip(next.outcomes));
@@ -162,7 +176,7 @@ impl Store {
             sql::admit_the_unknown(tx.connection(), &[], now).await?;
             tx.lock_rows(&BTreeSet::new()).await?;
             tx.lock_free_rows(&BTreeSet::new()).await?;
-            let call = sql::apply_batch(&Writes::default(), now, None, true)?;
+            let call = sql::apply_batch(&Writes::default(), now, Call { is_rehearsal: true, ..Call::default() })?;
             call.execute(tx.connection()).await.map_err(StoreError::sql(sql::WRITING))?;
             // Only a server that accepts writes gives a transaction id.
             sqlx::query("SELECT pg_current_xact_id()")
@@ -226,18 +240,18 @@ fn digest_of(event: &PaymentEvent) -> Result<[u8; 16], StoreError> {
 /// faster, the others take their locks first.
 async fn commit(
     pool: &PooledConnection,
-    lock_wait: Duration,
+    options: ApplyOptions,
     messages: &[Message<'_>],
     terms: BatchTerms,
 ) -> Result<Applied, StoreError> {
     // The next try leaves these out.
-    let mut refused: HashMap<usize, Refusal> = match try_at_once(pool, lock_wait, messages, terms).await? {
+    let mut refused: HashMap<usize, Refusal> = match try_at_once(pool, options, messages, terms).await? {
         Attempt::Committed(applied) => return Ok(applied),
         Attempt::Reused(reused) => reused.into_iter().collect(),
         Attempt::Overtaken => HashMap::new(),
     };
     for _ in 1..TRIES_MAX {
-        match try_with_locks(pool, lock_wait, messages, &refused, terms).await? {
+        match try_with_locks(pool, options, messages, &refused, terms).await? {
             Attempt::Committed(applied) => return Ok(applied),
             Attempt::Reused(reused) => refused.extend(reused),
             Attempt::Overtaken => {}
@@ -258,7 +272,7 @@ enum Attempt {
 /// Reads without a transaction, decides, and writes with one call, which is the transaction.
 async fn try_at_once(
     pool: &PooledConnection,
-    lock_wait: Duration,
+    options: ApplyOptions,
     messages: &[Message<'_>],
     terms: BatchTerms,
 ) -> Result<Attempt, StoreError> {
@@ -283,10 +297,17 @@ async fn try_at_once(
     let committed = if writes.is_empty() {
         session.nothing_to_write()
     } else {
-        let call = sql::apply_batch(&writes, terms.now, Some(lock_wait), false)?;
+        let announces = options.announces && (1..=IDS_PER_PAYLOAD).contains(&writes.changed.len());
+        let call = Call { lock_wait: options.lock_wait, announces, is_rehearsal: false };
+        let call = sql::apply_batch(&writes, terms.now, call)?;
         failpoint::hit(Failpoint::BeforeCommit);
         match session.commit(call).await {
-            Ok(committed) => committed,
+            Ok(committed) => {
+                if announces {
+                    writes.changed.clear();
+                }
+                committed
+            }
             Err(error) if sql::is_overtaken(&error, true) => return Ok(Attempt::Overtaken),
             Err(source) => return Err(StoreError::Sql { what: sql::WRITING, source }),
         }
@@ -298,12 +319,12 @@ async fn try_at_once(
 /// Decides under locks. Each message is admitted in a way that waits for all rivals at once.
 async fn try_with_locks(
     pool: &PooledConnection,
-    lock_wait: Duration,
+    options: ApplyOptions,
     messages: &[Message<'_>],
     refused: &HashMap<usize, Refusal>,
     terms: BatchTerms,
 ) -> Result<Attempt, StoreError> {
-    let mut tx = Tx::begin_waiting(pool, lock_wait).await?;
+    let mut tx = Tx::begin_waiting(pool, options.lock_wait.unwrap_or(LOCK_WAIT)).await?;
     let (owners, orders) = sql::read(tx.connection(), messages).await?;
     let wanted = plan::orders_wanted(messages, &owners);
     let mut plan = Plan::assess(messages, refused, owners.clone(), orders)?;
@@ -345,7 +366,7 @@ async fn write(tx: &mut Tx, writes: &Writes<'_>, terms: BatchTerms) -> Result<bo
     if writes.is_empty() {
         return Ok(true);
     }
-    let call = sql::apply_batch(writes, terms.now, None, false)?;
+    let call = sql::apply_batch(writes, terms.now, Call::default())?;
     match call.execute(tx.connection()).await {
         Ok(_) => Ok(true),
         Err(error) if sql::is_overtaken(&error, false) => Ok(false),

@@ -21,8 +21,10 @@ impl Store {
         const WHAT: &str = "maintaining the inbox";
         let today = now.to_offset(time::UtcOffset::UTC).date();
         let retention_days = i32::try_from(retention.whole_days().max(1)).unwrap_or(i32::MAX);
+        // It locks whole partitions, and batches hold these locks.
+        let lock_wait = self.deadline() / 2;
         self.run(WHAT, move |pool| async move {
-            let mut tx = Tx::begin(&pool).await?;
+            let mut tx = Tx::begin_waiting(&pool, lock_wait).await?;
             let row = sqlx::query!(
                 r#"SELECT made AS "made!", dropped AS "dropped!" FROM inbox_maintain($1, $2)"#,
                 today,

@@ -27,7 +27,7 @@ mod watch;
 
 pub use amend::{Amended, Amendment};
 pub use audit::{Actor, AuditFilter, AuditLine};
-pub use batch::{Applied, BatchTerms, JudgedOrders, Outcome, WEIGHED_MAX, Weighed};
+pub use batch::{Applied, ApplyOptions, BatchTerms, JudgedOrders, LOCK_WAIT, Outcome, WEIGHED_MAX, Weighed};
 pub use creation::{Creation, HandedOut, Kept};
 pub use error::{Class, NoneFree, StoreError};
 pub use explain::{Asked, ExplainTerms};

@@ -1,7 +1,8 @@
 //! Tells readers that orders have changed, without a poll for each reader.
 //!
-//! The worker announces changed orders *after* its commit, in another transaction. `NOTIFY` takes a lock that all notifying
-//! transactions of a database share until their commit is on disk, and the worker must not wait for that. So an announcement
+//! `NOTIFY` takes a lock that all notifying transactions of a database share until their commit is on disk. So a worker with
+//! one batch under way announces in the batch's own transaction, which saves a round trip. A worker with several batches under
+//! way must not have them wait for each other. It announces *after* the commit, in another transaction, and such an announcement
 //! can be lost. Therefore the watch also reads the orders once a second.
 
 use super::error::StoreError;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 const CHANNEL: &str = "grantonce_orders";
 
 /// The number of ids in one announcement: each has 32 hex digits, and Postgres accepts payloads below 8,000 bytes.
-const IDS_PER_PAYLOAD: usize = 240;
+pub(super) const IDS_PER_PAYLOAD: usize = 240;
 
 /// The number of batches whose announcement may wait. If there are more, they are dropped, and the check of every second
 /// finds their orders.
@@ -74,15 +75,21 @@ impl ChangedOrders {
     }
 }
 
+/// The text of an announcement, for at most [`IDS_PER_PAYLOAD`] orders.
+pub(super) fn announcement(ids: &[OrderId]) -> String {
+    let mut payload = String::with_capacity(ids.len() * 32);
+    for id in ids {
+        payload.push_str(id.0.as_simple().encode_lower(&mut Uuid::encode_buffer()));
+    }
+    payload
+}
+
 impl Store {
     /// Announces changed orders at once. Call it after the commit.
     pub(super) async fn notify(&self, ids: &[OrderId]) -> Result<(), StoreError> {
         const WHAT: &str = "announcing changed orders";
         for ids in ids.chunks(IDS_PER_PAYLOAD) {
-            let mut payload = String::with_capacity(ids.len() * 33);
-            for id in ids {
-                payload.push_str(id.0.as_simple().encode_lower(&mut Uuid::encode_buffer()));
-            }
+            let payload = announcement(ids);
             self.run(WHAT, move |pool| async move {
                 // If this commit is lost, nothing important is lost. So it does not wait for the disk.
                 sqlx::query("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)")

@@ -6,7 +6,7 @@ use super::session::Lost;
 use super::settle::Decision;
 use crate::domain::{Reason, Refusal, Separated};
 use crate::retry::{Backoff, Limits};
-use crate::store::{Applied, BatchTerms, Class, StoreError};
+use crate::store::{Applied, ApplyOptions, BatchTerms, Class, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,10 +21,7 @@ const CONTENDED: Limits =
 /// How often a batch is tried while other transactions are in its way, before it is split.
 const CONTENDED_TRIES_MAX: u32 = 5;
 
-/// How long a batch waits for a row that another transaction has locked. Our transactions hold a lock for milliseconds.
-const LOCK_WAIT: Duration = Duration::from_millis(500);
-
-/// How long the parts of a batch wait if the whole batch waited for [`LOCK_WAIT`] in vain.
+/// How long the parts of a batch wait if the whole batch waited for [`crate::store::LOCK_WAIT`] in vain.
 const LOCK_WAIT_AGAIN: Duration = Duration::from_millis(100);
 
 /// If more messages of a batch than this fail alone and none is applied, the messages are not the cause.
@@ -33,7 +30,8 @@ const ALONE_MAX: usize = 16;
 /// Jobs that go through one transaction.
 struct Part {
     jobs: Arc<[Job]>,
-    lock_wait: Duration,
+    /// `None`: as long as any batch.
+    lock_wait: Option<Duration>,
     /// Whether their orders were found locked.
     is_locked: bool,
 }
@@ -44,7 +42,7 @@ impl Batch {
     pub(super) async fn apply_in_parts(&mut self, jobs: Vec<Job>) -> Result<(), Lost> {
         let (mut applied_any, mut alone) = (false, 0);
         let part = |jobs, lock_wait, is_locked| Part { jobs, lock_wait, is_locked };
-        let mut parts = Vec::from([part(jobs.into(), LOCK_WAIT, false)]);
+        let mut parts = Vec::from([part(jobs.into(), None, false)]);
         while let Some(Part { jobs, lock_wait, is_locked }) = parts.pop() {
             if jobs.is_empty() {
                 continue;
@@ -70,15 +68,15 @@ impl Batch {
                 if error.is_lock_timeout() { self.split_by_locks(&jobs).await } else { (vec![], vec![]) };
             if locked.is_empty() {
                 let (first, second) = jobs.split_at(jobs.len() / 2);
-                parts.extend([second, first].map(|half| part(half.into(), LOCK_WAIT_AGAIN, false)));
+                parts.extend([second, first].map(|half| part(half.into(), Some(LOCK_WAIT_AGAIN), false)));
                 continue;
             }
             if is_locked {
                 locked.iter().for_each(|job| self.decide_failed(job, &error));
             } else {
-                parts.push(part(locked.into(), LOCK_WAIT_AGAIN, true));
+                parts.push(part(locked.into(), Some(LOCK_WAIT_AGAIN), true));
             }
-            parts.push(part(free.into(), LOCK_WAIT, false));
+            parts.push(part(free.into(), None, false));
         }
         Ok(())
     }
@@ -121,16 +119,17 @@ impl Batch {
     async fn commit_with_retries(
         &self,
         jobs: &Arc<[Job]>,
-        lock_wait: Duration,
+        lock_wait: Option<Duration>,
     ) -> Result<Result<Applied, StoreError>, Lost> {
         let (store, config, stopping) = (&self.session.store, &self.session.config, &self.session.stopping);
         let terms = BatchTerms { dispute_policy: config.dispute_policy, now: self.now };
+        let options = ApplyOptions { lock_wait, announces: self.is_alone };
         let began = Instant::now();
         let outage = |cause| Lost::Outage { held: began.elapsed(), cause };
         let (mut away, mut contended) = (Backoff::new(AWAY), Backoff::new(CONTENDED));
         let mut contended_tries = 0;
         loop {
-            let error = match store.apply(Arc::clone(jobs), terms, lock_wait).await {
+            let error = match store.apply(Arc::clone(jobs), terms, options).await {
                 Ok(applied) => return Ok(Ok(applied)),
                 Err(error) => error,
             };

@@ -31,6 +31,8 @@ impl AsRef<PaymentEvent> for Job {
 pub(super) struct Batch {
     pub(super) session: Arc<Session>,
     pub(super) messages: usize,
+    /// Whether no other batch of this session was under way when it began.
+    pub(super) is_alone: bool,
     pub(super) began: Instant,
     /// The time by which its messages are judged, and which is written to rows.
     pub(super) now: OffsetDateTime,
@@ -45,13 +47,18 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Works on deliveries until each of them is settled or waits for its copy. An error ends the session.
-    pub(super) async fn work(deliveries: Vec<Delivery>, session: Arc<Session>) -> (Self, Result<(), Lost>) {
+    pub(super) async fn work(
+        deliveries: Vec<Delivery>,
+        is_alone: bool,
+        session: Arc<Session>,
+    ) -> (Self, Result<(), Lost>) {
         let now = session.clock.now();
         if let Some(waited) = longest_wait(&deliveries, now) {
             session.metrics.queue_wait(waited);
         }
         let mut batch = Self {
             messages: deliveries.len(),
+            is_alone,
             began: Instant::now(),
             now,
             settled: Vec::with_capacity(deliveries.len()),

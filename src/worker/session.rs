@@ -159,7 +159,8 @@ impl Session {
                     Ok(Some(())) => {
                         let deliveries = std::mem::replace(&mut filling, Vec::with_capacity(pace.messages_max));
                         unacknowledged.receive(&deliveries);
-                        in_flight.push_back(tokio::spawn(Batch::work(deliveries, Arc::clone(&session))));
+                        let is_alone = in_flight.is_empty();
+                        in_flight.push_back(tokio::spawn(Batch::work(deliveries, is_alone, Arc::clone(&session))));
                     }
                     Ok(None) if draining_until.is_some() => is_exhausted = true,
                     Ok(None) => break Err(Lost::Canceled),

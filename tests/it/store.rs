@@ -34,7 +34,7 @@ fn dollars(minor: i64) -> Money {
 }
 
 async fn apply(store: &Store, events: &[PaymentEvent]) -> Result<Applied, StoreError> {
-    store.apply(events.into(), terms(), crate::support::LOCK_WAIT).await
+    store.apply(events.into(), terms(), crate::support::APPLYING).await
 }
 
 /// Reads an order that exists.

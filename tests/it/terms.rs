@@ -95,7 +95,7 @@ fn arrivals(count: usize) -> Vec<Vec<usize>> {
 
 async fn apply(store: &Store, events: &[PaymentEvent]) -> Vec<Outcome> {
     let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: OffsetDateTime::now_utc() };
-    store.apply(events.into(), terms, crate::support::LOCK_WAIT).await.unwrap().outcomes
+    store.apply(events.into(), terms, crate::support::APPLYING).await.unwrap().outcomes
 }
 
 /// Description, price, terms, maximal discount, events, and the expected status and credits.

@@ -7,6 +7,7 @@ use crate::domain::{Order, OrderId};
 use crate::store::error::StoreError;
 use crate::store::order_row::{corrupt, order_row};
 use crate::store::payment_key::PaymentKey;
+use crate::store::watch::announcement;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgConnection, Postgres};
@@ -120,8 +121,8 @@ pub(super) async fn read<'a>(
 
 /// Reads the order of each registered payment, these orders, and the orders that are `named`.
 ///
-/// The first arm has a row for each payment, the second one for each order. The query compares only the payments' ids, so
-/// Postgres walks through the index once for the whole array. Providers and accounts are compared here.
+/// The first row has all payments, each other row has one order. The query compares only the payments' ids, so Postgres walks
+/// through the index once for the whole array. Providers and accounts are compared here.
 pub(super) async fn read_by<'a>(
     connection: &mut PgConnection,
     keys: &[PaymentKey<'a>],
@@ -133,14 +134,16 @@ pub(super) async fn read_by<'a>(
         r#"WITH registered AS MATERIALIZED (
                SELECT provider, provider_account, payment_id, order_id FROM payments WHERE payment_id = ANY($1::text[])
            )
-           SELECT payment_id AS registered_id, order_id AS "id!", provider AS "provider!", provider_account AS "provider_account!",
-                  '(0,0)'::tid AS "place!: Place", 0::bigint AS "version!", '' AS "account_id!", 0::bigint AS "credits!",
-                  0::bigint AS "amount_minor!", '' AS "currency!", '' AS "price_terms!", NULL::bigint AS discount_max_minor,
+           SELECT array_agg(provider) AS providers, array_agg(provider_account) AS accounts, array_agg(payment_id) AS payment_ids,
+                  array_agg(order_id) AS owners,
+                  '(0,0)'::tid AS "place!: Place", 0::bigint AS "version!", '00000000-0000-0000-0000-000000000000'::uuid AS "id!",
+                  '' AS "account_id!", 0::bigint AS "credits!", 0::bigint AS "amount_minor!", '' AS "currency!",
+                  '' AS "price_terms!", NULL::bigint AS discount_max_minor, '' AS "provider!", '' AS "provider_account!",
                   '' AS "status!", false AS "is_granted!", 0::bigint AS "credits_granted!", 0 AS "revision!", '' AS "facts!"
-           FROM registered
+           FROM registered HAVING count(*) > 0
            UNION ALL
-           SELECT NULL, id, provider, provider_account, ctid, version, account_id, credits, amount_minor, currency, price_terms,
-                  discount_max_minor, status, is_granted, credits_granted, revision, facts::text
+           SELECT NULL, NULL, NULL, NULL, ctid, version, id, account_id, credits, amount_minor, currency, price_terms,
+                  discount_max_minor, provider, provider_account, status, is_granted, credits_granted, revision, facts::text
            FROM orders WHERE id = ANY(ARRAY(SELECT order_id FROM registered) || $2::uuid[])"#,
         &ids as _,
         &named
@@ -150,16 +153,18 @@ pub(super) async fn read_by<'a>(
     .map_err(StoreError::sql("reading payments and orders"))?;
     let (mut owners, mut orders) = (Owners::with_capacity(keys.len()), Orders::default());
     for row in rows {
-        let id = OrderId(row.id);
-        if let Some(registered_id) = &row.registered_id {
-            let key = (row.provider.as_str(), row.provider_account.as_str(), registered_id.as_str());
-            let at = keys.binary_search_by(|other| (other.provider, other.account, other.payment_id).cmp(&key));
-            if let Some(key) = at.ok().and_then(|at| keys.get(at)) {
-                owners.insert(*key, id);
+        if let (Some(providers), Some(accounts), Some(ids), Some(orders)) =
+            (&row.providers, &row.accounts, &row.payment_ids, &row.owners)
+        {
+            for (((provider, account), payment_id), order_id) in providers.iter().zip(accounts).zip(ids).zip(orders) {
+                let key = PaymentKey { provider, account, payment_id };
+                if let Some(key) = keys.binary_search(&key).ok().and_then(|at| keys.get(at)) {
+                    owners.insert(*key, OrderId(*order_id));
+                }
             }
             continue;
         }
-        let at = ReadAt { version: row.version, place: row.place };
+        let (id, at) = (OrderId(row.id), ReadAt { version: row.version, place: row.place });
         match Order::try_from(order_row!(row)) {
             Ok(order) => drop(orders.read.insert(id, ReadOrder { order, at })),
             Err(error) => drop(orders.unreadable.insert(id, error.to_string())),
@@ -239,22 +244,30 @@ pub(super) async fn known_digests(
     Ok(messages.iter().filter_map(known).collect())
 }
 
-/// The statement that writes a batch: one call of `apply_batch_v1` (`migrations/0008_apply_batch.sql`). `lock_wait` is how long it
-/// waits for a row that another transaction has locked. Without it, the setting of the transaction or session counts.
-///
-/// The function skips lists that are null. A rehearsal gives it empty lists instead, so every statement runs on no rows.
+/// How one call writes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Call {
+    /// How long it waits for a row that another transaction has locked. Without it, the setting of the transaction or of the
+    /// session counts.
+    pub(super) lock_wait: Option<Duration>,
+    /// Whether it announces the changed orders to their readers.
+    pub(super) announces: bool,
+    /// The function skips lists that are null. A rehearsal gives it empty lists instead, so every statement runs on no rows.
+    pub(super) is_rehearsal: bool,
+}
+
+/// The statement that writes a batch: one call of `apply_batch_v1` (`migrations/0008_apply_batch.sql`).
 pub(super) fn apply_batch(
     writes: &Writes<'_>,
     now: OffsetDateTime,
-    lock_wait: Option<Duration>,
-    is_rehearsal: bool,
+    Call { lock_wait, announces, is_rehearsal }: Call,
 ) -> Result<Query<'static, Postgres, PgArguments>, StoreError> {
     /// The key of a list decides whether the function skips it.
     fn key<T>(rows: Vec<T>, is_rehearsal: bool) -> Option<Vec<T>> {
         (is_rehearsal || !rows.is_empty()).then_some(rows)
     }
     let Writes { inbox, payments, orders, grants, adjustments, overpaid, .. } = writes;
-    let announced: Option<String> = None;
+    let announcement = announces.then(|| announcement(&writes.changed));
     let held = writes.held();
     let facts = |order: &Order| serde_json::to_string(&order.facts).map_err(|error| corrupt(order.id.0, error));
     let facts: Vec<String> = orders.iter().map(|(order, _)| facts(order)).collect::<Result<_, _>>()?;
@@ -295,7 +308,7 @@ pub(super) fn apply_batch(
     .bind(column(adjustments, |adjustment| adjustment.by.message_id))
     .bind(key(overpaid.keys().map(|id| id.0).collect(), is_rehearsal))
     .bind(overpaid.values().copied().collect::<Vec<_>>())
-    .bind(announced);
+    .bind(announcement);
     Ok(query)
 }
 

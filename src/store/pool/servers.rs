@@ -3,6 +3,7 @@
 use super::{Profile, Settings};
 use crate::address::{DatabaseAddress, DatabaseHost, SessionAttributes};
 use crate::followed::Followed;
+use crate::store::batch::LOCK_WAIT;
 use crate::store::connect;
 use crate::store::error::StoreError;
 use sqlx::postgres::{PgConnectOptions, PgRow};
@@ -252,9 +253,15 @@ fn set_up(profile: Profile, deadline: Duration) -> String {
     // The server ends what the client has lost, and it does so earlier than the client. All of these timeouts are off by
     // default.
     let ms = |time: Duration| time.as_millis().to_string();
+    let lock_wait = match profile {
+        Profile::Batches => (deadline / 2).min(LOCK_WAIT),
+        Profile::Requests | Profile::Operations | Profile::Audit => deadline / 2,
+    };
     let mut settings = vec![
+        // What is committed by a single statement relies on it, as every transaction does.
+        ("default_transaction_isolation", "read committed".to_owned()),
         ("statement_timeout", ms(deadline * 3 / 4)),
-        ("lock_timeout", ms(deadline / 2)),
+        ("lock_timeout", ms(lock_wait)),
         ("idle_in_transaction_session_timeout", ms(deadline * 3 / 4)),
         // No session is idle for so long.
         ("idle_session_timeout", ms(super::IDLE_MAX * 5)),

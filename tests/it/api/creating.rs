@@ -245,7 +245,7 @@ async fn an_order_belongs_to_the_account_that_the_payment_belongs_to() {
     };
     // A seller pays for their own order, with our order's id in the metadata.
     let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: NOW };
-    let forged = api.worker.apply(vec![said("acct_2")].into(), terms, crate::support::LOCK_WAIT).await.unwrap();
+    let forged = api.worker.apply(vec![said("acct_2")].into(), terms, crate::support::APPLYING).await.unwrap();
     assert!(matches!(&forged.outcomes[..], [Outcome::Refused(refusal)] if refusal.reason == Reason::AccountMismatch));
     assert_eq!(api.apply(NOW, vec![said("acct_1")]).await, [id]);
     let read = api.get(&format!("/v1/orders/{id}")).await;

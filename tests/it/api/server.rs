@@ -176,7 +176,7 @@ impl Api {
     /// Applies a provider's report as the worker does, without an announcement. Returns the changed orders.
     pub(crate) async fn apply(&self, at: OffsetDateTime, events: Vec<PaymentEvent>) -> Vec<OrderId> {
         let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: at };
-        let applied = self.worker.apply(events.into(), terms, crate::support::LOCK_WAIT).await.unwrap();
+        let applied = self.worker.apply(events.into(), terms, crate::support::APPLYING).await.unwrap();
         let all_applied = applied.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Applied { .. }));
         assert!(all_applied, "{:?}", applied.outcomes);
         applied.changed

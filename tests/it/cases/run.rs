@@ -541,7 +541,7 @@ async fn apply(store: &Store, tries: &mut [Try], events: impl Fn(&Try) -> Vec<Pa
     for batch in arriving.chunks(BATCH_EVENTS) {
         let events: Arc<[PaymentEvent]> = batch.iter().map(|(_, event)| event.clone()).collect();
         let applied = loop {
-            match store.apply(Arc::clone(&events), terms, crate::support::LOCK_WAIT).await {
+            match store.apply(Arc::clone(&events), terms, crate::support::APPLYING).await {
                 Ok(applied) => break applied,
                 Err(error) => assert_eq!(error.class(), Class::Contended, "{error}"),
             }

@@ -322,7 +322,7 @@ async fn the_verdict_is_what_the_worker_then_does() {
         assert_eq!(weighed.name(), verdict, "{event:?}");
         let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: OffsetDateTime::now_utc() };
         let done =
-            store.apply([event.clone()].into(), terms, crate::support::LOCK_WAIT).await.unwrap().outcomes.remove(0);
+            store.apply([event.clone()].into(), terms, crate::support::APPLYING).await.unwrap().outcomes.remove(0);
         match (&done, outcome) {
             (Outcome::Refused(refusal), None) => assert_eq!(weighed, Verdict::WouldBeRefused(refusal.clone())),
             (_, outcome) => assert_eq!(Some(done), outcome, "{event:?}"),

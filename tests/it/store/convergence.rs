@@ -305,7 +305,7 @@ async fn work(store: Store, batches: Vec<Vec<PaymentEvent>>, policy: DisputePoli
         let events: Arc<[PaymentEvent]> = batch.into();
         let terms = BatchTerms { dispute_policy: policy, now: OffsetDateTime::now_utc() };
         let applied = loop {
-            match store.apply(Arc::clone(&events), terms, crate::support::LOCK_WAIT).await {
+            match store.apply(Arc::clone(&events), terms, crate::support::APPLYING).await {
                 Ok(applied) => break applied,
                 Err(error) => assert_eq!(error.class(), Class::Contended, "{error}"),
             }

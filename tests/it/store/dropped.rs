@@ -54,7 +54,7 @@ async fn attach(store: Store, n: usize) -> bool {
 
 async fn grant(store: Store, n: usize) -> bool {
     let events: Arc<[PaymentEvent]> = [event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))].into();
-    let applied = store.apply(events, terms(), crate::support::LOCK_WAIT).await.unwrap();
+    let applied = store.apply(events, terms(), crate::support::APPLYING).await.unwrap();
     applied.outcomes == [Outcome::Applied { granted: true }]
 }
 

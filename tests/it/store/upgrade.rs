@@ -55,7 +55,7 @@ async fn say(store: &Store, payment: &str, seconds: i64, status: PaymentStatus) 
         ..event_for(payment, &format!("evt_new_{payment}_{seconds}"), status)
     };
     let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: OffsetDateTime::now_utc() };
-    store.apply(Arc::from([event]), terms, crate::support::LOCK_WAIT).await.unwrap();
+    store.apply(Arc::from([event]), terms, crate::support::APPLYING).await.unwrap();
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_second_payment_of_an_earlier_order_is_one_of_its_own() {
         ..event_for("pi_second", "evt_second", captured(1999))
     };
     let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: OffsetDateTime::now_utc() };
-    store.apply(Arc::from([second]), terms, crate::support::LOCK_WAIT).await.unwrap();
+    store.apply(Arc::from([second]), terms, crate::support::APPLYING).await.unwrap();
     let overpaid = format!("SELECT overpaid_minor FROM overpaid_orders WHERE order_id = '{order}'");
     assert_eq!(db.number(overpaid.clone()).await, 1999);
     say(&store, "pi_second", 5, PaymentStatus::RefundedTotal { money: dollars(1999) }).await;

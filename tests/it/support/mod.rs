@@ -22,5 +22,6 @@ pub use standby::Standby;
 pub use traffic::{Answer, Poster, Traffic, paid};
 pub use world::{OrderSpec, RunningWorker, World};
 
-/// The lock wait of the tests' own batches. It is as long as the deadline of a connection.
-pub const LOCK_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// How the tests' own batches are written. They wait for locks as long as the deadline of a connection.
+pub const APPLYING: grantonce::store::ApplyOptions =
+    grantonce::store::ApplyOptions { lock_wait: Some(std::time::Duration::from_secs(5)), announces: false };

@@ -132,7 +132,7 @@ pub async fn make_and_pay_an_order(on: &Deployment) {
     ];
     let worker = on.store("grantonce_worker", Profile::Batches);
     let terms = BatchTerms { dispute_policy: DisputePolicy::Hold, now: NOW };
-    let applied = worker.apply(Arc::new(events), terms, crate::support::LOCK_WAIT).await.unwrap();
+    let applied = worker.apply(Arc::new(events), terms, crate::support::APPLYING).await.unwrap();
     assert_eq!(
         applied.outcomes,
         [Outcome::Applied { granted: true }, Outcome::Duplicate, Outcome::Applied { granted: false }]
