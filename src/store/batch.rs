@@ -14,8 +14,9 @@
 //! writes an order only if its version is the one that was read. So it locks the orders, and it proves that no other transaction
 //! has changed them. Orders that a decision was based on and that are not written are locked in the same way.
 //!
-//! If another transaction was faster, the call fails as a whole. The next try is a transaction that asks the inbox about every
-//! message. Between the payments and the decision it locks the orders and reads them again.
+//! If another transaction was faster, the call fails as a whole, and the batch is read and decided anew. If that fails, too, the
+//! next try is a transaction that asks the inbox about every message. Between the payments and the decision it locks the orders
+//! and reads them again.
 //!
 //! Every try of every worker takes its locks in the same order, and every statement takes its keys in ascending order. So
 //! overlapping batches wait for each other and never deadlock.
@@ -44,6 +45,9 @@ pub use weigh::{JudgedOrders, WEIGHED_MAX, Weighed};
 
 /// How often one batch is tried if other transactions register its payments or change its orders meanwhile.
 const TRIES_MAX: u32 = 6;
+
+/// How many of these tries take no lock before they write.
+const TRIES_AT_ONCE_MAX: u32 = 2;
 
 /// How long a batch waits for a row that another transaction has locked. Our transactions hold a lock for milliseconds.
 pub const LOCK_WAIT: Duration = Duration::from_millis(500);
@@ -95,6 +99,8 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// Orders that look different to their readers now, and that were not announced yet.
     pub changed: Vec<OrderId>,
+    /// How often the batch was tried in vain before, because another transaction was faster.
+    pub overtaken: u32,
 }
 
 impl Store {
@@ -112,7 +118,7 @@ impl Store {
     {
         self.run(APPLYING, move |pool| async move {
             let messages = Messages::sort_out(&events)?;
-            let Applied { mut committed, outcomes, mut changed } =
+            let Applied { mut committed, outcomes, mut changed, mut overtaken } =
                 commit(&pool, options, &messages.first_of_each_id, terms).await?;
             let mut outcome_of: HashMap<usize, Outcome> =
                 messages.first_of_each_id.iter().map(|m| m.at).zip(outcomes).collect();
@@ -122,6 +128,7 @@ impl Store {
                 let next = commit(&pool, options, std::slice::from_ref(rival), terms).await?;
                 committed = committed.and(next.committed);
                 changed.extend(next.changed);
+                overtaken += next.overtaken;
                 outcome_of.extend(std::iter::once(rival.at).zip(next.outcomes));
             }
             let outcome = |(at, leader): (usize, &usize)| match outcome_of.get(leader) {
@@ -132,7 +139,7 @@ impl Store {
             };
             let outcomes: Vec<_> = messages.leader_of.iter().enumerate().map(outcome).collect::<Result<_, _>>()?;
             if outcomes.len() == events.len() {
-                Ok(Applied { committed, outcomes, changed })
+                Ok(Applied { committed, outcomes, changed, overtaken })
             } else {
                 Err(StoreError::impossible(APPLYING, "a batch does not have one outcome for each event"))
             }
@@ -236,23 +243,25 @@ fn digest_of(event: &PaymentEvent) -> Result<[u8; 16], StoreError> {
     crate::message::fact_digest(event).map_err(|error| StoreError::impossible(APPLYING, error))
 }
 
-/// Tries until the batch is committed or an error ends it. The first try takes no lock before it writes. If another transaction was
-/// faster, the others take their locks first.
+/// Tries until the batch is committed or an error ends it. The first tries take no lock before they write. A rival is mostly one
+/// other worker with a copy of a message, and the next try finds its work committed. If rivals are faster again, the later tries
+/// take their locks first.
 async fn commit(
     pool: &PooledConnection,
     options: ApplyOptions,
     messages: &[Message<'_>],
     terms: BatchTerms,
 ) -> Result<Applied, StoreError> {
-    // The next try leaves these out.
-    let mut refused: HashMap<usize, Refusal> = match try_at_once(pool, options, messages, terms).await? {
-        Attempt::Committed(applied) => return Ok(applied),
-        Attempt::Reused(reused) => reused.into_iter().collect(),
-        Attempt::Overtaken => HashMap::new(),
-    };
-    for _ in 1..TRIES_MAX {
-        match try_with_locks(pool, options, messages, &refused, terms).await? {
-            Attempt::Committed(applied) => return Ok(applied),
+    // These are found by a try. The next ones leave them out.
+    let mut refused: HashMap<usize, Refusal> = HashMap::new();
+    for overtaken in 0..TRIES_MAX {
+        let attempt = if overtaken < TRIES_AT_ONCE_MAX {
+            try_at_once(pool, options, messages, &refused, terms).await?
+        } else {
+            try_with_locks(pool, options, messages, &refused, terms).await?
+        };
+        match attempt {
+            Attempt::Committed(applied) => return Ok(Applied { overtaken, ..applied }),
             Attempt::Reused(reused) => refused.extend(reused),
             Attempt::Overtaken => {}
         }
@@ -274,12 +283,13 @@ async fn try_at_once(
     pool: &PooledConnection,
     options: ApplyOptions,
     messages: &[Message<'_>],
+    refused: &HashMap<usize, Refusal>,
     terms: BatchTerms,
 ) -> Result<Attempt, StoreError> {
     let mut session = Autocommit::on(pool).await?;
     let (owners, orders) = sql::read(session.connection(), messages).await?;
     failpoint::hit(Failpoint::AfterBegin);
-    let mut plan = Plan::assess(messages, &HashMap::new(), owners, orders)?;
+    let mut plan = Plan::assess(messages, refused, owners, orders)?;
     let (mut new, mut perhaps_known) = (vec![], vec![]);
     for candidate in plan.candidates()? {
         let list = if candidate.cannot_be_known { &mut new } else { &mut perhaps_known };
@@ -313,7 +323,12 @@ async fn try_at_once(
         }
     };
     failpoint::hit(Failpoint::AfterCommit);
-    Ok(Attempt::Committed(Applied { committed, outcomes: plan.into_outcomes()?, changed: writes.changed }))
+    Ok(Attempt::Committed(Applied {
+        committed,
+        outcomes: plan.into_outcomes()?,
+        changed: writes.changed,
+        overtaken: 0,
+    }))
 }
 
 /// Decides under locks. Each message is admitted in a way that waits for all rivals at once.
@@ -358,7 +373,12 @@ async fn try_with_locks(
     failpoint::hit(Failpoint::BeforeCommit);
     let committed = tx.commit().await?;
     failpoint::hit(Failpoint::AfterCommit);
-    Ok(Attempt::Committed(Applied { committed, outcomes: locked.into_outcomes()?, changed: writes.changed }))
+    Ok(Attempt::Committed(Applied {
+        committed,
+        outcomes: locked.into_outcomes()?,
+        changed: writes.changed,
+        overtaken: 0,
+    }))
 }
 
 /// Writes in a transaction. `false` means that another transaction was faster, so nothing of this one may be committed.

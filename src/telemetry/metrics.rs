@@ -95,6 +95,11 @@ impl Metrics {
         self.0.batch_seconds.observe(took.as_secs_f64());
     }
 
+    /// A batch was tried so often in vain, because another transaction was faster.
+    pub fn batch_overtaken(&self, tries: u32) {
+        self.0.batches_overtaken.inc_by(tries.into());
+    }
+
     /// Deliveries were given back to the broker.
     pub fn given_back(&self, cause: GivenBack, deliveries: u64) {
         self.0.given_back.get_or_create(&GivenBackLabels { cause }).inc_by(deliveries);

@@ -82,7 +82,8 @@ impl Batch {
     }
 
     fn decide_applied(&mut self, jobs: &[Job], applied: Applied) {
-        let Applied { committed, outcomes, changed } = applied;
+        let Applied { committed, outcomes, changed, overtaken } = applied;
+        self.session.metrics.batch_overtaken(overtaken);
         let committed = Arc::new(committed);
         self.session.changed.announce(changed);
         for (job, outcome) in jobs.iter().zip(outcomes) {

@@ -320,15 +320,16 @@ fn column<'r, R, T>(rows: &'r [R], of: impl Fn(&'r R) -> T) -> Vec<T> {
 /// The name of the operation in errors of [`apply_batch`].
 pub(super) const WRITING: &str = "writing a batch";
 
-/// Whether a call of [`apply_batch`] wrote nothing because another transaction was faster. A rival that admitted one of the
-/// messages shows as a violated key. So does a second grant of an order, and the next try finds out which of them it was.
-pub(super) fn is_overtaken(error: &sqlx::Error, is_first_try: bool) -> bool {
+/// Whether a call of [`apply_batch`] wrote nothing because another transaction was faster. If the call `admits` messages, a rival
+/// that admitted one of them shows as a violated key. So does a second grant of an order. A try with locks finds out which of
+/// them it was, because its call admits nothing.
+pub(super) fn is_overtaken(error: &sqlx::Error, admits: bool) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     match code.as_deref() {
         // The SQLSTATE of serialization_failure.
         Some("40001") => true,
         // The SQLSTATE of unique_violation.
-        Some("23505") => is_first_try,
+        Some("23505") => admits,
         Some(_) | None => false,
     }
 }

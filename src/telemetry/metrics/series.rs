@@ -188,6 +188,7 @@ pub(super) struct Inner {
     pub(super) hints: Family<HintLabels, Counter>,
     pub(super) batch_messages: Histogram,
     pub(super) batch_seconds: Histogram,
+    pub(super) batches_overtaken: Counter,
     pub(super) given_back: Family<GivenBackLabels, Counter>,
     pub(super) separated: Family<SeparatedLabels, Counter>,
     pub(super) deliveries_waiting: Gauge,
@@ -230,6 +231,7 @@ impl Inner {
             hints: Family::default(),
             batch_messages: Histogram::new(BATCH_MESSAGES_BUCKETS),
             batch_seconds: Histogram::new(BATCH_SECONDS_BUCKETS),
+            batches_overtaken: Counter::default(),
             given_back: Family::default(),
             separated: Family::default(),
             deliveries_waiting: Gauge::default(),
@@ -290,6 +292,11 @@ impl Inner {
             "From a batch's first delivery to its acknowledgement",
             Unit::Seconds,
             self.batch_seconds.clone(),
+        );
+        r.register(
+            "batches_overtaken",
+            "Tries of a batch that wrote nothing, because another transaction was faster",
+            self.batches_overtaken.clone(),
         );
         r.register("deliveries_given_back", "Deliveries given back to the broker", self.given_back.clone());
         r.register(
