@@ -77,6 +77,8 @@ BEGIN
     -- It counts what it did, for people to read.
     GRANT SELECT, INSERT, UPDATE ON message_notes TO grantonce_worker;
     GRANT SELECT, INSERT, UPDATE ON activity TO grantonce_worker;
+    -- This function writes a batch, with the worker's own rights.
+    GRANT EXECUTE ON FUNCTION apply_batch_v1 TO grantonce_worker;
     -- These functions create and drop the inbox's partitions and delete old notes, with their owner's rights.
     GRANT EXECUTE ON FUNCTION inbox_maintain(date, integer) TO grantonce_worker;
     GRANT EXECUTE ON FUNCTION notes_maintain(timestamptz, integer) TO grantonce_worker;

@@ -2,6 +2,7 @@
 //! changes rows that must not change.
 
 mod amend;
+mod calls;
 mod contention;
 mod convergence;
 mod dropped;

@@ -2,6 +2,7 @@
 
 use reqwest::Url;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +20,12 @@ struct Shared {
     network: watch::Sender<Network>,
     /// When a client has sent these bytes, the proxy goes silent.
     trap: Mutex<Option<&'static [u8]>>,
+    /// How often Postgres was ready for the next statement.
+    ready_for_query: AtomicUsize,
 }
+
+/// How Postgres says that it is ready for the next statement: the type and the length of the message.
+const READY_FOR_QUERY: &[u8] = b"Z\0\0\0\x05";
 
 /// A proxy in front of one server. Its connections close when it is dropped.
 pub struct Proxy {
@@ -36,7 +42,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let network = watch::Sender::new(Network { generation: 0, is_silent: false });
-        let shared = Arc::new(Shared { network, trap: Mutex::new(None) });
+        let shared = Arc::new(Shared { network, trap: Mutex::new(None), ready_for_query: AtomicUsize::new(0) });
         let accepting = tokio::spawn(accept(listener, server, Arc::clone(&shared)));
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(address.port())).unwrap();
@@ -51,6 +57,11 @@ impl Proxy {
     /// Goes silent when a client has sent `trap`. These bytes still reach the server, and the answer does not return.
     pub fn go_silent_behind(&self, trap: &'static [u8]) {
         *self.shared.trap.lock().unwrap() = Some(trap);
+    }
+
+    /// How often the server behind this proxy, a Postgres, was ready for the next statement. Each round trip ends like that.
+    pub fn round_trips(&self) -> usize {
+        self.shared.ready_for_query.load(Ordering::SeqCst)
     }
 
     /// Returns whether the proxy is silent.
@@ -121,7 +132,11 @@ async fn forward(mut client: TcpStream, server: String, shared: Arc<Shared>) {
             }
             passes
         }) => return,
-        () = pump(&mut from_server, &mut to_client, |_| is_alive()) => return,
+        () = pump(&mut from_server, &mut to_client, |bytes| {
+            let ready = bytes.windows(READY_FOR_QUERY.len()).filter(|window| *window == READY_FOR_QUERY).count();
+            shared.ready_for_query.fetch_add(ready, Ordering::SeqCst);
+            is_alive()
+        }) => return,
     }
     // Both sockets stay open, and nothing reads them any more.
     std::future::pending::<()>().await;
