@@ -8,9 +8,9 @@ named! {
     pub enum Failpoint {
         /// The receiver's publish is confirmed, the webhook not yet answered.
         AfterConfirm = "after_confirm",
-        /// The worker's transaction has begun and holds its locks.
+        /// The worker has read what it decides about, and has written nothing.
         AfterBegin = "after_begin",
-        /// All is written, nothing committed.
+        /// The worker has decided, and the call that writes and commits is not made yet.
         BeforeCommit = "before_commit",
         /// Committed, not acknowledged.
         AfterCommit = "after_commit",
