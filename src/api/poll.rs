@@ -30,7 +30,7 @@ pub(super) struct Polls {
 impl Polls {
     /// Starts the only watch of the process, until `stop`.
     pub(super) fn start(store: Store, reader: OrderReader, metrics: Metrics, stop: CancellationToken) -> Self {
-        let watch = Watch::start(store, stop.clone());
+        let watch = Watch::start(store, reader.clone(), stop.clone());
         Self { watch, reader, slots: Arc::new(Semaphore::new(LONG_POLLS_MAX)), metrics, stop }
     }
 
@@ -43,17 +43,18 @@ impl Polls {
         let _counted = self.metrics.long_poll();
         let deadline = Instant::now() + wait;
         // The subscription begins before the order is read, so that no change is missed. Without `since` the version is
-        // unknown: the first look of the watch may wake this request once without news.
+        // unknown: the first check of the watch may read the order once without news.
         let mut changes = self.watch.subscribe(id, since.unwrap_or(0));
-        loop {
-            let Some(order) = self.reader.order(id).await? else { return Ok(None) };
+        let mut read = self.reader.order(id).await?;
+        while let Some(order) = read {
             let is_news = since.map_or_else(|| order.status.is_settled(), |since| order.version > since);
             let Some(changes) = changes.as_mut().filter(|_| !is_news) else { return Ok(Some(order)) };
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return Ok(Some(order)) },
+            read = tokio::select! {
+                changed = changes.next(&order) => changed.unwrap_or(Ok(Some(order)))?,
                 () = tokio::time::sleep_until(deadline) => return Ok(Some(order)),
                 () = self.stop.cancelled() => return Ok(Some(order)),
-            }
+            };
         }
+        Ok(None)
     }
 }

@@ -2,7 +2,7 @@
 //! requests in flight at the end.
 
 use super::problem::Problem;
-use super::waiting::{Waiting, Watched, overdue};
+use super::waiting::{Waiting, WaitingSince, Watched, overdue};
 use crate::shutdown::Shutdown;
 use axum::Router;
 use axum::body::Body;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tower::layer::layer_fn;
@@ -229,21 +229,21 @@ async fn serve_connection(
 ) {
     // Answers are short, so they do not wait for a full packet. A failure only costs time.
     let _ = stream.set_nodelay(true);
-    let waiting = Arc::new(watch::Sender::new(Waiting::Head));
-    let is_overdue = overdue(waiting.subscribe(), limits);
-    let stream = Watched { stream, waiting: Arc::clone(&waiting) };
+    let waiting = WaitingSince::new();
+    let is_overdue = overdue(waiting.clone(), limits);
+    let stream = Watched { stream, waiting: waiting.clone() };
     let (draining, stop) = (shutdown.draining(), shutdown.token());
     let service = service_fn(move |request: Request<Incoming>| {
-        waiting.send_replace(Waiting::Answer);
+        waiting.set(Waiting::Answer);
         let answering = router.clone().oneshot(request.map(Body::new));
-        let (waiting, draining) = (Arc::clone(&waiting), draining.clone());
+        let (waiting, draining) = (waiting.clone(), draining.clone());
         async move {
             let mut response = answering.await?;
             if draining.is_cancelled() {
                 // The client opens its next connection elsewhere.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            waiting.send_replace(Waiting::Request);
+            waiting.set(Waiting::Request);
             Ok::<_, Infallible>(response)
         }
     });
@@ -255,6 +255,8 @@ async fn serve_connection(
         tokio::time::sleep(linger).await;
     };
     let outcome = tokio::select! {
+        // What the connection waits for changes while it is polled, and its deadline must be checked after that.
+        biased;
         outcome = connection.as_mut() => outcome,
         () = is_overdue => Ok(()),
         () = stopped => {

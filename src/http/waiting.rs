@@ -3,14 +3,14 @@
 //! load balancer.
 
 use super::server::Limits;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,28 +23,63 @@ pub(super) enum Waiting {
     Request,
 }
 
-/// Returns when a connection has waited too long for its client.
-pub(super) async fn overdue(mut waiting: watch::Receiver<Waiting>, limits: Limits) {
-    loop {
-        let limit = match *waiting.borrow_and_update() {
-            Waiting::Head => limits.header_read,
-            // The handlers have deadlines of their own.
-            Waiting::Answer => Duration::MAX,
-            Waiting::Request => limits.keep_alive,
-        };
-        match tokio::time::timeout(limit, waiting.changed()).await {
-            Ok(Ok(())) => {}
-            // The connection has ended, so nothing waits.
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => return,
+/// What a connection waits for, and since when. Clones share it. A change wakes nobody, because the connection and
+/// [`overdue`] are polled together.
+#[derive(Debug, Clone)]
+pub(super) struct WaitingSince(Arc<Mutex<(Waiting, Instant)>>);
+
+impl WaitingSince {
+    /// A new connection waits for a request.
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new((Waiting::Head, Instant::now()))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Waiting, Instant)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on, the connection waits for this.
+    pub(super) fn set(&self, waiting: Waiting) {
+        *self.lock() = (waiting, Instant::now());
+    }
+
+    fn begins_request(&self) {
+        let mut now = self.lock();
+        if now.0 == Waiting::Request {
+            *now = (Waiting::Head, Instant::now());
         }
     }
+
+    /// When the client has taken too long. `None` means that the client is not waited for.
+    fn until(&self, limits: Limits) -> Option<Instant> {
+        let (waiting, since) = *self.lock();
+        match waiting {
+            Waiting::Head => since.checked_add(limits.header_read),
+            // The handlers have deadlines of their own.
+            Waiting::Answer => None,
+            Waiting::Request => since.checked_add(limits.keep_alive),
+        }
+    }
+}
+
+/// Returns when a connection has waited too long for its client. It must be polled after each poll of the connection. A
+/// request moves the timer to a later time and never starts one, so it costs no wake-up.
+pub(super) async fn overdue(waiting: WaitingSince, limits: Limits) {
+    let mut timer = pin!(sleep_until(Instant::now()));
+    poll_fn(|context| {
+        let Some(until) = waiting.until(limits) else { return Poll::Pending };
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        timer.as_mut().poll(context)
+    })
+    .await;
 }
 
 /// A connection that notes when the next request begins.
 pub(super) struct Watched {
     pub(super) stream: TcpStream,
-    pub(super) waiting: Arc<watch::Sender<Waiting>>,
+    pub(super) waiting: WaitingSince,
 }
 
 impl AsyncRead for Watched {
@@ -52,13 +87,7 @@ impl AsyncRead for Watched {
         let before = to.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, to);
         if to.filled().len() > before {
-            self.waiting.send_if_modified(|waiting| {
-                let begins = *waiting == Waiting::Request;
-                if begins {
-                    *waiting = Waiting::Head;
-                }
-                begins
-            });
+            self.waiting.begins_request();
         }
         read
     }

@@ -48,4 +48,4 @@ pub use reader::{OrderRead, OrderReader};
 pub use schema::migrate;
 pub use tx::Committed;
 pub use verify::BrokenInvariant;
-pub use watch::{ChangedOrders, Watch};
+pub use watch::{ChangedOrders, Changes, Watch};

@@ -1,7 +1,8 @@
-//! Reads orders together. Orders that are requested while others are being read share the next statement.
+//! Reads orders together. Requests that arrive while others are being answered share the next statement.
 //!
-//! One statement for each request would be one round trip and one connection for each. One announcement wakes all readers
-//! who wait for the orders of a batch. If nothing is being read, a request does not wait for others.
+//! One statement for each request would be one round trip and one connection for each. The first request after a pause does
+//! not wait. In a busy process, statements begin [`READ_EVERY`] apart, so each of them answers several requests. Only a change
+//! that somebody waits for is read at once.
 
 use super::error::{Class, StoreError};
 use super::orders::OrderView;
@@ -10,7 +11,8 @@ use crate::domain::OrderId;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 
 /// The number of statements that run at the same time. One that hangs does not delay all readers.
 const STATEMENTS_MAX: usize = 2;
@@ -18,12 +20,44 @@ const STATEMENTS_MAX: usize = 2;
 /// The largest number of requests that one statement answers.
 const TOGETHER_MAX: usize = 500;
 
+/// The shortest time between the beginnings of two statements, unless one is full or reads a change. A statement costs both
+/// sides much more than one more row.
+const READ_EVERY: Duration = Duration::from_millis(4);
+
 /// The answer to a reader of an order. Readers who asked at the same time share the order, or the error.
 pub type OrderRead = Result<Option<Arc<OrderView>>, Arc<StoreError>>;
 
+/// The last read of a watched order. `None` means that it was not read since it is watched.
+pub(super) type LastRead = watch::Sender<Option<OrderRead>>;
+
 struct Request {
     id: OrderId,
-    answer: oneshot::Sender<OrderRead>,
+    answer: Answer,
+}
+
+impl Request {
+    /// Whether it is about a change. Announcements already gather changes.
+    fn is_of_change(&self) -> bool {
+        matches!(self.answer, Answer::Waiting(_))
+    }
+}
+
+/// Where an answer goes.
+enum Answer {
+    /// To the one caller who asked.
+    Caller(oneshot::Sender<OrderRead>),
+    /// To everybody who waits for a change of the order.
+    Waiting(LastRead),
+}
+
+impl Answer {
+    /// If the reader has gone, nobody reads the answer.
+    fn send(self, read: OrderRead) {
+        match self {
+            Self::Caller(caller) => drop(caller.send(read)),
+            Self::Waiting(last_read) => drop(last_read.send(Some(read))),
+        }
+    }
 }
 
 /// Reads orders for many readers at once. Clones are cheap. The tasks end when the last clone is dropped.
@@ -33,13 +67,19 @@ pub struct OrderReader {
     deadline: Duration,
 }
 
+/// What the tasks share.
+struct Queue {
+    requests: mpsc::Receiver<Request>,
+    not_before: Instant,
+}
+
 impl OrderReader {
     /// Starts the tasks that read. At most `waiting_max` requests wait. Must be called inside a tokio runtime.
     pub fn start(store: &Store, waiting_max: usize) -> Self {
-        let (queue, waiting) = mpsc::channel(waiting_max.max(1));
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (queue, requests) = mpsc::channel(waiting_max.max(1));
+        let shared = Arc::new(Mutex::new(Queue { requests, not_before: Instant::now() }));
         for _ in 0..STATEMENTS_MAX {
-            tokio::spawn(read_on(store.for_reading(), Arc::clone(&waiting)));
+            tokio::spawn(read_on(store.for_reading(), Arc::clone(&shared)));
         }
         // A request may wait for the statement before it and for its own.
         Self { queue, deadline: store.deadline() * 2 }
@@ -48,38 +88,43 @@ impl OrderReader {
     /// Reads an order as it is now or later, never as it was before the call. Returns `None` if there is no such order.
     pub async fn order(&self, id: OrderId) -> OrderRead {
         const WHAT: &str = "reading an order";
-        let (answer, answered) = oneshot::channel();
+        let (caller, answered) = oneshot::channel();
         let read = async {
             let lost = || Arc::new(StoreError::Lost { what: WHAT });
-            self.queue.send(Request { id, answer }).await.map_err(|_ended| lost())?;
+            let request = Request { id, answer: Answer::Caller(caller) };
+            self.queue.send(request).await.map_err(|_ended| lost())?;
             answered.await.unwrap_or_else(|_ended| Err(lost()))
         };
         let in_vain = || Err(Arc::new(StoreError::Deadline { what: WHAT, after: self.deadline }));
         tokio::time::timeout(self.deadline, read).await.unwrap_or_else(|_elapsed| in_vain())
     }
+
+    /// Reads a changed order for everybody who waits for it. Returns `false` if too many requests wait.
+    pub(super) fn read_again(&self, id: OrderId, last_read: &LastRead) -> bool {
+        self.queue.try_send(Request { id, answer: Answer::Waiting(last_read.clone()) }).is_ok()
+    }
 }
 
-async fn read_on(store: Store, waiting: Arc<Mutex<mpsc::Receiver<Request>>>) {
+async fn read_on(store: Store, shared: Arc<Mutex<Queue>>) {
     let mut some = Vec::new();
     loop {
         {
-            let mut waiting = waiting.lock().await;
-            if waiting.recv_many(&mut some, TOGETHER_MAX).await == 0 {
+            let mut queue = shared.lock().await;
+            if queue.requests.recv_many(&mut some, TOGETHER_MAX).await == 0 {
                 return;
             }
-            // If one event wakes many readers, the first one arrives here before the others could ask.
-            tokio::task::yield_now().await;
-            while some.len() < TOGETHER_MAX
-                && let Ok(more) = waiting.try_recv()
-            {
-                some.push(more);
-            }
+            let may_wait = |some: &[Request]| some.len() < TOGETHER_MAX && !some.iter().any(Request::is_of_change);
+            let until = queue.not_before;
+            while may_wait(&some)
+                && let room = TOGETHER_MAX - some.len()
+                && let Ok(1..) = timeout_at(until, queue.requests.recv_many(&mut some, room)).await
+            {}
+            queue.not_before = Instant::now() + READ_EVERY;
         }
         let ids: HashSet<_> = some.iter().map(|request| request.id).collect();
         let orders = read(&store, ids.into_iter().collect()).await;
         for Request { id, answer } in some.drain(..) {
-            // If the reader has gone, nobody reads the answer.
-            drop(answer.send(orders.get(&id).cloned().unwrap_or(Ok(None))));
+            answer.send(orders.get(&id).cloned().unwrap_or(Ok(None)));
         }
     }
 }

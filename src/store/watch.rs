@@ -6,7 +6,9 @@
 //! can be lost. Therefore the watch also reads the orders once a second.
 
 use super::error::StoreError;
+use super::orders::OrderView;
 use super::pool::Store;
+use super::reader::{LastRead, OrderRead, OrderReader};
 use crate::domain::OrderId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,17 +120,40 @@ impl Store {
     }
 }
 
-/// A watched order. A change of the number wakes its readers.
+/// A watched order.
 #[derive(Debug)]
 struct Watched {
-    wake: watch::Sender<u64>,
+    last_read: LastRead,
+    /// The version that is known to everybody who waits. A greater one is read again.
     version: i64,
 }
 
-/// The readers' side: there is one for each process, for any number of readers.
+/// The readers' side: there is one for each process, for any number of readers. A change is read once for everybody who waits
+/// for the order.
 #[derive(Clone, Debug)]
 pub struct Watch {
     watched: Arc<Mutex<HashMap<OrderId, Watched>>>,
+    reader: OrderReader,
+}
+
+/// The changes of one order, for one reader.
+#[derive(Debug)]
+pub struct Changes(watch::Receiver<Option<OrderRead>>);
+
+impl Changes {
+    /// Waits until the order was read after a change. Returns `None` if that will not happen any more. The future may be
+    /// dropped half-way.
+    pub async fn next(&mut self, known: &OrderView) -> Option<OrderRead> {
+        loop {
+            self.0.changed().await.ok()?;
+            match self.0.borrow_and_update().clone() {
+                // Two statements may end in another order than they began.
+                Some(Ok(Some(order))) if order.version < known.version => {}
+                Some(read) => return Some(read),
+                None => {}
+            }
+        }
+    }
 }
 
 fn lock(watched: &Mutex<HashMap<OrderId, Watched>>) -> MutexGuard<'_, HashMap<OrderId, Watched>> {
@@ -136,25 +161,26 @@ fn lock(watched: &Mutex<HashMap<OrderId, Watched>>) -> MutexGuard<'_, HashMap<Or
 }
 
 impl Watch {
-    /// Starts the one task that listens and reads, until `stop`.
-    pub fn start(store: Store, stop: CancellationToken) -> Self {
-        let (watch, store) = (Self { watched: Arc::default() }, store.for_reading());
+    /// Starts the tasks that listen and look, until `stop`.
+    pub fn start(store: Store, reader: OrderReader, stop: CancellationToken) -> Self {
+        let (watch, store) = (Self { watched: Arc::default(), reader }, store.for_reading());
         tokio::spawn(listen(store.clone(), watch.clone(), stop.clone()));
         tokio::spawn(look(store, watch.clone(), stop));
         watch
     }
 
-    /// Waits for changes of one order. Subscribe first, then read the order, then wait: so no change is missed. Returns
-    /// `None` if too many orders are watched already. The caller then answers with what it has read.
-    pub fn subscribe(&self, id: OrderId, version: i64) -> Option<watch::Receiver<u64>> {
+    /// Waits for changes of one order. Subscribe first, then read the order, then wait: so no change is missed. `version` is
+    /// the version that the reader knows. Returns `None` if too many orders are watched already. The caller then answers with
+    /// what it has read.
+    pub fn subscribe(&self, id: OrderId, version: i64) -> Option<Changes> {
         let mut watched = lock(&self.watched);
         if watched.len() >= WATCHED_MAX && !watched.contains_key(&id) {
             return None;
         }
-        let entry = watched.entry(id).or_insert_with(|| Watched { wake: watch::channel(0).0, version });
-        // A reader may know less than the watch. The next check then wakes it, too.
+        let entry = watched.entry(id).or_insert_with(|| Watched { last_read: watch::channel(None).0, version });
+        // A reader may know less than the watch. The next check then reads the order again.
         entry.version = entry.version.min(version);
-        Some(entry.wake.subscribe())
+        Some(Changes(entry.last_read.subscribe()))
     }
 
     /// The number of orders that are watched now.
@@ -162,23 +188,24 @@ impl Watch {
         lock(&self.watched).len()
     }
 
-    fn wake(&self, ids: impl Iterator<Item = OrderId>) {
+    /// Reads the announced orders that somebody waits for. If a request finds no room, the next check makes it again.
+    fn announced(&self, ids: impl Iterator<Item = OrderId>) {
         let watched = lock(&self.watched);
         for id in ids {
-            if let Some(order) = watched.get(&id) {
-                order.wake.send_modify(|changes| *changes += 1);
+            if let Some(order) = watched.get(&id).filter(|order| order.last_read.receiver_count() > 0) {
+                self.reader.read_again(id, &order.last_read);
             }
         }
     }
 
-    fn changed(&self, versions: &[(OrderId, i64)]) {
+    fn checked(&self, versions: &[(OrderId, i64)]) {
         let mut watched = lock(&self.watched);
         for (id, version) in versions {
             if let Some(order) = watched.get_mut(id)
                 && order.version < *version
+                && self.reader.read_again(*id, &order.last_read)
             {
                 order.version = *version;
-                order.wake.send_modify(|changes| *changes += 1);
             }
         }
     }
@@ -186,7 +213,7 @@ impl Watch {
     /// Drops orders that nobody waits for, and returns the ids of the others.
     fn still_watched(&self) -> Vec<Uuid> {
         let mut watched = lock(&self.watched);
-        watched.retain(|_, order| order.wake.receiver_count() > 0);
+        watched.retain(|_, order| order.last_read.receiver_count() > 0);
         watched.keys().map(|id| id.0).collect()
     }
 }
@@ -198,7 +225,7 @@ async fn listen(store: Store, watch: Watch, stop: CancellationToken) {
                 // Listening may be stopped half-way: the connection is closed then, so nothing is lost.
                 while let Some(Some(heard)) = stop.run_until_cancelled(listening.hear()).await {
                     let ids = heard.as_bytes().chunks(32);
-                    watch.wake(ids.filter_map(|id| Uuid::try_parse_ascii(id).ok()).map(OrderId));
+                    watch.announced(ids.filter_map(|id| Uuid::try_parse_ascii(id).ok()).map(OrderId));
                 }
                 listening.close(GOODBYE_DEADLINE).await;
             }
@@ -222,8 +249,51 @@ async fn look(store: Store, watch: Watch, stop: CancellationToken) {
             continue;
         }
         match store.versions(ids).await {
-            Ok(versions) => watch.changed(&versions),
+            Ok(versions) => watch.checked(&versions),
             Err(error) => tracing::warn!(event = "watch_blind", cause = %error, "changed orders cannot be read"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{OrderStatus, PriceTerms};
+    use time::OffsetDateTime;
+
+    fn order(version: i64) -> OrderView {
+        OrderView {
+            id: OrderId(Uuid::nil()),
+            account_id: "user-42".to_owned(),
+            credits: 500,
+            credits_granted: 0,
+            amount_minor: 1999,
+            currency: "USD".to_owned(),
+            price_terms: PriceTerms::Total,
+            provider: "stripe".to_owned(),
+            provider_account: None,
+            payment_id: None,
+            status: OrderStatus::AwaitingPayment,
+            version,
+            last_failure: None,
+            metadata: serde_json::Value::Null,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_that_is_older_than_what_is_known_is_skipped() {
+        let (last_read, changes) = watch::channel(None);
+        let (mut changes, known) = (Changes(changes), order(2));
+        let send = |version| last_read.send(Some(Ok(Some(Arc::new(order(version)))))).unwrap();
+        send(1);
+        let older = tokio::time::timeout(Duration::from_millis(1), changes.next(&known)).await;
+        assert!(older.is_err(), "{older:?}");
+        send(3);
+        let newer = changes.next(&known).await.unwrap().unwrap().unwrap();
+        assert_eq!(newer.version, 3);
+        drop(last_read);
+        assert!(changes.next(&known).await.is_none(), "no reader reads it any more");
     }
 }

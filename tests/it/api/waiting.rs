@@ -52,7 +52,6 @@ async fn announced_changes_wake_whoever_waits() {
 
 pub(crate) async fn announced_changes_wake(api: Api) {
     // The watch queries once a second. Ten rounds that were all woken by such a query would take about ten seconds.
-    // take about ten seconds.
     const ROUNDS: usize = 10;
     let api = Arc::new(api);
     let changed = ChangedOrders::announce_through(api.worker.clone());
@@ -88,6 +87,25 @@ async fn a_change_wakes_whoever_waits_also_when_its_announcement_is_lost() {
     for waiting in [by_version, by_status] {
         let (answer, took) = waiting.await.unwrap();
         assert_eq!(answer.field("status"), "fulfilled");
+        assert!(took < Duration::from_secs(15), "{took:?}");
+    }
+    end(api).await;
+}
+
+#[tokio::test]
+async fn who_waits_is_answered_after_all_connections_to_postgres_were_cut() {
+    let api = Arc::new(Api::start().await);
+    let id = api.order("pi_1").await;
+    let by_version = waiting(&api, id, "wait=30&since=1");
+    let by_status = waiting(&api, id, LONG);
+    api.until_waiting(2).await;
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'grantonce'";
+    api.db.execute(cut).await;
+    api.apply(NOW, vec![paid("pi_1")]).await;
+    for waiting in [by_version, by_status] {
+        let (answer, took) = waiting.await.unwrap();
+        assert_eq!((answer.status, answer.field("status")), (200, "fulfilled".into()), "{}", answer.text);
         assert!(took < Duration::from_secs(15), "{took:?}");
     }
     end(api).await;
