@@ -30,6 +30,7 @@ use health::Health;
 use payment_locks::PaymentLocks;
 use session::{Ended, Session};
 use std::time::Duration;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -129,7 +130,16 @@ pub async fn run(
                     stopping: stop.child_token(),
                     ended: CancellationToken::new(),
                 };
-                session.run(consumer, &shutdown).await
+                // In a task, because the runtime runs this function on the main thread, and its other tasks on others. Each
+                // delivery would wake two threads more.
+                let shutdown = shutdown.clone();
+                let session = tokio::spawn(async move { session.run(consumer, &shutdown).await });
+                match session.await.map_err(JoinError::try_into_panic) {
+                    Ok(ended) => ended,
+                    Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                    // The runtime is going away, and everything with it.
+                    Err(Err(_canceled)) => break,
+                }
             }
         };
         for task in [looking, housekeeping, writing, comparing] {
