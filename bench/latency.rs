@@ -61,7 +61,13 @@ struct Taken {
     /// The number of requests that were answered 503 and sent again.
     put_off: u32,
     cpu: Cpu,
+    /// One for each of `COUNTS`. `None` means not measured.
+    counts: [Option<f64>; COUNTS.len()],
 }
+
+/// The work of Postgres for one order. A server without pg_stat_statements does not count its statements. Transactions are
+/// those of the whole run, because sessions report them late.
+const COUNTS: [&str; 2] = ["statements", "transactions"];
 
 /// The processor time of each of `CONSUMERS`. `None` means not measured.
 struct Cpu {
@@ -85,12 +91,18 @@ struct Rate {
     rounds: Vec<[Percentiles; STAGES.len()]>,
     put_off: u32,
     cpu: Vec<Cpu>,
+    counts: Vec<[Option<f64>; COUNTS.len()]>,
 }
 
 impl Rate {
     fn median(&self, stage: usize, share: usize) -> f64 {
         let mut of_all: Vec<f64> = self.rounds.iter().map(|round| round[stage][share]).collect();
         percentile(&mut of_all, 0.5)
+    }
+
+    /// The medians of `COUNTS`.
+    fn counts(&self) -> [Option<f64>; COUNTS.len()] {
+        std::array::from_fn(|at| median(self.counts.iter().map(|counts| counts[at])))
     }
 
     /// The medians of one figure for each of `CONSUMERS`.
@@ -104,8 +116,11 @@ pub(crate) async fn latency(args: &Args, json: bool) {
     let processes = Processes::of(&servers).await;
     let most = args.rates.iter().max().copied().unwrap_or(0) * (args.seconds + WARM_S);
     let template = servers.template(most).await;
-    let mut figures: Vec<Rate> =
-        args.rates.iter().map(|per_s| Rate { per_s: *per_s, rounds: vec![], put_off: 0, cpu: vec![] }).collect();
+    let mut figures: Vec<Rate> = args
+        .rates
+        .iter()
+        .map(|per_s| Rate { per_s: *per_s, rounds: vec![], put_off: 0, cpu: vec![], counts: vec![] })
+        .collect();
     for n in 1..=args.rounds {
         for rate in &mut figures {
             let place = servers.place(&template).await;
@@ -120,6 +135,7 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             rate.rounds.push(round);
             rate.put_off += taken.put_off;
             rate.cpu.push(taken.cpu);
+            rate.counts.push(taken.counts);
             place.remove().await;
         }
     }
@@ -139,6 +155,9 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             };
             all.insert("cpu_us_per_order".to_owned(), by_name(rate.cpu_us(|cpu| &cpu.per_order_us)));
             all.insert("idle_cpu_us_per_s".to_owned(), by_name(rate.cpu_us(|cpu| &cpu.idle_us_per_s)));
+            let counts = COUNTS.iter().zip(rate.counts());
+            let counts = counts.map(|(name, n)| ((*name).to_owned(), Value::from(n.map(|n| round(n, 2)))));
+            all.insert("postgres_per_order".to_owned(), Value::from_iter(counts));
             (rate.per_s.to_string(), Value::Object(all))
         };
         let rates: Map<String, Value> = figures.iter().map(of).collect();
@@ -168,6 +187,13 @@ pub(crate) async fn latency(args: &Args, json: bool) {
             row("µs a second while idle", rate.cpu_us(|cpu| &cpu.idle_us_per_s));
         }
         println!("{}", table(&rows));
+        let head = ["Postgres", "statements an order", "transactions an order"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for rate in &figures {
+            let cells = rate.counts().map(|count| cell(count, 2));
+            rows.push(std::iter::once(format!("{}/s", rate.per_s)).chain(cells).collect());
+        }
+        println!("{}", table(&rows));
         println!(
             "Idle time was measured for {} s before each load, and its share is not in the figures an order.",
             IDLE.as_secs()
@@ -176,6 +202,7 @@ pub(crate) async fn latency(args: &Args, json: bool) {
 }
 
 async fn one_run(place: &Place, processes: Processes, rate: u32, seconds: u32) -> Taken {
+    let transactions_before = place.transactions().await;
     let logs = tempfile::tempdir().unwrap();
     let children = environment(place, logs.path().into())
         .env("GRANTONCE_RECEIVER_ADDR", "127.0.0.1:0")
@@ -215,23 +242,28 @@ async fn one_run(place: &Place, processes: Processes, rate: u32, seconds: u32) -
     let lanes: Vec<_> = (0..side_by_side.min(count)).map(of_lane).collect();
     // Processor time is counted for the same orders as their waits: from the end of the warm-up on.
     tokio::time::sleep_until((start + Duration::from_secs(WARM_S.into())).into()).await;
+    let statements_before = place.statements().await;
     let (began, before) = (Instant::now(), used(processes, pids));
     let orders: Vec<_> = join_all(lanes).await.into_iter().flat_map(Result::unwrap).collect();
     let (load_s, under_load) = (began.elapsed().as_secs_f64(), used_since(before, used(processes, pids)));
-    let per_order_us =
-        std::array::from_fn(|at| Some(cost_us(under_load[at]?, idle_us_per_s[at]?, load_s, f64::from(rate * seconds))));
+    let counted = f64::from(rate * seconds);
+    let statements =
+        place.statements().await.zip(statements_before).map(|(now, before)| (now - before) as f64 / counted);
+    let per_order_us = std::array::from_fn(|at| Some(cost_us(under_load[at]?, idle_us_per_s[at]?, load_s, counted)));
     place.check(distinct(&(0..count).collect::<Vec<_>>())).await.unwrap();
     for child in [&mut worker, &mut receiver, &mut api] {
         child.terminate(Duration::from_secs(10)).await.unwrap();
     }
+    let transactions = (place.transactions().await - transactions_before) as f64 / f64::from(count);
 
     let mut sql = connect(&place.database_url).await;
     let granted: Vec<(uuid::Uuid, OffsetDateTime)> =
         sqlx::query_as("SELECT order_id, granted_at FROM credit_grants").fetch_all(&mut sql).await.unwrap();
     let granted: HashMap<_, _> = granted.into_iter().collect();
     let ms = |waited: Duration| waited.as_secs_f64() * 1000.0;
-    let mut taken =
-        Taken { answered: vec![], in_hand: vec![], seen: vec![], put_off: 0, cpu: Cpu { per_order_us, idle_us_per_s } };
+    let cpu = Cpu { per_order_us, idle_us_per_s };
+    let counts = [statements, Some(transactions)];
+    let mut taken = Taken { answered: vec![], in_hand: vec![], seen: vec![], put_off: 0, cpu, counts };
     for (n, order) in orders.into_iter().filter(|(n, _)| *n >= rate * WARM_S) {
         taken.answered.push(ms(order.answered));
         let in_hand = granted[&order_id(n)] - (start_at + after_start(n));

@@ -289,6 +289,30 @@ impl Place {
         ))
     }
 
+    /// The number of statements that Postgres has executed in this database, BEGIN and COMMIT included. `None` if the server
+    /// does not load pg_stat_statements.
+    pub(crate) async fn statements(&self) -> Option<i64> {
+        let mut sql = connect(&self.database_url).await;
+        let count = async {
+            sqlx::query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").execute(&mut sql).await?;
+            let calls = "SELECT coalesce(sum(s.calls), 0)::bigint FROM pg_stat_statements s
+                         JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = current_database()";
+            sqlx::query_scalar(calls).fetch_one(&mut sql).await
+        };
+        let count: Result<i64, sqlx::Error> = count.await;
+        sql.close().await.unwrap();
+        count.ok()
+    }
+
+    /// The number of transactions of this database. A session reports its last ones when it ends.
+    pub(crate) async fn transactions(&self) -> i64 {
+        let mut sql = self.servers.connect().await;
+        let commits = "SELECT xact_commit FROM pg_stat_database WHERE datname = $1";
+        let count = sqlx::query_scalar(commits).bind(&self.name).fetch_one(&mut sql).await.unwrap();
+        sql.close().await.unwrap();
+        count
+    }
+
     pub(crate) async fn remove(self) {
         self.servers.remove(&self.name).await;
     }
