@@ -29,6 +29,7 @@ mod growth;
 mod ingest;
 mod latency;
 mod load;
+mod pace;
 mod peers;
 mod places;
 mod probes;
@@ -66,6 +67,11 @@ enum What {
         after_help = "Examples:\n  ./dev bench latency\n  ./dev bench latency --rates 100,1000 --rounds 5 --json"
     )]
     Latency(latency::Args),
+    /// Measure the worker's time and processor time for a message at given rates, and compare settings by turns
+    #[command(
+        after_help = "Examples:\n  ./dev bench pace --rates 100,1000\n  ./dev bench pace --compare GRANTONCE_WORKERS=1 --compare GRANTONCE_WORKERS=6 --json"
+    )]
+    Pace(pace::Args),
     /// Measure whether a drain slows down as the inbox and the ledger grow
     #[command(
         after_help = "Each row needs about 450 bytes of disk: 25 GiB for fifty million rows.\n\nExamples:\n  ./dev bench growth --millions 1,10\n  ./dev bench growth --json"
@@ -87,6 +93,7 @@ async fn main() {
             What::Drain(args) => drain::drain(&args, json).await,
             What::Ingest(args) => ingest::ingest(&args, json).await,
             What::Latency(args) => latency::latency(&args, json).await,
+            What::Pace(args) => pace::pace(&args, json).await,
             What::Growth(args) => growth::growth(&args, json).await,
             What::Footprint(args) => footprint::footprint(&args, json).await,
             What::ConfirmLimit => ingest::confirm_limit().await,
