@@ -41,8 +41,14 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Compare the defaults with these variables; each use of the option is one more setting
-    #[arg(long, value_name = "NAME=VALUE,…")]
+    #[arg(long, value_name = "NAME=VALUE,…", value_parser = setting)]
     compare: Vec<String>,
+}
+
+/// Checks a setting before anything is started.
+fn setting(text: &str) -> Result<String, &'static str> {
+    let is_pair = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| !name.is_empty());
+    text.split(',').all(is_pair).then(|| text.to_owned()).ok_or("must be NAME=VALUE, or several of them by commas")
 }
 
 /// The figures of one run. Times begin when the message was due.
@@ -125,7 +131,7 @@ fn name(setting: &str) -> &str {
 async fn one_run(place: &Place, processes: Processes, rate: u32, seconds: u32, setting: &str) -> Figures {
     let logs = tempfile::tempdir().unwrap();
     let children = setting.split_terminator(',').fold(environment(place, logs.path().into()), |children, pair| {
-        let (name, value) = pair.split_once('=').expect("--compare takes NAME=VALUE");
+        let (name, value) = pair.split_once('=').unwrap();
         children.env(name, value)
     });
     let mut worker = children.start("worker", &["worker"]).await.unwrap();
