@@ -197,15 +197,15 @@ impl Consumer {
         Acknowledger { channel: self.channel.clone() }
     }
 
-    /// Waits for a delivery, then takes the ones that are there, up to `count_max`, and waits for more until `linger`
-    /// is over. `Ok(None)`: the consumer was canceled, and all its deliveries have been taken.
+    /// Waits for a delivery, then takes the ones that are there, up to `count_max`, and waits for more until that time.
+    /// `Ok(None)`: the consumer was canceled, and all its deliveries have been taken.
     ///
     /// Nothing is lost if the future is dropped: deliveries that were taken stay in `batch`.
     pub async fn fill(
         &mut self,
         batch: &mut Vec<Delivery>,
         count_max: usize,
-        linger: Duration,
+        until: Instant,
     ) -> Result<Option<()>, BrokerError> {
         if batch.is_empty() {
             let end = match self.end.take() {
@@ -219,12 +219,11 @@ impl Consumer {
                 Some(End::Canceled) => return Err(BrokerError::StreamEnded),
             }
         }
-        let until = Instant::now() + linger;
         let mut bytes: usize = batch.iter().map(|delivery| delivery.body.len()).sum();
         while batch.len() < count_max && bytes < self.batch_bytes_max && self.end.is_none() {
             let taken = match self.take(batch).now_or_never() {
                 Some(taken) => taken,
-                None if linger.is_zero() => break,
+                None if until <= Instant::now() => break,
                 None => match tokio::time::timeout_at(until, self.take(batch)).await {
                     Ok(taken) => taken,
                     Err(_elapsed) => break,

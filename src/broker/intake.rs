@@ -140,7 +140,7 @@ impl Intake {
             let (mut batch, mut postponed, mut pause) = (Vec::new(), Vec::<Delivery>::new(), Backoff::new(POSTPONED));
             let mut is_due_at = Instant::now();
             loop {
-                let filled = consumer.fill(&mut batch, self.batch_max, Duration::ZERO);
+                let filled = consumer.fill(&mut batch, self.batch_max, Instant::now());
                 let filled = async {
                     match postponed.as_slice() {
                         [] => Some(filled.await),

@@ -151,7 +151,7 @@ pub struct BatchConfig {
     pub workers: usize,
     /// Most messages in one transaction, 1 to 1000.
     pub messages_max: usize,
-    /// How long a batch waits to fill.
+    /// The shortest time between the beginnings of two batches that are not full.
     pub wait: Duration,
     /// Deliveries handed out ahead; not below `messages_max`.
     pub prefetch: u16,

@@ -138,7 +138,7 @@ fn the_defaults_are_those_of_the_table() {
         BatchConfig {
             workers: 3,
             messages_max: 500,
-            wait: Duration::from_millis(5),
+            wait: Duration::from_millis(2),
             prefetch: 2500,
             prefetch_bytes: 67_108_864
         }

@@ -287,9 +287,9 @@ pub(super) const BATCH_MAX: Variable = Variable {
 };
 pub(super) const BATCH_WAIT_MS: Variable = Variable {
     name: "GRANTONCE_BATCH_WAIT_MS",
-    default: Text("5"),
-    example: "5",
-    meaning: "how long a batch waits for more messages, in milliseconds, 0 to 1000",
+    default: Text("2"),
+    example: "2",
+    meaning: "the shortest time between the beginnings of two batches that are not full, in milliseconds, 0 to 1000",
     roles: WORKING,
     ..PLAIN
 };

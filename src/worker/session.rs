@@ -114,6 +114,9 @@ impl Session {
         // Half of the prefetch may wait for the confirms of copies. Then no more is taken.
         let waiting_max = usize::from(pace.prefetch / 2).max(1);
         let mut filling: Vec<Delivery> = Vec::with_capacity(pace.messages_max);
+        // Batches that are not full begin this far apart. So a delivery after a pause goes at once, and in a stream the messages of
+        // a few milliseconds share their round trips and their commit.
+        let mut next_begins = Instant::now();
         let mut draining_until: Option<Instant> = None;
         let mut is_exhausted = false;
 
@@ -125,8 +128,6 @@ impl Session {
             // A drain takes what is still on its way, which is little, and waits for no copy.
             let has_room = waiting.len() < waiting_max || draining_until.is_some();
             let can_take = !is_exhausted && has_room && in_flight.len() < pace.workers;
-            // Like Nagle's algorithm: with nothing under way a delivery goes at once, else it waits for company.
-            let linger = if in_flight.is_empty() { Duration::ZERO } else { pace.wait };
             let drain_deadline = draining_until.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
@@ -155,10 +156,11 @@ impl Session {
                 () = tokio::time::sleep_until(drain_deadline), if draining_until.is_some() => {
                     break Err(Lost::DrainTooLong(shutdown.drain_deadline()));
                 }
-                filled = consumer.fill(&mut filling, pace.messages_max, linger), if can_take => match filled {
+                filled = consumer.fill(&mut filling, pace.messages_max, next_begins), if can_take => match filled {
                     Ok(Some(())) => {
                         let deliveries = std::mem::replace(&mut filling, Vec::with_capacity(pace.messages_max));
                         unacknowledged.receive(&deliveries);
+                        next_begins = Instant::now() + pace.wait;
                         let is_alone = in_flight.is_empty();
                         in_flight.push_back(tokio::spawn(Batch::work(deliveries, is_alone, Arc::clone(&session))));
                     }

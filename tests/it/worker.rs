@@ -476,3 +476,22 @@ async fn what_cannot_be_waits_alone_and_is_neither_called_applied_nor_given_up()
     world.settled(worker).await;
     assert_eq!((world.grants().await, world.status(order).await.as_str()), (1, "fulfilled"));
 }
+
+#[tokio::test]
+async fn a_message_after_a_pause_goes_at_once_and_messages_of_a_stream_share_a_batch() {
+    let world = World::new().await;
+    world.orders(21).await;
+    let mut settings = world.worker_config();
+    // Nobody waits for a batch that is not full.
+    (settings.batch.messages_max, settings.batch.wait) = (20, Duration::from_secs(600));
+    let worker = world.start_worker_with(settings);
+    for n in 0..=20 {
+        world.publish(&event_for(&format!("pi_{n}"), &format!("evt_{n}"), captured(1999))).await;
+        if n == 0 {
+            eventually("the first message is granted", async || world.grants().await == 1).await;
+        }
+    }
+    eventually("the others are granted", async || world.grants().await == 21).await;
+    eventually("both are acknowledged", async || worker.metric("grantonce_batch_messages_count") == 2).await;
+    world.settled(worker).await;
+}

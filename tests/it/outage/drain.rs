@@ -7,6 +7,7 @@ use grantonce::broker::{Consumer, WORK_QUEUE, Window};
 use grantonce_testkit::children::Child;
 use std::collections::HashSet;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The longest time that a role may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -54,7 +55,7 @@ async fn take_to_the_end(mut consumer: Consumer) -> usize {
     let until_end = async {
         let mut batch = vec![];
         // The wait for a batch is so long that the end comes during it.
-        while consumer.fill(&mut batch, 100, START / 2).await.unwrap().is_some() {
+        while consumer.fill(&mut batch, 100, Instant::now() + START / 2).await.unwrap().is_some() {
             all.append(&mut batch);
         }
     };

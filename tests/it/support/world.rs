@@ -162,7 +162,7 @@ impl World {
             batch: BatchConfig {
                 workers: 3,
                 messages_max: 250,
-                wait: Duration::from_millis(5),
+                wait: Duration::from_millis(2),
                 prefetch: 1_250,
                 prefetch_bytes: 64 * 1024 * 1024,
             },
